@@ -1,0 +1,280 @@
+"""The `arbstr` command: what a person types and reads.
+
+0    done
+1    the configuration cannot be used, or arbstr cannot start: one clear line each on stderr
+2    the command line is wrong (argparse)
+130  stopped by a second Ctrl-C
+"""
+
+import argparse
+import os
+import stat
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from arbstr import __version__
+from arbstr.sansio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from arbstr.sansio.config import Config, ProviderConfig
+    from arbstr.sansio.money import Rates
+
+# The commands import what they need when they run: `arbstr --help` waits for no library.
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit code. Raises SystemExit(2) for a wrong command line."""
+    options = _parser().parse_args(arguments)
+    try:
+        command = {"run": _run, "serve": _run, "check": _check, "providers": _providers}
+        return command[options.command](options, os.environ)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"arbstr: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`arbstr providers | head -1`); nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="arbstr",
+        description="A local proxy: each LLM request goes to the cheapest provider that qualifies.",
+    )
+    parser.add_argument("--version", action="version", version=f"arbstr {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", aliases=["serve"], help="start the proxy")
+    check = commands.add_parser("check", help="check the configuration, without network")
+    providers = commands.add_parser("providers", help="list the configured providers")
+    for command in (run, check, providers):
+        command.add_argument(
+            "-c",
+            "--config",
+            metavar="PATH",
+            help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml)",
+        )
+    run.add_argument("-l", "--listen", metavar="HOST:PORT", help="overrides [server] listen")
+    run.add_argument("--log-level", choices=LEVELS, help="overrides $ARBSTR_LOG and [logging]")
+    run.add_argument(
+        "--allow-unauthenticated",
+        action="store_true",
+        help="listen on more than loopback without [server] auth_token",
+    )
+    mock = run.add_argument_group("trying it out without network and money")
+    mock.add_argument("--mock", action="store_true", help="replace every provider by a mock")
+    mock.add_argument(
+        "--mock-delay", type=_seconds, metavar="SECONDS", help="how long a mock thinks"
+    )
+    mock.add_argument(
+        "--mock-fail",
+        action="append",
+        metavar="NAME",
+        help="this mock answers 503 (repeatable)",
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 3600:
+        raise ValueError  # argparse names the option and the text
+    return seconds
+
+
+_seconds.__name__ = "number of seconds from 0 to 3600"  # what argparse calls it in its error
+
+
+# -- the configuration -------------------------------------------------------------------------
+
+
+def _config_path(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
+    return Path(options.config or environ.get("ARBSTR_CONFIG") or "config.toml")
+
+
+def _read_config(path: Path, environ: Mapping[str, str]) -> "Config":
+    from arbstr.sansio.config import parse_config
+
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError(
+            (
+                f"{path}: there is no such file; write one (config.example.toml shows every key), "
+                "name one with -c, or try `arbstr run --mock`, which needs none",
+            )
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError((f"{path}: is not UTF-8; save it as UTF-8",)) from None
+    except OSError as error:
+        raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from None
+    return parse_config(text, environ, name=str(path))
+
+
+def _file_warning(path: Path) -> str | None:
+    """A configuration holds keys; others on this machine should not read it."""
+    if os.name != "posix":
+        return None
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`"
+    return None
+
+
+# -- run -----------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.sansio.catalog import build_catalog
+    from arbstr.trio_runtime.database import IN_MEMORY, database_path
+    from arbstr.trio_runtime.logs import configure_logging
+    from arbstr.trio_runtime.main import Mock, Options, run
+
+    config, warnings = _config_to_run(options, environ)
+    mock = None
+    if options.mock:
+        mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
+    elif options.mock_delay is not None or options.mock_fail:
+        raise ConfigError(("--mock-delay and --mock-fail need --mock",))
+    level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
+    if level not in LEVELS:
+        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
+    configure_logging(level, config.logging.format, build_catalog(config).secrets)
+    _check_runnable(config, mock, options)
+    for warning in warnings:
+        print(f"arbstr: warning: {warning}", file=sys.stderr)
+    database = IN_MEMORY if mock else database_path(environ, config.database.path)
+
+    def announce(url: str) -> None:
+        print(f"arbstr {__version__} listens on {url}")
+        if mock:
+            print("Mock providers answer: no network, no money, nothing is kept.")
+        print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
+
+    return run(config, Options(database, mock), announce)
+
+
+def _config_to_run(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> "tuple[Config, tuple[str, ...]]":
+    from arbstr.sansio.addresses import parse_listen
+    from arbstr.sansio.config import parse_config
+
+    if options.mock and not (options.config or environ.get("ARBSTR_CONFIG")):
+        from arbstr.trio_runtime.mock import MOCK_CONFIG
+
+        config = parse_config(MOCK_CONFIG, {}, name="the mock configuration")
+        warnings: tuple[str, ...] = ()
+    else:
+        path = _config_path(options, environ)
+        config = _read_config(path, environ)
+        warnings = _warnings(config, path)
+    if options.listen:
+        try:
+            parse_listen(options.listen)
+        except ValueError as error:
+            raise ConfigError((f"-l {error}",)) from None
+        config = replace(config, server=replace(config.server, listen=options.listen))
+    return config, warnings
+
+
+def _check_runnable(config: "Config", mock: object, options: argparse.Namespace) -> None:
+    """What only matters when arbstr is to serve. Raises `ConfigError`."""
+    names = {provider.name for provider in config.providers}
+    unknown = sorted(set(options.mock_fail or ()) - names)
+    if mock and unknown:
+        raise ConfigError(
+            (
+                f"--mock-fail {unknown[0]}: there is no such provider; "
+                f"there are {', '.join(sorted(names))}",
+            )
+        )
+    if not config.providers:
+        raise ConfigError((NO_PROVIDERS,))
+    if config.server.is_loopback or config.server.auth_token or options.allow_unauthenticated:
+        return
+    raise ConfigError(
+        (
+            f"listening on {config.server.listen} would let anyone who can reach this machine "
+            "spend your money; set [server] auth_token, listen on 127.0.0.1, or say "
+            "--allow-unauthenticated",
+        )
+    )
+
+
+NO_PROVIDERS: Final = (
+    "no providers are configured; add a [[providers]] table (config.example.toml shows one)"
+)
+
+
+def _warnings(config: "Config", path: Path) -> tuple[str, ...]:
+    about_file = _file_warning(path)
+    return (*config.warnings, about_file) if about_file else config.warnings
+
+
+# -- check and providers -------------------------------------------------------------------------
+
+
+def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.trio_runtime.database import database_path
+
+    path = _config_path(options, environ)
+    config = _read_config(path, environ)
+    database = database_path(environ, config.database.path)
+    if not config.providers:
+        raise ConfigError((f"{path}: {NO_PROVIDERS}",))
+    print(f"{path}: ok")
+    print(f"listen     {config.server.listen}")
+    print(f"database   {database}")
+    print(f"policies   {len(config.policies.rules)} rules")
+    print(f"providers  {len(config.providers)}")
+    for provider in config.providers:
+        print(
+            f"  {provider.name}  {provider.endpoint.shown_endpoint}  "
+            f"kind {provider.kind}  {_key_status(provider)}"
+        )
+    for warning in _warnings(config, path):
+        print(f"warning: {warning}")
+    return 0
+
+
+def _key_status(provider: "ProviderConfig") -> str:
+    if provider.api_key is None:
+        return "no key"
+    return f"key {provider.api_key.masked()} (from {provider.key_source})"
+
+
+def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    path = _config_path(options, environ)
+    config = _read_config(path, environ)
+    if not config.providers:
+        raise ConfigError((f"{path}: {NO_PROVIDERS}",))
+    for provider in config.providers:
+        print(f"{provider.name}  {provider.endpoint.shown_url}  {_key_status(provider)}")
+        for model in provider.models:
+            known_as = provider.model_ids.get(model)
+            name = f"{model} (as {known_as})" if known_as else model
+            print(f"  {name}  {_prices(provider.rates_for(model))}")
+    return 0
+
+
+def _prices(rates: "Rates | None") -> str:
+    from arbstr.sansio.money import format_sats
+
+    if rates is None:
+        return "no rates: never the cheapest, refused under any cap"
+    cached = rates.cached_input_rate
+    parts = [
+        f"in {format_sats(rates.input_rate)}",
+        f"out {format_sats(rates.output_rate)}",
+        *([f"cached in {format_sats(cached)}"] if cached is not None else []),
+    ]
+    return f"{', '.join(parts)} sats per 1000 tokens; {format_sats(rates.base_fee)} a request"

@@ -1,0 +1,178 @@
+"""Who offers what at which price: an immutable snapshot of the providers, and what to redact.
+
+A request keeps the catalog it started with; a reload builds another. Nothing here chooses: which
+offers qualify and in what order is `routing.py`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final, final
+
+from arbstr.sansio.config import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.money import Rates, estimate_sats
+from arbstr.sansio.secrets import REDACTED
+
+_CASHU_TOKEN: Final = re.compile(r"cashu[AB][A-Za-z0-9_=+/-]*")
+"""Any ecash token, versions 3 and 4 (https://github.com/cashubtc/nuts/blob/main/00.md). Also ones
+nobody configured: what a provider gives back as change is money too."""
+
+_TYPICAL_TOKENS: Final = 1000
+"""Input and output tokens of the request by which `cheapest_owner` compares. Picked: some number
+has to stand for requests nobody has sent yet, and equal parts favour neither rate."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider as requests need it.
+
+    `url` is where chat completions are posted; it may carry a query and is not for showing.
+    `shown_url` is the configured URL, `shown_endpoint` the posted one, both without userinfo and
+    query. `authorization` is the value of that header, whole, or `None` to send none.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    shown_url: str
+    shown_endpoint: str
+    kind: Kind
+    key: Secret | None
+    authorization: Secret | None
+    models: tuple[str, ...]
+    timeouts: Timeouts
+    drain_seconds: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One model at one provider: `model` is the client's id, `upstream_model` the provider's.
+
+    `rates` are `None` if unknown, which is not free.
+    """
+
+    provider: Provider
+    model: str
+    upstream_model: str
+    rates: Rates | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All offers. Made by `build_catalog`.
+
+    `secrets` is everything that must be redacted by value from text of other people.
+    """
+
+    providers: tuple[Provider, ...]
+    secrets: tuple[Secret, ...]
+    _listed: Mapping[str, tuple[Offer, ...]] = field(repr=False)
+    _of_any_model: tuple[tuple[Provider, ProviderConfig], ...] = field(repr=False)
+
+    def offers(self, model: str) -> tuple[Offer, ...]:
+        """Who serves the model, in the file's order; empty if nobody does."""
+        listed = self._listed.get(model)
+        if listed is not None:
+            return listed
+        if model == ANY_MODEL:
+            return ()
+        return tuple(_offer(provider, config, model) for provider, config in self._of_any_model)
+
+    def models(self) -> tuple[str, ...]:
+        """The ids that are known to be served, sorted. Providers of any model may serve more."""
+        return tuple(sorted(self._listed))
+
+    def cheapest_owner(self, model: str) -> str:
+        """The name of the provider that serves the model at the lowest price for a typical request.
+
+        Raises `LocalProtocolError` for a model without offers.
+        """
+        offers = self.offers(model)
+        if not offers:
+            raise LocalProtocolError("asked who serves a model that nobody serves")
+        return min(offers, key=_typical_cost).provider.name
+
+
+def _typical_cost(offer: Offer) -> tuple[bool, Decimal, str]:
+    cost = (
+        Decimal(0)
+        if offer.rates is None
+        else estimate_sats(_TYPICAL_TOKENS, _TYPICAL_TOKENS, 1, offer.rates)
+    )
+    return offer.rates is None, cost, offer.provider.name
+
+
+def build_catalog(config: Config) -> Catalog:
+    """The snapshot of a configuration."""
+    pairs = tuple((_provider(provider), provider) for provider in config.providers)
+    of_any = tuple(pair for pair in pairs if ANY_MODEL in pair[1].models)
+    named = dict.fromkeys(model for _, provider in pairs for model in _models_of(provider))
+    listed = {
+        model: tuple(
+            _offer(provider, its, model)
+            for provider, its in pairs
+            if model in its.models or ANY_MODEL in its.models
+        )
+        for model in named
+    }
+    return Catalog(tuple(p for p, _ in pairs), _secrets(config), MappingProxyType(listed), of_any)
+
+
+def _models_of(provider: ProviderConfig) -> tuple[str, ...]:
+    # A provider of any model is known to serve those it has a price or an id for.
+    every = (*provider.models, *provider.model_rates, *provider.model_ids)
+    return tuple(model for model in every if model != ANY_MODEL)
+
+
+def _offer(provider: Provider, config: ProviderConfig, model: str) -> Offer:
+    upstream = config.model_ids.get(model, model)
+    return Offer(provider, model, upstream, config.rates_for(model))
+
+
+def _provider(config: ProviderConfig) -> Provider:
+    endpoint = config.endpoint
+    key = config.api_key
+    return Provider(
+        name=config.name,
+        url=endpoint.url,
+        shown_url=endpoint.shown_url,
+        shown_endpoint=endpoint.shown_endpoint,
+        kind=config.kind,
+        key=key,
+        # A Cashu token is a bearer key as well: a Routstr node makes a balance of it.
+        authorization=endpoint.basic if key is None else Secret("Bearer " + key.reveal()),
+        models=config.models,
+        timeouts=config.timeouts,
+        drain_seconds=config.drain_seconds,
+    )
+
+
+def _secrets(config: Config) -> tuple[Secret, ...]:
+    found = [] if config.server.auth_token is None else [config.server.auth_token]
+    for provider in config.providers:
+        endpoint = provider.endpoint
+        found += endpoint.secrets
+        if provider.api_key is not None:
+            found.append(provider.api_key)
+        if endpoint.basic is not None:
+            found.append(Secret(endpoint.basic.reveal().removeprefix("Basic ")))
+    return tuple(found)
+
+
+def redact(text: str, secrets: Iterable[Secret]) -> str:
+    """The text with every known secret and every Cashu token replaced by `[REDACTED]`.
+
+    Longer secrets go first, so that one that contains another leaves nothing of itself behind.
+    """
+    known = {value for secret in secrets if (value := secret.reveal())}
+    if known:
+        longest_first = sorted(known, key=lambda value: (-len(value), value))
+        # In one pass: a second one would look for short secrets in the word REDACTED.
+        pattern = "|".join(re.escape(value) for value in longest_first)
+        text = re.sub(pattern, REDACTED, text)
+    return _CASHU_TOKEN.sub(REDACTED, text)

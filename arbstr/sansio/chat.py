@@ -1,0 +1,388 @@
+"""The request: the client's bytes -> ChatRequest, and the copy of them that a provider gets.
+
+    body --parse_chat--> ChatRequest --outgoing_body--> the same bytes, or one member edited
+
+The body a client sent is what a provider gets, byte for byte, so nothing here ever dumps what it
+parsed. The top level is scanned in Python, member by member; every value is skipped by json's C
+scanner, which also tells where it ends. Those places are all an edit needs: `outgoing_body` cuts
+the original there. `1e-7`, 20-digit integers, escapes, key order and layout survive because
+nobody reads them.
+
+Read from the body: `model`, `messages` (text only), `stream`, `stream_options`, `n`,
+`max_tokens`, `max_completion_tokens`. One of them twice is refused: JSON leaves open which one
+counts, so arbstr and the provider could disagree about what is paid for. Everything else, and
+every fault inside `messages`, is the provider's to judge.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, final
+
+from arbstr.sansio.errors import ErrorReply
+
+MAX_COUNT: Final = 2**31 - 1
+"""Largest `n` and token limit taken as such: providers read them into 32 bits, SQLite into 64."""
+
+MAX_MODEL_CHARS: Final = 512
+"""Longest model id in characters (picked, not measured): it goes into errors, log and database."""
+
+BYTES_PER_TOKEN: Final = 4
+"""English text averages about four bytes a token with the usual tokenisers."""
+
+READ_ONCE: Final = frozenset(
+    {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "n",
+        "max_tokens",
+        "max_completion_tokens",
+    }
+)
+"""The top-level members that are read, so that none of them may occur twice."""
+
+Span: TypeAlias = tuple[int, int]
+Edit: TypeAlias = tuple[int, int, str]
+"""Start, end, replacement; an insertion has start == end. Offsets count characters of the
+decoded body, which for an ASCII body are bytes as well."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the body can be edited.
+
+    `ask_usage` sets `stream_options.include_usage` to true and is None when it is true already;
+    `mirror` gives `max_tokens` the value of `max_completion_tokens` and is None unless the
+    latter is given alone.
+    """
+
+    model: Span
+    ask_usage: Edit | None
+    mirror: Edit | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What routing, retry and relay need to know of one chat request.
+
+    `choices` is `n` (1 when absent or null). `max_output` is the client's limit in tokens a
+    choice: `max_completion_tokens`, else `max_tokens`, else None. `asks_usage` means the client
+    itself set `stream_options.include_usage` to true; `gives_stream_options` that it sent such an
+    object at all, so that dropping ours cannot drop the member. `input_tokens` is an
+    estimate: a quarter of the UTF-8 bytes of the messages' text, of the tool calls in
+    them and of the `tools` (or older `functions`) JSON, which providers put into the prompt;
+    images count nothing.
+
+    The parts that hold a person's words are kept out of `repr`.
+    """
+
+    body: bytes = field(repr=False)
+    model: str
+    stream: bool
+    choices: int
+    max_output: int | None
+    asks_usage: bool
+    gives_stream_options: bool
+    last_user_text: str = field(repr=False)
+    input_tokens: int
+    places: Places = field(repr=False)
+
+
+def parse_chat(body: bytes) -> ChatRequest | ErrorReply:
+    """Reads a chat body; the ErrorReply says in its `param` which member is at fault.
+
+    Never raises, whatever the bytes are. UTF-8 with or without a byte order mark is read;
+    the other encodings of old JSON are malformed.
+    """
+    try:
+        text = body.decode()
+        members, inside = _top_level(text)
+        return _read(body, text, members, inside)
+    except UnicodeDecodeError as error:
+        return _malformed(f"it is not UTF-8 (byte {error.start})")
+    except json.JSONDecodeError as error:
+        if not body.strip():
+            return _malformed("it is empty")
+        return _malformed(f"{error.msg} at line {error.lineno} column {error.colno}")
+    except RecursionError:
+        return _malformed("it is too deeply nested")
+    except _RefusedError as refused:
+        return refused.reply
+
+
+def outgoing_body(
+    request: ChatRequest, *, model: str, include_usage: bool, mirror_max_tokens: bool
+) -> bytes:
+    """The body for one provider: `request.body` itself when nothing has to change.
+
+    `model` is the id the provider knows. `include_usage` makes a stream's
+    `stream_options.include_usage` true and keeps the client's other keys; False leaves the
+    client's `stream_options` alone. `mirror_max_tokens` adds `max_tokens` for providers that
+    reserve by it alone, as Routstr nodes do. New members go first in their object; every byte
+    outside the edited values stays.
+    """
+    places = request.places
+    edits: list[Edit] = []
+    if model != request.model:
+        edits.append((*places.model, json.dumps(model)))
+    if include_usage and request.stream and places.ask_usage is not None:
+        edits.append(places.ask_usage)
+    if mirror_max_tokens and places.mirror is not None:
+        edits.append(places.mirror)
+    if not edits:
+        return request.body
+    # Two insertions at one place keep this order, as sorting is stable.
+    edits.sort(key=lambda edit: edit[:2])
+    # Strict UTF-8 decodes and encodes one to one: characters that stay are bytes that stay.
+    text = request.body.decode()
+    pieces: list[str] = []
+    done = 0
+    for start, end, new in edits:
+        pieces += (text[done:start], new)
+        done = end
+    pieces.append(text[done:])
+    return "".join(pieces).encode()
+
+
+# --- the scan ---------------------------------------------------------------------------------
+
+Members: TypeAlias = dict[str, tuple[int, int, object]]
+"""Key -> start and end of its value, and the value."""
+
+
+def _bounded_int(digits: str) -> int:
+    # int() refuses more than 4300 digits with a ValueError, and takes quadratic time below.
+    # No integer that is read here may be this large, so its value does not matter.
+    return int(digits) if len(digits) < 20 else 10**20
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int)
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+_UNSAYABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and lone surrogates, which have no UTF-8."""
+
+
+def _skip(text: str, pos: int) -> int:
+    found = _SPACE.match(text, pos)
+    return found.end() if found is not None else pos
+
+
+def _members(
+    text: str, brace: int, *, once: frozenset[str], prefix: str = ""
+) -> tuple[Members, int]:
+    """The members of the object that opens at `brace`, and where it ends.
+
+    Of an unknown member that occurs twice the last one counts, as in `json`.
+    """
+    members: Members = {}
+    decode = _DECODER.raw_decode
+    pos = _skip(text, brace + 1)
+    if text[pos : pos + 1] == "}":
+        return members, pos + 1
+    while True:
+        if text[pos : pos + 1] != '"':
+            raise json.JSONDecodeError("Expecting a member name in double quotes", text, pos)
+        key: str
+        key, pos = decode(text, pos)
+        pos = _skip(text, pos)
+        if text[pos : pos + 1] != ":":
+            raise json.JSONDecodeError("Expecting ':'", text, pos)
+        pos = _skip(text, pos + 1)
+        value: object
+        value, end = decode(text, pos)
+        if key in once and key in members:
+            raise _RefusedError(
+                "duplicate_member", f"The member `{prefix}{key}` occurs twice.", prefix + key
+            )
+        members[key] = (pos, end, value)
+        pos = _skip(text, end)
+        after = text[pos : pos + 1]
+        if after == "}":
+            return members, pos + 1
+        if after != ",":
+            raise json.JSONDecodeError("Expecting ',' or '}'", text, pos)
+        pos = _skip(text, pos + 1)
+
+
+def _top_level(text: str) -> tuple[Members, int]:
+    """The body's members and the offset just behind its opening brace."""
+    brace = _skip(text, 1 if text.startswith("\ufeff") else 0)
+    members: Members = {}
+    if is_object := text[brace : brace + 1] == "{":
+        members, end = _members(text, brace, once=READ_ONCE)
+    else:
+        _, end = _DECODER.raw_decode(text, brace)
+    if (rest := _skip(text, end)) != len(text):
+        raise json.JSONDecodeError("Extra data", text, rest)
+    if not is_object:
+        raise _RefusedError("not_an_object", "The request body must be a JSON object.", None)
+    return members, brace + 1
+
+
+# --- the members ------------------------------------------------------------------------------
+
+
+def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
+    model_start, model_end, model = _required(members, "model")
+    messages = _required(members, "messages")[2]
+    if not isinstance(model, str) or not _usable_model(model):
+        raise _RefusedError(
+            "invalid_member",
+            "`model` must be a non-empty string without control characters, "
+            f"at most {MAX_MODEL_CHARS} long.",
+            "model",
+        )
+    if not isinstance(messages, list):
+        raise _RefusedError("invalid_member", "`messages` must be an array.", "messages")
+    stream = _value(members, "stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise _RefusedError("invalid_member", "`stream` must be true, false or null.", "stream")
+    choices = _count(members, "n", least=1)
+    max_tokens = _count(members, "max_tokens", least=0)
+    max_completion_tokens = _count(members, "max_completion_tokens", least=0)
+    ask_usage = _usage_edit(text, members, inside)
+    mirror: Edit | None = None
+    if max_tokens is None and max_completion_tokens is not None:
+        mirror = _put(members, "max_tokens", str(max_completion_tokens), inside)
+
+    size = sum(map(_text_bytes, messages))
+    for name in ("tools", "functions"):
+        if name in members:
+            start, end, _ = members[name]
+            size += _utf8_length(text[start:end])
+    return ChatRequest(
+        body=body,
+        model=model,
+        stream=stream is True,
+        choices=1 if choices is None else choices,
+        max_output=max_tokens if max_completion_tokens is None else max_completion_tokens,
+        asks_usage=ask_usage is None,
+        gives_stream_options=_value(members, "stream_options") is not None,
+        last_user_text=_last_user_text(messages),
+        input_tokens=max(1, -(-size // BYTES_PER_TOKEN)),
+        places=Places(model=(model_start, model_end), ask_usage=ask_usage, mirror=mirror),
+    )
+
+
+def _required(members: Members, name: str) -> tuple[int, int, object]:
+    if name in members:
+        return members[name]
+    message = f"The request body has no `{name}`."
+    if name == "messages" and "input" in members:
+        message = (
+            "The request body has no `messages`. It has `input`, as requests to /v1/responses "
+            "do; arbstr supports POST /v1/chat/completions only."
+        )
+    raise _RefusedError("missing_member", message, name)
+
+
+def _value(members: Members, name: str) -> object:
+    return members[name][2] if name in members else None
+
+
+def _usable_model(model: str) -> bool:
+    """Whether the id can be said in headers, log and JSON."""
+    return 0 < len(model) <= MAX_MODEL_CHARS and _UNSAYABLE.search(model) is None
+
+
+def _count(members: Members, name: str, *, least: int) -> int | None:
+    value = _value(members, name)
+    if value is None:
+        return None
+    # `type is`, because True is an int to isinstance.
+    if type(value) is not int or not least <= value <= MAX_COUNT:
+        message = f"`{name}` must be an integer from {least} to {MAX_COUNT}, or null."
+        raise _RefusedError("invalid_member", message, name)
+    return value
+
+
+def _put(members: Members, name: str, value: str, inside: int) -> Edit:
+    """The edit that gives `name` a value: in the place of its old one, else as the first member."""
+    if name in members:
+        start, end, _ = members[name]
+        return (start, end, value)
+    return (inside, inside, f'"{name}":{value},' if members else f'"{name}":{value}')
+
+
+def _usage_edit(text: str, members: Members, inside: int) -> Edit | None:
+    """The edit that makes `stream_options.include_usage` true; None if it is."""
+    options = _value(members, "stream_options")
+    if options is None:
+        return _put(members, "stream_options", '{"include_usage":true}', inside)
+    if not isinstance(options, dict):
+        message = "`stream_options` must be an object or null."
+        raise _RefusedError("invalid_member", message, "stream_options")
+    brace = members["stream_options"][0]
+    once = frozenset({"include_usage"})
+    within, _ = _members(text, brace, once=once, prefix="stream_options.")
+    if _value(within, "include_usage") is True:
+        return None
+    return _put(within, "include_usage", "true", brace + 1)
+
+
+# --- the messages' text -----------------------------------------------------------------------
+
+
+def _texts(content: object) -> list[str]:
+    """A message's content: the string itself, or all its text parts."""
+    if isinstance(content, str):
+        return [content]
+    if not isinstance(content, list):
+        return []
+    parts = (part.get("text") if isinstance(part, dict) else part for part in content)
+    return [part for part in parts if isinstance(part, str)]
+
+
+def _last_user_text(messages: Sequence[object]) -> str:
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user":
+            return "\n".join(_texts(message.get("content")))
+    return ""
+
+
+def _text_bytes(message: object) -> int:
+    if not isinstance(message, dict):
+        return 0
+    content = message.get("content")
+    # The branch is what almost every message takes; without it `_texts` makes a list for each.
+    if isinstance(content, str):
+        size = _utf8_length(content)
+    else:
+        size = sum(map(_utf8_length, _texts(content)))
+    if calls := message.get("tool_calls"):
+        size += sum(map(_call_bytes, calls)) if isinstance(calls, list) else 0
+    return size
+
+
+def _call_bytes(call: object) -> int:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict):
+        return 0
+    texts = (function.get("name"), function.get("arguments"))
+    return sum(_utf8_length(text) for text in texts if isinstance(text, str))
+
+
+def _utf8_length(text: str) -> int:
+    # An escaped lone surrogate is legal JSON, and three bytes to whoever encodes it anyway.
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+# --- refusing ---------------------------------------------------------------------------------
+
+
+@final
+class _RefusedError(Exception):
+    """Ends a parse; never leaves `parse_chat`."""
+
+    def __init__(self, code: str, message: str, param: str | None) -> None:
+        super().__init__(code)
+        self.reply = ErrorReply(code, message, param)
+
+
+def _malformed(why: str) -> ErrorReply:
+    return ErrorReply("malformed_json", f"The request body is not valid JSON: {why}.")

@@ -1,0 +1,409 @@
+"""TOML text and an environment -> `Config`: frozen, strict, every fault reported at once.
+
+    text --tomllib--> tables --expand ${VAR}--> tables --pydantic--> dataclasses --resolve--> Config
+
+A table is read into the dataclass of its subject (`settings.py`); its fields are the keys that are
+accepted. A key is accepted only once it does what it says. What needs more than one table
+(whose key, which kind, the rates of a model) is resolved afterwards.
+
+Faults are sentences (`faults.py`), raised together as one `ConfigError`. No sentence repeats a
+value. Nothing here reads a file; who needs settings imports them from here.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, replace
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from types import MappingProxyType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    final,
+    get_type_hints,
+)
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
+
+from arbstr.sansio import values
+from arbstr.sansio.addresses import parse_url
+from arbstr.sansio.credentials import (
+    Kind,
+    find_key,
+    infer_kind,
+    key_variable,
+    sharing_a_token,
+    sharing_a_variable,
+)
+from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.faults import Faults, Path, broken_toml, quoted, quoted_list
+from arbstr.sansio.money import Rates
+from arbstr.sansio.secrets import ExpansionError, Secret, expand
+from arbstr.sansio.settings import (
+    ANY_MODEL,
+    BreakerConfig,
+    Config,
+    DatabaseConfig,
+    LoggingConfig,
+    Policies,
+    ProviderConfig,
+    ProviderTable,
+    RatesTable,
+    RetryConfig,
+    Rule,
+    ServerConfig,
+    StreamConfig,
+    Timeouts,
+    TimeoutsTable,
+)
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "ANY_MODEL",
+    "BreakerConfig",
+    "Config",
+    "DatabaseConfig",
+    "Kind",
+    "LoggingConfig",
+    "Policies",
+    "ProviderConfig",
+    "RetryConfig",
+    "Rule",
+    "Secret",
+    "ServerConfig",
+    "StreamConfig",
+    "Timeouts",
+    "parse_config",
+]
+
+_Table = TypeVar("_Table", bound="DataclassInstance")
+_Toml: TypeAlias = Any
+"""What tomllib makes of a value: nothing is known of it until it is checked."""
+
+SECTIONS: Final = (
+    "server",
+    "database",
+    "logging",
+    "providers",
+    "policies",
+    "retry",
+    "breaker",
+    "timeouts",
+    "stream",
+)
+"""The top of the file."""
+
+_RATE_KEYS: Final = tuple(f.name for f in fields(RatesTable))
+_PROVIDER_TABLES: Final = ("timeouts", "model_rates")
+
+
+def parse_config(text: str, environ: Mapping[str, str], *, name: str = "config.toml") -> Config:
+    """Read a configuration. `name` is how the sentences call the file.
+
+    Raises `ConfigError` with every fault that could be found at once.
+    """
+    try:
+        reader = _Reader(_document(text, name), environ, Faults(name))
+        config = reader.config()
+    except RecursionError:
+        raise ConfigError((f"{name}: is nested too deeply; make it flatter",)) from None
+    reader.faults.raise_if_any()
+    return config
+
+
+def _document(text: str, name: str) -> dict[str, Any]:
+    try:
+        # Windows editors begin a file with a byte order mark.
+        return tomllib.loads(text.removeprefix("\ufeff"), parse_float=_decimal)
+    except ValueError as error:
+        raise broken_toml(name, text, error) from None
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        # An exponent beyond what a Decimal holds: refused later, where the key path is known.
+        return Decimal("inf")
+
+
+@cache
+def _model(table: type["DataclassInstance"]) -> type[BaseModel]:
+    """The dataclass as a pydantic model: the same keys, each with the check of its annotation.
+
+    Made at first use, because compiling all of them takes longer than importing this module.
+    """
+    keys: dict[str, Any] = {}
+    hints = get_type_hints(table, include_extras=True)
+    for key in fields(table):
+        # A field without a check is filled by this module, not by the file.
+        if checks := getattr(hints[key.name], "__metadata__", ()):
+            required = key.default is MISSING and key.default_factory is MISSING
+            keys[key.name] = (Annotated[Any, PlainValidator(checks[0])], ... if required else None)
+    config = ConfigDict(extra="forbid", protected_namespaces=())
+    return create_model(table.__name__, __config__=config, **keys)
+
+
+def _given(table: "DataclassInstance") -> dict[str, Any]:
+    every = {key.name: getattr(table, key.name) for key in fields(table)}
+    return {key: value for key, value in every.items() if value is not None}
+
+
+@final
+class _Reader:
+    """Reads the tables of one document, and keeps the faults and warnings it meets."""
+
+    def __init__(
+        self, document: Mapping[str, Any], environ: Mapping[str, str], faults: Faults
+    ) -> None:
+        self._document = document
+        self._environ = environ
+        self.faults = faults
+        self._warnings: list[str] = []
+
+    def config(self) -> Config:
+        """All of the document. Of use only if `faults` stays empty."""
+        for key in self._document:
+            if key not in SECTIONS:
+                self.faults.unknown_key((key,), SECTIONS)
+        timeouts = self._section(Timeouts, "timeouts")
+        server = self._section(ServerConfig, "server")
+        if server.auth_token is not None and "${" not in self._document["server"]["auth_token"]:
+            self._warn(("server", "auth_token"), "is written into the file; write ${VARIABLE}")
+        providers = tuple(self._providers(timeouts))
+        policies = self._section(Policies, "policies", aside=("rules",))
+        return Config(
+            server=server,
+            database=self._section(DatabaseConfig, "database"),
+            logging=self._section(LoggingConfig, "logging"),
+            providers=providers,
+            policies=replace(policies, rules=tuple(self._rules(providers))),
+            retry=self._section(RetryConfig, "retry"),
+            breaker=self._section(BreakerConfig, "breaker"),
+            timeouts=timeouts,
+            stream=self._section(StreamConfig, "stream"),
+            warnings=tuple(self._warnings),
+        )
+
+    # Tables
+
+    def _expand(self, value: _Toml, path: Path) -> _Toml:
+        match value:
+            case str():
+                try:
+                    return expand(value, self._environ)
+                except ExpansionError as error:
+                    self.faults.unreadable(path, str(error))
+                    return value
+            case dict():
+                return {key: self._expand(item, (*path, key)) for key, item in value.items()}
+            case list():
+                return [self._expand(item, (*path, at)) for at, item in enumerate(value)]
+            case _:
+                return value
+
+    def _section(self, table: type[_Table], key: str, *, aside: tuple[str, ...] = ()) -> _Table:
+        """A table at the top of the file; its defaults if there is none, or none that is right."""
+        raw = self._document.get(key, {})
+        if isinstance(raw, dict):
+            raw = {name: value for name, value in raw.items() if name not in aside}
+        value = self._expand(raw, (key,))
+        return self._table(table, value, (key,), also_known=aside) or table()
+
+    def _table(
+        self, table: type[_Table], value: object, path: Path, *, also_known: tuple[str, ...] = ()
+    ) -> _Table | None:
+        """The table as its dataclass, or `None` after noting every fault in it."""
+        if not isinstance(value, dict):
+            self.faults.add(path, "must be a table")
+            return None
+        model = _model(table)
+        try:
+            read = model.model_validate(value)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False, include_input=False):
+                at = (*path, *detail["loc"])
+                if self.faults.is_unreadable(at):
+                    continue
+                match detail["type"]:
+                    case "missing":
+                        self.faults.add(at, "is missing; add it")
+                    case "extra_forbidden":
+                        self.faults.unknown_key(at, (*model.model_fields, *also_known))
+                    case _:
+                        self.faults.add(at, str(detail["ctx"]["error"]))
+            return None
+        return table(**{key: getattr(read, key) for key in read.model_fields_set})
+
+    def _list(self, value: object, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """The tables of a list of named tables, each under its name if it has one that will do."""
+        if not isinstance(value, list):
+            self.faults.add(path, f"must be a list of tables; write [[{'.'.join(map(str, path))}]]")
+            return
+        places: dict[str, list[int]] = {}
+        for at, table in enumerate(value):
+            name = table.get("name") if isinstance(table, dict) else None
+            if _can_be_shown(name):
+                places.setdefault(name, []).append(at)
+                yield (*path, name), table
+            elif isinstance(table, dict):
+                yield (*path, at), table
+            else:
+                self.faults.add((*path, at), "must be a table")
+        for name, found in places.items():
+            if len(found) > 1:
+                numbers = " and ".join(f"#{at + 1}" for at in found)
+                self.faults.add((*path, name), f"is there more than once ({numbers}); rename one")
+
+    # Policies
+
+    def _rules(self, providers: tuple[ProviderConfig, ...]) -> Iterator[Rule]:
+        policies = self._document.get("policies", {})
+        rules = policies.get("rules", []) if isinstance(policies, dict) else []
+        served = {model for provider in providers for model in provider.models}
+        for path, raw in self._list(rules, ("policies", "rules")):
+            rule = self._table(Rule, self._expand(raw, path), path)
+            if rule is None:
+                continue
+            strange = [model for model in rule.allowed_models if model not in served]
+            if providers and strange and ANY_MODEL not in served:
+                self._warn(
+                    (*path, "allowed_models"), f"names {quoted_list(strange)}, served by nobody"
+                )
+            yield rule
+
+    # Providers
+
+    def _providers(self, timeouts: Timeouts) -> Iterator[ProviderConfig]:
+        keys: dict[str, Secret | None] = {}
+        for path, raw in self._list(self._document.get("providers", []), ("providers",)):
+            provider = self._provider(self._expand(raw, path), path, timeouts)
+            if provider is not None:
+                self._warn_of(provider, raw, path)
+                keys[provider.name] = provider.api_key
+                yield provider
+        for one, other in sharing_a_variable(tuple(keys)):
+            self.faults.add(
+                ("providers", one),
+                f"and {quoted(other)} would both find their key in {key_variable(one)}; rename one",
+            )
+        for one, other in sharing_a_token(keys):
+            self.faults.add(
+                ("providers", one, "api_key"),
+                f"is the same Cashu token as that of {quoted(other)}, and can be spent only once; "
+                "give each its own",
+            )
+
+    def _provider(
+        self, value: dict[str, Any], path: Path, timeouts: Timeouts
+    ) -> ProviderConfig | None:
+        apart = (*_RATE_KEYS, *_PROVIDER_TABLES)
+        plain = {key: item for key, item in value.items() if key not in apart}
+        table = self._table(ProviderTable, plain, path, also_known=apart)
+        prices = self._table(RatesTable, {k: value[k] for k in _RATE_KEYS if k in value}, path)
+        own = self._table(TimeoutsTable, value.get("timeouts", {}), (*path, "timeouts"))
+        by_model = self._model_rates(value.get("model_rates", {}), (*path, "model_rates"))
+        if table is None or prices is None or own is None or by_model is None:
+            return None
+        self._known_models(by_model, table.models, (*path, "model_rates"))
+        self._known_models(table.model_ids, table.models, (*path, "model_ids"))
+        rates, model_rates = self._rates(table.models, _given(prices), by_model, path)
+        key, source = find_key(table.name, table.api_key, self._environ)
+        if key is not None and not key.fits_a_header():
+            self.faults.add(
+                (*path, "api_key"),
+                f"comes from {key_variable(table.name)}, which must be visible ASCII "
+                "without blanks or line ends; set it again",
+            )
+        return ProviderConfig(
+            name=table.name,
+            url=table.url,
+            models=table.models,
+            api_key=key,
+            key_source=source,
+            kind=table.kind or infer_kind(parse_url(table.url).host, key),
+            rates=rates,
+            model_rates=model_rates,
+            model_ids=table.model_ids,
+            drain_seconds=table.drain_seconds,
+            timeouts=replace(timeouts, **_given(own)),
+        )
+
+    def _model_rates(self, value: object, path: Path) -> dict[str, dict[str, Any]] | None:
+        """The rates each model states for itself."""
+        if not isinstance(value, dict):
+            self.faults.add(path, "must hold one table for each model")
+            return None
+        tables = {m: self._table(RatesTable, v, (*path, m)) for m, v in value.items()}
+        found = {model: _given(table) for model, table in tables.items() if table is not None}
+        return found if len(found) == len(tables) else None
+
+    def _known_models(self, named: Mapping[str, object], models: tuple[str, ...], at: Path) -> None:
+        for model in named:
+            if model == ANY_MODEL:
+                self.faults.add((*at, model), "is no model; set what is for all on the provider")
+            elif model not in models and ANY_MODEL not in models:
+                self.faults.add((*at, model), "is not in models; add it there or remove it here")
+
+    def _rates(
+        self,
+        models: tuple[str, ...],
+        default: dict[str, Any],
+        by_model: Mapping[str, dict[str, Any]],
+        path: Path,
+    ) -> tuple[Rates | None, Mapping[str, Rates]]:
+        """The provider's rates, and those of each model that overrides some, key by key."""
+        rates = None
+        # Half a price is right as long as every model states the other half.
+        if any(model not in by_model for model in models) or not _is_half(default):
+            rates = self._whole(default, path)
+        merged = {
+            model: self._whole({**default, **own}, (*path, "model_rates", model))
+            for model, own in by_model.items()
+        }
+        return rates, MappingProxyType({m: r for m, r in merged.items() if r is not None})
+
+    def _whole(self, given: dict[str, Any], path: Path) -> Rates | None:
+        if _is_half(given):
+            there = "input_rate" if "input_rate" in given else "output_rate"
+            missing = "output_rate" if "input_rate" in given else "input_rate"
+            sentence = f"is missing although {there} is given; give both or neither"
+            self.faults.add((*path, missing), sentence)
+            return None
+        return Rates(**given) if "input_rate" in given else None
+
+    def _warn_of(self, provider: ProviderConfig, raw: Mapping[str, Any], path: Path) -> None:
+        if provider.key_source == "config" and "${" not in raw["api_key"]:
+            self._warn(
+                (*path, "api_key"),
+                "is written into the file; write ${VARIABLE}, "
+                f"or leave it out and set {key_variable(provider.name)}",
+            )
+        if provider.api_key is not None and provider.endpoint.basic is not None:
+            self._warn((*path, "url"), "has a user and password that are not sent: api_key is")
+        unpriced = [model for model in provider.models if provider.rates_for(model) is None]
+        if unpriced:
+            what = "" if unpriced == [*provider.models] else f" for {quoted_list(unpriced)}"
+            self._warn(
+                path,
+                f"has no rates{what}: it comes after every priced one and is refused under any cap",
+            )
+
+    def _warn(self, path: Path, sentence: str) -> None:
+        self._warnings.append(self.faults.sentence(path, sentence))
+
+
+def _can_be_shown(name: object) -> TypeGuard[str]:
+    """Whether a name, not yet expanded, will do to speak of its table."""
+    return isinstance(name, str) and "${" not in name and bool(values.RULE_NAME.fullmatch(name))
+
+
+def _is_half(given: Mapping[str, object]) -> bool:
+    return ("input_rate" in given) != ("output_rate" in given)

@@ -1,0 +1,157 @@
+"""What a client reads instead of a chat, and the one exception of the machines.
+
+    LocalProtocolError            our own driver broke a machine's rules: a bug of arbstr, raised
+    ConfigError                   the configuration cannot be used: raised by sansio.config alone
+    ErrorReply                    data: what the client gets; nothing a client or a provider sends raises
+      malformed_json 400          not_an_object 400         missing_member 400
+      invalid_member 400          duplicate_member 400      bad_request 400
+      unknown_policy 400          model_not_allowed 400     no_provider_within_policy 400
+      invalid_token 401           insufficient_balance 402  forbidden_origin 403
+      model_not_found 404         not_found 404             method_not_allowed 405
+      body_too_large 413          unsupported_media_type 415
+      possibly_spent 424          rate_limited 429          internal_error 500
+      upstream_error 502          provider_auth 502         circuit_open 503
+      shutting_down 503           connect_timeout 504       stream_interrupted (in a stream)
+      client_error                the provider's own status and, if it is one, its own error object
+
+The codes and their statuses are the table `STATUS`; the shape is that of OpenAI's errors
+(https://platform.openai.com/docs/guides/error-codes): always an object with `message`, `type`,
+`param` and `code`, because the typed exceptions of the SDKs read all four.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, final
+
+
+class LocalProtocolError(Exception):
+    """The runtime drove a machine in a way its docstring forbids. Always a bug of arbstr."""
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used.
+
+    `problems` holds one sentence per fault, each naming the key path and the remedy, never a
+    value that could be a secret.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+STATUS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "malformed_json": 400,
+        "not_an_object": 400,
+        "missing_member": 400,
+        "invalid_member": 400,
+        "duplicate_member": 400,
+        "bad_request": 400,
+        "unknown_policy": 400,
+        "model_not_allowed": 400,
+        "no_provider_within_policy": 400,
+        "invalid_token": 401,
+        "insufficient_balance": 402,
+        "forbidden_origin": 403,
+        "model_not_found": 404,
+        "not_found": 404,
+        "method_not_allowed": 405,
+        "body_too_large": 413,
+        "unsupported_media_type": 415,
+        # 424 because no client repeats it by itself: repeating could pay twice.
+        "possibly_spent": 424,
+        "rate_limited": 429,
+        "internal_error": 500,
+        "upstream_error": 502,
+        "stream_interrupted": 502,
+        "provider_auth": 502,
+        "circuit_open": 503,
+        "shutting_down": 503,
+        "connect_timeout": 504,
+    }
+)
+"""Every code arbstr says in its own words, and its HTTP status."""
+
+UPSTREAM_CODES: Final = frozenset(
+    {
+        "insufficient_balance",
+        "possibly_spent",
+        "upstream_error",
+        "stream_interrupted",
+        "provider_auth",
+        "circuit_open",
+        "connect_timeout",
+    }
+)
+"""Codes whose `type` is `upstream_error`: the request was fine and so is arbstr."""
+
+
+def _type_of(status: int, code: str) -> str:
+    if code in UPSTREAM_CODES:
+        return "upstream_error"
+    if status in (401, 403):
+        return "authentication_error"
+    if status == 429:
+        return "rate_limit_error"
+    if status < 500:
+        return "invalid_request_error"
+    return "server_error"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """One error answer.
+
+    `status` is looked up by `code` unless given (only `client_error` gives it: the provider's).
+    `retry_after` is in seconds from now. `should_retry` becomes `x-should-retry`, which the
+    OpenAI and Anthropic SDKs obey: `False` once arbstr has done the trying itself.
+    `passthrough` is a provider's own OpenAI-shaped error object, sent as it came.
+    """
+
+    code: str
+    message: str
+    param: str | None = None
+    status: int = 0
+    retry_after: float | None = None
+    should_retry: bool | None = None
+    passthrough: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        if self.status == 0:
+            object.__setattr__(self, "status", STATUS[self.code])
+
+    @property
+    def type(self) -> str:
+        """OpenAI's coarse class of the error."""
+        return _type_of(self.status, self.code)
+
+    def error_object(self) -> Mapping[str, object]:
+        """The value of the `error` member, in a body or in a stream's error event."""
+        if self.passthrough is not None:
+            return self.passthrough
+        return {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+
+    def body(self) -> bytes:
+        """The JSON body."""
+        return json.dumps({"error": self.error_object()}, ensure_ascii=False).encode()
+
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Headers that belong to this error and to no other answer."""
+        found: list[tuple[bytes, bytes]] = []
+        if self.retry_after is not None:
+            # Whole seconds, rounded up: RFC 9110 10.2.3 knows no fractions, and a client that
+            # comes back too early is refused again.
+            found.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        if self.should_retry is not None:
+            found.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
+        return tuple(found)

@@ -1,0 +1,524 @@
+"""The life of one chat request, from the moment its model is known to its row in the log.
+
+    phase        ROUTING --Routed--> READY --AttemptStarted--> ATTEMPTING --Answered--> ANSWERED
+                    |                  ^ |                         |                        |
+                 Refused               | Refused, Failed,      AttemptFailed            Delivered
+                    |                  | Interrupted               |                        |
+                    v                  +-|-------------------------+                        v
+                  ENDED <----------------+----------------------------------------------- ENDED
+
+`ClientLeft` leads from every open phase but ATTEMPTING, whose attempt is ended first, to ENDED.
+`HeadSeen`, `OutputBegan` and `UsageSeen` are facts about the running attempt; `Drained` adds what a
+background drain learnt about an attempt that had already failed, and may come after the end.
+
+Drive it with `note(event, now)` as things happen, and call `close(now)` once, when nothing more
+can be learnt; it returns the one `Record`. If nobody said how the request ended, the client left:
+the handler was cancelled, and a cancelled handler cannot be asked. `in_flight(now)` is the row as
+far as it is known at dispatch.
+
+No text of a prompt or an answer may enter this module, and no text a provider wrote: what is
+stored is numbers, names from the configuration and arbstr's own sentences.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import Enum, auto
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
+
+from arbstr.sansio.errors import ErrorReply, LocalProtocolError
+from arbstr.sansio.failure import Failure, FailureKind, Money, seen
+from arbstr.sansio.money import Usage, cost_sats, format_sats, sats_from_msats
+from arbstr.sansio.routing import Candidate
+
+PRICE_TOLERANCE: Final = Decimal("0.05")
+"""A provider may charge this fraction beside the formula before it is worth a warning ..."""
+PRICE_TOLERANCE_SATS: Final = Decimal(1)
+"""... and by at least this much: nodes round up to whole millisats and some to whole sats."""
+
+
+class Phase(Enum):
+    """Where a request stands."""
+
+    ROUTING = auto()
+    READY = auto()
+    ATTEMPTING = auto()
+    ANSWERED = auto()
+    ENDED = auto()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Candidates were found; `first` is the one that is to answer."""
+
+    policy: str | None
+    first: Candidate
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was sent: no route, every circuit open, over a limit of ours."""
+
+    error: ErrorReply
+    policy: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """One request to one provider begins. `started_at` is UTC in the log's format."""
+
+    candidate: Candidate
+    started_at: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OutputBegan:
+    """The first output of a stream was seen."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeadSeen:
+    """The running attempt was answered with a complete head."""
+
+    status: int
+    upstream_request_id: str | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class UsageSeen:
+    """Tokens, and what the provider says it charged (millisats), of the running attempt."""
+
+    usage: Usage | None
+    provider_cost_msats: Decimal | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """The running attempt is over without an answer."""
+
+    failure: Failure
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The running attempt brought a complete answer."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The last byte of the answer was handed to the client's connection."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """All attempts are over; the client gets `error`."""
+
+    error: ErrorReply
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The stream broke after output; the client gets `error` as an event."""
+
+    error: ErrorReply
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClientLeft:
+    """The client closed its connection, or took nothing for too long."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A background drain of attempt `n` (1-based) ended, with what it learnt."""
+
+    n: int
+    usage: Usage | None
+    provider_cost_msats: Decimal | None
+
+
+Event: TypeAlias = (
+    Routed
+    | Refused
+    | AttemptStarted
+    | HeadSeen
+    | OutputBegan
+    | UsageSeen
+    | AttemptFailed
+    | Answered
+    | Delivered
+    | Failed
+    | Interrupted
+    | ClientLeft
+    | Drained
+)
+
+TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyType(
+    {
+        Phase.ROUTING: {
+            Routed: Phase.READY,
+            Refused: Phase.ENDED,
+            ClientLeft: Phase.ENDED,
+        },
+        Phase.READY: {
+            AttemptStarted: Phase.ATTEMPTING,
+            Refused: Phase.ENDED,
+            Failed: Phase.ENDED,
+            Interrupted: Phase.ENDED,
+            ClientLeft: Phase.ENDED,
+        },
+        Phase.ATTEMPTING: {
+            HeadSeen: Phase.ATTEMPTING,
+            OutputBegan: Phase.ATTEMPTING,
+            UsageSeen: Phase.ATTEMPTING,
+            AttemptFailed: Phase.READY,
+            Answered: Phase.ANSWERED,
+        },
+        # The whole answer is known but not yet in the client's hands.
+        Phase.ANSWERED: {
+            Delivered: Phase.ENDED,
+            ClientLeft: Phase.ENDED,
+        },
+        # The handler may learn only now that the client went; that changes nothing.
+        Phase.ENDED: {ClientLeft: Phase.ENDED},
+    }
+)
+"""Which event may come in which phase, and where it leads. `Drained` may come in all of them."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One row of the `attempts` table. Times in ms, money in sats."""
+
+    n: int
+    provider: str
+    model: str
+    started_at: str
+    duration_ms: int
+    failure: str | None
+    http_status: int | None
+    money: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost_sats: Decimal | None
+    estimated_cost_sats: Decimal | None
+    provider_cost_sats: Decimal | None
+    upstream_request_id: str | None
+
+    @property
+    def may_have_cost(self) -> bool:
+        """Whether money may have left for this attempt."""
+        return self.money != Money.FREE.value
+
+    @property
+    def price_differs(self) -> bool:
+        """Whether the provider's own figure is more than 5 % and 1 sat off the formula."""
+        if self.cost_sats is None or self.provider_cost_sats is None:
+            return False
+        difference = abs(self.provider_cost_sats - self.cost_sats)
+        return difference > PRICE_TOLERANCE_SATS and difference > PRICE_TOLERANCE * self.cost_sats
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of the `requests` table, with its attempts. Times in ms, money in sats."""
+
+    correlation_id: str
+    timestamp: str
+    model: str
+    requested_model: str
+    provider: str | None
+    policy: str | None
+    streaming: bool
+    input_tokens: int | None
+    output_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    cost_sats: Decimal | None
+    estimated_cost_sats: Decimal | None
+    provider_cost_sats: Decimal | None
+    latency_ms: int
+    ttft_ms: int | None
+    stream_duration_ms: int | None
+    success: bool
+    status: str
+    error_status: int | None
+    error_message: str | None
+    possibly_spent: int
+    attempts: tuple[AttemptRow, ...]
+
+    @property
+    def may_have_cost(self) -> bool:
+        """Whether losing this row could lose track of money. Rows in flight will come again."""
+        return self.status != "in_flight" and any(a.may_have_cost for a in self.attempts)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What is known of one attempt so far."""
+
+    candidate: Candidate
+    started_at: str
+    began: float
+    ended: float | None = None
+    status: int | None = None
+    upstream_request_id: str | None = None
+    failure: Failure | None = None
+    usage: Usage | None = None
+    provider_cost_msats: Decimal | None = None
+    answered: bool = False
+
+    @property
+    def cost(self) -> Decimal | None:
+        rates = self.candidate.offer.rates
+        if self.usage is None or rates is None:
+            return None
+        return cost_sats(self.usage, rates)
+
+    @property
+    def provider_cost(self) -> Decimal | None:
+        if self.provider_cost_msats is None:
+            return None
+        return sats_from_msats(self.provider_cost_msats)
+
+    @property
+    def money(self) -> Money | None:
+        """`None` while it runs: nobody knows yet."""
+        if self.answered:
+            return Money.SPENT
+        if self.failure is None:
+            return None
+        if self.failure.money is Money.UNKNOWN and self.provider_cost_msats is not None:
+            # The provider said afterwards what it took: a drain turned a guess into knowledge.
+            return Money.SPENT if self.provider_cost_msats > 0 else Money.FREE
+        return self.failure.money
+
+    @property
+    def paid_for_nothing(self) -> bool:
+        """Whether this attempt may have cost without bringing an answer."""
+        return self.failure is not None and self.money is not Money.FREE
+
+    def learn(self, usage: Usage | None, provider_cost_msats: Decimal | None) -> None:
+        if usage is not None:
+            self.usage = usage
+        if provider_cost_msats is not None:
+            self.provider_cost_msats = provider_cost_msats
+
+    def row(self, n: int, now: float) -> AttemptRow:
+        ended = self.ended if self.ended is not None else now
+        return AttemptRow(
+            n=n,
+            provider=self.candidate.offer.provider.name,
+            model=self.candidate.offer.model,
+            started_at=self.started_at,
+            duration_ms=_ms(ended - self.began),
+            failure=self.failure.kind.value if self.failure is not None else None,
+            http_status=self.status,
+            money=self.money.value if self.money is not None else None,
+            input_tokens=self.usage.input_tokens if self.usage is not None else None,
+            output_tokens=self.usage.output_tokens if self.usage is not None else None,
+            cost_sats=self.cost,
+            estimated_cost_sats=self.candidate.estimated_cost,
+            provider_cost_sats=self.provider_cost,
+            upstream_request_id=self.upstream_request_id,
+        )
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+@final
+@dataclass(slots=True)
+class Exchange:
+    """The machine. See the module's docstring for its phases and how to drive it.
+
+    `received` is the monotonic time the request's first byte was read at; `timestamp` the same
+    moment as UTC text in the log's format (`2026-02-03T04:05:06.789Z`).
+    """
+
+    correlation_id: str
+    timestamp: str
+    requested_model: str
+    streaming: bool
+    received: float
+    phase: Phase = Phase.ROUTING
+    policy: str | None = None
+    _first: Candidate | None = None
+    _attempts: list[_Attempt] = field(default_factory=list)
+    _output_began: float | None = None
+    _ended: float | None = None
+    _status: str | None = None
+    _error: ErrorReply | None = None
+    _closed: bool = False
+
+    @property
+    def attempts_made(self) -> int:
+        """How many attempts were started; the running one has this number."""
+        return len(self._attempts)
+
+    @property
+    def output_began(self) -> bool:
+        """Whether a stream's output has begun: from then on there is no other provider."""
+        return self._output_began is not None
+
+    @property
+    def possibly_spent(self) -> int:
+        """How many attempts may have cost without bringing an answer."""
+        return sum(attempt.paid_for_nothing for attempt in self._attempts)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What the last attempt cost by the formula, in sats; `None` is unknown, not zero."""
+        return self._attempts[-1].cost if self._attempts else None
+
+    def latency_ms(self, now: float) -> int:
+        """Milliseconds since the request was received."""
+        return _ms(now - self.received)
+
+    def note(self, event: Event, now: float) -> None:
+        """Takes one fact. Raises `LocalProtocolError` when it cannot happen in this phase."""
+        if isinstance(event, Drained):
+            self._attempts[event.n - 1].learn(event.usage, event.provider_cost_msats)
+            return
+        try:
+            following = TRANSITIONS[self.phase][type(event)]
+        except KeyError:
+            raise LocalProtocolError(
+                f"{type(event).__name__} cannot happen in phase {self.phase.name}"
+            ) from None
+        was_open = self.phase is not Phase.ENDED
+        self.phase = following
+        match event:
+            case Routed(policy, first):
+                self.policy, self._first = policy, first
+            case AttemptStarted(candidate, started_at):
+                self._attempts.append(_Attempt(candidate, started_at, began=now))
+            case HeadSeen(status, upstream_request_id):
+                self._attempts[-1].status = status
+                self._attempts[-1].upstream_request_id = upstream_request_id
+            case OutputBegan():
+                self._output_began = now
+            case UsageSeen(usage, provider_cost_msats):
+                self._attempts[-1].learn(usage, provider_cost_msats)
+            case AttemptFailed(failure):
+                self._attempts[-1].failure = failure
+                self._attempts[-1].ended = now
+            case Answered():
+                self._attempts[-1].answered = True
+                self._attempts[-1].ended = now
+            case Delivered():
+                self._end("ok", None, now)
+            case Refused(error, policy):
+                self.policy = policy if policy is not None else self.policy
+                self._end("failed" if self._attempts else "rejected", error, now)
+            case Failed(error):
+                self._end("failed", error, now)
+            case Interrupted(error):
+                self._end("stream_incomplete", error, now)
+            case ClientLeft():
+                if was_open:
+                    self._end("client_disconnected", None, now)
+
+    def _end(self, status: str, error: ErrorReply | None, now: float) -> None:
+        self._status, self._error, self._ended = status, error, now
+
+    def summary(self, now: float, *, retries: str) -> bytes:
+        """The `arbstr` object of a finished stream, as JSON text; unknown is null.
+
+        `retries` is the text of `x-arbstr-retries`, empty when no attempt failed.
+        """
+        attempt = self._attempts[-1]
+        usage, cost = attempt.usage, attempt.cost
+        head = json.dumps(
+            {
+                "request_id": self.correlation_id,
+                "provider": attempt.candidate.offer.provider.name,
+                "model": attempt.candidate.offer.model,
+            }
+        )
+        tail = json.dumps(
+            {
+                "latency_ms": self.latency_ms(now),
+                "input_tokens": usage.input_tokens if usage is not None else None,
+                "output_tokens": usage.output_tokens if usage is not None else None,
+                "retries": retries or None,
+            }
+        )
+        # The cost is written by hand: json has no exact decimals, and 0.1 must not become
+        # 0.1000000000000000055.
+        figure = format_sats(cost) if cost is not None else "null"
+        return f'{head[:-1]}, "cost_sats": {figure}, {tail[1:]}'.encode()
+
+    def in_flight(self, now: float) -> Record:
+        """The row to queue when the request is dispatched."""
+        return self._record("in_flight", now)
+
+    def finished(self, now: float) -> Record:
+        """The row as it stands when the client's part is over; a drain may still add to it."""
+        if self.phase is not Phase.ENDED:
+            if self._attempts and self.phase is Phase.ATTEMPTING:
+                last = self._attempts[-1]
+                kind = last.candidate.offer.provider.kind
+                last.failure = seen(FailureKind.CLIENT_LEFT, kind, "was given up: the client left")
+                last.ended = now
+            self._end("client_disconnected", None, now)
+            self.phase = Phase.ENDED
+        assert self._status is not None  # every way into ENDED sets it
+        return self._record(self._status, now)
+
+    def close(self, now: float) -> Record:
+        """The final row. Once; a second call raises `LocalProtocolError`."""
+        if self._closed:
+            raise LocalProtocolError("an exchange is closed once")
+        self._closed = True
+        return self.finished(now)
+
+    def _record(self, status: str, now: float) -> Record:
+        last = self._attempts[-1] if self._attempts else None
+        candidate = last.candidate if last is not None else self._first
+        usage = last.usage if last is not None else None
+        ended = self._ended if self._ended is not None else now
+        began = self._output_began
+        return Record(
+            correlation_id=self.correlation_id,
+            timestamp=self.timestamp,
+            model=candidate.offer.model if candidate is not None else self.requested_model,
+            requested_model=self.requested_model,
+            provider=candidate.offer.provider.name if candidate is not None else None,
+            policy=self.policy,
+            streaming=self.streaming,
+            input_tokens=usage.input_tokens if usage is not None else None,
+            output_tokens=usage.output_tokens if usage is not None else None,
+            cached_tokens=usage.cached_tokens if usage is not None else None,
+            reasoning_tokens=usage.reasoning_tokens if usage is not None else None,
+            cost_sats=last.cost if last is not None else None,
+            estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
+            provider_cost_sats=last.provider_cost if last is not None else None,
+            latency_ms=0 if status == "in_flight" else _ms(ended - self.received),
+            ttft_ms=_ms(began - self.received) if began is not None else None,
+            stream_duration_ms=_ms(ended - began) if began is not None else None,
+            success=status == "ok",
+            status=status,
+            error_status=self._error.status if self._error is not None else None,
+            error_message=self._error.message if self._error is not None else None,
+            possibly_spent=self.possibly_spent,
+            attempts=tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
+        )

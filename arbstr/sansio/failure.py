@@ -1,0 +1,348 @@
+"""What went wrong with an attempt, as seen on the wire, and what it may have cost.
+
+    a complete answer that is none      from_status      status, headers, body
+    a 2xx that holds an error object    from_error_body  the body, or the event's data
+    anything else                       seen             told by whoever watched the wire
+
+A failure is named by what was seen, never by an exception's name, and its cost follows from the
+name and the kind of key by the table `MONEY` (printed by `failure_table`); the rules for a status
+are `_classify`. The routstr column is what live nodes did; the openai column is the
+common practice of charging for answers only.
+
+A provider's words leave this module in one place, `Failure.error` of a client_error, without
+secrets; every `sentence` is ours. Nothing a provider sends raises.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
+
+from arbstr.sansio.catalog import redact
+from arbstr.sansio.config import Kind
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.refusal import client_error_object, read_refusal
+from arbstr.sansio.secrets import Secret
+
+
+class FailureKind(StrEnum):
+    """What was seen. The values are the names in log, database and README."""
+
+    NOT_SENT = "not_sent"
+    CLIENT_ERROR = "client_error"
+    ACCOUNT = "account"
+    NO_MODEL = "no_model"
+    RATE_LIMITED = "rate_limited"
+    NO_STREAM_OPTIONS = "no_stream_options"
+    SERVER_ERROR = "server_error"
+    BAD_STATUS = "bad_status"
+    NO_ANSWER = "no_answer"
+    BAD_ANSWER = "bad_answer"
+    ERROR_ANSWER = "error_answer"
+    STREAM_DIED = "stream_died"
+    STREAM_CUT = "stream_cut"
+    CLIENT_LEFT = "client_left"
+    SHUTDOWN = "shutdown"
+
+
+class Money(StrEnum):
+    """What a failed attempt cost: nothing, the price of an answer, or nobody knows yet."""
+
+    FREE = "free"
+    SPENT = "spent"
+    UNKNOWN = "unknown"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BySignature:
+    """Depends on `x-routstr-request-id`.
+
+    An answer that bears it is the node's own, given after it had reverted the reservation.
+    Without it something in front of the node gave up, and the node may still be working.
+    """
+
+    signed: Money
+    unsigned: Money
+
+
+Cost: TypeAlias = Money | BySignature
+
+
+def _row(openai: Cost, routstr: Cost) -> Mapping[Kind, Cost]:
+    return MappingProxyType({Kind.OPENAI: openai, Kind.ROUTSTR: routstr})
+
+
+_FREE: Final = _row(Money.FREE, Money.FREE)
+_SPENT: Final = _row(Money.SPENT, Money.SPENT)
+_UNKNOWN: Final = _row(Money.UNKNOWN, Money.UNKNOWN)
+
+MONEY: Final[Mapping[FailureKind, Mapping[Kind, Cost]]] = MappingProxyType(
+    {
+        FailureKind.NOT_SENT: _FREE,
+        FailureKind.CLIENT_ERROR: _FREE,
+        FailureKind.ACCOUNT: _FREE,
+        FailureKind.NO_MODEL: _FREE,
+        FailureKind.RATE_LIMITED: _FREE,
+        FailureKind.NO_STREAM_OPTIONS: _FREE,
+        FailureKind.SERVER_ERROR: _row(Money.FREE, BySignature(Money.FREE, Money.UNKNOWN)),
+        # A node never redirects and never answers 204: whoever did stands in front of it.
+        FailureKind.BAD_STATUS: _row(Money.FREE, Money.UNKNOWN),
+        # A node runs the upstream request to its end and charges it, whoever is listening.
+        FailureKind.NO_ANSWER: _UNKNOWN,
+        FailureKind.BAD_ANSWER: _SPENT,
+        FailureKind.ERROR_ANSWER: _FREE,
+        FailureKind.STREAM_DIED: _UNKNOWN,
+        FailureKind.STREAM_CUT: _SPENT,
+        FailureKind.CLIENT_LEFT: _UNKNOWN,
+        FailureKind.SHUTDOWN: _UNKNOWN,
+    }
+)
+"""What each failure costs, by kind of provider. A provider without a key counts as openai."""
+
+SEEN: Final[Mapping[FailureKind, str]] = MappingProxyType(
+    {
+        FailureKind.NOT_SENT: "DNS, connect, TLS failure; not a byte of the request written",
+        FailureKind.CLIENT_ERROR: "complete 400, 405, 406, 410, 413, 415, 422, 451, other 4xx"
+        " not named below",
+        FailureKind.ACCOUNT: "complete 401, 402, 403; 400/422 whose `type` or `code` is"
+        " `token_already_spent`, `invalid_token`, `cashu_error`, `mint_error`",
+        FailureKind.NO_MODEL: "complete 404; 400 whose `type` or `code` is `invalid_model` or"
+        " `model_not_found`",
+        FailureKind.RATE_LIMITED: "complete 429, or `UPSTREAM_RATE_LIMIT` in an error body",
+        FailureKind.NO_STREAM_OPTIONS: "complete 400/422 whose text names `stream_options`, which"
+        " arbstr had added",
+        FailureKind.SERVER_ERROR: "complete 408, 409, 425, 5xx; for routstr also 424",
+        FailureKind.BAD_STATUS: "3xx, 204, any other",
+        FailureKind.NO_ANSWER: "request partly or wholly written, no complete head: timeout, reset,"
+        " EOF, garbage",
+        FailureKind.BAD_ANSWER: "2xx, but cut short, not JSON, `choices` absent or empty, over"
+        " `max_answer_mb`, nothing at all",
+        FailureKind.ERROR_ANSWER: "2xx whose body, or any event before output, is an error object",
+        FailureKind.STREAM_DIED: "2xx stream that ended, stalled or broke before any output",
+        FailureKind.STREAM_CUT: "the same after output began",
+        FailureKind.CLIENT_LEFT: "the client went away; arbstr stopped it",
+        FailureKind.SHUTDOWN: "arbstr was told to stop",
+    }
+)
+"""How each failure looks from here."""
+
+SENTENCES: Final[Mapping[FailureKind, str]] = MappingProxyType(
+    {
+        FailureKind.CLIENT_ERROR: "refused the request with status {status}",
+        FailureKind.ACCOUNT: "refused the key or its balance with status {status}",
+        FailureKind.NO_MODEL: "does not know the model (status {status})",
+        FailureKind.RATE_LIMITED: "is limiting our rate (status {status})",
+        FailureKind.NO_STREAM_OPTIONS: "does not take stream_options (status {status})",
+        FailureKind.SERVER_ERROR: "failed with status {status}",
+        FailureKind.BAD_STATUS: "answered status {status}, neither an answer nor an error",
+        FailureKind.ERROR_ANSWER: "answered status {status}, but with an error object",
+    }
+)
+"""What `from_status` and `from_error_body` say; the subject of each is the provider."""
+
+WATCHED: Final = frozenset(
+    {
+        FailureKind.NOT_SENT,
+        FailureKind.NO_ANSWER,
+        FailureKind.BAD_ANSWER,
+        FailureKind.STREAM_DIED,
+        FailureKind.STREAM_CUT,
+        FailureKind.CLIENT_LEFT,
+        FailureKind.SHUTDOWN,
+    }
+)
+"""The failures no status tells: only `seen` makes them."""
+
+TRIPPING: Final = frozenset(
+    {
+        FailureKind.NOT_SENT,
+        FailureKind.NO_ANSWER,
+        FailureKind.BAD_ANSWER,
+        FailureKind.STREAM_DIED,
+        FailureKind.STREAM_CUT,
+    }
+)
+"""Watched failures that the breaker counts; a server_error or error_answer counts when
+its status or its error's code is 5xx."""
+
+ACCOUNT_CODES: Final = frozenset(
+    {"token_already_spent", "invalid_token", "cashu_error", "mint_error"}
+)
+NO_MODEL_CODES: Final = frozenset({"invalid_model", "model_not_found"})
+RATE_LIMIT_CODE: Final = "upstream_rate_limit"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt.
+
+    `sentence` is a predicate without a full stop whose subject is the provider, in our own words.
+    `retry_after` is in seconds from now, above 0, at most MAX_REST_SECONDS; None unless a 429 or
+    503 said so in a way that makes sense. `error` is an OpenAI-shaped error object for the client:
+    always there for a client_error, otherwise None. `trips` is whether the breaker counts it.
+    """
+
+    kind: FailureKind
+    money: Money
+    sentence: str
+    status: int | None = None
+    retry_after: float | None = None
+    error: Mapping[str, object] | None = None
+    trips: bool = False
+    timed_out_connecting: bool = False
+    upstream_request_id: str | None = None
+
+
+def is_answer(status: int) -> bool:
+    """Whether a status promises an answer, whose body then decides; all others are failures.
+
+    204 and 205 promise that there is no body.
+    """
+    return 200 <= status <= 299 and status not in (204, 205)
+
+
+def money_of(failure: FailureKind, kind: Kind, *, signed: bool) -> Money:
+    """The row of MONEY, decided. `signed`: the answer bore `x-routstr-request-id`."""
+    match MONEY[failure][kind]:
+        case BySignature() as cost:
+            return cost.signed if signed else cost.unsigned
+        case Money() as cost:
+            return cost
+
+
+def from_status(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    kind: Kind,
+    added_stream_options: bool,
+    now_utc: float,
+    secrets: Collection[Secret],
+) -> Failure:
+    """The failure of a complete answer whose status `is_answer` denies.
+
+    `headers` have lower-case names; `body` may be cut (64 kB is plenty). `added_stream_options`:
+    the attempt carried a `stream_options` that the client had not sent. `now_utc` is in seconds
+    since 1970, to read dates. `secrets` are taken out of what the client may read.
+    """
+    refusal = read_refusal(headers, body, now_utc=now_utc)
+    names_option = added_stream_options and b"stream_options" in body
+    failure = _classify(status, refusal.codes, kind, names_option=names_option)
+    error: Mapping[str, object] | None = None
+    if failure is FailureKind.CLIENT_ERROR:
+        error = client_error_object(status, refusal, secrets)
+    may_rest = failure is FailureKind.RATE_LIMITED or status == 503
+    return Failure(
+        failure,
+        money_of(failure, kind, signed="x-routstr-request-id" in headers),
+        SENTENCES[failure].format(status=status),
+        status=status,
+        retry_after=refusal.retry_after if may_rest else None,
+        error=error,
+        # Newer Routstr nodes say 424 where older ones passed on an upstream's 5xx.
+        trips=failure is FailureKind.SERVER_ERROR and (status == 424 or status >= 500),
+        upstream_request_id=request_id_of(headers, secrets),
+    )
+
+
+def from_error_body(
+    data: bytes, *, status: int, kind: Kind, upstream_request_id: str | None = None
+) -> Failure:
+    """The failure of a 2xx whose body, or an event of it before output, is an error object."""
+    refusal = read_refusal({}, data, now_utc=0)
+    failure = FailureKind.ERROR_ANSWER
+    if RATE_LIMIT_CODE in refusal.codes:
+        failure = FailureKind.RATE_LIMITED
+    return Failure(
+        failure,
+        money_of(failure, kind, signed=False),
+        SENTENCES[failure].format(status=status),
+        status=status,
+        retry_after=refusal.retry_after if failure is FailureKind.RATE_LIMITED else None,
+        trips=failure is FailureKind.ERROR_ANSWER and refusal.is_5xx,
+        upstream_request_id=upstream_request_id,
+    )
+
+
+def seen(
+    failure: FailureKind,
+    provider_kind: Kind,
+    sentence: str,
+    *,
+    status: int | None = None,
+    timed_out_connecting: bool = False,
+    own_limit: bool = False,
+    upstream_request_id: str | None = None,
+) -> Failure:
+    """A failure that no status tells (WATCHED); others raise LocalProtocolError.
+
+    `own_limit`: a limit of ours ended it rather than the provider, so the breaker does not
+    count it.
+    """
+    if failure not in WATCHED:
+        raise LocalProtocolError(f"{failure} is told by an answer, not by watching the wire")
+    return Failure(
+        failure,
+        money_of(failure, provider_kind, signed=False),
+        sentence,
+        status=status,
+        trips=failure in TRIPPING and not own_limit,
+        timed_out_connecting=timed_out_connecting,
+        upstream_request_id=upstream_request_id,
+    )
+
+
+def request_id_of(headers: Mapping[str, str], secrets: Collection[Secret]) -> str | None:
+    """The provider's own id of a request, to quote to its operator.
+
+    None if there is none or if it looks like anything else: it goes into the database.
+    """
+    for name in ("x-routstr-request-id", "x-request-id"):
+        value = headers.get(name, "")
+        if _REQUEST_ID.fullmatch(value) and redact(value, secrets) == value:
+            return value
+    return None
+
+
+def failure_table() -> str:
+    """MONEY and SEEN as a Markdown table, one row a failure, for the README."""
+    lines = ["| failure | seen | openai key | routstr key |", "|---|---|---|---|"]
+    for failure, row in MONEY.items():
+        costs = " | ".join(_cost_text(row[kind]) for kind in (Kind.OPENAI, Kind.ROUTSTR))
+        lines.append(f"| {failure} | {SEEN[failure]} | {costs} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cost_text(cost: Cost) -> str:
+    match cost:
+        case BySignature(signed, unsigned):
+            return f"{signed} with `x-routstr-request-id`, else {unsigned}"
+        case Money():
+            return cost.value
+
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def _classify(status: int, codes: frozenset[str], kind: Kind, *, names_option: bool) -> FailureKind:
+    """Top to bottom, the first that fits."""
+    if status == 429 or RATE_LIMIT_CODE in codes:
+        return FailureKind.RATE_LIMITED
+    if status in (401, 402, 403) or (status in (400, 422) and codes & ACCOUNT_CODES):
+        return FailureKind.ACCOUNT
+    if status == 404 or (status == 400 and codes & NO_MODEL_CODES):
+        return FailureKind.NO_MODEL
+    if status in (400, 422) and names_option:
+        return FailureKind.NO_STREAM_OPTIONS
+    if status in (408, 409, 425) or 500 <= status <= 599:
+        return FailureKind.SERVER_ERROR
+    if status == 424 and kind is Kind.ROUTSTR:
+        return FailureKind.SERVER_ERROR
+    if 400 <= status <= 499:
+        return FailureKind.CLIENT_ERROR
+    return FailureKind.BAD_STATUS

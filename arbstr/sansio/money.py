@@ -1,0 +1,91 @@
+"""Rates and usage -> cost, in satoshis, exactly.
+
+Rates are satoshis per 1,000 tokens, which is the same number as millisatoshis per token; `base_fee`
+is satoshis per request. Every amount is a `decimal.Decimal` made from the text it was written in:
+a binary float has no place on the way, and nothing is rounded. What is shown to a person goes
+through `format_sats`, which does not round either.
+
+    tokens = (input - cached) * input_rate + cached * cached_input_rate + output * output_rate
+    cost   = tokens / 1000 + base_fee
+
+Unknown is not zero: who has no `Usage` or no `Rates` has no cost, and must not call `cost_sats`.
+"""
+
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
+from typing import Final, final
+
+_EXACT: Final = Context(prec=200)
+"""Digits that are enough for every sum here to be exact: a rate has at most 45 (`config.py` sees to
+it), which leaves more than 100 for a token count."""
+
+_PER_RATE: Final = Decimal(1000)
+_ZERO: Final = Decimal(0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a provider asks for one model. A rate of 0 is free.
+
+    `input_rate`, `output_rate` and `cached_input_rate` are satoshis per 1,000 tokens, `base_fee` is
+    satoshis per request. Without a `cached_input_rate`, cached tokens cost `input_rate`.
+    """
+
+    input_rate: Decimal
+    output_rate: Decimal
+    cached_input_rate: Decimal | None = None
+    base_fee: Decimal = _ZERO
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens a provider counted for one answer.
+
+    `input_tokens` includes `cached_tokens`. `output_tokens` is what is billed: the completion
+    tokens, and the reasoning tokens with them where a provider counts those apart.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+def cost_sats(usage: Usage, rates: Rates) -> Decimal:
+    """The exact cost in satoshis of what was used, never below zero.
+
+    More cached tokens than input tokens count as all of them: a provider's arithmetic must not
+    turn into a refund.
+    """
+    cached = max(0, min(usage.cached_tokens or 0, usage.input_tokens))
+    cached_rate = rates.input_rate if rates.cached_input_rate is None else rates.cached_input_rate
+    with localcontext(_EXACT):
+        tokens = (
+            (usage.input_tokens - cached) * rates.input_rate
+            + cached * cached_rate
+            + usage.output_tokens * rates.output_rate
+        )
+        return max(_ZERO, tokens / _PER_RATE + rates.base_fee)
+
+
+def estimate_sats(input_tokens: int, output_tokens: int, n: int, rates: Rates) -> Decimal:
+    """What a request would cost in satoshis if each of its `n` choices took `output_tokens`.
+
+    The input is read once and the base fee paid once, whatever `n`.
+    """
+    return cost_sats(Usage(input_tokens, output_tokens * n), rates)
+
+
+def sats_from_msats(msats: Decimal) -> Decimal:
+    """Millisatoshis as satoshis (1 sat = 1000 msat), exactly."""
+    return _EXACT.divide(msats, _PER_RATE)
+
+
+def format_sats(amount: Decimal) -> str:
+    """The amount as plain digits: no exponent, no trailing zeros, no minus before a zero."""
+    if not amount:
+        return "0"
+    digits = format(amount, "f")
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits

@@ -1,0 +1,265 @@
+"""What a provider's error answer says: its codes, how long to wait, and what the client may read.
+
+    headers, body --read_refusal--> Refusal
+    Refusal --client_error_object--> an OpenAI-shaped error object without secrets
+
+Providers put an error in many places; tests/corpus/error-*.http are recordings of a Routstr
+node's. Here may not live: what a refusal means or costs, that
+is `failure.py`. Nothing a provider sends raises.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
+from typing import Final, TypeAlias, final
+
+from arbstr.sansio.catalog import redact
+from arbstr.sansio.secrets import Secret
+
+MAX_TEXT_BYTES: Final = 2048
+"""Longest text, in bytes of UTF-8, that is passed on from a provider (picked: half a page)."""
+
+MAX_DEPTH: Final = 16
+"""Deepest nesting kept of an error object; what lies deeper becomes null (picked, not measured)."""
+
+MAX_REST_SECONDS: Final = 600.0
+"""Longest wait a provider may ask for (picked: ten minutes)."""
+
+ErrorObject: TypeAlias = Mapping[str, object]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error answer, read.
+
+    `errors` are its error objects, the most telling first, perhaps none. `codes` are their
+    `type` and `code` in lower case. `retry_after` is in seconds from now, above 0 and at most
+    MAX_REST_SECONDS; None if nothing sensible was said. `is_5xx`: an error's own code is 5xx.
+    """
+
+    body: bytes
+    parsed: object
+    errors: tuple[ErrorObject, ...]
+    codes: frozenset[str]
+    retry_after: float | None
+    is_5xx: bool
+
+
+def read_refusal(headers: Mapping[str, str], body: bytes, *, now_utc: float) -> Refusal:
+    """Reads an error answer, or a lone error object with the headers it came under.
+
+    `headers` have lower-case names; `now_utc` is in seconds since 1970. The body may be cut.
+    """
+    parsed = _parse(body)
+    errors = tuple(place for place in _places(parsed) if isinstance(place, dict))
+    said = (error.get(name) for error in errors for name in ("type", "code"))
+    return Refusal(
+        body=body,
+        parsed=parsed,
+        errors=errors,
+        codes=frozenset(code.lower() for code in said if isinstance(code, str)),
+        retry_after=_retry_after(headers, now_utc) or _wait_within(errors),
+        is_5xx=any(map(_says_5xx, errors)),
+    )
+
+
+def _parse(body: bytes) -> object:
+    try:
+        parsed: object = json.loads(body.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        # ValueError is also int()'s, for more than 4300 digits.
+        return None
+    # Gemini's OpenAI endpoint wraps its error object in an array.
+    if isinstance(parsed, list) and len(parsed) == 1:
+        return parsed[0]
+    return parsed
+
+
+def _member(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _places(parsed: object) -> tuple[object, ...]:
+    """Where providers put an error, object or text.
+
+    A Routstr node says the same under `error` and `detail.error`, or one of them, or only
+    `detail`; vLLM spreads it over the top level and marks that with `"object": "error"`.
+    """
+    detail = _member(parsed, "detail")
+    top = parsed if _member(parsed, "object") == "error" else None
+    return (_member(parsed, "error"), _member(detail, "error"), detail, top)
+
+
+_FIVE_HUNDRED: Final = re.compile(r"5[0-9][0-9]")
+
+
+def _says_5xx(error: ErrorObject) -> bool:
+    said = (error.get(name) for name in ("code", "status", "status_code"))
+    return any(
+        isinstance(code, str | int) and _FIVE_HUNDRED.fullmatch(_code_text(code)) for code in said
+    )
+
+
+def _code_text(code: str | int) -> str:
+    # str() of an int stops at 4300 digits with a ValueError; JSON reading stopped there before.
+    return code if isinstance(code, str) else str(code)
+
+
+# --- how long to wait -------------------------------------------------------------------------
+
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?")
+
+
+def _retry_after(headers: Mapping[str, str], now_utc: float) -> float | None:
+    """`retry-after-ms` is finer and wins over `retry-after`, as in the OpenAI SDK."""
+    if (wait := _seconds(headers.get("retry-after-ms", ""), 0.001)) is not None:
+        return wait
+    value = headers.get("retry-after", "")
+    if (wait := _seconds(value, 1.0)) is not None:
+        return wait
+    try:
+        date = parsedate_tz(value)
+        # HTTP dates are UTC, also asctime's, which does not say so (RFC 9110 5.6.7).
+        return None if date is None else _wait(mktime_tz((*date[:9], date[9] or 0)) - now_utc)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _wait_within(errors: tuple[ErrorObject, ...]) -> float | None:
+    """`details.retry_after_seconds`, which a Routstr node adds to a 429."""
+    for error in errors:
+        said = _member(error.get("details"), "retry_after_seconds")
+        if isinstance(said, str | int | float) and (wait := _seconds(str(said), 1.0)) is not None:
+            return wait
+    return None
+
+
+def _seconds(text: str, unit: float) -> float | None:
+    # float() alone would also take "inf", "1e9" and "1_0".
+    text = text.strip()
+    return _wait(float(text) * unit) if _NUMBER.fullmatch(text) else None
+
+
+def _wait(seconds: float) -> float | None:
+    return min(seconds, MAX_REST_SECONDS) if seconds > 0 else None
+
+
+# --- what the client may read -----------------------------------------------------------------
+
+_SHAPE: Final = frozenset({"message", "type", "param", "code"})
+_DROPPED: Final = frozenset({"refund_token"})
+"""Change from a one-shot token is money, not a word for the client."""
+
+_NO_PROSE: Final = re.compile(r"\s*([<{\[]|null\s*$)")
+"""Markup, null, or JSON that is cut or broken: nothing to show as a sentence, and escapes in it
+could hide a secret from redaction."""
+_UNREADABLE: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ufffd]")
+
+
+def client_error_object(
+    status: int, refusal: Refusal, secrets: Collection[Secret]
+) -> Mapping[str, object]:
+    """The error object a client gets for a refusal that is about its own request.
+
+    The provider's own if it is shaped as OpenAI's, with its further members; else its words, or
+    ours if it has none a person can read, in that shape. Every text is redacted and at most
+    MAX_TEXT_BYTES long; `code` is a string as in every error of arbstr.
+    """
+    own = (error for error in refusal.errors if isinstance(error.get("message"), str))
+    source = next(own, next(iter(refusal.errors), {}))
+    words = next((text for text in map(_said, _texts(refusal)) if text), None)
+    if words is None and refusal.parsed and not refusal.errors:
+        words = json.dumps(_clean(refusal.parsed, secrets, MAX_DEPTH), ensure_ascii=False)
+    if words is None:
+        words = f"The provider answered {status} and did not say why in words."
+    kind, param, code = source.get("type"), source.get("param"), source.get("code")
+    shaped: dict[str, object] = {
+        "message": _clean_text(words, secrets),
+        "type": _clean_text(kind, secrets) if isinstance(kind, str) else "invalid_request_error",
+        "param": _clean_text(param, secrets) if isinstance(param, str) else None,
+        "code": "client_error",
+    }
+    if isinstance(code, str | int) and not isinstance(code, bool):
+        shaped["code"] = _clean_text(_code_text(code), secrets)
+    elif isinstance(source.get("message"), str):
+        shaped["code"] = None
+    further = {name: value for name, value in source.items() if name not in _SHAPE | _DROPPED}
+    cleaned = _clean(further, secrets, MAX_DEPTH)
+    return {**cleaned, **shaped} if isinstance(cleaned, dict) else shaped
+
+
+def _said(text: object) -> str | None:
+    """The text if it has something to read in it."""
+    return text if isinstance(text, str) and text.strip() else None
+
+
+def _texts(refusal: Refusal) -> Iterator[object]:
+    """The provider's words, best first."""
+    for error in refusal.errors:
+        yield error.get("message")
+    yield from _places(refusal.parsed)
+    for error in refusal.errors:
+        yield error.get("reason")
+    yield _member(refusal.parsed, "message")
+    yield refusal.parsed
+    yield _validation_text(_member(refusal.parsed, "detail"))
+    if refusal.parsed is None:
+        yield _plain_text(refusal.body)
+
+
+def _validation_text(detail: object) -> str | None:
+    """FastAPI's 422: a list of what is wrong where, without the input it repeats."""
+    if not isinstance(detail, list):
+        return None
+    lines: list[str] = []
+    for each in detail:
+        message, where = _member(each, "msg"), _member(each, "loc")
+        if isinstance(message, str):
+            place = ".".join(map(_place_text, where)) if isinstance(where, list) else ""
+            lines.append(f"{place}: {message}" if place else message)
+    return "; ".join(lines)
+
+
+def _place_text(part: object) -> str:
+    return _code_text(part) if isinstance(part, str | int) else "?"
+
+
+def _plain_text(body: bytes) -> str | None:
+    # A body cut by the caller in the middle of a character only looks broken at its end.
+    text = body.decode("utf-8-sig", "replace").rstrip("\ufffd")
+    if _NO_PROSE.match(text) or _UNREADABLE.search(text):
+        return None
+    return " ".join(text.split())
+
+
+def _clean_text(text: str, secrets: Collection[Secret]) -> str:
+    """Without secrets and lone surrogates, and cut; in this order, as a cut secret hides."""
+    raw = redact(text, secrets).encode("utf-8", "replace")
+    if len(raw) <= MAX_TEXT_BYTES:
+        return raw.decode()
+    return raw[: MAX_TEXT_BYTES - 3].decode("utf-8", "ignore") + "..."
+
+
+def _clean(value: object, secrets: Collection[Secret], depth: int) -> object:
+    """A JSON value that can be written again: no secrets, no NaN, not too deep."""
+    match value:
+        case str():
+            return _clean_text(value, secrets)
+        case float() if not math.isfinite(value):
+            return None
+        case list() if depth:
+            return tuple(_clean(item, secrets, depth - 1) for item in value)
+        case dict() if depth:
+            return {
+                _clean_text(name, secrets): _clean(item, secrets, depth - 1)
+                for name, item in value.items()
+                if name not in _DROPPED
+            }
+        case None | bool() | int() | float():
+            return value
+        case _:
+            return None

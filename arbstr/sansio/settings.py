@@ -1,0 +1,240 @@
+"""What arbstr is told to do, as frozen dataclasses: the tables of the configuration, resolved.
+
+A field annotated with a check (`values.py`) is a key of the file, and the dataclass is its table;
+`config.py` reads one into the other. Defaults are stated here alone. Reading is not done here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, final
+
+from arbstr.sansio import addresses, values
+from arbstr.sansio.credentials import KeySource, Kind
+from arbstr.sansio.money import Rates
+from arbstr.sansio.secrets import Secret
+
+ANY_MODEL: Final = "*"
+"""The entry of `models` that serves whatever a client asks for."""
+
+STRATEGY: Final = values.one_of("cheapest", "lowest_cost")
+"""Two names of one strategy."""
+
+MEGABYTE: Final = 1_000_000
+
+_EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """`[server]`: where arbstr listens, who may call, how much it takes in."""
+
+    listen: Annotated[str, values.listen] = "127.0.0.1:8080"
+    auth_token: Annotated[Secret | None, values.secret] = None
+    allowed_hosts: Annotated[tuple[str, ...], values.each(addresses.parse_host)] = ()
+    allowed_origins: Annotated[tuple[str, ...], values.each(addresses.parse_origin)] = ()
+    max_body_mb: Annotated[Decimal, values.megabytes] = Decimal(64)
+    max_answer_mb: Annotated[Decimal, values.megabytes] = Decimal(64)
+    shutdown_seconds: Annotated[float, values.seconds] = 30.0
+
+    @property
+    def listen_host(self) -> str:
+        """The host to bind, IPv6 without brackets."""
+        return addresses.parse_listen(self.listen)[0]
+
+    @property
+    def listen_port(self) -> int:
+        """The port to bind; 0 lets the system pick."""
+        return addresses.parse_listen(self.listen)[1]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect, so that no `auth_token` is needed."""
+        return addresses.is_loopback(self.listen_host)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The longest request body that is taken."""
+        return int(self.max_body_mb * MEGABYTE)
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """The longest plain answer that is taken."""
+        return int(self.max_answer_mb * MEGABYTE)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """`[database]`."""
+
+    path: Annotated[str, values.text] = "./arbstr.db"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LoggingConfig:
+    """`[logging]`."""
+
+    level: Annotated[str, values.one_of("debug", "info", "warning", "error")] = "info"
+    format: Annotated[str, values.one_of("text", "json")] = "text"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """`[timeouts]`, in seconds from the moment the connection is ready unless said otherwise."""
+
+    connect: Annotated[float, values.seconds_above_0] = 10.0
+    """Until the connection is ready."""
+    first_output: Annotated[float, values.seconds_above_0] = 120.0
+    """Streams: until the first event with output."""
+    answer: Annotated[float, values.seconds_above_0] = 600.0
+    """Plain answers: until the whole body is there."""
+    idle: Annotated[float, values.seconds_above_0] = 120.0
+    """Streams: between two events."""
+    total: Annotated[float, values.seconds] = 0.0
+    """Everything, all attempts together; 0 is no limit."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One `[[policies.rules]]`. No `allowed_models` allows all, no `strategy` means the default."""
+
+    name: Annotated[str, values.rule_name]
+    allowed_models: Annotated[tuple[str, ...], values.texts] = ()
+    strategy: Annotated[str | None, STRATEGY] = None
+    max_sats_per_1k_output: Annotated[Decimal | None, values.rate] = None
+    keywords: Annotated[tuple[str, ...], values.texts] = ()
+
+    def allows(self, model: str) -> bool:
+        """Whether a request under this rule may use the model."""
+        return not self.allowed_models or model in self.allowed_models
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """`[policies]`, with the rules in the file's order."""
+
+    default_strategy: Annotated[str, STRATEGY] = "cheapest"
+    rules: tuple[Rule, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RetryConfig:
+    """`[retry]`: `backoff` in seconds, doubled each time."""
+
+    max_retries: Annotated[int, values.whole_number(0)] = 2
+    backoff: Annotated[float, values.seconds] = 0.5
+    possibly_spent: Annotated[str, values.one_of("stop", "next")] = "stop"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BreakerConfig:
+    """`[breaker]`."""
+
+    failures: Annotated[int, values.whole_number(1)] = 3
+    open_seconds: Annotated[float, values.seconds] = 30.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """`[stream]`: `keepalive` is the silence in seconds before a comment is sent; 0 is never."""
+
+    keepalive: Annotated[float, values.seconds] = 15.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProviderTable:
+    """The keys of one `[[providers]]` that are no rates and no tables of their own."""
+
+    name: Annotated[str, values.provider_name]
+    url: Annotated[str, values.url] = field(repr=False)
+    models: Annotated[tuple[str, ...], values.models]
+    api_key: Annotated[Secret | None, values.secret] = None
+    kind: Annotated[Kind | None, values.kind] = None
+    drain_seconds: Annotated[float, values.seconds] = 60.0
+    model_ids: Annotated[Mapping[str, str], values.model_ids] = field(
+        default_factory=lambda: _EMPTY
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RatesTable:
+    """The rates in one `[[providers]]`, and in one table of its `model_rates`."""
+
+    input_rate: Annotated[Decimal | None, values.rate] = None
+    output_rate: Annotated[Decimal | None, values.rate] = None
+    cached_input_rate: Annotated[Decimal | None, values.rate] = None
+    base_fee: Annotated[Decimal | None, values.rate] = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TimeoutsTable:
+    """What the `timeouts` of one provider override."""
+
+    connect: Annotated[float | None, values.seconds_above_0] = None
+    first_output: Annotated[float | None, values.seconds_above_0] = None
+    answer: Annotated[float | None, values.seconds_above_0] = None
+    idle: Annotated[float | None, values.seconds_above_0] = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ProviderConfig:
+    """One `[[providers]]`, resolved: its key found, its kind known, its timeouts complete.
+
+    `rates` are the provider's own; `model_rates` holds, for a model that has some of its own, the
+    two together. `None` is unknown. `url` is as configured and may carry userinfo or a query.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    models: tuple[str, ...]
+    api_key: Secret | None = None
+    key_source: KeySource = "none"
+    kind: Kind = Kind.OPENAI
+    rates: Rates | None = None
+    model_rates: Mapping[str, Rates] = field(default_factory=lambda: _EMPTY)
+    model_ids: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
+    drain_seconds: float = 60.0
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    @property
+    def endpoint(self) -> addresses.Endpoint:
+        """The URL, taken apart."""
+        return addresses.parse_url(self.url)
+
+    def rates_for(self, model: str) -> Rates | None:
+        """What this provider asks for the model (the client's id), `None` if unknown."""
+        return self.model_rates.get(model, self.rates)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of the file. `providers` may be empty: whether that will do is the command's affair.
+
+    `warnings` are sentences about what works but may not be meant.
+    """
+
+    server: ServerConfig = field(default_factory=ServerConfig)
+    database: DatabaseConfig = field(default_factory=DatabaseConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    providers: tuple[ProviderConfig, ...] = ()
+    policies: Policies = field(default_factory=Policies)
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,171 @@
+"""What a single value of the configuration may be: numbers, names, lists, keys.
+
+Each function takes what tomllib made of the value and gives it back as arbstr uses it, or raises
+`ValueError` with the rest of a sentence ("must be ..."), which never repeats the value. Addresses
+have their own rules (`addresses.py`), where keys stand and which tables there are is `config.py`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
+
+from arbstr.sansio.addresses import parse_listen, parse_url
+from arbstr.sansio.credentials import Kind
+from arbstr.sansio.secrets import Secret
+
+PROVIDER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+RULE_NAME: Final = re.compile(r"[!-~]([ -~]{0,62}[!-~])?")
+"""Visible ASCII: the name of a rule goes out in `x-arbstr-policy`."""
+
+RATE_BELOW: Final = 10**15
+RATE_PLACES: Final = 30
+"""What `money.py` adds up exactly. 10**15 sats are about half of all there will ever be."""
+
+
+def text(value: object) -> str:
+    """A string that says something."""
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a string that is not empty")
+    return value
+
+
+def texts(value: object) -> tuple[str, ...]:
+    """A list of such strings, each once, in the file's order. May be empty."""
+    if not isinstance(value, list):
+        raise ValueError("must be a list of strings")
+    if not all(isinstance(item, str) and item.strip() for item in value):
+        raise ValueError("must be a list of strings that are not empty")
+    return tuple(dict.fromkeys(value))
+
+
+def models(value: object) -> tuple[str, ...]:
+    """A list of model ids with at least one."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(
+            'must be a list of model ids that is not empty, like ["gpt-4o"], or ["*"] for any'
+        )
+    return texts(value)
+
+
+def model_ids(value: object) -> Mapping[str, str]:
+    """A table from the client's model id to the provider's."""
+    if not isinstance(value, dict) or not all(
+        isinstance(item, str) and item.strip() for item in value.values()
+    ):
+        raise ValueError('must be a table of model ids, like { "gpt-4o" = "openai/gpt-4o" }')
+    return MappingProxyType(dict(value))
+
+
+def each(parse: Callable[[str], str]) -> Callable[[object], tuple[str, ...]]:
+    """The check of a list of strings that `parse` takes one by one."""
+    return lambda value: tuple(dict.fromkeys(parse(item) for item in texts(value)))
+
+
+def listen(value: object) -> str:
+    """`host:port`, left as it is."""
+    parse_listen(text(value))
+    return text(value)
+
+
+def url(value: object) -> str:
+    """A provider's base URL, left as it is."""
+    parse_url(text(value))
+    return text(value)
+
+
+def kind(value: object) -> Kind:
+    """The money semantics of a provider's key."""
+    return Kind(one_of(*Kind)(value))
+
+
+def provider_name(value: object) -> str:
+    """A name that fits a header, a URL and, mapped, an environment variable."""
+    if not isinstance(value, str) or PROVIDER_NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 64 of the characters A-Z a-z 0-9 . _ -")
+    return value
+
+
+def rule_name(value: object) -> str:
+    """A name that fits a header."""
+    if not isinstance(value, str) or RULE_NAME.fullmatch(value) is None:
+        raise ValueError("must be 1 to 64 characters of ASCII without blanks at its ends")
+    return value
+
+
+def one_of(*choices: str) -> Callable[[object], str]:
+    """The check of a word from a list."""
+    rule = "must be " + " or ".join(f'"{choice}"' for choice in choices)
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(rule)
+        return value
+
+    return check
+
+
+def _number(value: object, rule: str) -> Decimal:
+    # TOML's true is an int in Python.
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise ValueError(rule)
+    number = Decimal(value)
+    if not number.is_finite() or number < 0:
+        raise ValueError(rule)
+    return number.copy_abs()  # TOML knows -0.0
+
+
+def rate(value: object) -> Decimal:
+    """A price in sats, exactly as it was written."""
+    number = _number(value, "must be a number of sats, 0 or more, like 10 or 0.25")
+    exponent = number.as_tuple().exponent
+    if number >= RATE_BELOW or (isinstance(exponent, int) and exponent < -RATE_PLACES):
+        raise ValueError(f"must be below 10**15 and have at most {RATE_PLACES} decimal places")
+    return number
+
+
+def seconds(value: object) -> float:
+    """A duration that may be 0."""
+    rule = "must be a number of seconds from 0 to 10**9, like 30 or 0.5"
+    number = _number(value, rule)
+    if number > 10**9:  # about 30 years: longer is a slip, and a float of 10**400 is infinite
+        raise ValueError(rule)
+    return float(number)
+
+
+def seconds_above_0(value: object) -> float:
+    """A duration that would make no sense as 0."""
+    if not (number := seconds(value)):
+        raise ValueError("must be a number of seconds above 0, like 30 or 0.5")
+    return number
+
+
+def megabytes(value: object) -> Decimal:
+    """A size in units of 1,000,000 bytes."""
+    rule = "must be a number of megabytes above 0 and below 10**6, like 64"
+    number = _number(value, rule)
+    if not 0 < number < 10**6:
+        raise ValueError(rule)
+    return number
+
+
+def whole_number(least: int) -> Callable[[object], int]:
+    """The check of a count."""
+
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1000:
+            raise ValueError(f"must be a whole number from {least} to 1000")
+        return value
+
+    return check
+
+
+def secret(value: object) -> Secret:
+    """A key or token that can stand in a header."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be a string that is not empty; remove the key to do without")
+    found = Secret(value)
+    if not found.fits_a_header():
+        raise ValueError("must be visible ASCII without blanks or line ends; copy it again")
+    return found

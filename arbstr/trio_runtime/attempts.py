@@ -1,0 +1,264 @@
+"""The attempts of one request: the retry loop, the breaker's leave, deadlines, drains.
+
+    Attempts.find      runs Retry's commands until something can be delivered or all is over
+      _attempt, _try   one attempt: admitted by the breaker, within its deadlines
+      failed           its books: exchange, breaker, rest, connection
+      end              whatever happened: verdict given, connection closed or left to a drain
+
+At any moment at most one call is open and at most one breaker ticket is held. A drain reads on the
+answer of a Routstr node that nobody waits for, because the node finishes and charges anyway.
+"""
+
+import logging
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio import exchange as life
+from arbstr.sansio.breaker import Admitted, CircuitOpen, Outcome, Refused, Resting, Ticket
+from arbstr.sansio.chat import ChatRequest, outgoing_body
+from arbstr.sansio.config import Kind
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.failure import Failure, FailureKind
+from arbstr.sansio.retry import (
+    Answered,
+    Attempt,
+    AttemptFailed,
+    AwaitProbe,
+    Deliver,
+    Elapsed,
+    Event,
+    GiveUp,
+    ProbeSettled,
+    Retry,
+    Skipped,
+    Sleep,
+    rest_seconds,
+)
+from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.snapshot import Snapshot
+from arbstr.trio_runtime.upstream import Clock, UpstreamCall
+
+log = logging.getLogger(__name__)
+
+MAX_DRAINS: Final = 200
+"""Answers of departed clients read on at once; beyond it the connection is closed instead."""
+
+
+def utc_timestamp() -> str:
+    """Now, in the log's fixed-width format."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@final
+class Attempts:
+    """See the module. `drained` is called when a drain that outlived the request has ended."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        snapshot: Snapshot,
+        request: ChatRequest,
+        exchange: life.Exchange,
+        retry: Retry,
+        drained: Callable[[], None],
+    ) -> None:
+        self._hub = hub
+        self._snapshot = snapshot
+        self._request = request
+        self._exchange = exchange
+        self._drained = drained
+        self._ticket: Ticket | None = None
+        self._verdict = Outcome.NEUTRAL
+        self._last_error: str | None = None
+        self.retry = retry
+        self.call: UpstreamCall | None = None
+        self.first_bytes = b""
+        self.draining = 0
+
+    async def find(self) -> ErrorReply | None:
+        """Runs Retry's commands. `None` means that `call` has something to deliver."""
+        command = self.retry.start()
+        event: Event
+        while True:
+            match command:
+                case Attempt():
+                    event = await self._attempt(command)
+                case Sleep(at_least, at_most):
+                    await trio.sleep(random.uniform(at_least, at_most))
+                    event = Elapsed()
+                case AwaitProbe(_, at_most):
+                    event = Elapsed()
+                    with trio.move_on_after(at_most):
+                        await self._hub.wait_verdict()
+                        event = ProbeSettled()
+                case Deliver():
+                    return None
+                case GiveUp(error):
+                    return error
+            command = self.retry.handle(event, trio.current_time())
+
+    async def _attempt(self, command: Attempt) -> Event:
+        refused = self._admit(command.candidate.offer.provider.name)
+        if refused is not None:
+            return Skipped(refused)
+        self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
+        if self._exchange.attempts_made == 1:
+            self._hub.log_writer.offer(self._exchange.in_flight(trio.current_time()))
+        failure = await self._try(command)
+        if failure is None:
+            self._give_verdict(Outcome.SUCCESS)
+            return Answered()
+        probe = self._ticket is not None and self._ticket.probe
+        self.failed(failure)
+        return AttemptFailed(failure, probe=probe)
+
+    def _admit(self, name: str) -> Refused | None:
+        """Takes the breaker's leave. One ticket serves all tries at the same provider."""
+        now = trio.current_time()
+        if self._ticket is not None:
+            if self._ticket.provider == name:
+                view = self._hub.board.view(name, now)
+                if view.retry_at is not None:
+                    return CircuitOpen(view.retry_at)
+                return Resting(view.resting_until) if view.resting_until is not None else None
+            self._give_verdict(self._verdict)
+        admission = self._hub.board.admit(name, now)
+        if not isinstance(admission, Admitted):
+            return admission
+        self._ticket, self._verdict, self._last_error = admission.ticket, Outcome.NEUTRAL, None
+        return None
+
+    async def _try(self, command: Attempt) -> Failure | None:
+        """One attempt within its deadlines. `None`: there is something to deliver."""
+        offer, timeouts = command.candidate.offer, command.candidate.offer.provider.timeouts
+        name = offer.provider.name
+        request, kind = self._request, self._hub.kind_of(offer.provider)
+        self.call = call = UpstreamCall(
+            offer.provider,
+            self._snapshot.targets[name],
+            kind=kind,
+            choices=request.choices,
+            asks_usage=request.asks_usage,
+            max_answer_bytes=self._snapshot.config.server.max_answer_bytes,
+            added_stream_options=(
+                command.add_usage and request.stream and not request.gives_stream_options
+            ),
+            clock=Clock(datetime.now(UTC).timestamp(), self._snapshot.catalog.secrets),
+        )
+        failure: Failure | None = None
+        with trio.move_on_after(timeouts.connect) as connecting:
+            failure = await call.connect(self._hub.transport)
+        if connecting.cancelled_caught:
+            return call.connect_timed_out(timeouts.connect)
+        if failure is not None:
+            return failure
+        body = outgoing_body(
+            request,
+            model=offer.upstream_model,
+            include_usage=command.add_usage,
+            mirror_max_tokens=kind is Kind.ROUTSTR,
+        )
+        seconds = timeouts.first_output if request.stream else timeouts.answer
+        with trio.move_on_after(seconds) as answering:
+            failure = await self._answer(call, body)
+        if answering.cancelled_caught:
+            failure = call.cut_short(f"did not answer within {seconds:g} s")
+        if call.status is not None:
+            self._note(life.HeadSeen(call.status, call.upstream_request_id))
+            await self._hub.change.keep(call.stray_change(), name)
+        if call.kind is not kind:
+            self._hub.showed_itself(name, self._exchange.correlation_id)
+        if failure is None and request.stream:
+            self._note(life.OutputBegan())
+        return failure
+
+    async def _answer(self, call: UpstreamCall, body: bytes) -> Failure | None:
+        if not self._request.stream:
+            answer = await call.plain(body)
+            return answer if isinstance(answer, Failure) else None
+        output = await call.stream(body)
+        if isinstance(output, Failure):
+            return output
+        self.first_bytes = output
+        return None
+
+    def failed(self, failure: Failure, *, counts: bool = True) -> None:
+        """The open call is over without an answer. With `counts` the breaker hears of it."""
+        call, now = self.call, trio.current_time()
+        assert call is not None  # somebody failed
+        name = call.provider.name
+        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+        self._note(life.AttemptFailed(failure))
+        self._verdict = Outcome.FAILURE if failure.trips and counts else Outcome.NEUTRAL
+        self._last_error = failure.sentence
+        rest = rest_seconds(failure)
+        if rest is not None:
+            self._hub.board.rest(name, now + rest, now)
+        if failure.kind is FailureKind.NO_STREAM_OPTIONS:
+            self._hub.refuse_stream_options.add(name)
+        log.warning(
+            'attempt %d: provider "%s" %s (%s)',
+            self._exchange.attempts_made,
+            name,
+            failure.sentence,
+            failure.kind.value,
+            extra={"request_id": self._exchange.correlation_id},
+        )
+        self.leave_call()
+
+    def cut(self, failure: Failure, *, counts: bool = True) -> None:
+        """A stream broke after its output had begun, which was a success: a new failure."""
+        assert self.call is not None  # its stream broke
+        admission = self._hub.board.admit(self.call.provider.name, trio.current_time())
+        self.failed(failure, counts=counts)
+        if isinstance(admission, Admitted):
+            self._hub.settle(admission.ticket, self._verdict, self._last_error)
+
+    def leave_call(self) -> None:
+        """Closes the open call, or leaves it to a drain where the price is charged anyway."""
+        call, self.call = self.call, None
+        if call is None:
+            return
+        hub, seconds = self._hub, call.provider.drain_seconds
+        worth_it = call.kind is Kind.ROUTSTR and call.can_be_read_on and seconds > 0
+        if worth_it and hub.draining < MAX_DRAINS and not hub.stopping:
+            self.draining += 1
+            hub.draining += 1
+            hub.drains.start_soon(self._drain, call, self._exchange.attempts_made, seconds)
+        else:
+            call.close()
+
+    async def _drain(self, call: UpstreamCall, n: int, seconds: float) -> None:
+        try:
+            with trio.move_on_after(seconds):
+                await call.learn_the_rest()
+        finally:
+            self._note(life.Drained(n, call.usage, call.provider_cost_msats))
+            call.close()
+            self._hub.draining -= 1
+            self.draining -= 1
+            self._drained()
+
+    def end(self) -> None:
+        """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at."""
+        call = self.call
+        if self._exchange.phase is life.Phase.ATTEMPTING and call is not None:
+            # Nobody else ends an attempt that runs: the handler was cancelled, the client left.
+            failure = call.given_up(FailureKind.CLIENT_LEFT, "was given up: the client left")
+            self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+            self._note(life.AttemptFailed(failure))
+            self._verdict = Outcome.NEUTRAL
+        self._give_verdict(self._verdict)
+        self.leave_call()
+
+    def _give_verdict(self, outcome: Outcome) -> None:
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._hub.settle(ticket, outcome, self._last_error)
+
+    def _note(self, event: life.Event) -> None:
+        self._exchange.note(event, trio.current_time())

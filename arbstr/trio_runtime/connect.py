@@ -1,0 +1,325 @@
+"""From an origin to an open pipe: name lookup, TCP, TLS, and nothing of HTTP.
+
+`trio.open_tcp_stream` connects (dual stack, RFC 6555), then the socket is taken out of Trio's
+wrappers: a `Pipe` waits with `trio.lowlevel.wait_readable` and reads and writes without blocking.
+Three things need that: `written` is exact, everything that has already arrived is taken in one go
+(`trio.SSLStream` gives one 16 kB record per call, with a trip through the scheduler for each), and
+a cancelled wait can lose nothing, because bytes are only ever taken between two checkpoints.
+"""
+
+import errno
+import functools
+import os
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self, final
+
+import httpx
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+RECEIVE_SIZE: Final = 65_536
+"""Bytes one `recv` asks for: as Trio does, and less than the 128 kB that make malloc map pages."""
+
+DRAIN_SIZE: Final = 262_144
+"""Bytes taken from the socket before the reader gets them (picked: four full reads)."""
+
+RECORD_SIZE: Final = 16_384
+"""Bytes of plain text in the largest TLS record (RFC 8446, 5.1)."""
+
+CLOSED: Final = "the connection was closed"
+RESET: Final = "the connection was reset"
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_CONNECT_SENTENCES: Final = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: RESET,
+    errno.ETIMEDOUT: "no answer from the host",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EADDRNOTAVAIL: "address not available",
+    errno.EMFILE: "too many open files",
+    errno.ENFILE: "too many open files",
+}
+
+_NOT_FOUND: Final = frozenset(
+    number
+    for number in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", None))
+    if number is not None
+)
+
+
+class ConnectFailed(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
+    """No usable connection: name, TCP or TLS. Not a byte of a request was written.
+
+    `sentence` is arbstr's own short wording. Deadlines are the caller's cancel scopes.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whom to connect to. `host` is ASCII (IDNA), an IPv6 literal is without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str | httpx.URL) -> Self:
+        """The origin of an absolute http or https URL. Raises ValueError for anything else."""
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ValueError("not a URL") from None
+        if parsed.scheme not in _DEFAULT_PORTS or not parsed.raw_host:
+            raise ValueError("not an http or https URL")
+        port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
+        return cls(parsed.scheme, parsed.raw_host.decode("ascii"), port)
+
+    @property
+    def authority(self) -> bytes:
+        """The value of the Host header: no default port, brackets around an IPv6 literal."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.port != _DEFAULT_PORTS[self.scheme]:
+            host = f"{host}:{self.port}"
+        return host.encode("ascii")
+
+
+@functools.cache
+def default_ssl_context() -> ssl.SSLContext:
+    """The process's TLS settings: the system's certificates, or certifi's if there are none.
+
+    Made at the first use and once, because it takes 20 ms and more.
+    """
+    context = ssl.create_default_context()
+    directory = ssl.get_default_verify_paths().capath
+    # Certificates in a directory are loaded when they are needed, so they are not counted.
+    if not context.cert_store_stats()["x509_ca"] and not (directory and os.listdir(directory)):
+        context = httpx.create_ssl_context(trust_env=False)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    return context
+
+
+class Pipe:
+    """A connected socket. Only the `wait_*` methods block; a cancelled one has lost nothing."""
+
+    __slots__ = ("_socket", "ended")
+
+    def __init__(self, connected: socket.socket) -> None:
+        connected.setblocking(False)
+        self._socket = connected
+        self.ended: str | None = None
+        """How the peer's half ended: `CLOSED`, or what broke; None while it may still send."""
+
+    def protect(self, data: memoryview) -> memoryview:
+        """What has to be written for `data`: itself, or its encryption."""
+        return data
+
+    def send_nowait(self, data: memoryview) -> int:
+        """Hands bytes to the kernel and says how many. Raises BlockingIOError or OSError."""
+        return self._socket.send(data)
+
+    async def wait_writable(self) -> None:
+        """Until the kernel takes more bytes."""
+        await trio.lowlevel.wait_writable(self._socket)
+
+    async def wait_readable(self) -> None:
+        """Until `receive_nowait` has something to give, or `ended` something to say."""
+        if self.ended is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._socket)
+
+    async def wait_either(self) -> None:
+        """Until the kernel takes more bytes or has some."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._first, trio.lowlevel.wait_readable, nursery.cancel_scope)
+            nursery.start_soon(self._first, trio.lowlevel.wait_writable, nursery.cancel_scope)
+
+    async def _first(
+        self, wait: "Callable[[socket.socket], Awaitable[None]]", others: trio.CancelScope
+    ) -> None:
+        await wait(self._socket)
+        others.cancel()
+
+    def receive_nowait(self, limit: int = DRAIN_SIZE) -> bytes:
+        """All bytes that have arrived, up to about `limit`; b"" if none, then look at `ended`."""
+        first = self._receive_once()
+        if len(first) < RECEIVE_SIZE or limit <= RECEIVE_SIZE:
+            return first
+        parts = [first]
+        size = len(first)
+        # A short read has emptied the socket: asking again would only cost a system call.
+        while size < limit and (part := self._receive_once()):
+            parts.append(part)
+            size += len(part)
+            if len(part) < RECEIVE_SIZE:
+                break
+        return b"".join(parts)
+
+    def _receive_once(self) -> bytes:
+        # Told once and remembered: after a reset the kernel's next word is "end of file".
+        if self.ended is not None:
+            return b""
+        try:
+            data = self._socket.recv(RECEIVE_SIZE)
+        except BlockingIOError:
+            return b""
+        except OSError:
+            self.ended = RESET
+            return b""
+        if not data:
+            self.ended = CLOSED
+        return data
+
+    def quiet(self) -> bool:
+        """True if the peer has neither sent nor closed anything since the last read."""
+        if self.ended is not None:
+            return False
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def close(self) -> None:
+        """Closes the socket at once; whoever waits on it gets `trio.ClosedResourceError`."""
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+@final
+class TlsPipe(Pipe):
+    """The same with TLS. After `receive_nowait` every complete record has been decrypted."""
+
+    __slots__ = ("_incoming", "_outgoing", "_tls")
+
+    def __init__(self, connected: socket.socket, context: ssl.SSLContext, host: str) -> None:
+        super().__init__(connected)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    async def handshake(self) -> None:
+        """Raises ConnectFailed, or OSError (ssl.SSLError included)."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                finished = True
+            except ssl.SSLWantReadError:
+                finished = False
+            await self._flush()
+            if finished:
+                return
+            await self.wait_readable()
+            data = super().receive_nowait(RECEIVE_SIZE)
+            if data:
+                self._incoming.write(data)
+            elif self.ended is not None:
+                raise ConnectFailed(f"{self.ended} during the TLS handshake")
+
+    async def _flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+        data = memoryview(self._outgoing.read())
+        while data:
+            try:
+                data = data[self.send_nowait(data) :]
+            except BlockingIOError:
+                await self.wait_writable()
+
+    def protect(self, data: memoryview) -> memoryview:
+        """The encryption of `data`, and before it whatever TLS itself had left to say."""
+        while data:
+            # Python lets OpenSSL stop after any record.
+            data = data[self._tls.write(data) :]
+        return memoryview(self._outgoing.read())
+
+    def receive_nowait(self, limit: int = DRAIN_SIZE) -> bytes:
+        """As `Pipe.receive_nowait`, decrypted. A missing close_notify counts as a plain end."""
+        data = super().receive_nowait(limit)
+        if not data:
+            return b""
+        self._incoming.write(data)
+        parts = []
+        try:
+            while part := self._tls.read(RECORD_SIZE):
+                parts.append(part)
+            self.ended = CLOSED
+        except ssl.SSLWantReadError:
+            pass
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            self.ended = CLOSED
+        except ssl.SSLError as error:
+            self.ended = f"TLS failed ({_reason(error)})"
+        # An answer to a key update stays in `_outgoing` until the next write, as RFC 8446 allows.
+        return b"".join(parts)
+
+
+async def open_pipe(origin: Origin, context: ssl.SSLContext | None = None) -> Pipe:
+    """Connects, with TLS for https. Raises ConnectFailed; a cancelled call leaves nothing open.
+
+    `context` decides who is trusted; without one it is `default_ssl_context()`.
+    """
+    try:
+        stream = await trio.open_tcp_stream(origin.host, origin.port)
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(_connect_sentence(error)) from error
+    wrapped = stream.socket
+    connected = socket.socket(wrapped.family, wrapped.type, wrapped.proto, wrapped.detach())
+    if origin.scheme == "http":
+        return Pipe(connected)
+    try:
+        pipe = TlsPipe(connected, context or default_ssl_context(), origin.host)
+        await pipe.handshake()
+    except (OSError, ValueError) as error:
+        connected.close()
+        raise ConnectFailed(_tls_sentence(error)) from error
+    except BaseException:
+        connected.close()
+        raise
+    return pipe
+
+
+def _connect_sentence(error: OSError | UnicodeError) -> str:
+    # Trio tells the failures of the single addresses in a group, as the cause.
+    if isinstance(error.__cause__, ExceptionGroup):
+        causes = [cause for cause in error.__cause__.exceptions if isinstance(cause, OSError)]
+        return ", ".join(dict.fromkeys(map(_connect_sentence, causes)))
+    match error:
+        case UnicodeError():
+            return "name not found"
+        case socket.gaierror():
+            return "name not found" if error.errno in _NOT_FOUND else "name lookup failed"
+        case _:
+            number = error.errno or 0
+            name = errno.errorcode.get(number, "unknown error")
+            return _CONNECT_SENTENCES.get(number, f"connect failed ({name})")
+
+
+def _tls_sentence(error: OSError | ValueError) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"certificate verify failed: {error.verify_message}"
+        case ssl.SSLError():
+            return f"the TLS handshake failed ({_reason(error)})"
+        case OSError():
+            return f"{RESET} during the TLS handshake"
+        case _:
+            return "the host name cannot be used with TLS"
+
+
+def _reason(error: ssl.SSLError) -> str:
+    return (error.reason or "unknown error").replace("_", " ").lower()

@@ -1,0 +1,462 @@
+"""The SQLite file: found, checked, migrated, and written by one connection in one thread.
+
+    path --checks--> connection --pragmas--> boot lock --one transaction--> migrated, abandoned
+                                                          |
+    transaction(work) <-- reopened if the file was moved away under us
+
+Who owns a row: every process draws a boot id, writes it into its rows and holds a lock
+(`flock` on `<database>.lock-<boot id>`) as long as it lives; the kernel lets go of it however the
+process ends. Rows still `in_flight` whose lock nobody holds become `abandoned` at the next start.
+Several processes may share a file: each has its own lock, and SQLite's own locks do the rest.
+
+What raises at start is a `ConfigError`: a path that cannot work, a file that is not ours. What may
+pass by itself (locked, full) does not: the connection is then opened by the first transaction
+that succeeds. `transaction` raises `sqlite3` exceptions; its callers retry.
+"""
+
+import logging
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final, TypeVar, final
+from uuid import uuid4
+
+import trio
+
+from arbstr.sansio.errors import ConfigError
+
+if sys.platform != "win32":
+    import fcntl
+
+T = TypeVar("T")
+
+IN_MEMORY: Final = ":memory:"
+"""The path of a database that lives as long as the process (`run --mock`)."""
+
+APPLICATION_ID: Final = 0x61726273
+"""`arbs` in ASCII, in the header of each of our files (https://sqlite.org/pragma.html)."""
+
+OPENING_BUSY_SECONDS: Final = 1.0
+"""How long a start waits for the lock of another process that is starting too; picked."""
+
+BUSY_SECONDS: Final = 0.25
+"""How long SQLite itself waits for a lock. Short, because the thread cannot be cancelled while it
+waits and the log writer retries anyway; picked."""
+
+WAL_PAGES: Final = 1000
+"""Checkpoint after so many pages (4 MB): SQLite's default, stated because builds differ."""
+
+WAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
+"""The WAL is cut back to this after a checkpoint: twice what it normally grows to."""
+
+CLOSE_SECONDS: Final = 2.0
+"""How long closing may wait for the thread; the last checkpoint takes milliseconds."""
+
+HOPELESS: Final = frozenset(
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+    }
+)
+"""Primary result codes that waiting does not mend, so that a start with them is refused."""
+
+_log = logging.getLogger(__name__)
+
+
+def database_path(environ: Mapping[str, str], configured: str) -> str:
+    """`$DATABASE_URL` (a path, or `sqlite:///path`), else `configured`.
+
+    Raises `ConfigError` for every other URL, without its text: it may hold a password.
+    """
+    url = environ.get("DATABASE_URL", "")
+    if not url:
+        return configured
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and "?" not in url:
+        return url.removeprefix("sqlite:///")
+    # Two letters at least, so that C:\arbstr.db stays a path.
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)
+    if scheme and (url.startswith("//", scheme.end()) or scheme[1].lower() in ("sqlite", "file")):
+        raise ConfigError(
+            (
+                f"DATABASE_URL: a {scheme[1]}: URL of this form cannot be used: "
+                "give a path or sqlite:///path, without parameters",
+            )
+        )
+    return url
+
+
+def sql_directory(package: Traversable) -> Traversable:
+    """Where the SQL lies: in the package (a wheel), or beside it (a source tree).
+
+    Raises `FileNotFoundError` for a broken installation.
+    """
+    inside = package.joinpath("sql")
+    if inside.is_dir():
+        return inside
+    if isinstance(package, Path) and (beside := package.parent / "sql").is_dir():
+        return beside
+    raise FileNotFoundError(f"arbstr's sql/ directory is neither in nor beside {package}")
+
+
+def read_sql(name: str) -> str:
+    """The text of `sql/<name>.sql`: one file a named query."""
+    return sql_directory(files("arbstr")).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def read_migrations(directory: Traversable) -> tuple[str, ...]:
+    """The scripts `NNNN_what.sql` in order; the first is number 1, and none is missing.
+
+    Raises `ValueError` for a gap or a double: the number is what a database remembers.
+    """
+    names = sorted(
+        entry.name for entry in directory.iterdir() if re.match(r"\d{4}_.*\.sql$", entry.name)
+    )
+    if [int(name[:4]) for name in names] != list(range(1, len(names) + 1)):
+        raise ValueError(f"the migrations are not numbered 1, 2, 3: {names}")
+    return tuple(directory.joinpath(name).read_text(encoding="utf-8") for name in names)
+
+
+def split_statements(script: str) -> tuple[str, ...]:
+    """The statements of a script, because `executescript` would commit our transaction.
+
+    What follows the last semicolon is a statement too; SQLite takes a lone comment for nothing.
+    """
+    found: list[str] = []
+    statement = ""
+    for piece in re.split(r"(?<=;)", script):
+        statement += piece
+        # A semicolon in a text, a comment or a trigger's body does not complete it.
+        if sqlite3.complete_statement(statement):
+            found.append(statement)
+            statement = ""
+    if statement.strip():
+        found.append(statement)
+    return tuple(found)
+
+
+@final
+class BootLock:
+    """What tells other processes that this one lives. All methods block, for microseconds."""
+
+    def __init__(self, database: str, boot_id: str) -> None:
+        self._prefix = f"{database}.lock-"
+        self._path = self._prefix + boot_id
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take it; a file system that cannot lock costs a warning, not the start."""
+        if self._descriptor is not None:
+            return
+        try:
+            self._descriptor = _lock_file(self._path)
+        except OSError as error:
+            _log.warning(
+                "cannot lock %s (%s): another arbstr that starts on this database "
+                "will show requests in flight as abandoned until they end",
+                self._path,
+                error.strerror,
+            )
+
+    def release(self) -> None:
+        """Let go, and leave no file behind."""
+        if self._descriptor is None:
+            return
+        # Unlinked first, while it is surely ours.
+        with suppress(OSError):
+            os.unlink(self._path)
+        os.close(self._descriptor)
+        self._descriptor = None
+
+    def is_held_by(self, boot_id: str) -> bool:
+        """Whether the process with that boot id lives."""
+        path = self._prefix + boot_id
+        return path == self._path or _is_locked(path)
+
+    def sweep(self) -> None:
+        """Remove the files of processes that were killed."""
+        directory, prefix = os.path.split(self._prefix)
+        with suppress(OSError):
+            for name in os.listdir(directory):
+                path = os.path.join(directory, name)
+                if name.startswith(prefix) and path != self._path:
+                    _is_locked(path, remove=True)
+
+
+if sys.platform != "win32":
+
+    def _lock_file(path: str) -> int | None:
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # Another start may have swept the file away between the two lines above.
+                if _identity(path) == _identity(descriptor):
+                    return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _is_locked(path: str, *, remove: bool = False) -> bool:
+        """`remove`: delete it if it is not, while nobody else can lock it."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # another user's: only a living process is to be assumed
+        try:
+            # Shared, so that two starts that look at once do not take each other for the owner.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if remove:
+                os.unlink(path)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+else:
+    # Without flock every other process counts as gone. The harm mends itself: the final record
+    # of a request overwrites `abandoned`.
+    def _lock_file(path: str) -> int | None:
+        return None
+
+    def _is_locked(path: str, *, remove: bool = False) -> bool:
+        return False
+
+
+def _identity(file: str | int) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+@contextmanager
+def _begun(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """One transaction: committed at the end, or as if it had never been."""
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has already rolled back after some errors (a full disk), and says so.
+        if connection.in_transaction:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
+
+
+def _refused(path: str, why: str, remedy: str = "") -> ConfigError:
+    other = "choose another file with [database] path or $DATABASE_URL"
+    return ConfigError((f"database {path}: {why}: {f'{remedy}, or ' if remedy else ''}{other}",))
+
+
+def _check_path(path: str) -> None:
+    directory = os.path.dirname(path)
+    uid = ""
+    if sys.platform != "win32":
+        uid = f" as uid {os.getuid()}"
+    if not os.path.isdir(directory):
+        raise _refused(path, f"the directory {directory} does not exist", "create it")
+    if os.path.isdir(path):
+        raise _refused(path, "it is a directory")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        # SQLite keeps its journal beside the file.
+        raise _refused(path, f"cannot write in {directory}{uid}", "chown or chmod the directory")
+    if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+        raise _refused(path, f"cannot read and write it{uid}", "chown or chmod the file")
+
+
+def _check_content(connection: sqlite3.Connection, path: str, known: int) -> None:
+    """Refuse what is not ours, before anything in it changes."""
+    # One read transaction: a process that starts beside us creates everything in one commit.
+    with _begun(connection, "BEGIN"):
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application_id != APPLICATION_ID and (application_id or tables):
+        raise _refused(path, "it belongs to another program")
+    if version > known:
+        newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
+        raise _refused(path, newer, "upgrade arbstr")
+
+
+def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == len(migrations):
+        return
+    for script in migrations[version:]:
+        for statement in split_statements(script):
+            connection.execute(statement)
+    # Both lie in the header page and so belong to the transaction.
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+@final
+class Database:
+    """One SQLite file and its only writing connection. Made by `open_database`.
+
+    path      the file's real path, or `IN_MEMORY`
+    boot_id   what marks the rows of this process
+    """
+
+    def __init__(self, path: str, boot_id: str) -> None:
+        self.path: Final = path if path == IN_MEMORY else os.path.realpath(path)
+        self.boot_id: Final = boot_id
+        self._migrations = read_migrations(sql_directory(files("arbstr")))
+        self._lock = None if path == IN_MEMORY else BootLock(self.path, boot_id)
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        # One sqlite3 connection may be used by any thread, but by one at a time.
+        self._limiter = trio.CapacityLimiter(1)
+
+    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a thread, inside BEGIN IMMEDIATE ... COMMIT.
+
+        It happens wholly or not at all. A cancellation is seen before the thread starts or not
+        before the next checkpoint, never in the middle. Raises what `work` raises, and
+        `sqlite3.Error` for a database that cannot be written now (or not opened again).
+        """
+        return await self._in_thread(partial(self._transact, work))
+
+    def connect_reader(self) -> sqlite3.Connection:
+        """A new read-only connection, the caller's to close. Blocks: call it in a thread.
+
+        Any thread may use it, one at a time. Raises `sqlite3.OperationalError`.
+        """
+        uri = self._memory_uri if self.path == IN_MEMORY else f"{Path(self.path).as_uri()}?mode=ro"
+        reader = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        reader.execute("PRAGMA query_only = 1")
+        if self.path == IN_MEMORY:
+            # A shared cache locks whole tables; its readers would stop the writer.
+            reader.execute("PRAGMA read_uncommitted = 1")
+        return reader
+
+    @property
+    def _memory_uri(self) -> str:
+        return f"file:arbstr-{self.boot_id}?mode=memory&cache=shared"
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=False, limiter=self._limiter)
+
+    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is not None and self._file != _identity(self.path):
+            self._leave_moved(self._connection)
+        if self._connection is None:
+            try:
+                self._connect()
+            except ConfigError as error:
+                raise sqlite3.OperationalError(str(error)) from error
+        connection = self._connection
+        assert connection is not None  # _connect sets it or raises
+        with _begun(connection, "BEGIN IMMEDIATE"):
+            return work(connection)
+
+    def _leave_moved(self, connection: sqlite3.Connection) -> None:
+        # SQLite would go on writing into a deleted file, and the rows would vanish with it.
+        _log.warning("database %s was moved or deleted: starting a new one", self.path)
+        # The journal stayed behind under its name, and SQLite would replay it into whatever file
+        # lies there now. Emptied, its rows are in the file that was moved.
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._disconnect()
+
+    def _connect(self) -> None:
+        if self.path != IN_MEMORY:
+            _check_path(self.path)
+        try:
+            connection = sqlite3.connect(
+                self._memory_uri if self.path == IN_MEMORY else self.path,
+                uri=self.path == IN_MEMORY,
+                timeout=OPENING_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            # Extended codes carry the primary one in their low byte; Python's own errors have none.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in HOPELESS:
+                raise _refused(self.path, str(error), "mend the file or its directory") from error
+            raise
+        self._connection = connection
+        self._file = _identity(self.path)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        _check_content(connection, self.path, len(self._migrations))
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal" and self.path != IN_MEMORY:
+            _log.warning("database %s cannot use a WAL here, only %r: slower", self.path, mode)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        if self._lock is not None:
+            self._lock.acquire()  # before any row bears our boot id
+        with _begun(connection, "BEGIN IMMEDIATE"):
+            _migrate(connection, self._migrations)
+            abandoned = self._abandon(connection)
+        if abandoned:
+            _log.info(
+                "requests left in flight by an arbstr that was killed, now abandoned: %d", abandoned
+            )
+        if self._lock is not None:
+            self._lock.sweep()
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+
+    def _abandon(self, connection: sqlite3.Connection) -> int:
+        # The boots are read before their locks are tried: a process takes its lock before it
+        # writes, so one whose row is seen here and whose lock is free is gone.
+        boots = [boot_id for (boot_id,) in connection.execute(read_sql("boots_in_flight"))]
+        abandoned = 0
+        for boot_id in boots:
+            if boot_id is None or self._lock is None or not self._lock.is_held_by(boot_id):
+                connection.execute(read_sql("abandon_attempts"), {"boot_id": boot_id})
+                done = connection.execute(read_sql("abandon"), {"boot_id": boot_id})
+                abandoned += done.rowcount
+        return abandoned
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        try:
+            if connection is not None:
+                connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+
+@asynccontextmanager
+async def open_database(path: str, *, boot_id: str | None = None) -> AsyncIterator[Database]:
+    """The database at `path` (`IN_MEMORY`: shared by all connections of this process).
+
+    `boot_id` is drawn unless given. Raises `ConfigError` for a path or a file that cannot be used.
+    """
+    database = Database(path, boot_id or uuid4().hex)
+    try:
+        try:
+            await database._in_thread(database._connect)
+        except sqlite3.Error as error:
+            _log.warning("database %s cannot be opened yet (%s)", database.path, error)
+        yield database
+    finally:
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await database._in_thread(database._disconnect)

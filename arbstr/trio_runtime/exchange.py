@@ -1,0 +1,358 @@
+"""One chat request from its bytes to its row. Read it top to bottom.
+
+serve_chat       parse, then a ChatRun in a scope that ends when the client leaves
+ChatRun.run      route, find an answer (attempts.py), deliver it or say why there is none
+  _relay         a stream, event by event, until it is complete or broken
+  _deliver_*     the last bytes for the client
+  end            whatever happened: exactly one record
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio import exchange as life
+from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.failure import Failure, FailureKind
+from arbstr.sansio.money import format_sats
+from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
+from arbstr.sansio.routing import NoRoute, RoutePlan, plan
+from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
+from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on
+from arbstr.trio_runtime.transport import AnswerBroken
+from arbstr.trio_runtime.upstream import UpstreamCall
+
+log = logging.getLogger(__name__)
+
+AFTER_COMPLETE_SECONDS: Final = 2.0
+"""How long a stream that is complete is waited on for its usage and `[DONE]`."""
+
+TAIL_SECONDS: Final = 0.05
+"""How long the end of a message may take after `[DONE]` for its connection to be kept. The client
+has its answer by then. Picked, not measured."""
+
+
+async def serve_chat(
+    hub: Hub,
+    responder: Responder,
+    *,
+    request_id: str,
+    headers: dict[str, str],
+    body: bytes,
+    received: float,
+    on_disconnect: Callable[[Callable[[], None]], None],
+) -> None:
+    """Answers one chat request. Returns when the client has its answer or is gone.
+
+    `received` is the monotonic time its first byte was read at. `on_disconnect` takes the callback
+    that is called when the client leaves.
+    """
+    request = parse_chat(body)
+    if isinstance(request, ErrorReply):
+        log.info("rejected: %s", request.code, extra={"request_id": request_id})
+        await responder.error(request)
+        return
+    exchange = life.Exchange(request_id, utc_timestamp(), request.model, request.stream, received)
+    run = ChatRun(hub, responder, request, exchange, headers)
+    hub.running.add(run)
+    try:
+        with trio.CancelScope() as client_scope:
+            on_disconnect(client_scope.cancel)
+            await run.run()
+    except Exception:
+        run.broke()
+        raise
+    finally:
+        run.end()
+        hub.running.discard(run)
+
+
+@final
+class ChatRun:
+    """One chat request whose model is known."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        responder: Responder,
+        request: ChatRequest,
+        exchange: life.Exchange,
+        headers: dict[str, str],
+    ) -> None:
+        self._hub = hub
+        self._snapshot = hub.snapshot
+        self._responder = responder
+        self._request = request
+        self._exchange = exchange
+        self._headers = headers
+        self._attempts: Attempts | None = None
+        self._work = trio.CancelScope()
+        self._stopped = False
+        self._over = False
+
+    async def run(self) -> None:
+        """Finds an answer and delivers it, or says why there is none."""
+        config = self._snapshot.config
+        route = plan(
+            self._request,
+            policy_header=self._headers.get("x-arbstr-policy"),
+            catalog=self._snapshot.catalog,
+            policies=config.policies,
+        )
+        if isinstance(route, NoRoute):
+            self._note(life.Refused(route.error, route.policy))
+            await self._responder.error(route.error, self._policy_header())
+            return
+        self._note(life.Routed(route.policy, route.candidates[0]))
+        self._attempts = attempts = Attempts(
+            self._hub,
+            self._snapshot,
+            self._request,
+            self._exchange,
+            self._new_retry(route),
+            self._record_if_over,
+        )
+        if not (self._request.stream and config.stream.keepalive):
+            await self._answer(attempts)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                self._responder.keep_alive, config.stream.keepalive, self._policy_header
+            )
+            await self._answer(attempts)
+            nursery.cancel_scope.cancel()
+
+    def _new_retry(self, route: RoutePlan) -> Retry:
+        retry = self._snapshot.config.retry
+        asked = self._headers.get("x-arbstr-respend", "").strip().lower()
+        return Retry(
+            route.candidates,
+            max_retries=retry.max_retries,
+            backoff=retry.backoff,
+            consent=asked == "allow" or retry.possibly_spent == "next",
+            no_stream_options=frozenset(self._hub.refuse_stream_options),
+        )
+
+    async def _answer(self, attempts: Attempts) -> None:
+        total = self._snapshot.config.timeouts.total
+        if total:
+            self._work.deadline = self._exchange.received + total
+        error: ErrorReply | None = None
+        with self._work:
+            error = await attempts.find()
+            if error is None and self._request.stream:
+                error = await self._relay(attempts)
+        if self._work.cancelled_caught:
+            error = self._cut_by_ourselves(attempts)
+        if error is not None:
+            await self._deliver_error(error)
+        elif self._request.stream:
+            await self._finish_stream(attempts)
+        else:
+            await self._deliver_plain(attempts)
+
+    def _cut_by_ourselves(self, attempts: Attempts) -> ErrorReply | None:
+        """The work was cancelled: by the shutdown, or by `[timeouts] total`."""
+        call = attempts.call
+        if self._request.stream and call is not None and call.relay.complete:
+            return None  # it only waited for its usage
+        if self._stopped:
+            why = ErrorReply("shutting_down", "arbstr was shut down before there was an answer.")
+            failure = call and call.given_up(
+                FailureKind.SHUTDOWN, "was given up: arbstr was shut down"
+            )
+        else:
+            limit = f"[timeouts] total = {self._snapshot.config.timeouts.total:g} s"
+            why = ErrorReply(
+                "upstream_error", f"There was no answer within {limit}.", should_retry=False
+            )
+            failure = call and call.cut_short(f"had not answered within {limit}")
+        if failure is None or self._exchange.phase is not life.Phase.ATTEMPTING:
+            return why
+        if self._exchange.output_began:
+            return self._cut(attempts, failure, counts=False)
+        attempts.failed(failure, counts=False)
+        command = attempts.retry.handle(AttemptFailed(failure), trio.current_time())
+        return command.error if isinstance(command, GiveUp) else why
+
+    # -- streams -------------------------------------------------------------------------------
+
+    async def _relay(self, attempts: Attempts) -> ErrorReply | None:
+        """Relays from the first output on. `None`: the stream is complete."""
+        call = attempts.call
+        assert call is not None  # Deliver follows a successful attempt
+        relay, out = call.relay, attempts.first_bytes
+        idle = call.provider.timeouts.idle
+        await self._responder.start(self._answer_headers(call))
+        failure: Failure | None = None
+        events = relay.events
+        with trio.CancelScope(deadline=trio.current_time() + idle) as silence:
+            while True:
+                if out:
+                    await self._responder.write(out)
+                failure = call.stream_failure()
+                if relay.done or call.ended or failure is not None:
+                    break
+                if relay.complete:
+                    silence.deadline = min(
+                        silence.deadline, trio.current_time() + AFTER_COMPLETE_SECONDS
+                    )
+                elif relay.events != events:
+                    events = relay.events
+                    silence.deadline = trio.current_time() + idle
+                try:
+                    out = await call.more()
+                except AnswerBroken as error:
+                    failure = call.cut_short(f"broke off: {error.sentence}")
+                    break
+        if relay.complete:
+            return None
+        if silence.cancelled_caught:
+            failure = call.cut_short(f"sent nothing for {idle:g} s")
+        if failure is None:
+            failure = call.cut_short("ended its stream before the answer was complete")
+        return self._cut(attempts, failure)
+
+    def _cut(self, attempts: Attempts, failure: Failure, *, counts: bool = True) -> ErrorReply:
+        assert attempts.call is not None  # its stream broke
+        name = attempts.call.provider.name
+        attempts.cut(failure, counts=counts)
+        return ErrorReply(
+            "stream_interrupted",
+            f'The answer is not complete: provider "{name}" {failure.sentence}. '
+            "It may have been charged.",
+        )
+
+    async def _finish_stream(self, attempts: Attempts) -> None:
+        call = attempts.call
+        assert call is not None  # its stream is complete
+        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+        self._note(life.Answered())
+        summary = self._exchange.summary(
+            trio.current_time(), retries=attempts.retry.failures_header()
+        )
+        await self._responder.end(call.relay.finish(summary))
+        self._note(life.Delivered())
+        self._finish()
+        with trio.move_on_after(TAIL_SECONDS):
+            await call.finish()
+
+    # -- whole answers -------------------------------------------------------------------------
+
+    async def _deliver_plain(self, attempts: Attempts) -> None:
+        call = attempts.call
+        assert call is not None  # Deliver follows a successful attempt
+        assert call.answer is not None  # and a plain one has an answer
+        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+        self._note(life.Answered())
+        headers = [
+            header("content-type", "application/json"),
+            *self._answer_headers(call),
+            header("x-arbstr-latency-ms", str(self._exchange.latency_ms(trio.current_time()))),
+        ]
+        if self._exchange.cost is not None:
+            headers.append(header("x-arbstr-cost-sats", format_sats(self._exchange.cost)))
+        attempts.leave_call()
+        await self._responder.plain(call.answer.body, tuple(headers))
+        self._note(life.Delivered())
+
+    async def _deliver_error(self, error: ErrorReply) -> None:
+        if self._exchange.output_began:
+            self._note(life.Interrupted(error))
+        elif self._exchange.attempts_made:
+            self._note(life.Failed(error))
+        else:
+            self._note(life.Refused(error))
+        await self._responder.error(error, (*self._policy_header(), *self._retry_headers()))
+
+    def _policy_header(self) -> Headers:
+        policy = self._exchange.policy
+        return (header("x-arbstr-policy", policy),) if policy is not None else ()
+
+    def _retry_headers(self) -> Headers:
+        headers = []
+        failures = self._attempts.retry.failures_header() if self._attempts is not None else ""
+        if failures:
+            headers.append(header("x-arbstr-retries", failures))
+        if self._exchange.possibly_spent:
+            headers.append(header("x-arbstr-possibly-spent", str(self._exchange.possibly_spent)))
+        return tuple(headers)
+
+    def _answer_headers(self, call: UpstreamCall) -> Headers:
+        return (
+            header("x-arbstr-provider", call.provider.name),
+            *self._policy_header(),
+            *self._retry_headers(),
+            *passed_on(call.headers),
+        )
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ends the request now, with an honest answer: the shutdown's grace is over."""
+        self._stopped = True
+        self._work.cancel()
+
+    def broke(self) -> None:
+        """A bug of ours ended the request; the client gets the 500 of every route."""
+        error = ErrorReply("internal_error", "arbstr failed; its log says how.")
+        call = self._attempts.call if self._attempts is not None else None
+        if self._exchange.phase is life.Phase.ATTEMPTING and call is not None:
+            failure = call.given_up(FailureKind.NO_ANSWER, "was given up: arbstr failed")
+            self._note(life.AttemptFailed(failure))
+        if self._exchange.phase is life.Phase.ROUTING:
+            self._note(life.Refused(error))
+        elif self._exchange.phase is life.Phase.READY:
+            self._note(life.Failed(error))
+
+    def end(self) -> None:
+        """Whatever happened: breaker, connection, record. Has no checkpoint to be cancelled at."""
+        if self._attempts is not None:
+            self._attempts.end()
+        self._finish()
+
+    def _finish(self) -> None:
+        """The client's part is over: one line in the log, and the row unless a drain goes on."""
+        if self._over:
+            return
+        self._over = True
+        if self._exchange.phase is not life.Phase.ENDED:
+            self._note(life.ClientLeft())
+        record = self._exchange.finished(trio.current_time())
+        log.info(
+            "%s model=%s provider=%s status=%s ms=%d sats=%s",
+            "stream" if record.streaming else "plain",
+            record.model,
+            record.provider or "-",
+            record.error_status or record.status,
+            record.latency_ms,
+            format_sats(record.cost_sats) if record.cost_sats is not None else "unknown",
+            extra=self._extra(),
+        )
+        self._record_if_over()
+
+    def _record_if_over(self) -> None:
+        draining = self._attempts.draining if self._attempts is not None else 0
+        if not self._over or draining:
+            return
+        record = self._exchange.close(trio.current_time())
+        for attempt in record.attempts:
+            if attempt.price_differs:
+                log.warning(
+                    'provider "%s" says it charged %s sats, its configured rates give %s',
+                    attempt.provider,
+                    attempt.provider_cost_sats,
+                    attempt.cost_sats,
+                    extra=self._extra(),
+                )
+        self._hub.log_writer.offer(record)
+
+    def _note(self, event: life.Event) -> None:
+        self._exchange.note(event, trio.current_time())
+
+    def _extra(self) -> dict[str, str]:
+        return {"request_id": self._exchange.correlation_id}

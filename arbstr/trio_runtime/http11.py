@@ -1,0 +1,363 @@
+"""One HTTP/1.1 request and its answer on a pipe, knowing at every moment what has happened.
+
+h11 reads the answer and keeps the state. The request is written from a head that was checked and
+rendered once per provider, so h11 is told of it by a small event that says the same to its state
+machine: this method, this Connection header, no body left to send.
+
+A `Connection` is one exchange; the `Link` below it lives on to serve the next one.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self, final
+
+import h11
+import trio
+
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.trio_runtime.connect import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Origin, Pipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+MAX_HEAD: Final = 65_536
+"""Bytes of an unfinished head (or chunk header) held before giving up (h11's default: 16 kB)."""
+
+PIECE_SIZE: Final = 1_048_576
+"""Bytes of a request encrypted and written before other tasks get a turn (picked)."""
+
+_END: Final = h11.EndOfMessage()
+
+_BEFORE: Final = "before the answer began"
+
+
+class SendFailed(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
+    """The peer closed before a single byte of the request was written: nothing can have cost."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+class AnswerBroken(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
+    """The answer ended too early or is not HTTP. `sentence` says what was seen, in our words."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of an answer. Header names are lower-case; the values are as they came."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    reason: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestHead:
+    """A request's head, checked and rendered once, good for any number of bodies.
+
+    Its repr shows nothing, for it holds the provider's key.
+    """
+
+    rendered: bytes = field(repr=False)
+    """Everything but Content-Length and the empty line."""
+    counts: bool = field(repr=False)
+    """Whether an empty body is announced with a Content-Length, too."""
+    told: h11.Request = field(repr=False)
+    """What h11's state machine is told."""
+
+    @classmethod
+    def prepare(
+        cls, method: bytes, target: bytes, headers: "Sequence[tuple[bytes, bytes]]"
+    ) -> Self:
+        """Builds a head. `headers` needs Host and must not frame the body: `render` does that.
+
+        Raises ValueError if it cannot be sent. The message does not repeat it: it may be a key.
+        """
+        names = {name.lower() for name, _ in headers}
+        if not names.isdisjoint((b"content-length", b"transfer-encoding")):
+            raise ValueError("the body's framing is not the caller's to choose")
+        try:
+            request = h11.Request(method=method, target=target, headers=list(headers))
+            rendered = h11.Connection(h11.CLIENT).send(request)
+        except h11.LocalProtocolError:
+            raise ValueError("the request's method, target or a header is not valid") from None
+        told = h11.Request(
+            method=method,
+            target=b"/",
+            headers=[pair for pair in headers if pair[0].lower() in (b"host", b"connection")],
+        )
+        counts = method not in (b"GET", b"HEAD", b"DELETE", b"OPTIONS")
+        return cls(rendered[: -len(b"\r\n")], counts, told)
+
+    def render(self, length: int) -> bytes:
+        """The head as it is written before a body of `length` bytes."""
+        if length or self.counts:
+            return b"%bContent-Length: %d\r\n\r\n" % (self.rendered, length)
+        return self.rendered + b"\r\n"
+
+
+@final
+class Link:
+    """A pipe and the state of the HTTP conversation on it."""
+
+    __slots__ = ("http", "idle_since", "origin", "pipe")
+
+    def __init__(self, origin: Origin, pipe: Pipe) -> None:
+        self.origin = origin
+        self.pipe = pipe
+        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self.idle_since = 0.0
+        """`trio.current_time()` at the end of its last exchange."""
+
+
+@final
+class Connection:
+    """One exchange: `send`, `receive_head`, `receive_some` until `complete`, `release`.
+
+    A cancelled `receive_*` has lost nothing, and any other task may read on from there (one at a
+    time). After a cancelled `send` only `release` makes sense. Everything raises
+    `trio.ClosedResourceError` after `release`.
+    """
+
+    __slots__ = (
+        "_cut",
+        "_dry",
+        "_give_back",
+        "_head",
+        "_link",
+        "_sent_whole",
+        "bytes_received",
+        "complete",
+        "reused",
+        "written",
+    )
+
+    def __init__(
+        self, link: Link, give_back: "Callable[[Link, bool], None]", *, reused: bool
+    ) -> None:
+        self._link: Link | None = link
+        self._give_back = give_back
+        self._head: Head | None = None
+        self._cut: str | None = None
+        self._dry = False
+        self._sent_whole = False
+        self.reused = reused
+        """Whether an earlier exchange has used this socket."""
+        self.written = 0
+        """Bytes of the request the kernel has taken (encrypted ones with TLS). 0: not a byte."""
+        self.bytes_received = 0
+        """Bytes of the answer so far, head and framing included."""
+        self.complete = False
+        """True once the last byte of the answer has been given out."""
+
+    @property
+    def head_received(self) -> bool:
+        """Whether a final head (not 1xx) has been read completely."""
+        return self._head is not None
+
+    async def send(self, head: RequestHead, body: bytes) -> None:
+        """Writes the request, head and body in one piece.
+
+        Raises SendFailed if not a byte could be written. If the peer stops listening later, or
+        answers with an error before it has read everything, this just returns: what the peer said
+        is `receive_head`'s to tell.
+        """
+        link = self._claimed()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        link.http.send(head.told)
+        link.http.send(_END)
+        data = memoryview(head.render(len(body)) + body)
+        for start in range(0, len(data), PIECE_SIZE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            if not await self._send_piece(link, data[start : start + PIECE_SIZE]):
+                return
+        self._sent_whole = True
+
+    async def _send_piece(self, link: Link, piece: memoryview) -> bool:
+        try:
+            wire = link.pipe.protect(piece)
+            while wire:
+                try:
+                    sent = link.pipe.send_nowait(wire)
+                except BlockingIOError:
+                    if not await self._room(link):
+                        return False
+                else:
+                    self.written += sent
+                    wire = wire[sent:]
+        except OSError as error:
+            if self.written == 0:
+                raise SendFailed(f"{CLOSED} before anything was sent") from error
+            return False
+        return True
+
+    async def _room(self, link: Link) -> bool:
+        """Waits until more can be written. False if an error's head, or the end, came first."""
+        if self._head is not None:
+            await link.pipe.wait_writable()
+            return True
+        await link.pipe.wait_either()
+        self._take_in(link, RECEIVE_SIZE)
+        try:
+            head = self._next_head(link)
+        except AnswerBroken:
+            return False
+        # A server may say 200 as soon as it has seen the head, and want the body all the same.
+        return head is None or head.status < 300
+
+    async def receive_head(self) -> Head:
+        """Waits for the final head; 1xx answers are passed over. Raises AnswerBroken."""
+        link = self._claimed()
+        if self._head is not None or self._cut is not None:
+            await trio.lowlevel.checkpoint()
+            head = self._next_head(link)
+        else:
+            while True:
+                await link.pipe.wait_readable()
+                self._take_in(link, RECEIVE_SIZE)
+                head = self._next_head(link)
+                if head is not None:
+                    break
+        assert head is not None
+        return head
+
+    async def receive_some(self) -> bytes:
+        """The next bytes of the body: all that is already there, up to about 256 kB.
+
+        b"" is the end of a complete answer. Raises AnswerBroken when it was cut short.
+        """
+        link = self._claimed()
+        if self.complete or not self._dry:
+            await trio.lowlevel.checkpoint()
+            data = self._pull(link)
+            if data or self.complete:
+                return data
+        while True:
+            await link.pipe.wait_readable()
+            self._take_in(link, DRAIN_SIZE)
+            data = self._pull(link)
+            if data or self.complete:
+                return data
+
+    def receive_nowait(self) -> bytes:
+        """What came in with the head or before: as `receive_some`, but b"" may also mean "wait".
+
+        `complete` tells the two apart. Raises AnswerBroken. Nothing is read from the socket.
+        """
+        return self._pull(self._claimed())
+
+    def release(self) -> None:
+        """Ends the exchange: the socket serves another one if it can, else it is closed at once.
+
+        Never blocks, and may be called again.
+        """
+        link, self._link = self._link, None
+        if link is not None:
+            self._give_back(link, self._reusable(link))
+
+    async def aclose(self) -> None:
+        """`release` for `async with` and exit stacks; in a cancelled scope, too, it releases."""
+        self.release()
+        await trio.lowlevel.checkpoint()
+
+    def _claimed(self) -> Link:
+        if self._link is None:
+            raise trio.ClosedResourceError("this exchange was released")
+        return self._link
+
+    def _take_in(self, link: Link, limit: int) -> None:
+        """Feeds h11 with what has arrived."""
+        data = link.pipe.receive_nowait(limit)
+        if data:
+            self.bytes_received += len(data)
+            link.http.receive_data(data)
+        elif link.pipe.ended == CLOSED and self._head is not None:
+            link.http.receive_data(data)  # which is how a body without framing ends
+
+    def _next_head(self, link: Link) -> Head | None:
+        """The final head, None as long as it is not complete."""
+        if self._head is not None:
+            return self._head
+        if self._cut is not None:
+            raise AnswerBroken(self._cut)
+        try:
+            event = link.http.next_event()
+            while type(event) is h11.InformationalResponse:
+                event = link.http.next_event()
+        except h11.RemoteProtocolError as error:
+            # The hint h11 gives for a head that is too long, and for nothing else here.
+            too_long = error.error_status_hint == 431
+            self._cut = (
+                "the head of the answer is over 64 kB"
+                if too_long
+                else "the answer is not valid HTTP/1.1"
+            )
+            raise AnswerBroken(self._cut) from error
+        if type(event) is h11.Response:
+            headers = tuple((name.lower(), value) for name, value in event.headers.raw_items())
+            self._head = Head(event.status_code, headers, event.reason)
+            return self._head
+        if link.pipe.ended is not None:
+            where = "within the head of the answer" if self.bytes_received else _BEFORE
+            self._cut = f"{link.pipe.ended} {where}"
+            raise AnswerBroken(self._cut)
+        return None
+
+    def _pull(self, link: Link) -> bytes:
+        """The body bytes h11 has, in one object; may set `complete`."""
+        if self.complete:
+            return b""
+        if self._head is None:
+            raise LocalProtocolError("the head comes before the body")
+        parts: list[bytes] = []
+        size = 0
+        self._dry = False
+        try:
+            while self._cut is None and size < DRAIN_SIZE:
+                event = link.http.next_event()
+                if type(event) is h11.Data:
+                    parts.append(event.data)
+                    size += len(event.data)
+                elif type(event) is h11.EndOfMessage:
+                    self.complete = True
+                    break
+                elif link.pipe.ended in (None, CLOSED):
+                    self._dry = True
+                    break
+                else:
+                    self._cut = f"{link.pipe.ended} before the body was complete"
+        except h11.RemoteProtocolError:
+            self._cut = (
+                "the body is not valid HTTP/1.1"
+                if link.pipe.ended is None
+                else f"{link.pipe.ended} before the body was complete"
+            )
+        if not parts and self._cut is not None:
+            raise AnswerBroken(self._cut)
+        return b"".join(parts)
+
+    def _reusable(self, link: Link) -> bool:
+        if not self._sent_whole or self._head is None:
+            return False
+        try:
+            if not self.complete:
+                # The end of a chunked body often arrives just after its last bytes.
+                self._take_in(link, RECEIVE_SIZE)
+                self._pull(link)
+        except AnswerBroken:
+            return False
+        http = link.http
+        return (
+            self.complete
+            and http.our_state is h11.DONE
+            and http.their_state is h11.DONE
+            and http.trailing_data == (b"", False)
+            and link.pipe.ended is None
+        )

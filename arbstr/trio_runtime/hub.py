@@ -1,0 +1,92 @@
+"""What all requests share. Opened and closed by `main`, handed to every request."""
+
+import logging
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from arbstr.sansio.breaker import Board, Outcome, Ticket
+from arbstr.sansio.catalog import Provider
+from arbstr.sansio.config import Kind
+from arbstr.trio_runtime.change import Change
+from arbstr.trio_runtime.log_writer import LogWriter
+from arbstr.trio_runtime.snapshot import Snapshot
+from arbstr.trio_runtime.transport import Transport
+
+if TYPE_CHECKING:
+    from arbstr.trio_runtime.exchange import ChatRun
+
+log = logging.getLogger(__name__)
+
+
+@final
+class Hub:
+    """The long-lived things, and what was learnt about the providers since the start.
+
+    `drains` is a nursery of `main`'s that ends at shutdown. Between two awaits the world is ours:
+    everything here is read, decided and written in one synchronous stretch.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        transport: Transport,
+        log_writer: LogWriter,
+        change: Change,
+        drains: trio.Nursery,
+    ) -> None:
+        self.snapshot = snapshot
+        self.transport = transport
+        self.log_writer = log_writer
+        self.change = change
+        self.drains = drains
+        breaker = snapshot.config.breaker
+        self.board = Board(
+            [provider.name for provider in snapshot.catalog.providers],
+            failures=breaker.failures,
+            open_seconds=breaker.open_seconds,
+        )
+        self.running: set[ChatRun] = set()
+        self.draining = 0
+        self.stopping = False
+        self.refuse_stream_options: set[str] = set()
+        self._routstr: set[str] = set()
+        self._verdict_given = trio.Event()
+
+    def kind_of(self, provider: Provider) -> Kind:
+        """How a provider counts its money: as configured, unless it showed itself a node.
+
+        Without a key there is no balance to charge, whatever the provider is.
+        """
+        if provider.authorization is None:
+            return Kind.OPENAI
+        return Kind.ROUTSTR if provider.name in self._routstr else provider.kind
+
+    def showed_itself(self, name: str, request_id: str) -> None:
+        """A provider that was taken for an ordinary one answered as a Routstr node does."""
+        if name not in self._routstr:
+            self._routstr.add(name)
+            log.warning(
+                'provider "%s" is a Routstr node: from now on its money counts as such; '
+                'set kind = "routstr" in its configuration',
+                name,
+                extra={"request_id": request_id},
+            )
+
+    def settle(self, ticket: Ticket, outcome: Outcome, error: str | None) -> None:
+        """Passes a verdict to the breaker and wakes those who wait for a probe's."""
+        self.board.settle(ticket, outcome, trio.current_time(), error=error)
+        if ticket.probe:
+            self._verdict_given.set()
+            self._verdict_given = trio.Event()
+
+    async def wait_verdict(self) -> None:
+        """Waits until some probe is over."""
+        await self._verdict_given.wait()
+
+    def stop_all(self) -> None:
+        """Ends what still runs at the end of the shutdown's grace, each with an honest answer."""
+        self.stopping = True
+        for run in list(self.running):
+            run.stop()

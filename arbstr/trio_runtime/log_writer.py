@@ -1,0 +1,358 @@
+"""Records on their way into the database: a bounded queue, batches, a drop counter, a drain.
+
+    offer(record) --> pending, by correlation id --50 ms or 200 rows--> one transaction
+                        |     ^                                             |
+          full: the least     +---- kept, tried again with backoff <-- locked, full, read-only, ...
+          loss is dropped
+
+`offer` is synchronous and never fails: the answer of a request never waits for its row. A final
+record that finds its in-flight row still pending takes its place, so most short requests cost
+one insert. The row in the database is finalised once; see `sql/upsert_request.sql`.
+
+When the queue is full, what is dropped first is what is missed least: `Loss`. A record that may
+have cost money is printed whole when it must be dropped, as one line of JSON in the log.
+"""
+
+import json
+import logging
+import sqlite3
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from enum import IntEnum
+from functools import partial
+from itertools import islice
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio.exchange import AttemptRow, Record
+from arbstr.trio_runtime.database import Database, read_sql
+
+CAPACITY: Final = 10_000
+"""Records kept while nothing can be written: 100 s at 50 requests a second with two records
+each, in about 20 MB; picked."""
+
+BATCH_ROWS: Final = 200
+"""Records a transaction: some milliseconds of Python in the thread, which compete with the
+requests for the interpreter; picked."""
+
+LINGER_SECONDS: Final = 0.05
+"""How long the first record of a batch waits for company. A hop to the thread costs about
+0.7 ms (measured), a chat takes longer than this; picked."""
+
+BACKOFF_SECONDS: Final = 0.1
+"""The first wait after a failure of the database; doubled each time ..."""
+
+BACKOFF_LIMIT_SECONDS: Final = 5.0
+"""... up to this; picked."""
+
+FLUSH_SECONDS: Final = 3.0
+"""How long closing tries to write what is left; fits between the end of the last request and
+the exit's hard limit."""
+
+_log = logging.getLogger(__name__)
+
+
+class Loss(IntEnum):
+    """How much is lost with a record; the smallest is dropped first, the oldest among equals."""
+
+    REJECTED = 0  # nothing was sent to anybody
+    IN_FLIGHT = 1  # the final record comes later
+    FREE = 2
+    MONEY = 3  # printed before it is dropped
+
+
+def loss_of(record: Record) -> Loss:
+    """Which row of `Loss` a record is."""
+    if record.status == "in_flight":
+        return Loss.IN_FLIGHT
+    if record.may_have_cost:
+        return Loss.MONEY
+    return Loss.REJECTED if record.status == "rejected" else Loss.FREE
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """Counts of records: an in-flight record and its final one are two, unless they met here.
+
+    queued    offered, and neither written nor dropped yet
+    written   stored, since the start
+    dropped   lost, since the start: no room, refused by the database, or left over at the end
+    """
+
+    queued: int
+    written: int
+    dropped: int
+
+
+@final
+class LogWriter:
+    """The queue and its one consumer. Made by `open_log_writer`."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        capacity: int,
+        batch_rows: int,
+        linger: float,
+        backoff: float,
+        backoff_limit: float,
+    ) -> None:
+        self._database = database
+        self._capacity = capacity
+        self._batch_rows = batch_rows
+        self._linger = linger
+        self._backoff = backoff
+        self._backoff_limit = backoff_limit
+        self._store = partial(
+            store,
+            boot_id=database.boot_id,
+            upsert=read_sql("upsert_request"),
+            forget=read_sql("delete_attempts"),
+            insert=read_sql("insert_attempt"),
+        )
+        # The same records twice: in the order of their arrival, and by what losing them means,
+        # so that a full queue finds its victim without a search.
+        self._pending: dict[str, tuple[Loss, Record]] = {}
+        self._by_loss = tuple(OrderedDict[str, None]() for _ in Loss)
+        self._in_hand = 0
+        self._written = 0
+        self._dropped = 0
+        self._wanted = 1  # so many pending records wake the consumer
+        self._enough = trio.Event()
+        self._closing = trio.Event()
+        self._scope = trio.CancelScope(shield=True)
+
+    def offer(self, record: Record) -> None:
+        """Queue a record. Never blocks, never raises; microseconds. From trio's thread only."""
+        self._add(record)
+        if len(self._pending) + self._in_hand > self._capacity:
+            self._drop_oldest()
+        if len(self._pending) >= self._wanted:
+            self._enough.set()
+
+    def statistics(self) -> LogStatistics:
+        """The counters as of now."""
+        return LogStatistics(len(self._pending) + self._in_hand, self._written, self._dropped)
+
+    def _add(self, record: Record) -> None:
+        key, loss = record.correlation_id, loss_of(record)
+        earlier = self._pending.get(key)
+        if earlier is not None:
+            del self._by_loss[earlier[0]][key]
+        self._pending[key] = (loss, record)
+        self._by_loss[loss][key] = None
+
+    def _drop_oldest(self) -> None:
+        """Drop the record whose loss is least."""
+        for keys in self._by_loss:
+            if keys:
+                key, _ = keys.popitem(last=False)
+                loss, record = self._pending.pop(key)
+                self._dropped += 1
+                if loss is Loss.MONEY:
+                    _print(record)
+                return
+
+    def _take(self) -> tuple[Record, ...]:
+        taken = tuple(islice(self._pending.items(), self._batch_rows))
+        for key, (loss, _) in taken:
+            del self._pending[key]
+            del self._by_loss[loss][key]
+        return tuple(record for _, (_, record) in taken)
+
+    def _put_back(self, batch: Sequence[Record]) -> None:
+        """Before all that came since; a final record among that takes its in-flight one's place."""
+        self._in_hand = 0
+        since = [record for _, record in self._pending.values()]
+        self._pending.clear()
+        for keys in self._by_loss:
+            keys.clear()
+        for record in (*batch, *since):
+            self._add(record)
+
+    async def run(self) -> None:
+        """Write until closed and empty, or until the deadline that `close` set.
+
+        Shielded, so that a cancelled process still writes; `close` ends it, and always comes.
+        """
+        with self._scope:
+            pause = 0.0
+            while True:
+                await self._wait_for(1)
+                if not self._pending:
+                    return
+                if not pause:
+                    with trio.move_on_after(self._linger):
+                        await self._wait_for(self._batch_rows)
+                pause = await self._write_batch(pause)
+
+    def close(self, *, seconds: float) -> None:
+        """Begin the end: write what is pending for at most `seconds`, then let `run` return."""
+        self._scope.deadline = trio.current_time() + seconds
+        self._closing.set()
+        self._enough.set()
+
+    def drop_rest(self) -> None:
+        """After `run`: account for what could not be written, and for what still comes."""
+        self._capacity = 0
+        if self._pending:
+            _log.error("%d rows of the request log could not be written", len(self._pending))
+        while self._pending:
+            self._drop_oldest()
+
+    async def _wait_for(self, rows: int) -> None:
+        while len(self._pending) < rows and not self._closing.is_set():
+            self._wanted, self._enough = rows, trio.Event()
+            await self._enough.wait()
+
+    async def _write_batch(self, pause: float) -> float:
+        """Write one batch; after a failure wait. Returns the wait there was, 0 when all is well."""
+        batch = self._take()
+        self._in_hand = len(batch)
+        try:
+            refused = await self._database.transaction(partial(self._store, batch))
+        except BaseException as error:
+            self._put_back(batch)
+            # The log must never take the proxy down: whatever this is, the rows stay, and the
+            # next try may find it gone. A cancellation is the deadline of `close`.
+            if not isinstance(error, Exception):
+                raise
+            return await self._endure(error, pause)
+        self._in_hand = 0
+        self._written += len(batch) - len(refused)
+        self._dropped += len(refused)
+        for one in refused:
+            _log.error("a row was refused by the database (%s)", one.error)
+            if loss_of(one.record) is Loss.MONEY:
+                _print(one.record)
+        if pause:
+            _log.info("the request log is written again; %d rows dropped so far", self._dropped)
+        return 0.0
+
+    async def _endure(self, error: Exception, pause: float) -> float:
+        if not pause:
+            _log.warning(
+                "the request log cannot be written (%s); rows are kept and tried again", error
+            )
+        # At the end the deadline is near, and a long wait would be the last one.
+        begin_anew = not pause or self._closing.is_set()
+        pause = self._backoff if begin_anew else min(pause * 2, self._backoff_limit)
+        with trio.move_on_after(pause):
+            if self._closing.is_set():
+                await trio.sleep_forever()
+            await self._closing.wait()
+        return pause
+
+
+def _print(record: Record) -> None:
+    _log.error("row dropped: %s", json.dumps(asdict(record), default=str))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A record the database will never take, and why."""
+
+    record: Record
+    error: str
+
+
+_REQUEST_COLUMNS: Final = tuple(f.name for f in fields(Record) if f.name != "attempts")
+_ATTEMPT_COLUMNS: Final = tuple(f.name for f in fields(AttemptRow))
+
+
+def store(
+    batch: Sequence[Record],
+    connection: sqlite3.Connection,
+    *,
+    boot_id: str,
+    upsert: str,
+    forget: str,
+    insert: str,
+) -> tuple[Refused, ...]:
+    """Write a batch inside the caller's transaction. Returns what was left out.
+
+    Raises `sqlite3.DatabaseError` when it is the database that fails and not a record.
+    """
+    refused: list[Refused] = []
+    for record in batch:
+        connection.execute("SAVEPOINT record")
+        try:
+            request = _adapted(record, _REQUEST_COLUMNS)
+            request |= {"attempts": len(record.attempts), "boot_id": boot_id}
+            if connection.execute(upsert, request).rowcount:
+                connection.execute(forget, request)
+                connection.executemany(
+                    insert,
+                    [
+                        _adapted(attempt, _ATTEMPT_COLUMNS)
+                        | {"correlation_id": request["correlation_id"]}
+                        for attempt in record.attempts
+                    ],
+                )
+        # Anything at all may be wrong with a record; it must not hold up the others.
+        except Exception as error:
+            if _is_trouble(error):
+                raise
+            connection.execute("ROLLBACK TO record")
+            refused.append(Refused(record, f"{type(error).__name__}: {error}"))
+        connection.execute("RELEASE record")
+    return tuple(refused)
+
+
+def _is_trouble(error: Exception) -> bool:
+    """Whether the database failed (locked, full, broken), and not a record."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
+        error,
+        sqlite3.DataError | sqlite3.IntegrityError | sqlite3.ProgrammingError,
+    )
+
+
+def _adapted(row: Record | AttemptRow, columns: Sequence[str]) -> dict[str, object]:
+    return {column: _column_value(getattr(row, column)) for column in columns}
+
+
+def _column_value(value: object) -> object:
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, str) and not value.isascii():
+        # A client may name a model with half a surrogate pair, which no UTF-8 can hold.
+        return value.encode("utf-8", "replace").decode()
+    return value
+
+
+@asynccontextmanager
+async def open_log_writer(
+    database: Database,
+    *,
+    capacity: int = CAPACITY,
+    batch_rows: int = BATCH_ROWS,
+    linger: float = LINGER_SECONDS,
+    backoff: float = BACKOFF_SECONDS,
+    backoff_limit: float = BACKOFF_LIMIT_SECONDS,
+    flush_seconds: float = FLUSH_SECONDS,
+) -> AsyncIterator[LogWriter]:
+    """A running `LogWriter`; at the end, and when cancelled, it is flushed for `flush_seconds`."""
+    log = LogWriter(
+        database,
+        capacity=capacity,
+        batch_rows=batch_rows,
+        linger=linger,
+        backoff=backoff,
+        backoff_limit=backoff_limit,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.run)
+            try:
+                yield log
+            finally:
+                log.close(seconds=flush_seconds)
+    finally:
+        log.drop_rest()

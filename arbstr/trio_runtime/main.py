@@ -1,0 +1,211 @@
+"""The process as nested `async with`: the order of opening is the order of closing, backwards.
+
+database > log writer > transport > drains > mock providers > server
+
+signal 1   stop accepting; wait for what is in flight, at most [server] shutdown_seconds;
+           then end each stream with the error event, close who takes nothing, flush, exit 0
+signal 2   the same without waiting; exit 130
+watchdog   a thread that ends the process if all of this hangs
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio.config import Config
+from arbstr.sansio.errors import ConfigError
+from arbstr.trio_runtime.app import App
+from arbstr.trio_runtime.change import Change
+from arbstr.trio_runtime.connection import Server
+from arbstr.trio_runtime.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.log_writer import open_log_writer
+from arbstr.trio_runtime.mock import open_mock_providers
+from arbstr.trio_runtime.snapshot import Snapshot
+from arbstr.trio_runtime.transport import Transport
+
+log = logging.getLogger("arbstr")
+
+LAST_WORDS_SECONDS: Final = 2.0
+"""How long the streams that are ended at shutdown have to say so to their clients."""
+
+WATCHDOG_SECONDS: Final = 8.0
+"""Past `shutdown_seconds` the process ends, whatever happens: two seconds for last words, three
+for flushing the log (log_writer.FLUSH_SECONDS), two for closing the database."""
+
+HURRY_SECONDS: Final = 5.0
+"""The same after a second signal, which waits for nobody: the log is flushed, and no more."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Mock:
+    """`run --mock`: every provider is one of ours. `delay` in seconds; `failing` answer 503."""
+
+    delay: float
+    failing: frozenset[str]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line decides beyond the configuration. `database` is a path."""
+
+    database: str
+    mock: Mock | None = None
+
+
+def run(config: Config, options: Options, announce: Callable[[str], None]) -> int:
+    """Runs arbstr until a signal ends it; returns the exit code.
+
+    `announce` is called once with the base URL when requests are being accepted. Raises
+    `ConfigError` if it cannot start.
+    """
+    try:
+        return trio.run(_main, config, options, announce, strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        matched, rest = group.split(ConfigError)
+        if matched is None or rest is not None:
+            raise
+        raise _first(matched) from None
+
+
+def _first(group: BaseExceptionGroup[ConfigError]) -> ConfigError:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, ConfigError)  # split left nothing else
+    return found
+
+
+async def _main(config: Config, options: Options, announce: Callable[[str], None]) -> int:
+    # The signals are watched from the very start: a Ctrl-C while the database opens is not lost.
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        change = None if options.database == IN_MEMORY else f"{options.database}.change"
+        async with (
+            open_database(options.database) as database,
+            open_log_writer(database) as log_writer,
+            Transport() as transport,
+            _open_drains() as drains,
+            _open_mock(config, options.mock) as settled,
+        ):
+            hub = Hub(
+                Snapshot.of(settled),
+                transport=transport,
+                log_writer=log_writer,
+                change=Change(change),
+                drains=drains,
+            )
+            listeners = await _listen(config.server.listen_host, config.server.listen_port)
+            server = Server(App(hub), listeners)
+            announce(_base_url(listeners))
+            async with trio.open_nursery() as nursery:
+                finished = trio.Event()
+                nursery.start_soon(_serve, server, finished)
+                code = await _until_stopped(signals, server, hub, finished)
+                nursery.cancel_scope.cancel()
+    log.info("stopped")
+    return code
+
+
+@asynccontextmanager
+async def _open_drains() -> AsyncIterator[trio.Nursery]:
+    """The nursery of answers whose clients left; what still runs at the end is cancelled."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_mock(config: Config, mock: Mock | None) -> AsyncIterator[Config]:
+    """The configuration, with every provider replaced by a mock of its name if so wished."""
+    if mock is None:
+        yield config
+        return
+    names = [provider.name for provider in config.providers]
+    async with open_mock_providers(names, delay=mock.delay, failing=mock.failing) as urls:
+        providers = (replace(provider, url=urls[provider.name]) for provider in config.providers)
+        yield replace(config, providers=tuple(providers))
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(
+            (
+                f"cannot listen on {host}:{port}: {reason}; stop the program that uses the "
+                "address, or choose another with [server] listen or -l HOST:PORT",
+            )
+        ) from None
+
+
+def _base_url(listeners: list[trio.SocketListener]) -> str:
+    host, port = listeners[0].socket.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _serve(server: Server, finished: trio.Event) -> None:
+    await server.serve()
+    finished.set()
+
+
+async def _until_stopped(
+    signals: AsyncIterator[int], server: Server, hub: Hub, finished: trio.Event
+) -> int:
+    """Waits for the first signal, then for the end, which a second signal hurries."""
+    name = signal.Signals(await anext(signals)).name
+    grace = hub.snapshot.config.server.shutdown_seconds
+    _start_watchdog(grace + WATCHDOG_SECONDS, 1)
+    server.stop()
+    log.info(
+        "%s: no new requests; waiting up to %g s for %d in flight (send it again to stop now)",
+        name,
+        grace,
+        len(hub.running),
+    )
+    code = 0
+    async with trio.open_nursery() as nursery:
+
+        async def hurry() -> None:
+            nonlocal code
+            await anext(signals)
+            code = 130
+            _start_watchdog(HURRY_SECONDS, 130)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(hurry)
+        with trio.move_on_after(grace):
+            await finished.wait()
+        if not finished.is_set():
+            log.warning("ending %d requests that are still in flight", len(hub.running))
+            hub.stop_all()
+            with trio.move_on_after(LAST_WORDS_SECONDS):
+                await finished.wait()
+        nursery.cancel_scope.cancel()
+    hub.stopping = True
+    server.close_all()
+    return code
+
+
+def _start_watchdog(seconds: float, code: int) -> None:
+    """Ends the process after `seconds`, from a thread, whatever the rest of it is doing."""
+
+    def strike() -> None:
+        print("arbstr: still not stopped; giving up waiting", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    timer = threading.Timer(seconds, strike)
+    timer.daemon = True
+    timer.start()

@@ -1,0 +1,34 @@
+"""A configuration made ready for use: what a request keeps from its first line to its last."""
+
+from dataclasses import dataclass
+from typing import final
+
+from arbstr.sansio.callers import Doorkeeper
+from arbstr.sansio.catalog import Catalog, build_catalog
+from arbstr.sansio.config import Config
+from arbstr.trio_runtime.upstream import Target
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that follows from the configuration. Swapped as a whole, never changed."""
+
+    config: Config
+    catalog: Catalog
+    targets: dict[str, Target]
+    doorkeeper: Doorkeeper
+
+    @classmethod
+    def of(cls, config: Config) -> "Snapshot":
+        """Builds the catalog and prepares each provider's requests."""
+        catalog = build_catalog(config)
+        server = config.server
+        return cls(
+            config=config,
+            catalog=catalog,
+            targets={provider.name: Target.of(provider) for provider in catalog.providers},
+            doorkeeper=Doorkeeper(
+                server.listen_host, server.allowed_hosts, server.allowed_origins, server.auth_token
+            ),
+        )

@@ -1,0 +1,117 @@
+"""What arbstr says of itself and its providers: the bodies of /health, /providers and /models.
+
+Read from memory only: asking costs no provider a request.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import trio
+
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.money import Rates
+from arbstr.trio_runtime.hub import Hub
+
+STARTED: Final = int(datetime.now(UTC).timestamp())
+"""`created` of every model: clients want a number, and no provider's date means anything here."""
+
+
+def _wall(monotonic: float | None) -> str | None:
+    """A monotonic moment as UTC text, as of now."""
+    if monotonic is None:
+        return None
+    epoch = datetime.now(UTC).timestamp() + monotonic - trio.current_time()
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def health(hub: Hub) -> dict[str, Any]:
+    """Circuit of each provider and the log's counters; `status` sums them up."""
+    now = trio.current_time()
+    views = {p.name: hub.board.view(p.name, now) for p in hub.snapshot.catalog.providers}
+    states = [view.state for view in views.values()]
+    if all(state == "closed" for state in states):
+        status = "ok"
+    elif all(state == "open" for state in states):
+        status = "unhealthy"
+    else:
+        status = "degraded"
+    found: dict[str, dict[str, Any]] = {}
+    for name, view in views.items():
+        found[name] = {"state": view.state, "failure_count": view.failure_count}
+        if view.retry_at is not None:
+            found[name]["retry_at"] = _wall(view.retry_at)
+        if view.last_error is not None:
+            found[name]["last_error"] = view.last_error
+    counters = hub.log_writer.statistics()
+    return {
+        "status": status,
+        "providers": found,
+        "log": {
+            "queued": counters.queued,
+            "written": counters.written,
+            "dropped": counters.dropped,
+        },
+    }
+
+
+def _rates(rates: Rates | None) -> dict[str, float | None] | None:
+    if rates is None:
+        return None
+    cached = rates.cached_input_rate
+    return {
+        "input_rate": float(rates.input_rate),
+        "output_rate": float(rates.output_rate),
+        "cached_input_rate": float(cached) if cached is not None else None,
+        "base_fee": float(rates.base_fee),
+    }
+
+
+def providers(hub: Hub) -> dict[str, Any]:
+    """Each provider as configured, without its key, and how it stands right now."""
+    now, snapshot = trio.current_time(), hub.snapshot
+    found = []
+    for provider in snapshot.catalog.providers:
+        view = hub.board.view(provider.name, now)
+        resting = view.resting_until
+        found.append(
+            {
+                "name": provider.name,
+                "url": provider.shown_url,
+                "kind": hub.kind_of(provider).value,
+                "models": list(provider.models),
+                "rates": {
+                    model: _rates(offer.rates)
+                    for model in provider.models
+                    for offer in snapshot.catalog.offers(model)
+                    if offer.provider is provider
+                },
+                "key": provider.key.masked() if provider.key is not None else None,
+                "circuit": view.state,
+                "resting_until": _wall(resting) if resting and resting > now else None,
+            }
+        )
+    return {"providers": found}
+
+
+def _model(hub: Hub, model_id: str) -> dict[str, Any]:
+    return {
+        "id": model_id,
+        "object": "model",
+        "created": STARTED,
+        "owned_by": hub.snapshot.catalog.cheapest_owner(model_id),
+    }
+
+
+def models(hub: Hub) -> dict[str, Any]:
+    """OpenAI's list of models."""
+    served = hub.snapshot.catalog.models()
+    return {"object": "list", "data": [_model(hub, model_id) for model_id in served]}
+
+
+def model(hub: Hub, model_id: str) -> dict[str, Any] | ErrorReply:
+    """One model, or why not."""
+    catalog = hub.snapshot.catalog
+    if catalog.offers(model_id):
+        return _model(hub, model_id)
+    known = ", ".join(catalog.models())
+    return ErrorReply("model_not_found", f"No provider serves this model. Served are: {known}.")

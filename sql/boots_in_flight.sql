@@ -1,0 +1,1 @@
+SELECT DISTINCT boot_id FROM requests WHERE status = 'in_flight'

@@ -1,0 +1,1 @@
+DELETE FROM attempts WHERE correlation_id = :correlation_id

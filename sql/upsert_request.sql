@@ -1,0 +1,39 @@
+-- A row is finalised once: only one still in flight, or taken for dead, may change.
+INSERT INTO requests (
+    correlation_id, timestamp, model, requested_model, provider, policy, streaming,
+    input_tokens, output_tokens, cached_tokens, reasoning_tokens,
+    cost_sats, estimated_cost_sats, provider_cost_sats,
+    latency_ms, ttft_ms, stream_duration_ms,
+    success, status, error_status, error_message, attempts, possibly_spent, boot_id
+) VALUES (
+    :correlation_id, :timestamp, :model, :requested_model, :provider, :policy, :streaming,
+    :input_tokens, :output_tokens, :cached_tokens, :reasoning_tokens,
+    :cost_sats, :estimated_cost_sats, :provider_cost_sats,
+    :latency_ms, :ttft_ms, :stream_duration_ms,
+    :success, :status, :error_status, :error_message, :attempts, :possibly_spent, :boot_id
+)
+ON CONFLICT (correlation_id) DO UPDATE SET
+    timestamp = excluded.timestamp,
+    model = excluded.model,
+    requested_model = excluded.requested_model,
+    provider = excluded.provider,
+    policy = excluded.policy,
+    streaming = excluded.streaming,
+    input_tokens = excluded.input_tokens,
+    output_tokens = excluded.output_tokens,
+    cached_tokens = excluded.cached_tokens,
+    reasoning_tokens = excluded.reasoning_tokens,
+    cost_sats = excluded.cost_sats,
+    estimated_cost_sats = excluded.estimated_cost_sats,
+    provider_cost_sats = excluded.provider_cost_sats,
+    latency_ms = excluded.latency_ms,
+    ttft_ms = excluded.ttft_ms,
+    stream_duration_ms = excluded.stream_duration_ms,
+    success = excluded.success,
+    status = excluded.status,
+    error_status = excluded.error_status,
+    error_message = excluded.error_message,
+    attempts = excluded.attempts,
+    possibly_spent = excluded.possibly_spent,
+    boot_id = excluded.boot_id
+WHERE requests.status IN ('in_flight', 'abandoned')

@@ -1,0 +1,335 @@
+"""The circuit breaker: what it lets through, and that no order of events confuses it."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    MultipleResults,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
+
+from arbstr.sansio.breaker import (
+    LONGEST_REST,
+    Admitted,
+    Board,
+    CircuitOpen,
+    Closed,
+    HalfOpen,
+    Limits,
+    Open,
+    Outcome,
+    Probing,
+    Resting,
+    State,
+    Ticket,
+    admit,
+    settle,
+)
+from arbstr.sansio.errors import LocalProtocolError
+
+LIMITS = Limits(failures=3, open_seconds=30.0)
+
+SETTLED = [
+    ("a success sets the count back", Closed(2, 0), Outcome.SUCCESS, Closed(0, 0)),
+    ("a neutral result leaves the count", Closed(2, 0), Outcome.NEUTRAL, Closed(2, 0)),
+    ("a failure is counted", Closed(1, 0), Outcome.FAILURE, Closed(2, 0)),
+    ("the third failure opens", Closed(2, 0), Outcome.FAILURE, Open(130.0, 3, 1)),
+    ("a probe's success closes", HalfOpen(True, 3, 2), Outcome.SUCCESS, Closed(0, 3)),
+    ("a probe's failure opens afresh", HalfOpen(True, 3, 2), Outcome.FAILURE, Open(130.0, 4, 3)),
+    (
+        "a neutral probe frees the slot and proves nothing",
+        HalfOpen(True, 3, 2),
+        Outcome.NEUTRAL,
+        HalfOpen(False, 3, 2),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "outcome", "after"), [pytest.param(*row[1:], id=row[0]) for row in SETTLED]
+)
+def test_a_verdict_changes_the_state(before: State, outcome: Outcome, after: State) -> None:
+    assert settle(before, outcome, 100.0, generation=before.generation, limits=LIMITS) == after
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize(
+    "state", [Closed(1, 4), Open(50.0, 3, 4), HalfOpen(True, 3, 4), HalfOpen(False, 3, 4)]
+)
+def test_a_result_of_another_generation_changes_nothing(state: State, outcome: Outcome) -> None:
+    for generation in (0, 3, 5):
+        assert settle(state, outcome, 100.0, generation=generation, limits=LIMITS) is state
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_settling_is_total_and_an_open_circuit_stays_as_it_is(outcome: Outcome) -> None:
+    state = Open(50.0, 3, 4)
+    assert settle(state, outcome, 100.0, generation=4, limits=LIMITS) == state
+
+
+def test_an_open_circuit_refuses_until_its_time_and_then_admits_one_probe() -> None:
+    state: State = Open(30.0, 3, 1)
+    assert admit(state, 29.9) == (state, CircuitOpen(30.0))
+    state, refused = admit(state, 30.0)
+    assert (state, refused) == (HalfOpen(True, 3, 2), None)
+    assert admit(state, 31.0) == (state, Probing())
+    assert admit(HalfOpen(False, 3, 2), 31.0) == (HalfOpen(True, 3, 2), None)
+
+
+def make_board() -> Board:
+    return Board(["alpha", "beta"], failures=3, open_seconds=30.0)
+
+
+def ticket(board: Board, name: str, now: float) -> Ticket:
+    admitted = board.admit(name, now)
+    assert isinstance(admitted, Admitted)
+    return admitted.ticket
+
+
+def fail(board: Board, name: str, now: float, times: int = 1) -> None:
+    for _ in range(times):
+        board.settle(ticket(board, name, now), Outcome.FAILURE, now, error="failed")
+
+
+def test_three_failures_open_the_circuit_of_that_provider_alone() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 2)
+    assert board.view("alpha", 0.0).state == "closed"
+    fail(board, "alpha", 1.0)
+    view = board.view("alpha", 2.0)
+    assert (view.state, view.failure_count, view.retry_at) == ("open", 3, 31.0)
+    assert view.last_error == "failed"
+    assert board.admit("alpha", 2.0) == CircuitOpen(31.0)
+    assert board.view("beta", 2.0).state == "closed"
+
+
+def test_failures_that_are_not_in_a_row_do_not_open_it() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 2)
+    board.settle(ticket(board, "alpha", 0.0), Outcome.SUCCESS, 0.0)
+    assert board.view("alpha", 0.0).last_error is None
+    fail(board, "alpha", 0.0, 2)
+    assert board.view("alpha", 0.0).state == "closed"
+
+
+def test_it_reads_half_open_when_its_time_is_over_without_any_traffic() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 3)
+    assert board.view("alpha", 29.9).state == "open"
+    view = board.view("alpha", 30.0)
+    assert (view.state, view.retry_at) == ("half_open", None)
+    assert board.view("alpha", 30.0) == view, "looking changes nothing"
+
+
+def test_of_fifty_requests_one_is_the_probe_and_a_success_lets_all_through() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 3)
+    answers = [board.admit("alpha", 30.0) for _ in range(50)]
+    probes = [answer.ticket for answer in answers if isinstance(answer, Admitted)]
+    assert len(probes) == 1
+    assert probes[0].probe
+    assert answers.count(Probing()) == 49
+    board.settle(probes[0], Outcome.SUCCESS, 31.0)
+    assert board.view("alpha", 31.0).state == "closed"
+    assert not ticket(board, "alpha", 31.0).probe
+
+
+def test_a_failed_probe_opens_for_a_fresh_time() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 3)
+    fail(board, "alpha", 40.0)
+    assert board.admit("alpha", 69.9) == CircuitOpen(70.0)
+    assert ticket(board, "alpha", 70.0).probe
+
+
+def test_a_probe_that_was_cancelled_gives_its_slot_back() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 3)
+    board.settle(ticket(board, "alpha", 30.0), Outcome.NEUTRAL, 31.0)
+    assert board.view("alpha", 31.0).state == "half_open"
+    assert ticket(board, "alpha", 31.0).probe
+
+
+def test_results_from_before_the_circuit_opened_change_nothing() -> None:
+    board = make_board()
+    late = [ticket(board, "alpha", 0.0) for _ in Outcome]
+    fail(board, "alpha", 0.0, 3)
+    probe = ticket(board, "alpha", 30.0)
+    for each, outcome in zip(late, Outcome, strict=True):
+        before = board.view("alpha", 30.0)
+        board.settle(each, outcome, 30.0, error="late")
+        assert board.view("alpha", 30.0) == before
+    assert board.admit("alpha", 30.0) == Probing()
+    board.settle(probe, Outcome.SUCCESS, 30.0)
+
+
+def test_a_ticket_is_settled_once() -> None:
+    board = make_board()
+    mine = ticket(board, "alpha", 0.0)
+    board.settle(mine, Outcome.SUCCESS, 0.0)
+    with pytest.raises(LocalProtocolError, match="settled before"):
+        board.settle(mine, Outcome.SUCCESS, 0.0)
+    with pytest.raises(LocalProtocolError):
+        board.settle(replace(mine, number=99), Outcome.SUCCESS, 0.0)
+
+
+def test_a_resting_provider_is_refused_until_it_is_rested() -> None:
+    board = make_board()
+    board.rest("alpha", 7.0, 0.0)
+    assert board.admit("alpha", 6.9) == Resting(7.0)
+    assert board.view("alpha", 6.9).resting_until == 7.0
+    assert board.view("alpha", 6.9).state == "closed"
+    assert board.view("alpha", 7.0).resting_until is None
+    assert isinstance(board.admit("alpha", 7.0), Admitted)
+
+
+def test_a_rest_is_extended_never_shortened_and_at_most_ten_minutes() -> None:
+    board = make_board()
+    board.rest("alpha", 10.0, 0.0)
+    board.rest("alpha", 5.0, 0.0)
+    assert board.admit("alpha", 0.0) == Resting(10.0)
+    board.rest("alpha", 20.0, 0.0)
+    assert board.admit("alpha", 0.0) == Resting(20.0)
+    board.rest("alpha", 86400.0, 1.0)
+    assert board.admit("alpha", 1.0) == Resting(1.0 + LONGEST_REST)
+    board.rest("beta", -50.0, 1.0)
+    assert isinstance(board.admit("beta", 1.0), Admitted)
+
+
+def test_a_resting_provider_keeps_its_probe_for_later() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 3)
+    board.rest("alpha", 50.0, 0.0)
+    assert board.admit("alpha", 10.0) == CircuitOpen(50.0), "open, and not to be asked before 50"
+    assert board.admit("alpha", 40.0) == Resting(50.0)
+    assert ticket(board, "alpha", 50.0).probe
+    board.rest("alpha", 60.0, 50.0)
+    assert board.admit("alpha", 51.0) == Resting(60.0)
+
+
+def test_reloading_forgets_providers_that_changed_and_ignores_their_late_results() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 2)
+    fail(board, "beta", 0.0, 2)
+    board.rest("alpha", 50.0, 0.0)
+    late = ticket(board, "beta", 0.0)
+    gone = Board.admit(board, "beta", 0.0)
+    assert isinstance(gone, Admitted)
+    board.retain(["alpha"])
+    assert board.view("alpha", 0.0).failure_count == 2
+    assert board.view("alpha", 0.0).resting_until == 50.0
+    fresh = board.view("beta", 0.0)
+    assert (fresh.failure_count, fresh.last_error) == (0, None)
+    board.settle(late, Outcome.FAILURE, 0.0, error="late")
+    fail(board, "beta", 0.0)
+    board.settle(gone.ticket, Outcome.SUCCESS, 0.0)
+    assert board.view("beta", 0.0).failure_count == 1
+
+
+def test_new_limits_hold_from_the_next_verdict_on() -> None:
+    board = make_board()
+    fail(board, "alpha", 0.0, 3)
+    board.configure(failures=1, open_seconds=5.0)
+    assert board.admit("alpha", 29.0) == CircuitOpen(30.0)
+    fail(board, "beta", 0.0)
+    assert board.admit("beta", 4.9) == CircuitOpen(5.0)
+
+
+class BoardMachine(RuleBasedStateMachine):
+    """Requests come, end and overtake each other in any order; the clock only goes forward."""
+
+    tickets: Bundle[Ticket] = Bundle("tickets")
+    NAMES = ("alpha", "beta")
+
+    @initialize(failures=st.integers(1, 3))
+    def begin(self, failures: int) -> None:
+        self.now = 0.0
+        self.board = Board(self.NAMES, failures=failures, open_seconds=30.0)
+        self.out: dict[str, list[Ticket]] = {name: [] for name in self.NAMES}
+        # The newest generation seen on a ticket; older tickets are late for sure.
+        self.newest = dict.fromkeys(self.NAMES, 0)
+        self.rested = dict.fromkeys(self.NAMES, 0.0)
+
+    @rule(seconds=st.sampled_from([0.5, 7.0, 29.5, 30.0, 700.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(target=tickets, name=st.sampled_from(NAMES))
+    def a_request_comes(self, name: str) -> Ticket | MultipleResults[Ticket]:
+        before = self.board.view(name, self.now)
+        answer = self.board.admit(name, self.now)
+        probing = any(
+            each.probe and each.generation == self.newest[name] for each in self.out[name]
+        )
+        match answer:
+            case Admitted(ticket=mine):
+                assert before.state != "open"
+                assert before.resting_until is None
+                assert mine.probe == (before.state == "half_open")
+                self.out[name].append(mine)
+                self.newest[name] = max(self.newest[name], mine.generation)
+                return mine
+            case Resting(until=until):
+                assert until == before.resting_until
+            case CircuitOpen(until=until):
+                assert before.state == "open"
+                assert until == max(before.retry_at or 0.0, before.resting_until or 0.0)
+            case Probing():
+                assert probing, "refused because of a probe that is not there"
+        assert self.board.view(name, self.now) == before, "a refusal changes nothing"
+        return multiple()
+
+    @rule(mine=consumes(tickets), outcome=st.sampled_from(Outcome))
+    def a_request_ends(self, mine: Ticket, outcome: Outcome) -> None:
+        name = mine.provider
+        before = self.board.view(name, self.now)
+        self.board.settle(mine, outcome, self.now, error="failed")
+        self.out[name].remove(mine)
+        after = self.board.view(name, self.now)
+        if mine.generation < self.newest[name]:
+            assert after == before, "a late result changed something"
+        if mine.probe:
+            expected = {
+                Outcome.SUCCESS: "closed",
+                Outcome.FAILURE: "open",
+                Outcome.NEUTRAL: "half_open",
+            }[outcome]
+            assert after.state == expected
+        if outcome is Outcome.NEUTRAL:
+            assert after == before
+
+    @rule(name=st.sampled_from(NAMES), seconds=st.sampled_from([-1.0, 0.0, 7.0, 90.0, 86400.0]))
+    def a_provider_wants_to_rest(self, name: str, seconds: float) -> None:
+        before = self.board.view(name, self.now).resting_until
+        self.board.rest(name, self.now + seconds, self.now)
+        after = self.board.view(name, self.now).resting_until
+        assert (after or 0.0) >= (before or 0.0)
+        assert after is None or after <= max(self.now + LONGEST_REST, before or 0.0)
+
+    @precondition(lambda self: all(not tickets for tickets in self.out.values()))
+    @rule(name=st.sampled_from(NAMES))
+    def with_nobody_under_way_a_provider_can_be_reached_again(self, name: str) -> None:
+        self.now += LONGEST_REST
+        answer = self.board.admit(name, self.now)
+        assert isinstance(answer, Admitted), "a slot was lost"
+        self.board.settle(answer.ticket, Outcome.NEUTRAL, self.now)
+        self.newest[name] = max(self.newest[name], answer.ticket.generation)
+
+    @invariant()
+    def there_is_at_most_one_probe(self) -> None:
+        for name, tickets in self.out.items():
+            probes = [each for each in tickets if each.probe]
+            assert len(probes) <= 1, name
+
+
+BoardMachine.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+TestBoardMachine = BoardMachine.TestCase

@@ -1,0 +1,411 @@
+"""Every failure by what was seen, and what it may have cost."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arbstr.sansio.config import Kind
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.failure import (
+    MONEY,
+    SEEN,
+    SENTENCES,
+    WATCHED,
+    Failure,
+    FailureKind,
+    Money,
+    failure_table,
+    from_error_body,
+    from_status,
+    is_answer,
+    money_of,
+    request_id_of,
+    seen,
+)
+from arbstr.sansio.secrets import Secret
+
+CORPUS = Path(__file__).parent.parent / "corpus"
+KEY = "sk-canary-0123456789abcdef"
+SECRETS = (Secret(KEY),)
+SIGNED = {"x-routstr-request-id": "53f61fc3-15a8-4af5-acc7-b03b7e5df29a"}
+NOW = 1_795_187_302.0  # Fri, 20 Nov 2026 15:08:22 GMT
+BOTH = pytest.mark.parametrize("kind", list(Kind))
+
+
+def failed(
+    status: int,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    *,
+    kind: Kind = Kind.OPENAI,
+    added_stream_options: bool = False,
+) -> Failure:
+    return from_status(
+        status,
+        headers or {},
+        body,
+        kind=kind,
+        added_stream_options=added_stream_options,
+        now_utc=NOW,
+        secrets=SECRETS,
+    )
+
+
+def recorded(name: str, *, kind: Kind = Kind.ROUTSTR) -> Failure:
+    """The failure of a recorded answer: status line, headers, body, as they came."""
+    head, _, body = (CORPUS / f"error-{name}.http").read_bytes().partition(b"\r\n\r\n")
+    status_line, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    return failed(int(status_line.split()[1]), body, headers, kind=kind)
+
+
+# --- the tables -------------------------------------------------------------------------------
+
+
+def test_every_failure_has_a_row_for_every_kind_of_provider() -> None:
+    assert list(MONEY) == list(FailureKind)
+    assert list(SEEN) == list(FailureKind)
+    assert all(set(row) == set(Kind) for row in MONEY.values())
+
+
+def test_every_failure_is_made_in_exactly_one_way() -> None:
+    assert set(SENTENCES) | WATCHED == set(FailureKind)
+    assert not set(SENTENCES) & WATCHED
+
+
+EXPECTED = """\
+not_sent free free
+client_error free free
+account free free
+no_model free free
+rate_limited free free
+no_stream_options free free
+server_error free free/unknown
+bad_status free unknown
+no_answer unknown unknown
+bad_answer spent spent
+error_answer free free
+stream_died unknown unknown
+stream_cut spent spent
+client_left unknown unknown
+shutdown unknown unknown
+"""
+
+
+def test_the_money_is_what_was_agreed() -> None:
+    lines = []
+    for kind in FailureKind:
+        cells = []
+        for provider in (Kind.OPENAI, Kind.ROUTSTR):
+            signed = money_of(kind, provider, signed=True)
+            unsigned = money_of(kind, provider, signed=False)
+            cells.append(signed if signed is unsigned else f"{signed}/{unsigned}")
+        lines.append(" ".join([kind, *cells]) + "\n")
+    assert "".join(lines) == EXPECTED
+
+
+def test_the_table_prints_as_markdown() -> None:
+    lines = failure_table().splitlines()
+    assert lines[0] == "| failure | seen | openai key | routstr key |"
+    assert len(lines) == 2 + len(FailureKind)
+    assert all(line.count(" | ") == 3 for line in lines if not line.startswith("|---"))
+    assert (
+        "| server_error | complete 408, 409, 425, 5xx; for routstr also 424 | free |"
+        " free with `x-routstr-request-id`, else unknown |"
+    ) in lines
+
+
+# --- by status --------------------------------------------------------------------------------
+
+BY_STATUS = {
+    FailureKind.ACCOUNT: (401, 402, 403),
+    FailureKind.NO_MODEL: (404,),
+    FailureKind.RATE_LIMITED: (429,),
+    FailureKind.SERVER_ERROR: (408, 409, 425, 500, 501, 502, 503, 504, 520, 529, 599),
+    FailureKind.CLIENT_ERROR: (400, 405, 406, 410, 413, 415, 418, 422, 431, 451, 499),
+    FailureKind.BAD_STATUS: (100, 103, 204, 205, 300, 301, 302, 304, 307, 308, 600, 999, 0),
+}
+STATUSES = [(status, kind) for kind, statuses in BY_STATUS.items() for status in statuses]
+
+
+@BOTH
+@pytest.mark.parametrize(("status", "expected"), STATUSES)
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_status_alone_names_the_failure(
+    status: int, expected: FailureKind, kind: Kind, signed: bool
+) -> None:
+    failure = failed(status, headers=SIGNED if signed else {}, kind=kind)
+    assert failure.kind is expected
+    assert failure.status == status
+    assert failure.money is money_of(expected, kind, signed=signed)
+    assert failure.trips is (500 <= status <= 599)
+    assert str(status) in failure.sentence
+    assert (failure.error is not None) is (expected is FailureKind.CLIENT_ERROR)
+    assert failure.upstream_request_id == (SIGNED["x-routstr-request-id"] if signed else None)
+
+
+def test_424_is_a_routstr_nodes_failed_upstream_and_a_client_error_elsewhere() -> None:
+    assert failed(424).kind is FailureKind.CLIENT_ERROR
+    assert failed(424).trips is False
+    signed = failed(424, headers=SIGNED, kind=Kind.ROUTSTR)
+    assert (signed.kind, signed.money) == (FailureKind.SERVER_ERROR, Money.FREE)
+    assert signed.trips is True
+    assert failed(424, kind=Kind.ROUTSTR).money is Money.UNKNOWN
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
+def test_a_2xx_with_a_body_is_an_answer(status: int) -> None:
+    assert is_answer(status)
+
+
+@pytest.mark.parametrize("status", [100, 101, 204, 205, 301, 304, 400, 500, 600])
+def test_anything_else_is_none(status: int) -> None:
+    assert not is_answer(status)
+
+
+# --- by what the body says --------------------------------------------------------------------
+
+PLACES = pytest.mark.parametrize(
+    "shape",
+    [
+        b'{"error":{"message":"m","type":"%b"}}',
+        b'{"error":{"message":"m","code":"%b"}}',
+        b'{"detail":{"error":{"message":"m","type":"%b"}}}',
+        b'{"detail":{"error":{"message":"m","code":"%b"}},"error":"m"}',
+    ],
+)
+
+
+@PLACES
+@BOTH
+@pytest.mark.parametrize(
+    "code", [b"token_already_spent", b"invalid_token", b"cashu_error", b"mint_error"]
+)
+def test_a_refused_token_is_an_account_failure(code: bytes, shape: bytes, kind: Kind) -> None:
+    assert failed(400, shape % code, kind=kind).kind is FailureKind.ACCOUNT
+    assert failed(422, shape % code, kind=kind).kind is FailureKind.ACCOUNT
+    assert failed(413, shape % code, kind=kind).kind is FailureKind.CLIENT_ERROR
+
+
+@PLACES
+@pytest.mark.parametrize("code", [b"invalid_model", b"model_not_found"])
+def test_a_400_may_say_that_the_model_is_unknown(code: bytes, shape: bytes) -> None:
+    assert failed(400, shape % code).kind is FailureKind.NO_MODEL
+    assert failed(422, shape % code).kind is FailureKind.CLIENT_ERROR
+
+
+@PLACES
+@pytest.mark.parametrize("status", [400, 424, 500, 503])
+def test_an_upstreams_rate_limit_is_one_whatever_the_status(shape: bytes, status: int) -> None:
+    failure = failed(status, shape % b"UPSTREAM_RATE_LIMIT", {"retry-after": "3"})
+    assert failure.kind is FailureKind.RATE_LIMITED
+    assert failure.retry_after == 3.0
+    assert failure.trips is False
+
+
+def test_a_code_in_the_message_is_no_code() -> None:
+    body = b'{"error":{"message":"invalid_model mint_error UPSTREAM_RATE_LIMIT"}}'
+    assert failed(400, body).kind is FailureKind.CLIENT_ERROR
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"Unrecognized request argument: stream_options","code":null}}',
+        b'{"detail":[{"loc":["body","stream_options"],"msg":"extra"}]}',
+        b"unknown field stream_options",
+        b"<html>stream_options",
+    ],
+)
+def test_refused_stream_options_are_told_apart_only_if_arbstr_added_them(body: bytes) -> None:
+    for status in (400, 422):
+        failure = failed(status, body, added_stream_options=True)
+        assert (failure.kind, failure.error) == (FailureKind.NO_STREAM_OPTIONS, None)
+        assert failed(status, body).kind is FailureKind.CLIENT_ERROR
+    assert failed(405, body, added_stream_options=True).kind is FailureKind.CLIENT_ERROR
+    assert failed(500, body, added_stream_options=True).kind is FailureKind.SERVER_ERROR
+    assert failed(400, b"no", added_stream_options=True).kind is FailureKind.CLIENT_ERROR
+
+
+def test_a_wait_counts_on_429_and_503_only() -> None:
+    headers = {"retry-after": "7"}
+    waits = {status for status in range(300, 600) if failed(status, b"", headers).retry_after}
+    assert waits == {429, 503}
+    assert failed(429).retry_after is None
+    assert failed(503, headers={"retry-after": "garbage"}).retry_after is None
+
+
+def test_the_sentence_is_ours_and_the_error_has_no_secrets() -> None:
+    body = b'{"error":{"message":"key %b is bad","type":"t","code":"c"}}' % KEY.encode()
+    failure = failed(400, body)
+    assert failure.error is not None
+    assert failure.error["message"] == "key [REDACTED] is bad"
+    assert failure.sentence == "refused the request with status 400"
+    for status in (401, 404, 429, 500, 302):
+        failure = failed(status, body)
+        assert "bad" not in failure.sentence
+        assert failure.error is None
+
+
+# --- what a real node says --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "status"),
+    [
+        ("no-auth", FailureKind.ACCOUNT, 401),
+        ("unknown-key", FailureKind.ACCOUNT, 401),
+        ("garbage-token", FailureKind.ACCOUNT, 401),
+        ("insufficient-balance", FailureKind.ACCOUNT, 402),
+        ("xcashu-insufficient", FailureKind.ACCOUNT, 402),
+        ("token-already-spent", FailureKind.ACCOUNT, 400),
+        ("bearer-token-already-spent", FailureKind.ACCOUNT, 400),
+        ("upstream-401", FailureKind.ACCOUNT, 401),
+        ("upstream-402", FailureKind.ACCOUNT, 402),
+        ("bad-model", FailureKind.NO_MODEL, 400),
+        ("upstream-404", FailureKind.NO_MODEL, 404),
+        ("bad-json", FailureKind.CLIENT_ERROR, 400),
+        ("max-tokens-not-int", FailureKind.CLIENT_ERROR, 400),
+        ("upstream-400", FailureKind.CLIENT_ERROR, 400),
+        ("upstream-429", FailureKind.RATE_LIMITED, 429),
+        ("xcashu-upstream-429", FailureKind.RATE_LIMITED, 429),
+        ("upstream-500", FailureKind.SERVER_ERROR, 500),
+        ("upstream-503", FailureKind.SERVER_ERROR, 503),
+        ("upstream-reset", FailureKind.SERVER_ERROR, 502),
+        ("upstream-not-json", FailureKind.SERVER_ERROR, 500),
+        ("xcashu-upstream-500", FailureKind.SERVER_ERROR, 500),
+        ("xcashu-token-lost", FailureKind.SERVER_ERROR, 500),
+        ("mint-down", FailureKind.SERVER_ERROR, 503),
+    ],
+)
+def test_a_recorded_answer_of_a_node_is_free_and_named(
+    name: str, kind: FailureKind, status: int
+) -> None:
+    failure = recorded(name)
+    assert (failure.kind, failure.status, failure.money) == (kind, status, Money.FREE)
+    assert failure.trips is (status >= 500)
+    assert failure.upstream_request_id is not None
+    assert len(failure.upstream_request_id) == 36
+    assert recorded(name, kind=Kind.OPENAI).kind is kind
+
+
+def test_every_recorded_error_is_tested() -> None:
+    assert len(list(CORPUS.glob("error-*.http"))) == 23
+
+
+def test_a_nodes_rate_limit_tells_the_wait() -> None:
+    assert recorded("upstream-429").retry_after == 2.0
+    assert recorded("xcashu-upstream-429").retry_after is None
+
+
+def test_a_nodes_client_errors_reach_the_client_in_openais_shape() -> None:
+    assert recorded("upstream-400").error == {
+        "message": "context length exceeded",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "context_length_exceeded",
+    }
+    error = recorded("max-tokens-not-int").error
+    assert error is not None
+    assert error["message"] == "max_tokens must be an integer"
+    error = recorded("bad-json").error
+    assert error is not None
+    assert error["code"] == "invalid_json"
+
+
+# --- errors under a 200, and what was watched -------------------------------------------------
+
+
+@BOTH
+def test_an_error_object_under_a_200_is_free(kind: Kind) -> None:
+    failure = from_error_body(
+        b'{"error":{"message":"overloaded","code":502}}',
+        status=200,
+        kind=kind,
+        upstream_request_id="r-1",
+    )
+    assert (failure.kind, failure.money) == (FailureKind.ERROR_ANSWER, Money.FREE)
+    assert failure.trips is True
+    assert failure.status == 200
+    assert failure.error is None
+    assert failure.upstream_request_id == "r-1"
+    assert "overloaded" not in failure.sentence
+
+
+@pytest.mark.parametrize("code", [b"429", b'"server_error"', b"null", b"400"])
+def test_an_error_under_a_200_trips_the_breaker_with_a_5xx_code_only(code: bytes) -> None:
+    data = b'{"error":{"message":"no","code":%b}}' % code
+    assert from_error_body(data, status=200, kind=Kind.OPENAI).trips is False
+
+
+def test_a_rate_limit_under_a_200_is_a_rate_limit() -> None:
+    data = (
+        b'{"error":{"code":"UPSTREAM_RATE_LIMIT","status":503,'
+        b'"details":{"retry_after_seconds":1.5}}}'
+    )
+    failure = from_error_body(data, status=200, kind=Kind.ROUTSTR)
+    assert (failure.kind, failure.money) == (FailureKind.RATE_LIMITED, Money.FREE)
+    assert failure.retry_after == 1.5
+    assert failure.trips is False
+
+
+@BOTH
+@pytest.mark.parametrize("watched", sorted(WATCHED))
+def test_what_was_watched_costs_what_the_table_says(watched: FailureKind, kind: Kind) -> None:
+    failure = seen(watched, kind, "hung up", status=200, upstream_request_id="r")
+    assert failure.money is money_of(watched, kind, signed=False)
+    assert failure.sentence == "hung up"
+    neutral = (FailureKind.CLIENT_LEFT, FailureKind.SHUTDOWN)
+    assert failure.trips is (watched not in neutral)
+    assert seen(watched, kind, "hung up", own_limit=True).trips is False
+
+
+def test_a_connect_timeout_is_remembered() -> None:
+    failure = seen(FailureKind.NOT_SENT, Kind.OPENAI, "timed out", timed_out_connecting=True)
+    assert failure.timed_out_connecting is True
+
+
+@pytest.mark.parametrize("kind", sorted(set(FailureKind) - WATCHED))
+def test_a_failure_that_an_answer_tells_cannot_be_watched(kind: FailureKind) -> None:
+    with pytest.raises(LocalProtocolError):
+        seen(kind, Kind.OPENAI, "x")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"x-routstr-request-id": "a", "x-request-id": "b"}, "a"),
+        ({"x-request-id": "req_1.2:3-4"}, "req_1.2:3-4"),
+        ({"x-routstr-request-id": "", "x-request-id": "b"}, "b"),
+        ({"x-request-id": "two words"}, None),
+        ({"x-request-id": "a\n"}, None),
+        ({"x-request-id": "x" * 129}, None),
+        ({"x-request-id": KEY}, None),
+        ({}, None),
+    ],
+)
+def test_a_request_id_is_kept_if_it_looks_like_one(
+    headers: dict[str, str], expected: str | None
+) -> None:
+    assert request_id_of(headers, SECRETS) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(0, 999),
+    st.dictionaries(
+        st.sampled_from(["retry-after", "x-routstr-request-id", "x-request-id"]), st.text()
+    ),
+    st.binary(max_size=80) | st.sampled_from([b"[" * 70_000, b'{"error":{"code":' + b"9" * 6000]),
+    st.sampled_from(Kind),
+    st.booleans(),
+)
+def test_nothing_a_provider_sends_makes_it_raise(
+    status: int, headers: dict[str, str], body: bytes, kind: Kind, added: bool
+) -> None:
+    failure = failed(status, body, headers, kind=kind, added_stream_options=added)
+    signed = "x-routstr-request-id" in headers
+    assert failure.money is money_of(failure.kind, kind, signed=signed)
+    from_error_body(body, status=status, kind=kind)

@@ -1,0 +1,920 @@
+"""Failing over without paying twice: every verdict as a conversation, and what always holds."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.catalog import Offer, Provider
+from arbstr.sansio.config import Kind, Timeouts
+from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
+from arbstr.sansio.failure import MONEY, Failure, FailureKind, Money
+from arbstr.sansio.retry import (
+    DEFAULT_REST,
+    LAST_WORDS,
+    PROBE_WAIT,
+    VERDICTS,
+    Answered,
+    Attempt,
+    AttemptFailed,
+    AwaitProbe,
+    Command,
+    Deliver,
+    Elapsed,
+    GiveUp,
+    LastWord,
+    ProbeSettled,
+    Retry,
+    Skipped,
+    Sleep,
+    Verdict,
+    last_word_table,
+    rest_seconds,
+    verdict_table,
+    word_of,
+)
+from arbstr.sansio.routing import Candidate
+from tests.playbook import Playbook, play, playbooks
+
+K = FailureKind
+FREE, SPENT, UNKNOWN = Money.FREE, Money.SPENT, Money.UNKNOWN
+
+
+def candidate(name: str, model: str = "gpt-4o") -> Candidate:
+    provider = Provider(
+        name=name,
+        url=f"https://{name}.example/v1/chat/completions",
+        shown_url=f"https://{name}.example/v1",
+        shown_endpoint=f"https://{name}.example/v1/chat/completions",
+        kind=Kind.OPENAI,
+        key=None,
+        authorization=None,
+        models=(model,),
+        timeouts=Timeouts(),
+        drain_seconds=60.0,
+    )
+    offer = Offer(provider=provider, model=model, upstream_model=model, rates=None)
+    return Candidate(offer=offer, estimated_cost=Decimal(1), estimated_output=256)
+
+
+def make_retry(
+    names: str = "alpha beta",
+    *,
+    max_retries: int = 2,
+    backoff: float = 0.5,
+    consent: bool = False,
+    no_stream_options: frozenset[str] = frozenset(),
+) -> Retry:
+    """A machine over these providers; `alpha/mini` is alpha's offer of another model."""
+    pairs = (name.partition("/") for name in names.split())
+    return Retry(
+        tuple(candidate(name, model or "gpt-4o") for name, _, model in pairs),
+        max_retries=max_retries,
+        backoff=backoff,
+        consent=consent,
+        no_stream_options=no_stream_options,
+    )
+
+
+def failed(kind: FailureKind, money: Money = FREE, *, probe: bool = False, **more: Any) -> Any:
+    return AttemptFailed(Failure(kind, money, f"had {kind.value}", **more), probe)
+
+
+def show(command: Command) -> object:
+    """An attempt as "n provider", a giving up as what the client is told, the rest as it is."""
+    match command:
+        case Attempt(candidate=asked, add_usage=add_usage, n=n):
+            plain = "" if add_usage else " without stream_options"
+            return f"{n} {asked.offer.provider.name}{plain}"
+        case GiveUp(error=error):
+            return (error.code, error.status, error.retry_after, error.should_retry)
+        case _:
+            return command
+
+
+SPENT_REPLY = ("possibly_spent", 424, None, False)
+UPSTREAM_ERROR = ("upstream_error", 502, None, False)
+FIRST_BACKOFF, SECOND_BACKOFF = Sleep(0.375, 0.625), Sleep(0.75, 1.25)
+
+
+def went_on(kind: FailureKind, money: Money = FREE, **more: Any) -> Playbook:
+    """The next provider is tried at once and answers."""
+    return Playbook(
+        f"after {kind.value} the next provider is tried at once",
+        "1 alpha",
+        [(failed(kind, money, **more), "2 beta"), (Answered(), Deliver())],
+    )
+
+
+def tried_again(kind: FailureKind) -> Playbook:
+    return Playbook(
+        f"after {kind.value} the same provider is tried twice more, then the next",
+        "1 alpha",
+        [
+            (failed(kind), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (failed(kind), SECOND_BACKOFF),
+            (Elapsed(), "3 alpha"),
+            (failed(kind), "4 beta"),
+            (failed(kind), FIRST_BACKOFF),
+            (Elapsed(), "5 beta"),
+            (Answered(), Deliver()),
+        ],
+    )
+
+
+def stopped(kind: FailureKind, money: Money) -> Playbook:
+    return Playbook(
+        f"after {kind.value} that is {money.value} nothing follows",
+        "1 alpha",
+        [(failed(kind, money), SPENT_REPLY)],
+    )
+
+
+def allowed(kind: FailureKind, money: Money) -> Playbook:
+    return Playbook(
+        f"after {kind.value} that is {money.value} another provider follows with consent",
+        "1 alpha",
+        [(failed(kind, money), "2 beta"), (Answered(), Deliver())],
+        {"consent": True},
+    )
+
+
+def given_up(
+    sentence: str, names: str, steps: list[tuple[Any, ...]], last: object, **setup: Any
+) -> Playbook:
+    """Attempts at all of `names` in turn, whose last event leads to `last`."""
+    turns: list[Any] = []
+    n = 1
+    for (event,), name in zip(steps, [*names.split()[1:], None], strict=True):
+        n += isinstance(event, AttemptFailed)
+        turns.append((event, last if name is None else f"{n} {name}"))
+    return Playbook(sentence, f"1 {names.split()[0]}", turns, {"names": names, **setup})
+
+
+MAY_COST = [
+    (K.SERVER_ERROR, UNKNOWN),
+    (K.BAD_STATUS, UNKNOWN),
+    (K.NO_ANSWER, UNKNOWN),
+    (K.BAD_ANSWER, SPENT),
+    (K.STREAM_DIED, UNKNOWN),
+]
+
+BOOKS = [
+    Playbook("an answer is delivered", "1 alpha", [(Answered(), Deliver())]),
+    tried_again(K.NOT_SENT),
+    tried_again(K.SERVER_ERROR),
+    went_on(K.ACCOUNT, status=402),
+    went_on(K.NO_MODEL, status=404),
+    went_on(K.RATE_LIMITED, status=429),
+    went_on(K.ERROR_ANSWER, status=200),
+    went_on(K.BAD_STATUS, status=302),
+    *(stopped(kind, money) for kind, money in MAY_COST),
+    *(allowed(kind, money) for kind, money in MAY_COST),
+    Playbook(
+        "a client error is the answer, and nothing follows",
+        "1 alpha",
+        [(failed(K.CLIENT_ERROR, status=422), ("client_error", 422, None, False))],
+    ),
+    Playbook(
+        "a provider that refuses stream_options is asked once more without, outside max_retries",
+        "1 alpha",
+        [
+            (failed(K.NO_STREAM_OPTIONS, status=400), "2 alpha without stream_options"),
+            (failed(K.SERVER_ERROR, status=500), FIRST_BACKOFF),
+            (Elapsed(), "3 alpha without stream_options"),
+            (failed(K.SERVER_ERROR, status=500), "4 beta"),
+        ],
+        {"max_retries": 1},
+    ),
+    Playbook(
+        "a provider known to refuse stream_options is asked without at once, the others with",
+        "1 alpha without stream_options",
+        [
+            (failed(K.NO_STREAM_OPTIONS, status=400), "2 beta"),
+            (Answered(), Deliver()),
+        ],
+        {"no_stream_options": frozenset({"alpha"})},
+    ),
+    Playbook(
+        "a stream that was cut ends the request",
+        "1 alpha",
+        [(failed(K.STREAM_CUT, SPENT), ("stream_interrupted", 502, None, False))],
+        {"consent": True},
+    ),
+    Playbook(
+        "a client that left is not replaced by another attempt, even with consent",
+        "1 alpha",
+        [(failed(K.CLIENT_LEFT, UNKNOWN), SPENT_REPLY)],
+        {"consent": True},
+    ),
+    Playbook(
+        "what the shutdown stopped may have cost, so the client is not told to come back",
+        "1 alpha",
+        [(failed(K.SHUTDOWN, UNKNOWN), SPENT_REPLY)],
+    ),
+    Playbook(
+        "what the shutdown stopped for free may be sent again",
+        "1 alpha",
+        [(failed(K.SHUTDOWN), ("shutting_down", 503, None, None))],
+    ),
+    # Backoff and Retry-After.
+    Playbook(
+        "without retries the next provider follows at once",
+        "1 alpha",
+        [(failed(K.SERVER_ERROR), "2 beta")],
+        {"max_retries": 0},
+    ),
+    Playbook(
+        "a longer Retry-After than the backoff sends the request to the next provider",
+        "1 alpha",
+        [(failed(K.SERVER_ERROR, status=503, retry_after=0.6), "2 beta")],
+    ),
+    Playbook(
+        "a shorter Retry-After than the backoff is waited for on the same provider",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=503, retry_after=0.45), Sleep(0.45, 0.625)),
+            (Elapsed(), "2 alpha"),
+        ],
+    ),
+    Playbook(
+        "a probe is a single attempt",
+        "1 alpha",
+        [(failed(K.SERVER_ERROR, status=500, probe=True), "2 beta")],
+    ),
+    Playbook(
+        "a probe is a single attempt, also when it was stream_options that failed",
+        "1 alpha",
+        [(failed(K.NO_STREAM_OPTIONS, status=400, probe=True), "2 beta")],
+    ),
+    Playbook(
+        "a provider that became resting during our backoff is left",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=500), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (Skipped(Resting(60.0)), "2 beta"),
+            (Answered(), Deliver()),
+        ],
+    ),
+    Playbook(
+        "two offers of one provider share its retries",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (failed(K.SERVER_ERROR), "3 alpha"),
+            (failed(K.SERVER_ERROR), UPSTREAM_ERROR),
+        ],
+        {"names": "alpha alpha/mini", "max_retries": 1},
+    ),
+    # Consent.
+    Playbook(
+        "with consent one further attempt may cost, and then it ends",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), "2 beta"), (failed(K.BAD_ANSWER, SPENT), SPENT_REPLY)],
+        {"names": "alpha beta gamma", "consent": True},
+    ),
+    Playbook(
+        "with consent free failures do not count as the further attempt",
+        "1 alpha",
+        [
+            (failed(K.NO_ANSWER, UNKNOWN), "2 beta"),
+            (failed(K.SERVER_ERROR), FIRST_BACKOFF),
+            (Elapsed(), "3 beta"),
+            (failed(K.ACCOUNT, status=402), "4 gamma"),
+            (failed(K.STREAM_DIED, UNKNOWN), SPENT_REPLY),
+        ],
+        {"names": "alpha beta gamma delta", "consent": True},
+    ),
+    Playbook(
+        "with consent a provider that may have been paid is not asked for another model",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), "2 beta"), (failed(K.NO_MODEL), SPENT_REPLY)],
+        {"names": "alpha alpha/mini beta alpha/tiny", "consent": True},
+    ),
+    Playbook(
+        "with consent and nobody else it ends",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), SPENT_REPLY)],
+        {"names": "alpha", "consent": True},
+    ),
+    Playbook(
+        "with consent a client error from another provider wins over possibly_spent",
+        "1 alpha",
+        [
+            (failed(K.NO_ANSWER, UNKNOWN), "2 beta"),
+            (failed(K.CLIENT_ERROR, status=413), ("client_error", 413, None, False)),
+        ],
+        {"consent": True},
+    ),
+    Playbook(
+        "possibly_spent wins over providers that can be waited for",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), "2 beta"), (Skipped(Resting(5.0)), SPENT_REPLY)],
+        {"consent": True},
+    ),
+    # Refused admissions.
+    Playbook(
+        "a provider that is not admitted is no attempt",
+        "1 alpha",
+        [(Skipped(CircuitOpen(30.0)), "1 beta"), (Answered(), Deliver())],
+    ),
+    Playbook(
+        "all resting: 429, to come back when the first is rested",
+        "1 alpha",
+        [
+            (Skipped(Resting(9.0)), "1 beta"),
+            (Skipped(Resting(7.0)), 2.0, ("rate_limited", 429, 5.0, None)),
+        ],
+    ),
+    Playbook(
+        "all answering 429: to come back when the first is rested",
+        "1 alpha",
+        [
+            (failed(K.RATE_LIMITED, status=429, retry_after=7.0), 1.0, "2 beta"),
+            (
+                failed(K.RATE_LIMITED, status=429, retry_after=20.0),
+                3.0,
+                ("rate_limited", 429, 5.0, None),
+            ),
+        ],
+    ),
+    given_up(
+        "a 429 that does not say how long is a second",
+        "alpha",
+        [(failed(K.RATE_LIMITED, status=429),)],
+        ("rate_limited", 429, DEFAULT_REST, None),
+    ),
+    given_up(
+        "a 503 that says when to come back is passed on as a wait",
+        "alpha",
+        [(failed(K.SERVER_ERROR, status=503, retry_after=30.0),)],
+        ("rate_limited", 429, 30.0, None),
+    ),
+    given_up(
+        "all open: 503, to come back when the first is half-open",
+        "alpha beta",
+        [(Skipped(CircuitOpen(30.0)),), (Skipped(CircuitOpen(20.0)),)],
+        ("circuit_open", 503, 20.0, None),
+    ),
+    given_up(
+        "open and resting mixed: 503, whichever is over first",
+        "alpha beta",
+        [(Skipped(CircuitOpen(30.0)),), (Skipped(Resting(4.0)),)],
+        ("circuit_open", 503, 4.0, None),
+    ),
+    given_up(
+        "a time that has passed meanwhile is no time",
+        "alpha",
+        [(Skipped(Resting(-1.0)),)],
+        ("rate_limited", 429, 0.0, None),
+    ),
+    # Waiting for a probe.
+    Playbook(
+        "somebody's probe is not waited for while another provider can serve",
+        "1 alpha",
+        [(Skipped(Probing()), "1 beta"), (Answered(), Deliver())],
+    ),
+    Playbook(
+        "without alternative somebody's probe is waited for, and then it is our turn",
+        "1 alpha",
+        [
+            (Skipped(Probing()), 1.0, AwaitProbe(("alpha",), PROBE_WAIT)),
+            (ProbeSettled(), 2.0, "1 alpha"),
+            (Answered(), Deliver()),
+        ],
+        {"names": "alpha"},
+    ),
+    Playbook(
+        "a probe that failed leaves an open circuit",
+        "1 alpha",
+        [
+            (Skipped(Probing()), 1.0, AwaitProbe(("alpha",), PROBE_WAIT)),
+            (ProbeSettled(), 2.0, "1 alpha"),
+            (Skipped(CircuitOpen(32.0)), 2.0, ("circuit_open", 503, 30.0, None)),
+        ],
+        {"names": "alpha"},
+    ),
+    Playbook(
+        "all that failed for free comes before waiting for a probe",
+        "1 alpha",
+        [
+            (Skipped(Probing()), "1 beta"),
+            (failed(K.ACCOUNT, status=402), "2 gamma"),
+            (Skipped(Resting(100.0)), AwaitProbe(("alpha",), PROBE_WAIT)),
+            (ProbeSettled(), "2 alpha"),
+            (Answered(), Deliver()),
+        ],
+        {"names": "alpha beta gamma"},
+    ),
+    Playbook(
+        "only those that were being probed get another turn, each provider named once",
+        "1 alpha",
+        [
+            (Skipped(Probing()), "1 alpha"),
+            (Skipped(Probing()), "1 beta"),
+            (Skipped(Resting(100.0)), "1 gamma"),
+            (Skipped(Probing()), AwaitProbe(("alpha", "gamma"), PROBE_WAIT)),
+            (ProbeSettled(), "1 alpha"),
+            (failed(K.NO_MODEL, status=404), "2 alpha"),
+            (failed(K.NO_MODEL, status=404), "3 gamma"),
+            (failed(K.NO_MODEL, status=404), ("rate_limited", 429, 100.0, None)),
+        ],
+        {"names": "alpha alpha/mini beta gamma"},
+    ),
+    Playbook(
+        "another's probe after the first is waited for, but five seconds in all",
+        "1 alpha",
+        [
+            (Skipped(Probing()), 1.0, AwaitProbe(("alpha",), 5.0)),
+            (ProbeSettled(), 3.0, "1 alpha"),
+            (Skipped(Probing()), 3.0, AwaitProbe(("alpha",), 3.0)),
+            (ProbeSettled(), 6.0, "1 alpha"),
+            (Skipped(Probing()), 6.0, ("circuit_open", 503, 1.0, None)),
+        ],
+        {"names": "alpha"},
+    ),
+    Playbook(
+        "a probe that does not end is waited for once",
+        "1 alpha",
+        [
+            (Skipped(Probing()), 1.0, AwaitProbe(("alpha",), 5.0)),
+            (Elapsed(), 5.9, "1 alpha"),
+            (Skipped(Probing()), 5.9, ("circuit_open", 503, 1.0, None)),
+        ],
+        {"names": "alpha"},
+    ),
+    Playbook(
+        "with consent a probe of a provider that may have been paid is not waited for",
+        "1 alpha",
+        [
+            (Skipped(Probing()), "1 alpha"),
+            (failed(K.NO_ANSWER, UNKNOWN), SPENT_REPLY),
+        ],
+        {"names": "alpha alpha/mini", "consent": True},
+    ),
+    # Last words of mixtures.
+    given_up(
+        "no balance anywhere: 402",
+        "alpha beta",
+        [(failed(K.ACCOUNT, status=402),), (failed(K.ACCOUNT, status=402),)],
+        ("insufficient_balance", 402, None, False),
+    ),
+    given_up(
+        "keys refused everywhere: 502",
+        "alpha beta",
+        [(failed(K.ACCOUNT, status=401),), (failed(K.ACCOUNT, status=403),)],
+        ("provider_auth", 502, None, False),
+    ),
+    given_up(
+        "a key refused and no balance: 402",
+        "alpha beta",
+        [(failed(K.ACCOUNT, status=401),), (failed(K.ACCOUNT, status=402),)],
+        ("insufficient_balance", 402, None, False),
+    ),
+    given_up(
+        "known nowhere: 404",
+        "alpha beta",
+        [(failed(K.NO_MODEL, status=404),), (failed(K.NO_MODEL, status=400),)],
+        ("model_not_found", 404, None, None),
+    ),
+    given_up(
+        "a connect timeout: 504",
+        "alpha beta",
+        [
+            (failed(K.NOT_SENT, timed_out_connecting=True),),
+            (failed(K.SERVER_ERROR, status=500),),
+        ],
+        ("connect_timeout", 504, None, False),
+        max_retries=0,
+    ),
+    given_up(
+        "errors of many kinds: 502",
+        "alpha beta gamma",
+        [
+            (failed(K.SERVER_ERROR, status=500),),
+            (failed(K.NOT_SENT),),
+            (failed(K.ERROR_ANSWER, status=200),),
+        ],
+        UPSTREAM_ERROR,
+        max_retries=0,
+    ),
+    given_up(
+        "a wait wins over what waiting does not mend",
+        "alpha beta gamma",
+        [
+            (failed(K.SERVER_ERROR, status=500),),
+            (failed(K.ACCOUNT, status=402),),
+            (Skipped(CircuitOpen(12.0)),),
+        ],
+        ("circuit_open", 503, 12.0, None),
+        max_retries=0,
+    ),
+]
+
+
+@pytest.mark.parametrize("book", playbooks(BOOKS))
+def test_playbook(book: Playbook) -> None:
+    play(make_retry(**book.setup), book, show=show)
+
+
+def walk(retry: Retry, *events: Any, now: float = 0.0) -> ErrorReply:
+    """Drive to the end and return what the client is told."""
+    command = retry.start()
+    for event in events:
+        command = retry.handle(event, now)
+    assert isinstance(command, GiveUp)
+    return command.error
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+@pytest.mark.parametrize("money", Money)
+def test_the_verdicts_are_total_and_nothing_follows_what_may_have_cost(
+    kind: FailureKind, money: Money
+) -> None:
+    verdict = VERDICTS[kind][money]
+    stays = {Verdict.STOP_UNLESS_CONSENT, Verdict.DELIVER_ERROR, Verdict.END}
+    assert money is FREE or verdict in stays
+    retry = make_retry()
+    retry.start()
+    command = retry.handle(failed(kind, money), 0.0)
+    assert isinstance(command, GiveUp) == (verdict in stays)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+@pytest.mark.parametrize("provider_kind", Kind)
+def test_every_failure_of_every_kind_of_provider_has_a_verdict(
+    kind: FailureKind, provider_kind: Kind
+) -> None:
+    assert MONEY[kind][provider_kind]
+    assert set(VERDICTS[kind]) == set(Money)
+
+
+def test_every_last_word_has_a_status_and_its_code_is_known() -> None:
+    assert list(LAST_WORDS) == list(LastWord)
+    for said in LastWord:
+        assert (said.value in STATUS) == (said is not LastWord.CLIENT_ERROR)
+    assert not LAST_WORDS[LastWord.POSSIBLY_SPENT].waits
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+@pytest.mark.parametrize("money", Money)
+def test_every_failure_has_a_last_word(kind: FailureKind, money: Money) -> None:
+    said = word_of(Failure(kind, money, "had it"))
+    final = {K.CLIENT_ERROR: LastWord.CLIENT_ERROR, K.STREAM_CUT: LastWord.STREAM_INTERRUPTED}
+    if kind in final:
+        assert said is final[kind]
+    else:
+        assert (said is LastWord.POSSIBLY_SPENT) == (money is not FREE)
+
+
+RESTS: Mapping[str, tuple[Failure, float | None]] = {
+    "a 429 with its own time": (Failure(K.RATE_LIMITED, FREE, "x", 429, 7.0), 7.0),
+    "a 429 without": (Failure(K.RATE_LIMITED, FREE, "x", 429), 1.0),
+    "a 503 with its own time": (Failure(K.SERVER_ERROR, FREE, "x", 503, 7.0), 7.0),
+    "a 503 without": (Failure(K.SERVER_ERROR, FREE, "x", 503), None),
+    "a 500": (Failure(K.SERVER_ERROR, FREE, "x", 500), None),
+    "a refused connection": (Failure(K.NOT_SENT, FREE, "x"), None),
+}
+
+
+@pytest.mark.parametrize(("failure", "seconds"), RESTS.values(), ids=RESTS)
+def test_only_a_429_and_a_503_that_asks_for_it_rest_a_provider(
+    failure: Failure, seconds: float | None
+) -> None:
+    assert rest_seconds(failure) == seconds
+
+
+def test_the_header_counts_failed_attempts_in_order_of_first_failure() -> None:
+    retry = make_retry("beta alpha gamma", max_retries=1)
+    assert retry.failures_header() == ""
+    retry.start()
+    for event in (
+        failed(K.SERVER_ERROR),
+        Elapsed(),
+        failed(K.SERVER_ERROR),
+        failed(K.ACCOUNT, status=401),
+        Skipped(CircuitOpen(30.0)),
+    ):
+        retry.handle(event, 0.0)
+    assert retry.failures_header() == "2/beta, 1/alpha"
+    assert retry.possibly_spent == 0
+
+
+def test_two_attempts_that_may_have_cost_are_counted() -> None:
+    retry = make_retry(consent=True)
+    walk(retry, failed(K.NO_ANSWER, UNKNOWN), failed(K.BAD_ANSWER, SPENT))
+    assert retry.possibly_spent == 2
+    assert retry.failures_header() == "1/alpha, 1/beta"
+
+
+def test_possibly_spent_says_who_what_and_how_to_send_it_again() -> None:
+    error = walk(make_retry(), failed(K.NO_ANSWER, UNKNOWN))
+    assert "alpha had no_answer (it may have been paid)." in error.message
+    assert "`X-Arbstr-Respend: allow`" in error.message
+    assert '`possibly_spent = "next"`' in error.message
+    assert "beta" not in error.message
+
+
+def test_possibly_spent_with_consent_does_not_ask_for_consent() -> None:
+    retry = make_retry(consent=True)
+    error = walk(retry, failed(K.NO_ANSWER, UNKNOWN), failed(K.NO_MODEL, status=404))
+    assert "alpha had no_answer (it may have been paid); beta had no_model." in error.message
+    assert "possibly_spent =" not in error.message
+
+
+def test_the_message_names_every_provider_that_had_a_turn_and_why() -> None:
+    retry = make_retry("alpha beta gamma delta", max_retries=0)
+    error = walk(
+        retry,
+        failed(K.SERVER_ERROR, status=500),
+        Skipped(CircuitOpen(12.2)),
+        Skipped(Resting(3.0)),
+        Skipped(Probing()),
+        Elapsed(),
+        Skipped(Probing()),
+        now=1.0,
+    )
+    assert error.message.endswith(
+        "alpha had server_error; "
+        "beta failed too often and is left alone for 12 s more; "
+        "gamma rests for 2 s more; "
+        "delta failed too often and another request is trying it out."
+    )
+
+
+def test_a_client_error_passes_the_providers_error_object_through() -> None:
+    told = {"message": "too long", "type": "x", "param": None, "code": "context_length_exceeded"}
+    error = walk(make_retry(), failed(K.CLIENT_ERROR, status=400, error=told))
+    assert error.error_object() is told
+    assert (error.status, dict(error.headers())) == (400, {b"x-should-retry": b"false"})
+
+
+def test_a_client_error_without_an_object_is_said_in_our_words() -> None:
+    error = walk(make_retry(), failed(K.CLIENT_ERROR, status=422))
+    assert error.message == "The request was refused. alpha had client_error."
+
+
+def test_the_backoff_stops_doubling() -> None:
+    retry = make_retry("alpha", max_retries=5000)
+    retry.start()
+    for _ in range(2000):
+        retry.handle(failed(K.NOT_SENT), 0.0)
+        retry.handle(Elapsed(), 0.0)
+    assert retry.handle(failed(K.NOT_SENT), 0.0) == Sleep(384.0, 640.0)
+
+
+@pytest.mark.parametrize("event", [Elapsed(), ProbeSettled()])
+def test_what_does_not_answer_an_attempt_is_our_own_bug(event: Any) -> None:
+    retry = make_retry()
+    retry.start()
+    with pytest.raises(LocalProtocolError, match="does not answer"):
+        retry.handle(event, 0.0)
+
+
+@pytest.mark.parametrize("event", [Answered(), Elapsed(), Skipped(Probing())])
+def test_nothing_comes_after_the_end(event: Any) -> None:
+    retry = make_retry()
+    retry.start()
+    retry.handle(Answered(), 0.0)
+    with pytest.raises(LocalProtocolError):
+        retry.handle(event, 0.0)
+
+
+def test_a_machine_is_started_once_first_and_with_candidates() -> None:
+    retry = make_retry()
+    with pytest.raises(LocalProtocolError):
+        retry.handle(Answered(), 0.0)
+    retry.start()
+    with pytest.raises(LocalProtocolError):
+        retry.start()
+    with pytest.raises(LocalProtocolError):
+        make_retry("")
+
+
+def test_the_tables_print_as_markdown() -> None:
+    table = verdict_table()
+    assert table.startswith(
+        "| money and kind | what may follow |\n|---|---|\n"
+        "| `not_sent`, `server_error`, when free "
+        "| the same provider after a backoff, up to `max_retries`; then the next |\n"
+        "| `account`, `no_model`, `rate_limited`, `error_answer`, `bad_status`, when free "
+        "| the next provider at once |\n"
+        "| `no_stream_options`, when free "
+    )
+    assert "`bad_answer`, when spent | nothing: `possibly_spent`" in table
+    assert "`server_error`, `bad_status`, `no_answer`, `stream_died`, when unknown" in table
+    assert all(f"`{kind}`" in table for kind in FailureKind)
+    words = last_word_table()
+    assert "| `possibly_spent` | 424 |  | false |" in words
+    assert "| `circuit_open` | 503 | the soonest |  |" in words
+    assert "| `client_error` | the provider's |  | false |" in words
+
+
+# --- whatever happens -------------------------------------------------------------------------
+
+
+def failures(kinds: st.SearchStrategy[K], money: st.SearchStrategy[Money]) -> Any:
+    return st.builds(
+        Failure,
+        kind=kinds,
+        money=money,
+        sentence=st.just("failed"),
+        status=st.sampled_from([None, 200, 402, 429, 503]),
+        retry_after=st.sampled_from([None, 0.1, 7.0]),
+        timed_out_connecting=st.booleans(),
+    )
+
+
+ANY_FAILURE = failures(st.sampled_from(FailureKind), st.sampled_from(Money))
+# Those after which the conversation goes on; otherwise most would end at their first event.
+FREE_FAILURE = failures(
+    st.sampled_from([K.NOT_SENT, K.SERVER_ERROR, K.NO_STREAM_OPTIONS, K.NO_MODEL]),
+    st.just(Money.FREE),
+)
+COSTLY_FAILURE = failures(st.just(K.NO_ANSWER), st.just(Money.UNKNOWN))
+
+
+class RetryMachine(RuleBasedStateMachine):
+    """Everything a provider, the board and the clock can do, and what holds nevertheless."""
+
+    @initialize(
+        names=st.lists(
+            st.sampled_from(["alpha", "beta", "gamma", "delta", "alpha/mini", "beta/mini"]),
+            min_size=1,
+            max_size=6,
+            unique=True,
+        ),
+        max_retries=st.integers(0, 3),
+        consent=st.sampled_from([False, True, True]),
+        known=st.sets(st.sampled_from(["alpha", "beta"])),
+    )
+    def begin(self, names: list[str], max_retries: int, consent: bool, known: set[str]) -> None:
+        self.max_retries, self.consent = max_retries, consent
+        self.offers = tuple(names)
+        self.now = 0.0
+        self.failures: list[tuple[str, Failure, bool]] = []
+        self.waited = 0.0
+        self.steps = 0
+        self.retry = make_retry(
+            " ".join(names),
+            max_retries=max_retries,
+            consent=consent,
+            no_stream_options=frozenset(known),
+        )
+        self.command = self.retry.start()
+
+    def tell(self, event: Any) -> None:
+        assert not isinstance(self.command, Deliver | GiveUp)
+        self.steps += 1
+        self.command = self.retry.handle(event, self.now)
+
+    @property
+    def asked(self) -> str:
+        assert isinstance(self.command, Attempt)
+        return self.command.candidate.offer.provider.name
+
+    def waits_on(self, kind: type[Command]) -> bool:
+        return isinstance(self.command, kind)
+
+    @precondition(lambda self: self.waits_on(Attempt))
+    @rule(
+        failure=st.one_of(FREE_FAILURE, FREE_FAILURE, FREE_FAILURE, COSTLY_FAILURE, ANY_FAILURE),
+        probe=st.sampled_from([False, False, True]),
+    )
+    def the_attempt_fails(self, failure: Failure, probe: bool) -> None:
+        attempt = self.command
+        assert isinstance(attempt, Attempt)
+        self.failures.append((self.asked, failure, not attempt.add_usage))
+        self.tell(AttemptFailed(failure, probe))
+        if probe:
+            assert not isinstance(self.command, Sleep)
+            if isinstance(self.command, Attempt):
+                assert self.command.candidate != attempt.candidate
+
+    @precondition(lambda self: self.waits_on(Attempt))
+    @rule(
+        refused=st.sampled_from([Resting(5.0), Resting(50.0), CircuitOpen(30.0), Probing()]),
+    )
+    def the_board_refuses(self, refused: Refused) -> None:
+        self.tell(Skipped(refused))
+
+    @precondition(lambda self: self.waits_on(Sleep))
+    @rule()
+    def the_backoff_is_over(self) -> None:
+        assert isinstance(self.command, Sleep)
+        assert 0 < self.command.at_least <= self.command.at_most
+        self.now += self.command.at_most
+        self.tell(Elapsed())
+        assert self.waits_on(Attempt)
+        assert self.asked == self.failures[-1][0], "the backoff was for this provider"
+
+    @precondition(lambda self: self.waits_on(AwaitProbe))
+    @rule(part=st.sampled_from([0.5, 0.9, 1.0]), settled=st.booleans())
+    def the_wait_for_a_probe_ends(self, part: float, settled: bool) -> None:
+        assert isinstance(self.command, AwaitProbe)
+        paid = {name for name, failure, _ in self.failures if failure.money is not FREE}
+        assert self.command.providers
+        assert not paid & set(self.command.providers)
+        self.now += self.command.at_most * part
+        self.waited += self.command.at_most * part
+        assert self.waited <= PROBE_WAIT + 1e-9
+        self.tell(ProbeSettled() if settled and part < 1 else Elapsed())
+        assert self.waits_on(Attempt)
+
+    @precondition(lambda self: self.waits_on(Attempt))
+    @rule()
+    def the_attempt_is_answered(self) -> None:
+        if self.steps >= 4:  # else most conversations would be over before they are interesting
+            self.tell(Answered())
+            assert self.command == Deliver()
+
+    @precondition(lambda self: isinstance(self.command, Deliver | GiveUp))
+    @rule(event=st.sampled_from([Answered(), Elapsed(), ProbeSettled(), Skipped(Probing())]))
+    def after_the_end_nothing_follows(self, event: Any) -> None:
+        with pytest.raises(LocalProtocolError):
+            self.retry.handle(event, self.now)
+
+    @invariant()
+    def nothing_is_paid_twice_without_consent(self) -> None:
+        costly = [name for name, failure, _ in self.failures if failure.money is not FREE]
+        assert len(costly) <= (2 if self.consent else 1)
+        assert len(set(costly)) == len(costly), "a provider was paid twice"
+        if costly and not self.consent:
+            assert isinstance(self.command, GiveUp)
+        if len(costly) == 2:
+            assert isinstance(self.command, GiveUp)
+        if isinstance(self.command, Attempt):
+            assert self.asked not in costly
+
+    @invariant()
+    def tries_are_bounded_per_provider(self) -> None:
+        for provider in ("alpha", "beta", "gamma", "delta"):
+            offers = sum(name.partition("/")[0] == provider for name in self.offers)
+            tries = [without for name, _, without in self.failures if name == provider]
+            assert len(tries) <= offers + self.max_retries + 1
+            refused = [
+                failure
+                for name, failure, without in self.failures
+                if name == provider and failure.kind is K.NO_STREAM_OPTIONS and not without
+            ]
+            assert len(refused) <= 1
+
+    @invariant()
+    def the_accounts_add_up(self) -> None:
+        header = self.retry.failures_header()
+        entries = (entry.partition("/") for entry in header.split(", ") if entry)
+        counts = {name: int(count) for count, _, name in entries}
+        names = [name for name, _, _ in self.failures]
+        assert counts == {name: names.count(name) for name in names}
+        assert list(counts) == list(dict.fromkeys(names))
+        costly = sum(failure.money is not FREE for _, failure, _ in self.failures)
+        assert self.retry.possibly_spent == costly
+        if isinstance(self.command, Attempt):
+            assert self.command.n == len(self.failures) + 1
+
+    @invariant()
+    def the_client_is_never_led_to_pay_twice(self) -> None:
+        if isinstance(self.command, GiveUp) and self.retry.possibly_spent:
+            error = self.command.error
+            assert error.retry_after is None
+            assert error.should_retry is False
+            assert error.code in ("possibly_spent", "client_error", "stream_interrupted")
+
+
+RetryMachine.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
+TestRetryMachine = RetryMachine.TestCase
+
+
+@pytest.mark.parametrize("consent", [False, True])
+@pytest.mark.parametrize("settles", [False, True])
+def test_the_longest_conversation_ends(settles: bool, consent: bool) -> None:
+    """The board and the providers at their most tiresome."""
+    retry = make_retry("alpha beta gamma", max_retries=3, consent=consent)
+    command, now = retry.start(), 0.0
+    turns = 0
+    while not isinstance(command, GiveUp):
+        turns += 1
+        assert turns < 200
+        match command:
+            case Attempt(add_usage=True) if turns % 2:
+                command = retry.handle(failed(K.NO_STREAM_OPTIONS), now)
+            case Attempt(candidate=asked) if asked.offer.provider.name == "beta":
+                command = retry.handle(Skipped(Probing()), now)
+            case Attempt():
+                command = retry.handle(failed(K.SERVER_ERROR), now)
+            case Sleep(at_most=at_most):
+                now += at_most
+                command = retry.handle(Elapsed(), now)
+            case AwaitProbe(at_most=at_most):
+                now += 0.5 if settles else at_most
+                command = retry.handle(ProbeSettled() if settles else Elapsed(), now)
+            case Deliver():
+                pytest.fail("nobody answered")

@@ -1,0 +1,308 @@
+"""Policy, candidates, order: who gets a request, and what is said if nobody can."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arbstr.sansio.catalog import build_catalog
+from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.config import Rule, parse_config
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.routing import ASSUMED_OUTPUT, NoRoute, RoutePlan, choose_policy, plan
+
+
+def chat(model: str = "m", text: str = "hello", **members: object) -> ChatRequest:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], **members}
+    request = parse_chat(json.dumps(body).encode())
+    assert isinstance(request, ChatRequest)
+    return request
+
+
+def provider(name: str, inp: str | None, out: str | None, fee: str = "0", models: str = "m") -> str:
+    ids = json.dumps(models.split())
+    text = f'[[providers]]\nname = "{name}"\nurl = "https://{name}.example"\nmodels = {ids}\n'
+    if inp is not None:
+        text += f"input_rate = {inp}\noutput_rate = {out}\nbase_fee = {fee}\n"
+    return text
+
+
+def rule(name: str, **members: object) -> str:
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in members.items())
+    return f'[[policies.rules]]\nname = "{name}"\n{lines}'
+
+
+def route(text: str, request: ChatRequest, header: str | None = None) -> RoutePlan | NoRoute:
+    config = parse_config(text, {})
+    catalog = build_catalog(config)
+    return plan(request, policy_header=header, catalog=catalog, policies=config.policies)
+
+
+def planned(text: str, request: ChatRequest, header: str | None = None) -> RoutePlan:
+    found = route(text, request, header)
+    assert isinstance(found, RoutePlan), found
+    return found
+
+
+def refused(text: str, request: ChatRequest, header: str | None = None) -> NoRoute:
+    found = route(text, request, header)
+    assert isinstance(found, NoRoute), found
+    return found
+
+
+def names(found: RoutePlan) -> list[str]:
+    return [candidate.offer.provider.name for candidate in found.candidates]
+
+
+# Policy
+
+
+CODE = Rule("code", keywords=("code", "Implement", "c++", "größe"))
+
+
+@pytest.mark.parametrize(
+    ("text", "matches"),
+    [
+        pytest.param("please code this", True, id="a word"),
+        pytest.param("code", True, id="all of the text"),
+        pytest.param("CODE!", True, id="in capitals"),
+        pytest.param("implementing it", True, id="the start of a word"),
+        pytest.param("please decode", False, id="the end of a word"),
+        pytest.param("decode, then code", True, id="the end of one word and the start of another"),
+        pytest.param("my_code", False, id="behind an underscore"),
+        pytest.param("4code", False, id="behind a digit"),
+        pytest.param("(code)", True, id="behind a bracket"),
+        pytest.param("line\ncode", True, id="on another line"),
+        pytest.param("write C++", True, id="a keyword with signs"),
+        pytest.param("die GRÖSSE", True, id="a keyword that folds to more letters"),
+        pytest.param("co de", False, id="in two words"),
+        pytest.param("", False, id="no text"),
+    ],
+)
+def test_a_keyword_matches_at_the_start_of_a_word(text: str, matches: bool) -> None:
+    assert choose_policy(chat(text=text), None, (CODE,)) is (CODE if matches else None)
+
+
+def test_the_first_rule_in_the_files_order_counts() -> None:
+    one, two = Rule("one", keywords=("b",)), Rule("two", keywords=("a", "b"))
+    assert choose_policy(chat(text="a b"), None, (one, two)) is one
+    assert choose_policy(chat(text="a b"), None, (two, one)) is two
+
+
+def test_only_the_last_user_message_is_looked_at() -> None:
+    request = chat(
+        messages=[
+            {"role": "user", "content": "code"},
+            {"role": "assistant", "content": "code"},
+            {"role": "user", "content": [{"type": "text", "text": "tell me"}]},
+            {"role": "assistant", "content": "code"},
+        ]
+    )
+    assert choose_policy(request, None, (CODE,)) is None
+
+
+def test_a_rule_found_by_keyword_is_passed_over_if_it_does_not_allow_the_model() -> None:
+    narrow = Rule("narrow", allowed_models=("x",), keywords=("code",))
+    wide = Rule("wide", allowed_models=("m",), keywords=("code",))
+    assert choose_policy(chat(text="code"), None, (narrow, wide)) is wide
+    assert choose_policy(chat(text="code"), None, (narrow,)) is None
+
+
+def test_the_header_goes_before_the_keywords() -> None:
+    other = Rule("other")
+    assert choose_policy(chat(text="code"), " other ", (CODE, other)) is other
+    assert choose_policy(chat(text="code"), "  ", (CODE, other)) is CODE
+
+
+def test_a_rule_without_keywords_is_found_by_name_alone() -> None:
+    assert choose_policy(chat(text="anything"), None, (Rule("quiet"),)) is None
+
+
+def test_an_unknown_policy_is_refused_with_the_names_there_are() -> None:
+    error = choose_policy(chat(), "cod", (CODE, Rule("other")))
+    assert isinstance(error, ErrorReply)
+    assert (error.status, error.code) == (400, "unknown_policy")
+    assert error.message == 'There is no policy "cod". Policies: "code", "other".'
+    error = choose_policy(chat(), "cod", ())
+    assert isinstance(error, ErrorReply)
+    assert error.message.endswith("None is configured.")
+
+
+def test_the_name_of_the_rule_is_in_the_plan_and_in_the_refusal() -> None:
+    text = provider("a", "1", "1") + rule("code", keywords=["code"])
+    assert planned(text, chat(text="code")).policy == "code"
+    assert planned(text, chat()).policy is None
+    assert refused(text, chat(model="zzz", text="code")).policy == "code"
+    assert refused(text, chat(), "no-such").policy is None
+
+
+# Candidates
+
+
+def test_a_model_nobody_serves_is_not_found_and_the_near_one_is_suggested() -> None:
+    found = refused(provider("a", "1", "1", models="gpt-4o claude"), chat(model="openai/gpt-4o"))
+    assert (found.error.status, found.error.code) == (404, "model_not_found")
+    assert found.error.param == "model"
+    assert found.error.message == (
+        'No provider serves the model "openai/gpt-4o". Did you mean "gpt-4o"? '
+        'Served models: "claude", "gpt-4o".'
+    )
+
+
+def test_a_long_list_of_models_is_cut_short() -> None:
+    models = " ".join(f"model-{n:03}" for n in range(55))
+    message = refused(provider("a", "1", "1", models=models), chat(model="zzz")).error.message
+    assert '"model-019" and 35 more.' in message
+    assert "model-020" not in message
+
+
+def test_without_any_model_the_refusal_says_so() -> None:
+    assert refused("", chat()).error.message.endswith("No models are configured.")
+
+
+def test_a_policy_that_was_asked_for_must_allow_the_model() -> None:
+    text = provider("a", "1", "1", models="m x") + rule("r", allowed_models=["x"])
+    found = refused(text, chat(), "r")
+    assert (found.error.status, found.error.code) == (400, "model_not_allowed")
+    assert found.error.message == 'The policy "r" does not allow the model "m". It allows: "x".'
+    assert found.policy == "r"
+    assert names(planned(text, chat(model="x"), "r")) == ["a"]
+
+
+def test_a_cap_excludes_the_dear_and_the_unpriced_and_says_why() -> None:
+    text = (
+        provider("dear", "1", "50.001")
+        + provider("fits", "9", "50")
+        + provider("unknown", None, None)
+        + rule("r", max_sats_per_1k_output=50)
+    )
+    found = planned(text, chat(), "r")
+    assert names(found) == ["fits"]
+    assert found.passed_over == (
+        ("dear", "asks 50.001 sats per 1000 output tokens, over 50"),
+        ("unknown", "has no rates, so it cannot be held to a cap"),
+    )
+
+
+@pytest.mark.parametrize("header", ["r", None])
+def test_a_cap_that_leaves_nobody_says_why_for_each(header: str | None) -> None:
+    text = (
+        provider("dear", "1", "60")
+        + provider("unknown", None, None)
+        + rule("r", max_sats_per_1k_output=50, keywords=["code"])
+    )
+    found = refused(text, chat(text="code"), header)
+    assert (found.error.status, found.error.code) == (400, "no_provider_within_policy")
+    assert found.policy == "r"
+    assert found.error.message == (
+        'No provider of this model is within the policy "r": '
+        "dear asks 60 sats per 1000 output tokens, over 50; "
+        "unknown has no rates, so it cannot be held to a cap."
+    )
+
+
+def test_a_cap_looks_at_the_rates_of_the_model() -> None:
+    text = (
+        provider("a", "1", "60")
+        + "[providers.model_rates.m]\noutput_rate = 40\n"
+        + rule("r", max_sats_per_1k_output=50)
+    )
+    assert names(planned(text, chat(), "r")) == ["a"]
+
+
+# Order
+
+
+TWO = provider("cheap-in", "1", "40") + provider("cheap-out", "20", "2")
+
+
+def test_the_cheaper_one_depends_on_the_request() -> None:
+    assert names(planned(TWO, chat(text="x" * 40_000, max_tokens=10))) == ["cheap-in", "cheap-out"]
+    assert names(planned(TWO, chat(text="x", max_tokens=4000))) == ["cheap-out", "cheap-in"]
+
+
+def test_the_estimate_is_the_full_formula() -> None:
+    request = chat(text="x" * 4000, max_completion_tokens=100, n=3)
+    (candidate,) = planned(provider("a", "0.1", "0.0003", "2"), request).candidates
+    expected = (request.input_tokens * Decimal("0.1") + 300 * Decimal("0.0003")) / 1000 + 2
+    assert candidate.estimated_cost == expected
+    assert candidate.estimated_output == 300
+
+
+def test_without_a_maximum_256_output_tokens_a_choice_are_assumed() -> None:
+    (candidate,) = planned(provider("a", "1", "1"), chat(n=2)).candidates
+    assert candidate.estimated_output == 2 * ASSUMED_OUTPUT == 512
+
+
+def test_the_unpriced_come_last_and_ties_go_by_name() -> None:
+    text = (
+        provider("b-unknown", None, None)
+        + provider("a-unknown", None, None)
+        + provider("z-free", "0", "0")
+        + provider("y", "1", "1")
+        + provider("x", "1.0", "1.00")
+    )
+    found = planned(text, chat())
+    assert names(found) == ["z-free", "x", "y", "a-unknown", "b-unknown"]
+    assert [c.estimated_cost is None for c in found.candidates] == [False] * 3 + [True] * 2
+
+
+def test_a_base_fee_counts() -> None:
+    text = provider("fee", "1", "1", "5") + provider("rates", "2", "2")
+    assert names(planned(text, chat(max_tokens=10))) == ["rates", "fee"]
+    assert names(planned(text, chat(text="x" * 40_000, max_tokens=10))) == ["fee", "rates"]
+
+
+PRICE = st.decimals(min_value=0, max_value=1000, places=4).map(str)
+
+
+@given(
+    st.dictionaries(
+        st.text("abcdef", min_size=1, max_size=3),
+        st.none() | st.tuples(PRICE, PRICE, PRICE),
+        min_size=1,
+    ),
+    st.integers(0, 5000),
+    st.integers(1, 5),
+    st.none() | st.integers(0, 500),
+)
+@settings(deadline=None, max_examples=60)
+def test_every_provider_is_a_candidate_or_passed_over_and_the_order_is_by_cost(
+    prices: dict[str, tuple[str, str, str] | None], limit: int, n: int, cap: int | None
+) -> None:
+    text = "".join(provider(name, *(price or (None, None))) for name, price in prices.items())
+    text += rule("r", **({} if cap is None else {"max_sats_per_1k_output": cap}))
+    found = route(text, chat(max_tokens=limit, n=n), "r")
+    if isinstance(found, NoRoute):
+        assert found.error.code == "no_provider_within_policy"
+        assert all(name in found.error.message for name in prices)
+        return
+    assert sorted([*names(found), *(name for name, _ in found.passed_over)]) == sorted(prices)
+    keys = [
+        (c.estimated_cost is None, c.estimated_cost or 0, c.offer.provider.name)
+        for c in found.candidates
+    ]
+    assert keys == sorted(keys)
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+@settings(deadline=None, max_examples=100)
+def test_whatever_names_a_client_sends_the_refusal_can_be_sent(model: str, policy: str) -> None:
+    text = provider("a", "1", "1", models="gpt-4o")
+    strange = Rule("r")
+    request = chat()
+    found = choose_policy(request, policy, (strange,))
+    if isinstance(found, ErrorReply):
+        assert found.body()
+    odd = parse_chat(json.dumps({"model": model, "messages": []}).encode())
+    if isinstance(odd, ChatRequest) and model != "gpt-4o":
+        assert refused(text, odd).error.body()
+
+
+def test_half_a_surrogate_pair_in_a_name_can_be_sent_back() -> None:
+    error = choose_policy(chat(), "\ud800" * 200, (Rule("r"),))
+    assert isinstance(error, ErrorReply)
+    assert b"?..." in error.body()
+    assert len(error.body()) < 400

@@ -1,0 +1,550 @@
+"""The SQLite file: what is accepted and refused at start, migrations, locks, what cancels."""
+
+import logging
+import os
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+
+from arbstr.sansio.errors import ConfigError
+from arbstr.trio_runtime import database as module
+from arbstr.trio_runtime.database import (
+    APPLICATION_ID,
+    IN_MEMORY,
+    BootLock,
+    Database,
+    database_path,
+    open_database,
+    read_migrations,
+    read_sql,
+    split_statements,
+    sql_directory,
+)
+
+if sys.platform != "win32":
+    import fcntl
+
+REQUESTS = (
+    "id INTEGER, correlation_id TEXT!, timestamp TEXT!, model TEXT!, requested_model TEXT, "
+    "provider TEXT, policy TEXT, streaming INTEGER, input_tokens INTEGER, output_tokens INTEGER, "
+    "cached_tokens INTEGER, reasoning_tokens INTEGER, cost_sats REAL, estimated_cost_sats REAL, "
+    "provider_cost_sats REAL, latency_ms INTEGER!, ttft_ms INTEGER, stream_duration_ms INTEGER, "
+    "success INTEGER!, status TEXT, error_status INTEGER, error_message TEXT, attempts INTEGER, "
+    "possibly_spent INTEGER, boot_id TEXT"
+)
+ATTEMPTS = (
+    "correlation_id TEXT!, n INTEGER!, provider TEXT, model TEXT, started_at TEXT, "
+    "duration_ms INTEGER, failure TEXT, http_status INTEGER, money TEXT, input_tokens INTEGER, "
+    "output_tokens INTEGER, cost_sats REAL, estimated_cost_sats REAL, provider_cost_sats REAL, "
+    "upstream_request_id TEXT"
+)
+TOKEN_RATIOS = "policy TEXT!, avg_ratio REAL!, sample_count INTEGER!"
+
+
+def columns(connection: sqlite3.Connection, table: str) -> str:
+    found = connection.execute(f"PRAGMA table_info({table})").fetchall()
+    return ", ".join(f"{name} {kind}{'!' * notnull}" for _, name, kind, notnull, *_ in found)
+
+
+def insert(connection: sqlite3.Connection, correlation_id: str, boot_id: str, status: str) -> None:
+    connection.execute(
+        "INSERT INTO requests (correlation_id, timestamp, model, latency_ms, success, status,"
+        " possibly_spent, boot_id) VALUES (?, '2026-02-03T04:05:06.789Z', 'm', 0, 0, ?, 0, ?)",
+        (correlation_id, status, boot_id),
+    )
+
+
+def read(path: Path, sql: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+async def insert_in(database: Database, correlation_id: str, status: str = "in_flight") -> None:
+    await database.transaction(lambda c: insert(c, correlation_id, database.boot_id, status))
+
+
+def listing(directory: Path) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def litter(directory: Path) -> list[str]:
+    return [name for name in listing(directory) if ".lock-" in name]
+
+
+async def test_a_new_database_has_the_tables_of_the_specification(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        assert len(database.boot_id) == 32
+        with closing(sqlite3.connect(path)) as reader:
+            assert columns(reader, "requests") == REQUESTS
+            assert columns(reader, "attempts") == ATTEMPTS
+            assert columns(reader, "token_ratios") == TOKEN_RATIOS
+            assert reader.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
+            assert reader.execute("PRAGMA user_version").fetchone() == (1,)
+            assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_the_connection_is_set_up_for_one_writer_beside_readers(tmp_path: Path) -> None:
+    def pragmas(connection: sqlite3.Connection) -> dict[str, object]:
+        names = ("synchronous", "busy_timeout", "journal_size_limit", "wal_autocheckpoint")
+        return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
+
+    async with open_database(str(tmp_path / "arbstr.db")) as database:
+        assert await database.transaction(pragmas) == {
+            "synchronous": 1,  # NORMAL
+            "busy_timeout": 250,
+            "journal_size_limit": 8 * 1024 * 1024,
+            "wal_autocheckpoint": 1000,
+        }
+
+
+async def test_a_database_is_found_again_with_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        await insert_in(database, "one", "ok")
+    async with open_database(str(path)) as database:
+        await insert_in(database, "two", "ok")
+    assert read(path, "SELECT id, correlation_id FROM requests") == [(1, "one"), (2, "two")]
+
+
+async def test_a_clean_exit_leaves_the_database_file_alone(tmp_path: Path) -> None:
+    async with open_database(str(tmp_path / "arbstr.db")) as database:
+        await insert_in(database, "one")
+        assert litter(tmp_path) == [f"arbstr.db.lock-{database.boot_id}"]
+    assert listing(tmp_path) == ["arbstr.db"]
+
+
+async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        insert(connection, "half", "b", "ok")
+        raise ArithmeticError
+
+    async with open_database(str(tmp_path / "arbstr.db")) as database:
+        with pytest.raises(ArithmeticError):
+            await database.transaction(half)
+        assert not await database.transaction(lambda c: c.in_transaction is False)
+        assert (
+            await database.transaction(lambda c: c.execute("SELECT * FROM requests").fetchall())
+            == []
+        )
+
+
+async def test_a_cancelled_transaction_is_still_committed(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        in_the_middle, go_on = trio.Event(), threading.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def slow(connection: sqlite3.Connection) -> None:
+            insert(connection, "slow", "b", "ok")
+            token.run_sync_soon(in_the_middle.set)
+            assert go_on.wait(10)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(database.transaction, slow)
+            await in_the_middle.wait()
+            nursery.cancel_scope.cancel()
+            go_on.set()
+        assert read(path, "SELECT correlation_id FROM requests") == [("slow",)]
+
+
+# -- what is refused at start
+
+
+async def refusal(path: Path | str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        async with open_database(str(path)):
+            pass
+    (problem,) = caught.value.problems
+    return problem
+
+
+async def test_a_database_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "photos.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE photos (name TEXT)")
+    before = path.read_bytes()
+    assert await refusal(path) == (
+        f"database {path}: it belongs to another program: "
+        "choose another file with [database] path or $DATABASE_URL"
+    )
+    assert path.read_bytes() == before
+    assert listing(tmp_path) == ["photos.db"]
+
+
+async def test_an_empty_database_with_a_foreign_application_id_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "map.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA application_id = 0x47504B47")
+    assert "another program" in await refusal(path)
+
+
+@pytest.mark.parametrize("content", [b"hello\n", b"[server]\nlisten = 'x'\n" * 200])
+async def test_a_file_that_is_not_sqlite_is_refused_and_unchanged(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    problem = await refusal(path)
+    assert str(path) in problem
+    assert "not a database" in problem
+    assert path.read_bytes() == content
+
+
+async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    path.touch()
+    async with open_database(str(path)):
+        pass
+    assert read(path, "SELECT count(*) FROM requests") == [(0,)]
+
+
+async def test_a_database_of_a_newer_arbstr_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        await database.transaction(lambda c: c.execute("PRAGMA user_version = 99"))
+    assert "a newer arbstr wrote it (schema 99, this one knows 1): upgrade" in await refusal(path)
+
+
+async def test_a_missing_directory_is_refused_by_name(tmp_path: Path) -> None:
+    problem = await refusal(tmp_path / "no" / "arbstr.db")
+    assert f"the directory {tmp_path / 'no'} does not exist: create it" in problem
+
+
+async def test_a_directory_is_refused(tmp_path: Path) -> None:
+    assert "it is a directory" in await refusal(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no uids")
+async def test_a_directory_that_cannot_be_written_is_refused_with_the_uid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The suite may run as root, whom no mode stops.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    problem = await refusal(tmp_path / "arbstr.db")
+    assert f"cannot write in {tmp_path} as uid {os.getuid()}: chown or chmod" in problem
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no uids")
+async def test_a_file_that_cannot_be_written_is_refused_with_the_uid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "arbstr.db"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda asked, mode: asked != str(path))
+    assert f"cannot read and write it as uid {os.getuid()}" in await refusal(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a directory that takes no files")
+async def test_a_path_that_sqlite_cannot_open_is_refused() -> None:
+    assert "unable to open database file: mend" in await refusal("/proc/arbstr.db")
+
+
+async def test_a_database_locked_at_start_is_opened_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "OPENING_BUSY_SECONDS", 0.0)
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)):
+        pass
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        async with open_database(str(path)) as database:
+            assert "cannot be opened yet (database is locked)" in caplog.text
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                await insert_in(database, "early")
+            other.close()
+            await insert_in(database, "late", "ok")
+    assert read(path, "SELECT correlation_id FROM requests") == [("late",)]
+
+
+# -- migrations
+
+
+def test_the_sql_is_found_in_a_wheel_and_beside_a_source_tree(tmp_path: Path) -> None:
+    package = tmp_path / "arbstr"
+    package.mkdir()
+    with pytest.raises(FileNotFoundError):
+        sql_directory(package)
+    (tmp_path / "sql").mkdir()
+    assert sql_directory(package) == tmp_path / "sql"
+    (package / "sql").mkdir()
+    assert sql_directory(package) == package / "sql"
+
+
+def test_every_named_statement_is_one_statement() -> None:
+    for name in ("upsert_request", "insert_attempt", "delete_attempts", "abandon"):
+        assert len(split_statements(read_sql(name))) == 1
+
+
+def test_migrations_are_read_in_order_and_without_gaps(tmp_path: Path) -> None:
+    (tmp_path / "0002_b.sql").write_text("two")
+    (tmp_path / "0001_a.sql").write_text("one")
+    (tmp_path / "upsert.sql").write_text("not a migration")
+    assert read_migrations(tmp_path) == ("one", "two")
+    (tmp_path / "0004_d.sql").write_text("four")
+    with pytest.raises(ValueError, match="0004"):
+        read_migrations(tmp_path)
+
+
+def test_a_script_is_split_only_where_a_statement_ends() -> None:
+    script = (
+        "CREATE TABLE a (x TEXT DEFAULT ';'); -- one; and a half\n"
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN DELETE FROM a; SELECT 1; END;\n"
+        "/* a; comment */ INSERT INTO a VALUES ('it''s; fine')\n"
+    )
+    statements = split_statements(script)
+    assert len(statements) == 3
+    assert "".join(statements) == script
+    assert statements[1].endswith("END;")
+
+
+async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    database = Database(str(path), "boot")
+    database._migrations = ("CREATE TABLE a (x);", "CREATE TABLE b (x); CREATE TABLE broken (")
+    with pytest.raises(sqlite3.OperationalError, match="incomplete"):
+        database._connect()
+    database._disconnect()
+    assert read(path, "SELECT name FROM sqlite_master") == []
+    assert read(path, "PRAGMA user_version") == [(0,)]
+
+
+async def test_an_older_database_gets_only_the_later_migrations(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        await insert_in(database, "old", "ok")
+    newer = Database(str(path), "boot")
+    newer._migrations = (
+        *newer._migrations,
+        "ALTER TABLE requests ADD COLUMN later TEXT; -- and no more",
+    )
+    newer._connect()
+    newer._disconnect()
+    assert read(path, "SELECT correlation_id, later FROM requests") == [("old", None)]
+
+
+# -- several processes on one file
+
+
+async def test_two_processes_write_to_one_database(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as first, open_database(str(path)) as second:
+        await insert_in(first, "one")
+        await insert_in(second, "two")
+        await insert_in(first, "three")
+    assert read(path, "SELECT count(*) FROM requests") == [(3,)]
+
+
+async def test_processes_that_start_at_once_on_a_new_file_all_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def start(name: str) -> None:
+        async with open_database(str(tmp_path / "arbstr.db")) as database:
+            await insert_in(database, name, "ok")
+
+    async with trio.open_nursery() as nursery:
+        for n in range(8):
+            nursery.start_soon(start, str(n))
+    assert read(tmp_path / "arbstr.db", "SELECT count(*) FROM requests") == [(8,)]
+    assert litter(tmp_path) == []
+    assert caplog.records == []
+
+
+async def test_rows_of_a_living_process_stay_in_flight(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as first:
+        await insert_in(first, "running")
+        async with open_database(str(path)):
+            assert read(path, "SELECT status FROM requests") == [("in_flight",)]
+        assert litter(tmp_path) == [f"arbstr.db.lock-{first.boot_id}"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+async def test_rows_in_flight_of_a_killed_process_become_abandoned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path), boot_id="dead") as database:
+        await insert_in(database, "lost")
+        await insert_in(database, "done", "ok")
+        await database.transaction(
+            lambda c: c.execute(
+                "INSERT INTO attempts (correlation_id, n) VALUES ('lost', 1), ('done', 1)"
+            )
+        )
+    # What kill -9 leaves: the lock's file, and nobody who holds it.
+    (tmp_path / "arbstr.db.lock-dead").touch()
+    async with open_database(str(path)) as database:
+        assert litter(tmp_path) == [f"arbstr.db.lock-{database.boot_id}"]
+    assert read(
+        path, "SELECT correlation_id, status, success, possibly_spent, error_message FROM requests"
+    ) == [
+        ("lost", "abandoned", 0, 1, "arbstr ended before this request did"),
+        ("done", "ok", 0, 0, None),
+    ]
+    assert read(path, "SELECT correlation_id, failure, money FROM attempts ORDER BY 1") == [
+        ("done", None, None),
+        ("lost", "shutdown", "unknown"),
+    ]
+    assert "by an arbstr that was killed, now abandoned: 1" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_a_lock_is_held_until_its_holder_is_gone_and_then_swept(tmp_path: Path) -> None:
+    database = str(tmp_path / "arbstr.db")
+    mine, other = BootLock(database, "mine"), BootLock(database, "other")
+    mine.acquire()
+    mine.acquire()
+    assert other.is_held_by("mine")
+    assert other.is_held_by("other")
+    assert not mine.is_held_by("other")
+    other.sweep()
+    assert litter(tmp_path) == ["arbstr.db.lock-mine"]
+    # Its holder gone without a word, the next sweep removes it.
+    assert mine._descriptor is not None
+    os.close(mine._descriptor)
+    mine._descriptor = None
+    assert not other.is_held_by("mine")
+    other.sweep()
+    assert litter(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock")
+def test_a_lock_whose_file_was_swept_before_it_was_held_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = BootLock(str(tmp_path / "arbstr.db"), "mine")
+    real, swept = fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        if not swept:
+            swept.append(True)
+            (tmp_path / "arbstr.db.lock-mine").unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    lock.acquire()
+    assert BootLock(str(tmp_path / "arbstr.db"), "other").is_held_by("mine")
+    lock.release()
+    assert litter(tmp_path) == []
+
+
+async def test_a_file_system_without_locks_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: str) -> int | None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(module, "_lock_file", refuse)
+    async with open_database(str(tmp_path / "arbstr.db")) as database:
+        await insert_in(database, "one")
+    assert "Operation not supported" in caplog.text
+
+
+# -- a file that goes away, the database in memory, readers
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+async def test_a_deleted_file_is_begun_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        await insert_in(database, "gone")
+        for name in listing(tmp_path):
+            (tmp_path / name).unlink()
+        await insert_in(database, "kept")
+        assert read(path, "SELECT correlation_id FROM requests") == [("kept",)]
+    assert "was moved or deleted" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
+async def test_a_foreign_file_put_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database:
+        await insert_in(database, "one", "ok")
+        path.rename(tmp_path / "old.db")
+        path.write_bytes(b"mine now\n")
+        with pytest.raises(sqlite3.OperationalError, match="not a database"):
+            await insert_in(database, "two")
+    assert path.read_bytes() == b"mine now\n"
+    assert read(tmp_path / "old.db", "SELECT correlation_id FROM requests") == [("one",)]
+
+
+async def test_the_memory_database_is_shared_with_its_readers_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_database(IN_MEMORY) as one, open_database(IN_MEMORY) as other:
+        await insert_in(one, "mock")
+        with closing(one.connect_reader()) as reader:
+            assert reader.execute("SELECT status FROM requests").fetchall() == [("in_flight",)]
+        with closing(other.connect_reader()) as reader:
+            assert reader.execute("SELECT count(*) FROM requests").fetchone() == (0,)
+    assert listing(tmp_path) == []
+
+
+async def test_a_reader_of_the_memory_database_does_not_stop_the_writer() -> None:
+    async with open_database(IN_MEMORY) as database:
+        with closing(database.connect_reader()) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM requests").fetchall()
+            await insert_in(database, "one")
+            assert reader.execute("SELECT count(*) FROM requests").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("name", ["arbstr.db", "50% of #1?.db"])
+async def test_a_reader_reads_and_cannot_write(tmp_path: Path, name: str) -> None:
+    async with open_database(str(tmp_path / name)) as database:
+        await insert_in(database, "one")
+        with closing(database.connect_reader()) as reader:
+            assert reader.execute("SELECT count(*) FROM requests").fetchone() == (1,)
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                insert(reader, "two", "b", "ok")
+
+
+# -- where it is
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("", "configured.db"),
+        ("other.db", "other.db"),
+        ("/data/other.db", "/data/other.db"),
+        ("C:\\arbstr.db", "C:\\arbstr.db"),
+        ("sqlite:///other.db", "other.db"),
+        ("sqlite:////data/other.db", "/data/other.db"),
+    ],
+)
+def test_the_environment_names_a_path_or_an_sqlite_url(url: str, path: str) -> None:
+    assert database_path({"DATABASE_URL": url}, "configured.db") == path
+    assert database_path({}, "configured.db") == "configured.db"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://me:hunter2@host/arbstr",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://hunter2/x.db",
+        "sqlite:hunter2.db",
+        "sqlite:///x.db?key=hunter2",
+        "file:hunter2.db?mode=ro",
+    ],
+)
+def test_every_other_url_is_refused_without_its_text(url: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^DATABASE_URL: a (postgres|sqlite|file): URL"
+    ) as caught:
+        database_path({"DATABASE_URL": url}, "configured.db")
+    assert "hunter2" not in str(caught.value)
