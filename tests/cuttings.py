@@ -1,5 +1,6 @@
 """What the tests of several machines share: recorded bytes, and every way of cutting them."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,9 @@ def byte_by_byte(data: bytes) -> list[bytes]:
     return [data[at : at + 1] for at in range(len(data))]
 
 
-def cut_in_two(data: bytes) -> Iterator[list[bytes]]:
-    """Every cutting in two pieces, the whole with an empty piece first."""
-    for at in range(len(data)):
+def cut_in_two(data: bytes, *, step: int = 1) -> Iterator[list[bytes]]:
+    """Every cutting in two pieces, or every `step`-th; the whole with an empty piece first."""
+    for at in range(0, len(data), step):
         yield [data[:at], data[at:]]
 
 
@@ -34,4 +35,4 @@ def cuttings(draw: st.DrawFn, data: bytes) -> list[bytes]:
     """Any cutting into pieces, some of them empty."""
     points = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
     edges = [0, *points, len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]

@@ -1,13 +1,14 @@
 """Conversations with a decision machine, written down as lists of (event, expected command).
 
-    PLAYBOOKS = [
+    BOOKS = [
         Playbook(
             "a refused connection is tried again after a backoff",
+            Attempt(...),
             [(AttemptFailed(not_sent), Sleep(0.375, 0.625)), (Elapsed(), Attempt(...))],
         ),
     ]
 
-    @pytest.mark.parametrize("book", playbooks(PLAYBOOKS))
+    @pytest.mark.parametrize("book", playbooks(BOOKS))
     def test_playbook(book): play(machine, book, show=...)
 
 The first expectation, of `start()`, is `first`. An event may be a triple with a `now` before the

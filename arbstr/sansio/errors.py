@@ -1,8 +1,8 @@
 """What a client reads instead of a chat, and the one exception of the machines.
 
     LocalProtocolError            our own driver broke a machine's rules: a bug of arbstr, raised
-    ConfigError                   the configuration cannot be used: raised by sansio.config alone
-    ErrorReply                    data: what the client gets; nothing a client or a provider sends raises
+    ConfigError                   arbstr cannot start: raised by sansio.config and what opens files
+    ErrorReply                    data: what the client gets instead of a chat
       malformed_json 400          not_an_object 400         missing_member 400
       invalid_member 400          duplicate_member 400      bad_request 400
       unknown_policy 400          model_not_allowed 400     no_provider_within_policy 400

@@ -31,12 +31,8 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money, seen
 from arbstr.sansio.money import Usage, cost_sats, format_sats, sats_from_msats
+from arbstr.sansio.record import AttemptRow, Record
 from arbstr.sansio.routing import Candidate
-
-PRICE_TOLERANCE: Final = Decimal("0.05")
-"""A provider may charge this fraction beside the formula before it is worth a warning ..."""
-PRICE_TOLERANCE_SATS: Final = Decimal(1)
-"""... and by at least this much: nodes round up to whole millisats and some to whole sats."""
 
 
 class Phase(Enum):
@@ -199,75 +195,6 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
     }
 )
 """Which event may come in which phase, and where it leads. `Drained` may come in all of them."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class AttemptRow:
-    """One row of the `attempts` table. Times in ms, money in sats."""
-
-    n: int
-    provider: str
-    model: str
-    started_at: str
-    duration_ms: int
-    failure: str | None
-    http_status: int | None
-    money: str | None
-    input_tokens: int | None
-    output_tokens: int | None
-    cost_sats: Decimal | None
-    estimated_cost_sats: Decimal | None
-    provider_cost_sats: Decimal | None
-    upstream_request_id: str | None
-
-    @property
-    def may_have_cost(self) -> bool:
-        """Whether money may have left for this attempt."""
-        return self.money != Money.FREE.value
-
-    @property
-    def price_differs(self) -> bool:
-        """Whether the provider's own figure is more than 5 % and 1 sat off the formula."""
-        if self.cost_sats is None or self.provider_cost_sats is None:
-            return False
-        difference = abs(self.provider_cost_sats - self.cost_sats)
-        return difference > PRICE_TOLERANCE_SATS and difference > PRICE_TOLERANCE * self.cost_sats
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row of the `requests` table, with its attempts. Times in ms, money in sats."""
-
-    correlation_id: str
-    timestamp: str
-    model: str
-    requested_model: str
-    provider: str | None
-    policy: str | None
-    streaming: bool
-    input_tokens: int | None
-    output_tokens: int | None
-    cached_tokens: int | None
-    reasoning_tokens: int | None
-    cost_sats: Decimal | None
-    estimated_cost_sats: Decimal | None
-    provider_cost_sats: Decimal | None
-    latency_ms: int
-    ttft_ms: int | None
-    stream_duration_ms: int | None
-    success: bool
-    status: str
-    error_status: int | None
-    error_message: str | None
-    possibly_spent: int
-    attempts: tuple[AttemptRow, ...]
-
-    @property
-    def may_have_cost(self) -> bool:
-        """Whether losing this row could lose track of money. Rows in flight will come again."""
-        return self.status != "in_flight" and any(a.may_have_cost for a in self.attempts)
 
 
 @dataclass(slots=True)

@@ -66,6 +66,9 @@ def _passes_whole(block: bytes) -> int:
     else:
         return 0
     lines = block.count(b"\n")
+    # A second `data:` in a line is text, or an event glued to one that was cut: let it be parsed.
+    if block.count(b"data:") * 2 != lines:
+        return 0
     if not block.endswith(b"}\n\n") or b"\r" in block or not says_nothing(block):
         return 0
     if lines == 2:
@@ -166,6 +169,8 @@ class Relay:
         if self._closed or self.overflow:
             return b""
         block = self._reader.cut(data)
+        if not block and not self._reader.overflow:
+            return b""
         if self._flowing and len(block) <= MAX_EVENT_BYTES:
             count = _passes_whole(block)
             if count:

@@ -125,6 +125,7 @@ def read_event(data: bytes, *, output_seen: bool) -> Facts:
         output_seen
         and data.startswith(b"{")
         and data.endswith(b"}")
+        and b"data:" not in data  # an event glued to one that was cut must not pass as one
         and has_choices(data)
         and says_nothing(data)
     ):
@@ -161,7 +162,7 @@ def read_object(value: Mapping[str, object]) -> Facts:
         indexes=tuple(indexes),
         finished=tuple(finished),
         error=bool(value.get("error"))
-        or value.get("object") == "error"
+        or (value.get("object") == "error" and not isinstance(choices, list))
         or any(reason == "error" for _, reason in finished),
         usage_only=choices == [] and bool(usage_found),
         usage=readable[0] if readable else None,

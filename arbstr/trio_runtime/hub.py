@@ -1,7 +1,7 @@
 """What all requests share. Opened and closed by `main`, handed to every request."""
 
 import logging
-from typing import TYPE_CHECKING, final
+from typing import Protocol, final
 
 import trio
 
@@ -13,10 +13,14 @@ from arbstr.trio_runtime.log_writer import LogWriter
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.transport import Transport
 
-if TYPE_CHECKING:
-    from arbstr.trio_runtime.exchange import ChatRun
-
 log = logging.getLogger(__name__)
+
+
+class Running(Protocol):
+    """A request in flight, as far as the shutdown needs to know it."""
+
+    def stop(self) -> None:
+        """Ends it now, with an honest answer."""
 
 
 @final
@@ -47,7 +51,7 @@ class Hub:
             failures=breaker.failures,
             open_seconds=breaker.open_seconds,
         )
-        self.running: set[ChatRun] = set()
+        self.running: set[Running] = set()
         self.draining = 0
         self.stopping = False
         self.refuse_stream_options: set[str] = set()

@@ -28,7 +28,7 @@ from typing import Final, final
 
 import trio
 
-from arbstr.sansio.exchange import AttemptRow, Record
+from arbstr.sansio.record import AttemptRow, Record
 from arbstr.trio_runtime.database import Database, read_sql
 
 CAPACITY: Final = 10_000
@@ -215,15 +215,20 @@ class LogWriter:
         """Write one batch; after a failure wait. Returns the wait there was, 0 when all is well."""
         batch = self._take()
         self._in_hand = len(batch)
+        trouble: Exception | None = None
         try:
             refused = await self._database.transaction(partial(self._store, batch))
-        except BaseException as error:
+        except trio.Cancelled:
+            # The deadline of `close`.
             self._put_back(batch)
+            raise
+        except Exception as error:
             # The log must never take the proxy down: whatever this is, the rows stay, and the
-            # next try may find it gone. A cancellation is the deadline of `close`.
-            if not isinstance(error, Exception):
-                raise
-            return await self._endure(error, pause)
+            # next try may find it gone.
+            self._put_back(batch)
+            refused, trouble = (), error
+        if trouble is not None:
+            return await self._endure(trouble, pause)
         self._in_hand = 0
         self._written += len(batch) - len(refused)
         self._dropped += len(refused)

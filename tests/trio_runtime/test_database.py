@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from arbstr.sansio.errors import ConfigError
+from arbstr.trio_runtime import boot_lock
 from arbstr.trio_runtime import database as module
 from arbstr.trio_runtime.database import (
     APPLICATION_ID,
@@ -422,7 +423,8 @@ def test_a_lock_whose_file_was_swept_before_it_was_held_is_taken_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = BootLock(str(tmp_path / "arbstr.db"), "mine")
-    real, swept = fcntl.flock, []
+    real = fcntl.flock
+    swept: list[bool] = []
 
     def flock(descriptor: int, operation: int) -> None:
         if not swept:
@@ -443,7 +445,7 @@ async def test_a_file_system_without_locks_costs_a_warning(
     def refuse(path: str) -> int | None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(module, "_lock_file", refuse)
+    monkeypatch.setattr(boot_lock, "_lock_file", refuse)
     async with open_database(str(tmp_path / "arbstr.db")) as database:
         await insert_in(database, "one")
     assert "Operation not supported" in caplog.text

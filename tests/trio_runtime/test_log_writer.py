@@ -18,7 +18,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.exchange import AttemptRow, Record
+from arbstr.sansio.record import AttemptRow, Record
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.log_writer import (
     LogStatistics,

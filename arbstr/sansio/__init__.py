@@ -1,0 +1,60 @@
+"""Theory of operation: everything arbstr decides, and nothing it does.
+
+A machine here is told what happened and says what follows. It owns no socket, no clock, no die, no
+file and no logger, so it behaves the same in a test as at night with money in it. The runtime
+(`arbstr.trio_runtime`) carries bytes and time in and does what comes out; where a subject has a
+thinking and an acting half, both bear the same name.
+
+The life of one chat request, left to right (bytes are drawn `==`, values `--`):
+
+    client                                                                           provider
+      == body ==> chat -- ChatRequest --> routing -- RoutePlan --> retry -- Attempt --> ==
+                                             ^                     ^  |
+                    config --> catalog ------+                     |  +-- GiveUp --> ErrorReply
+                                             breaker -- Skipped ---+
+                                             failure -- Failure ---+
+                                                                   |
+      <== bytes == relay <-- Event, Facts -- sse, usage <============ a stream ============ ==
+      <== bytes == answer <========================================= a whole answer ======= ==
+
+    exchange  notes all of it as it happens, and closes with one Record: the row in the log
+
+The machines, by what goes in and what comes out:
+
+    sse        feed(bytes), finish()          server-sent events, whatever the cutting
+    usage      one event                      facts: output, finish, usage, price, error
+    relay      feed(bytes), end_input(), ...  the client's bytes
+    retry      start(), handle(event, now)    exactly one command
+    breaker    admit(now), settle(..., now)   may this provider be asked
+    exchange   note(event, now)               close(now): exactly one Record
+
+The others are functions: bytes or text in, a frozen value or what is wrong with them out.
+
+The rules:
+
+1. A decision is a table or a pure function: MONEY (failure), VERDICTS and LAST_WORDS (retry),
+   TRANSITIONS (exchange), STATUS (errors). What cannot be printed as rows is not finished.
+2. A machine is told everything: bytes, `now` in seconds, outcomes. It states a range, the runtime
+   draws from it.
+3. One event in and one command out where there is a decision; bytes in and facts or bytes out where
+   there is a stream. No machine has both.
+4. Facts are past tense, commands are imperatives, states are adjectives; frozen dataclasses in
+   closed unions that are matched exhaustively.
+5. Our bug raises `LocalProtocolError`; their bug is data. Nothing a client or a provider sends
+   raises here, and how its bytes are cut changes nothing.
+6. Bytes pass by identity where nothing must change.
+
+The order of the modules; each imports only from those before it:
+
+    errors, secrets, money                         words everybody uses
+    addresses, credentials, values, settings,      the configuration: text -> Config
+      faults, config
+    callers, catalog, chat                         who may call, who offers what, what is asked
+    refusal, failure                               what a provider's no means, and what it cost
+    breaker, routing, retry                        whom to ask, and what then
+    sse, usage, answer, relay                      the answer
+    record, exchange                               the life of a request, and its row
+
+Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
+`tests/test_layering.py`.
+"""

@@ -1,0 +1,38 @@
+"""The acting half: nurseries, sockets, clocks, the database. What it does, `arbstr.sansio` decided.
+
+The nursery tree of `arbstr run`; every task stands under who waits for it, and the order of opening
+is the order of closing, backwards (`main`):
+
+    main
+    |- database, log_writer                opened first, closed last: no record is lost
+    |    `- the writer                     takes what was offered in batches, in a thread
+    |- transport                           no task: idle connections, closed at the end
+    |- drains                              answers of departed clients, read on for their price
+    |    `- one per drain                  at most 200, at most `drain_seconds` each
+    |- mock providers (`--mock`)           real servers on loopback
+    `- server                              accepts until the first signal
+         |- the stall watch                closes sockets of clients that take nothing
+         `- one per client connection      Hypercorn's protocol over one socket
+              `- one per request           app -> exchange -> attempts -> upstream
+                   `- keep-alive           streams only: comments while nobody answers yet
+    beside the server: the signals; and, once stopping, a thread that ends a process that hangs
+
+One request, top to bottom: `connection` (the client's socket) -> `app` (who may call; which route)
+-> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the breaker's leave,
+deadlines) -> `upstream` (one request to one provider; exceptions become facts) -> `transport`, `http11`,
+`connect` (what was written and read). `hub` is what requests share, `snapshot` what one keeps from
+its first line to its last.
+
+The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
+and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written
+in one synchronous stretch. No `yield` but under `@asynccontextmanager`. Functions take no timeout:
+the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline.
+
+The order of the modules; each imports only from those before it:
+
+    logs, change, boot_lock, database, log_writer      what is left behind
+    connect, http11, transport, upstream               towards the providers
+    snapshot, hub, status                              what requests share, what is told of it
+    responder, attempts, exchange                      one chat request
+    connection, app, mock, main                        towards the clients, and the process
+"""

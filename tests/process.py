@@ -1,0 +1,330 @@
+"""Real `arbstr` processes, for tests of what only a whole process shows. Every call blocks.
+
+A command that ends by itself:
+
+    done = run_arbstr("check", config_text='...', environ={"KEY": "..."})
+    assert (done.returncode, done.stderr) == (0, "")
+
+A proxy, in a directory of its own, on a port of its own:
+
+    with arbstr_process(config_text=one_provider(fake.url)) as process:
+        ...  point a client at process.base_url ("http://127.0.0.1:PORT/v1")
+        assert process.chat("gpt-4o").status_code == 200
+        assert process.stop() == 0          # SIGTERM, and the exit code
+    assert [row["status"] for row in process.rows()] == ["ok"]
+
+The child inherits neither the configuration nor the keys nor the proxies of whoever runs the
+tests. Every wait fails after `PATIENCE` seconds; leaving the block kills what still runs, and
+fails the test if a traceback was printed.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from signal import SIGTERM, Signals
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import IO, Any, Final, final
+
+import httpx
+
+PATIENCE: Final = 30.0
+"""Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+def clean_environ(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    """Our environment without anything arbstr or a client library would heed, and `more`."""
+
+    def heeded(name: str) -> bool:
+        name = name.upper()
+        return name.startswith(("ARBSTR", "OPENAI")) or name.endswith(("_PROXY", "DATABASE_URL"))
+
+    inherited = {name: value for name, value in os.environ.items() if not heeded(name)}
+    return {**inherited, "PYTHONFAULTHANDLER": "1", **more}
+
+
+def run_arbstr(
+    *arguments: str,
+    config_text: str | None = None,
+    environ: Mapping[str, str] = NOTHING,
+    directory: Path | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Runs a command to its end, in a directory that is empty but for `config.toml`, or in yours.
+
+    Returns its `returncode`, `stdout` and `stderr`.
+    """
+    with TemporaryDirectory() as temporary:
+        place = directory or Path(temporary)
+        if config_text is not None:
+            write_config(place, config_text)
+        return subprocess.run(
+            [sys.executable, "-m", "arbstr", *arguments],
+            cwd=place,
+            env=clean_environ(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+
+def write_config(directory: Path, text: str) -> Path:
+    """`config.toml` as arbstr wants it: readable by its owner alone."""
+    path = directory / "config.toml"
+    path.touch(mode=0o600)
+    path.write_text(text, "utf-8")
+    return path
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    """For what can only be looked at, like a file: looks until it holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.005)
+
+
+_ROWS: Final = "SELECT * FROM requests ORDER BY id"
+_ATTEMPTS: Final = (
+    "SELECT attempts.* FROM attempts JOIN requests USING (correlation_id) ORDER BY requests.id, n"
+)
+
+
+@final
+class _Output:
+    """What a child prints, read by a thread, so that its pipe is never full."""
+
+    def __init__(self, pipe: IO[str]) -> None:
+        self._pipe = pipe
+        self._text = ""
+        self._ended = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        for line in self._pipe:
+            with self._changed:
+                self._text += line
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def text(self) -> str:
+        with self._changed:
+            return self._text
+
+    def wait(self, holds: Callable[[str], bool]) -> bool:
+        """Until the text is so; False if the child closed its end, or nothing came for long."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or holds(self._text), PATIENCE)
+            return holds(self._text)
+
+    def close(self) -> None:
+        self._thread.join(PATIENCE)
+        self._pipe.close()
+
+
+@final
+class ArbstrProcess:
+    """A running `arbstr run`. `url` is where it listens, `base_url` what a client is given."""
+
+    def __init__(self, command: Sequence[str], directory: Path, environ: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.url = ""
+        self._left: dict[str, list[dict[str, Any]]] | None = None  # by query, once it is closed
+        self._client = httpx.Client(trust_env=False, timeout=PATIENCE)
+        self._process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=clean_environ(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._stdout = _Output(self._process.stdout)
+        self._stderr = _Output(self._process.stderr)
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/v1"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def database(self) -> Path:
+        """The ledger, unless the configuration names another."""
+        return self.directory / "arbstr.db"
+
+    def wait_announced(self) -> None:
+        """Until it listens. Fails with what it printed if it ends instead."""
+        listens = self._stdout.wait(lambda text: "OPENAI_BASE_URL=" in text)
+        assert listens, f"arbstr did not start:\n{self.stderr()}"
+        self.url = self.stdout().split("listens on ")[1].split()[0]
+
+    # -- asking it ---------------------------------------------------------------------------------
+
+    def chat(
+        self,
+        model: str = "gpt-4o",
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        said: str = "Hi",
+        **more: object,
+    ) -> httpx.Response:
+        """One chat, read to its end; `more` are members of its body, like `stream=True`."""
+        return self._client.post(
+            f"{self.base_url}/chat/completions", headers=headers, json=chat_body(model, said, more)
+        )
+
+    @contextmanager
+    def open_chat(
+        self,
+        model: str = "gpt-4o",
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        said: str = "Hi",
+        **more: object,
+    ) -> Iterator[httpx.Response]:
+        """A stream whose head is there and whose body is yours to read; closed by the block."""
+        body = chat_body(model, said, {"stream": True, **more})
+        with self._client.stream(
+            "POST", f"{self.base_url}/chat/completions", headers=headers, json=body
+        ) as response:
+            yield response
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        content: bytes | None = None,
+    ) -> httpx.Response:
+        """Any request of any route."""
+        return self._client.request(method, self.url + path, headers=headers, content=content)
+
+    # -- its end -----------------------------------------------------------------------------------
+
+    def send_signal(self, number: Signals) -> None:
+        self._process.send_signal(number)
+
+    def stop(self, number: Signals = SIGTERM) -> int:
+        """Signals it and waits for its end; returns the exit code (minus the signal, if killed)."""
+        self.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Waits for its end; returns the exit code."""
+        code = self._process.wait(PATIENCE)
+        self._stdout.close()
+        self._stderr.close()
+        return code
+
+    def close(self) -> None:
+        """Kills what still runs, and keeps what the ledger says for `rows` and `attempts`."""
+        self._client.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+        self._left = {query: self._select(query) for query in (_ROWS, _ATTEMPTS)}
+
+    # -- what it left ------------------------------------------------------------------------------
+
+    def stdout(self) -> str:
+        return self._stdout.text()
+
+    def stderr(self) -> str:
+        """Everything it has logged so far; after `stop`, everything it ever did."""
+        return self._stderr.text()
+
+    def wait_stderr(self, text: str, *, count: int = 1) -> None:
+        """Until it has logged this text so many times."""
+        found = self._stderr.wait(lambda logged: logged.count(text) >= count)
+        assert found, f"{text!r} was not logged {count} times:\n{self.stderr()}"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table `requests`, oldest first."""
+        return self._select(_ROWS)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The table `attempts`, those of one request together and in order."""
+        return self._select(_ATTEMPTS)
+
+    def wait_rows(self, count: int = 1, *, status: str | None = None) -> list[dict[str, Any]]:
+        """Until the ledger has so many rows (with this status); returns all rows."""
+
+        def there() -> bool:
+            return sum(status in (None, row["status"]) for row in self.rows()) >= count
+
+        wait_until(there, f"{count} rows of status {status}")
+        return self.rows()
+
+    def _select(self, query: str) -> list[dict[str, Any]]:
+        """What the ledger has; nothing while there is no file, or no table in it."""
+        if self._left is not None:
+            return self._left[query]
+        if not self.database.is_file():
+            return []
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE)) as connection:
+            connection.row_factory = sqlite3.Row
+            try:
+                return [dict(row) for row in connection.execute(query)]
+            except sqlite3.OperationalError as error:
+                if "no such table" in str(error):
+                    return []
+                raise
+
+
+def chat_body(
+    model: str = "gpt-4o", said: str = "Hi", more: Mapping[str, object] = NOTHING
+) -> dict[str, object]:
+    """A chat with one message of the user."""
+    return {"model": model, "messages": [{"role": "user", "content": said}], **more}
+
+
+@contextmanager
+def arbstr_process(
+    *,
+    config_text: str | None = None,
+    arguments: Sequence[str] = (),
+    environ: Mapping[str, str] = NOTHING,
+    directory: Path | None = None,
+    listen: str = "127.0.0.1:0",
+) -> Iterator[ArbstrProcess]:
+    """`arbstr run` in a temporary directory (or yours), from announced to ended.
+
+    `config_text` becomes its `./config.toml`; without it pass `--mock`. What the ledger holds at
+    the end of the block can be read after it.
+    """
+    with TemporaryDirectory() as temporary:
+        place = directory or Path(temporary)
+        if config_text is not None:
+            write_config(place, config_text)
+        command = [sys.executable, "-m", "arbstr", "run", "-l", listen, *arguments]
+        process = ArbstrProcess(command, place, environ)
+        try:
+            process.wait_announced()
+            yield process
+        finally:
+            process.close()
+        assert "Traceback" not in process.stderr(), process.stderr()

@@ -1,0 +1,164 @@
+"""The import rule, held by what the source says and by what an interpreter really loads.
+
+A machine that imports no clock, no socket and no logger cannot use one; everything else that makes
+the sansio half testable follows from that. `arbstr/sansio/ruff.toml` holds the first part of the
+rule as well, for whoever types; the two lists are compared here.
+"""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+PACKAGE: Final = ROOT / "arbstr"
+
+ORDER: Final = {
+    "sansio": (
+        *("errors", "secrets", "money"),
+        *("addresses", "credentials", "values", "settings", "faults", "config"),
+        *("callers", "catalog", "chat"),
+        *("refusal", "failure"),
+        *("breaker", "routing", "retry"),
+        *("sse", "usage", "answer", "relay"),
+        *("record", "exchange"),
+    ),
+    "trio_runtime": (
+        *("logs", "change", "boot_lock", "database", "log_writer"),
+        *("connect", "http11", "transport", "upstream"),
+        *("snapshot", "hub", "status"),
+        *("responder", "attempts", "exchange"),
+        *("connection", "app", "mock", "main"),
+    ),
+}
+"""The modules of both halves, each below those it may import. The docstrings of the two packages
+say what the rows are."""
+
+BANNED: Final = frozenset(
+    {
+        *("trio", "asyncio", "threading", "subprocess", "arbstr.trio_runtime"),
+        *("socket", "ssl", "httpx", "h11", "hypercorn", "quart", "quart_trio"),
+        *("sqlite3", "os", "pathlib", "logging"),
+        *("time", "datetime", "random"),
+    }
+)
+"""What nothing in sansio imports: what acts, the network, the disk, what differs between runs."""
+
+LIBRARIES: Final = {
+    "pydantic": {"sansio/config"},
+    "hypercorn": {"trio_runtime/connection"},
+    "quart": {"trio_runtime/app"},
+    "quart_trio": {"trio_runtime/app"},
+    "werkzeug": {"trio_runtime/app"},
+    "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
+    "h11": {"trio_runtime/http11", "trio_runtime/connection", "trio_runtime/mock"},
+    "sqlite3": {"trio_runtime/database", "trio_runtime/log_writer"},
+}
+"""Who may import what is large, or a detail of one subject. trio is the whole runtime's."""
+
+LOADED: Final = "import arbstr.sansio.exchange, sys; print('\\n'.join(sys.modules))"
+
+
+def modules(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((PACKAGE / folder).glob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    """`sansio/exchange`."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix()
+
+
+def imported(path: Path) -> set[str]:
+    """Every dotted name the source imports, wherever in it, also for type checkers alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively, which hides what it imports"
+            # `from arbstr import trio_runtime` imports a module, `from os import path` a name.
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", modules("sansio"), ids=name_of)
+def test_a_machine_imports_nothing_that_acts(path: Path) -> None:
+    faults = {name for name in imported(path) for ban in BANNED if is_in(name, ban)}
+    assert not faults
+
+
+def test_what_ruff_bans_in_sansio_is_what_this_test_bans() -> None:
+    rules = tomllib.loads((PACKAGE / "sansio" / "ruff.toml").read_text("utf-8"))
+    banned = rules["lint"]["flake8-tidy-imports"]["banned-api"]
+    assert set(banned) == BANNED
+    assert all(ban["msg"] for ban in banned.values())
+    # `lint.select` stands in pyproject.toml alone, which the file extends.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert rules["extend"] == "../../pyproject.toml"
+    assert "TID251" in project["tool"]["ruff"]["lint"]["select"]
+    assert "select" not in rules["lint"]
+
+
+@pytest.mark.parametrize("half", ORDER)
+def test_every_module_has_its_place_in_the_order(half: str) -> None:
+    there = {path.stem for path in modules(half)} - {"__init__"}
+    assert there == set(ORDER[half])
+    assert len(ORDER[half]) == len(there)
+
+
+@pytest.mark.parametrize("half", ORDER)
+def test_a_module_imports_only_modules_above_it(half: str) -> None:
+    order = ORDER[half]
+    faults = [
+        f"{module} imports {other}, which stands below it"
+        for below, module in enumerate(order)
+        for other in order[below:]
+        for name in imported(PACKAGE / half / f"{module}.py")
+        if is_in(name, f"arbstr.{half}.{other}")
+    ]
+    assert faults == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_stays_in_the_modules_it_is_for(library: str) -> None:
+    users = {
+        name_of(path)
+        for path in modules("", "sansio", "trio_runtime")
+        if any(is_in(name, library) for name in imported(path))
+    }
+    assert users == LIBRARIES[library]
+
+
+@pytest.mark.parametrize("half", ORDER)
+def test_the_theory_of_operation_is_text_and_no_code(half: str) -> None:
+    package = ast.parse((PACKAGE / half / "__init__.py").read_text("utf-8"))
+    assert ast.get_docstring(package)
+    assert len(package.body) == 1
+
+
+@pytest.mark.parametrize("half", ORDER)
+def test_the_theory_of_operation_names_the_modules_in_their_order(half: str) -> None:
+    package = ast.parse((PACKAGE / half / "__init__.py").read_text("utf-8"))
+    table = (ast.get_docstring(package) or "").partition("The order of the modules")[2]
+    words = table.replace(",", " ").split()
+    places = [words.index(module) for module in ORDER[half]]
+    assert places == sorted(places)
+
+
+def test_importing_the_machines_loads_no_runtime() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = set(done.stdout.split())
+    assert "arbstr.sansio.exchange" in loaded
+    libraries = {"trio", "httpx", "h11", "quart", "quart_trio", "hypercorn", "sqlite3", "asyncio"}
+    assert loaded & libraries == set()
+    assert not any(is_in(name, "arbstr.trio_runtime") for name in loaded)

@@ -1,0 +1,63 @@
+"""The README's tables are the tables of the code.
+
+To renew them after a change: `ARBSTR_WRITE_README=1 python -m pytest tests/test_readme.py`.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from arbstr.cli import main
+from arbstr.sansio.config import parse_config
+from arbstr.sansio.failure import failure_table
+from arbstr.sansio.retry import last_word_table, verdict_table
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+TABLES = {
+    "failures": failure_table,
+    "verdicts": verdict_table,
+    "last words": last_word_table,
+}
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """The README with one generated table in its place."""
+    pattern = re.compile(
+        rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL
+    )
+    renewed, places = pattern.subn(lambda match: f"{match[1]}{table.strip()}\n{match[2]}", text)
+    assert places == 1, f"README.md has {places} places for the table of {name}"
+    return renewed
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_readme_shows_the_table_the_code_obeys(name: str) -> None:
+    text = README.read_text("utf-8")
+    renewed = with_table(text, name, TABLES[name]())
+    if os.environ.get("ARBSTR_WRITE_README"):
+        README.write_text(renewed, "utf-8")
+    else:
+        assert text == renewed
+
+
+def test_the_configuration_of_the_readme_is_one() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert tomllib.loads(block)
+        parse_config(block, {"ALPHA_KEY": "a-key-of-a-test"})
+
+
+def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = set(re.findall(r"arbstr (run|serve|check|providers)\b", README.read_text("utf-8")))
+    assert commands == {"run", "serve", "check", "providers"}
+    for command in commands:
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        capsys.readouterr()
