@@ -391,11 +391,16 @@ BEHAVIOURS: Final[Mapping[str, Chooser]] = MappingProxyType(
         "fake-endless": _both(SILENCE, endless([_ROLE], sse(chunk(" tick")))),
     }
 )
-"""Beside these, `fake-<status>` is that status with an OpenAI-shaped error, and
-`fake-<status>-<seconds>` adds `retry-after`."""
+"""Beside these, `fake-<status>` is that status with an OpenAI-shaped error,
+`fake-<status>-<seconds>` adds `retry-after`, and `fake-usage-<input>-<output>` is `fake-ok` with so
+many tokens."""
 
 
 def behaviour_named(name: str) -> Chooser | None:
+    if match := re.fullmatch(r"fake-usage-(\d+)-(\d+)", name):
+        counts = usage(int(match[1]), int(match[2]))
+        told = json_answer(completion("Hello there", usage=counts))
+        return _both(told, stream(hello(usage=counts)))
     match = re.fullmatch(r"fake-([2-5]\d\d)(?:-(\d+))?", name)
     if match is None:
         return BEHAVIOURS.get(name)

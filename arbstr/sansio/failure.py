@@ -174,6 +174,9 @@ ACCOUNT_CODES: Final = frozenset(
 NO_MODEL_CODES: Final = frozenset({"invalid_model", "model_not_found"})
 RATE_LIMIT_CODE: Final = "upstream_rate_limit"
 
+DEFAULT_REST: Final = 1.0
+"""Seconds a provider rests after a 429 that does not say how long."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -295,6 +298,15 @@ def seen(
         timed_out_connecting=timed_out_connecting,
         upstream_request_id=upstream_request_id,
     )
+
+
+def rest_seconds(failure: Failure) -> float | None:
+    """How long the provider is to rest after this failure; `None`: not at all."""
+    if failure.kind is FailureKind.RATE_LIMITED:
+        return DEFAULT_REST if failure.retry_after is None else failure.retry_after
+    if failure.kind is FailureKind.SERVER_ERROR and failure.status == 503:
+        return failure.retry_after
+    return None
 
 
 def request_id_of(headers: Mapping[str, str], secrets: Collection[Secret]) -> str | None:

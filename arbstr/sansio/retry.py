@@ -1,7 +1,6 @@
-"""What follows a failed attempt, and what the client reads when nothing follows.
+"""What follows a failed attempt. What the client reads when nothing does is `last_word.py`.
 
-    FailureKind x Money --VERDICTS--> Verdict                     may anything follow, and where
-    Failure or refusal  --word_of---> LastWord --LAST_WORDS--> Word             what is said then
+    FailureKind x Money --VERDICTS--> Verdict      may anything follow, and where
 
 `Retry` is one request's walk over its candidates, cheapest first. Its state is the command it
 waits on:
@@ -27,21 +26,20 @@ What it holds on to, whatever happens:
   - somebody else's probe is waited for only if nothing else is left, `PROBE_WAIT` in all.
 
 What may not live here: clocks, dice (a `Sleep` states a range and the runtime draws), the
-judgement what a failure was and cost (`sansio.failure`), and anything a provider wrote except
-the error object it meant for the client, which passes through.
+judgement what a failure was and cost (`sansio.failure`), and anything a provider wrote.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
-from math import ceil
+from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.breaker import Probing, Refused
 from arbstr.sansio.config import Kind
-from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
+from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money, money_of
+from arbstr.sansio.last_word import Standing, last_word
 from arbstr.sansio.routing import Candidate
 
 JITTER: Final = 0.25
@@ -53,13 +51,6 @@ DOUBLINGS: Final = 10
 
 PROBE_WAIT: Final = 5.0
 """Seconds a request without alternative waits for the results of others' probes."""
-
-PROBE_AGAIN: Final = 1.0
-"""Seconds after which a client may ask again while a probe is under way: its end is unknown.
-Picked, not measured."""
-
-DEFAULT_REST: Final = 1.0
-"""Seconds a provider rests after a 429 that does not say how long."""
 
 
 class Verdict(Enum):
@@ -111,69 +102,6 @@ VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyTyp
 )
 """What may follow, by what was seen and what it may have cost. Total, also where a kind never
 has such money: a table without holes needs no judgement when `sansio.failure` changes."""
-
-
-class LastWord(StrEnum):
-    """Error codes of a request that ends without an answer, the most useful first.
-
-    When several failures and refusals meet, the first of these is said: `circuit_open` stands
-    before `rate_limited` because open and resting mixed is a 503.
-    """
-
-    STREAM_INTERRUPTED = "stream_interrupted"
-    CLIENT_ERROR = "client_error"
-    POSSIBLY_SPENT = "possibly_spent"
-    SHUTTING_DOWN = "shutting_down"
-    CIRCUIT_OPEN = "circuit_open"
-    RATE_LIMITED = "rate_limited"
-    INSUFFICIENT_BALANCE = "insufficient_balance"
-    PROVIDER_AUTH = "provider_auth"
-    MODEL_NOT_FOUND = "model_not_found"
-    CONNECT_TIMEOUT = "connect_timeout"
-    UPSTREAM_ERROR = "upstream_error"
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Word:
-    """How a last word is said; its status is that of `errors.STATUS`, else the provider's own.
-
-    `should_retry` is unset where the client's own judgement (or `retry-after`) is right; `waits`:
-    with a `retry-after`, the soonest of all that can be waited for.
-    """
-
-    says: str
-    should_retry: bool | None = False
-    waits: bool = False
-
-
-LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
-    {
-        LastWord.STREAM_INTERRUPTED: Word("The stream broke off"),
-        LastWord.CLIENT_ERROR: Word("The request was refused"),
-        # Never with `retry-after`: nobody may be led to pay twice.
-        LastWord.POSSIBLY_SPENT: Word("This request may have been paid for, but was not answered"),
-        LastWord.SHUTTING_DOWN: Word("arbstr is shutting down", None),
-        LastWord.CIRCUIT_OPEN: Word("No provider can be asked right now", None, waits=True),
-        LastWord.RATE_LIMITED: Word("Rate limits: ask again later", None, waits=True),
-        LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
-        LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key arbstr has for it"),
-        LastWord.MODEL_NOT_FOUND: Word("No answer: the model is not known there", None),
-        LastWord.CONNECT_TIMEOUT: Word("No answer: connecting took too long"),
-        LastWord.UPSTREAM_ERROR: Word("No answer: every provider failed"),
-    }
-)
-"""Every last word and what goes with it."""
-
-_STOPPED: Final = (
-    " It was not sent again, because that could pay twice. To send it again all the same, repeat "
-    'it with the header `X-Arbstr-Respend: allow`, or set `possibly_spent = "next"` under '
-    "`[retry]` in the configuration."
-)
-_STOPPED_WITH_CONSENT: Final = (
-    " Other providers were allowed to be asked until one further attempt may have cost. Repeating "
-    "the request with the header `X-Arbstr-Respend: allow` may pay once more."
-)
 
 
 @final
@@ -263,64 +191,6 @@ class ProbeSettled:
 Event: TypeAlias = AttemptFailed | Skipped | Answered | Elapsed | ProbeSettled
 
 
-def rest_seconds(failure: Failure) -> float | None:
-    """How long the provider is to rest after this failure; `None`: not at all."""
-    if failure.kind is FailureKind.RATE_LIMITED:
-        return DEFAULT_REST if failure.retry_after is None else failure.retry_after
-    if failure.kind is FailureKind.SERVER_ERROR and failure.status == 503:
-        return failure.retry_after
-    return None
-
-
-def word_of(seen: Failure | Refused) -> LastWord:
-    """What this failure or refusal alone would have the client told."""
-    match seen:
-        case Resting():
-            return LastWord.RATE_LIMITED
-        case CircuitOpen() | Probing():
-            return LastWord.CIRCUIT_OPEN
-        case Failure(kind=FailureKind.STREAM_CUT):
-            return LastWord.STREAM_INTERRUPTED
-        case Failure(kind=FailureKind.CLIENT_ERROR):
-            return LastWord.CLIENT_ERROR
-        case Failure(money=Money.SPENT | Money.UNKNOWN):
-            return LastWord.POSSIBLY_SPENT
-        case Failure(kind=FailureKind.SHUTDOWN):
-            return LastWord.SHUTTING_DOWN
-        case Failure(kind=FailureKind.ACCOUNT, status=402):
-            return LastWord.INSUFFICIENT_BALANCE
-        case Failure(kind=FailureKind.ACCOUNT):
-            return LastWord.PROVIDER_AUTH
-        case Failure(kind=FailureKind.NO_MODEL):
-            return LastWord.MODEL_NOT_FOUND
-        case Failure(timed_out_connecting=True):
-            return LastWord.CONNECT_TIMEOUT
-        case Failure():
-            # It rests from now on, so the next request will be told the same.
-            rests = rest_seconds(seen) is not None
-            return LastWord.RATE_LIMITED if rests else LastWord.UPSTREAM_ERROR
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Standing:
-    """What a candidate's last turn came to, and when."""
-
-    seen: Failure | Refused
-    at: float
-
-    def free_at(self) -> float | None:
-        """When this candidate may be asked again; `None` if waiting is not what it takes."""
-        match self.seen:
-            case Resting(until=until) | CircuitOpen(until=until):
-                return until
-            case Probing():
-                return self.at + PROBE_AGAIN
-            case Failure():
-                rest = rest_seconds(self.seen)
-                return None if rest is None else self.at + rest
-
-
 class Retry:
     """One request's way through its candidates. See the module's docstring.
 
@@ -348,7 +218,7 @@ class Retry:
         self._round = list(range(len(candidates)))
         self._turn = -1
         self._waiting: Command | None = None
-        self._standings: dict[int, _Standing] = {}
+        self._standings: dict[int, Standing] = {}
         self._failed: dict[str, int] = {}
         self._retried: dict[str, int] = {}
         self._paid: list[str] = []
@@ -379,7 +249,7 @@ class Retry:
             case Attempt(), AttemptFailed(failure, probe):
                 self._waiting = self._after_failure(failure, probe, now)
             case Attempt(), Skipped(refused):
-                self._standings[self._turn] = _Standing(refused, now)
+                self._standings[self._turn] = Standing(refused, now)
                 self._waiting = self._next(now)
             case Sleep(), Elapsed():
                 self._waiting = self._attempt()
@@ -404,7 +274,7 @@ class Retry:
 
     def _after_failure(self, failure: Failure, probe: bool, now: float) -> Command:
         name = self._name(self._turn)
-        self._standings[self._turn] = _Standing(failure, now)
+        self._standings[self._turn] = Standing(failure, now)
         self._failed[name] = self._failed.get(name, 0) + 1
         if failure.money is not Money.FREE:
             self._paid.append(name)
@@ -457,48 +327,8 @@ class Retry:
         ]
 
     def _give_up(self, now: float) -> GiveUp:
-        order = list(LastWord)
-        standings = self._standings.values()
-        decisive = min((s.seen for s in standings), key=lambda seen: order.index(word_of(seen)))
-        said = word_of(decisive)
-        word = LAST_WORDS[said]
-        message = f"{word.says}. {'; '.join(self._reasons(now))}."
-        if said is LastWord.POSSIBLY_SPENT:
-            message += _STOPPED_WITH_CONSENT if self._consent else _STOPPED
-        retry_after: float | None = None
-        if word.waits:
-            times = (standing.free_at() for standing in standings)
-            retry_after = max(0.0, min(time for time in times if time is not None) - now)
-        status, passthrough = 0, None
-        if said is LastWord.CLIENT_ERROR and isinstance(decisive, Failure):
-            status, passthrough = decisive.status or 400, decisive.error
-        return GiveUp(
-            ErrorReply(
-                said.value,
-                message,
-                status=status,
-                retry_after=retry_after,
-                should_retry=word.should_retry,
-                passthrough=passthrough,
-            )
-        )
-
-    def _reasons(self, now: float) -> Iterator[str]:
-        """Each provider and why it gave no answer, in the order of the candidates."""
-        for index, standing in sorted(self._standings.items()):
-            name, seen = self._name(index), standing.seen
-            match seen:
-                case Resting(until=until):
-                    yield f"{name} rests for {max(0, ceil(until - now))} s more"
-                case CircuitOpen(until=until):
-                    wait = max(0, ceil(until - now))
-                    yield f"{name} failed too often and is left alone for {wait} s more"
-                case Probing():
-                    yield f"{name} failed too often and another request is trying it out"
-                case Failure(sentence=sentence, money=Money.FREE):
-                    yield f"{name} {sentence}"
-                case Failure(sentence=sentence):
-                    yield f"{name} {sentence} (it may have been paid)"
+        standings = [(self._name(index), found) for index, found in sorted(self._standings.items())]
+        return GiveUp(last_word(standings, consent=self._consent, now=now))
 
 
 def verdict_table() -> str:
@@ -513,15 +343,4 @@ def verdict_table() -> str:
     for verdict, kinds in rows.items():
         seen = "; ".join(f"{', '.join(names)}, when {money}" for money, names in kinds.items())
         lines.append(f"| {seen} | {verdict.value} |")
-    return "\n".join(lines) + "\n"
-
-
-def last_word_table() -> str:
-    """`LAST_WORDS` as a Markdown table, the most useful first."""
-    lines = ["| last word | status | `retry-after` | `x-should-retry` |", "|---|---|---|---|"]
-    for said, word in LAST_WORDS.items():
-        status = STATUS.get(said.value, "the provider's")
-        waits = "the soonest" if word.waits else ""
-        should = "" if word.should_retry is None else str(word.should_retry).lower()
-        lines.append(f"| `{said.value}` | {status} | {waits} | {should} |")
     return "\n".join(lines) + "\n"

@@ -125,7 +125,9 @@ def read_event(data: bytes, *, output_seen: bool) -> Facts:
         output_seen
         and data.startswith(b"{")
         and data.endswith(b"}")
-        and b"data:" not in data  # an event glued to one that was cut must not pass as one
+        # An event glued to one that was cut must not pass as one.
+        and b"data:" not in data
+        and b"\n" not in data
         and has_choices(data)
         and says_nothing(data)
     ):

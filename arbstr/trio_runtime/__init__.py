@@ -15,13 +15,13 @@ is the order of closing, backwards (`main`):
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> attempts -> upstream
                    `- keep-alive           streams only: comments while nobody answers yet
-    beside the server: the signals; and, once stopping, a thread that ends a process that hangs
+    beside the server: the signals; once stopping, a thread that ends a process that hangs
 
 One request, top to bottom: `connection` (the client's socket) -> `app` (who may call; which route)
 -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the breaker's leave,
-deadlines) -> `upstream` (one request to one provider; exceptions become facts) -> `transport`, `http11`,
-`connect` (what was written and read). `hub` is what requests share, `snapshot` what one keeps from
-its first line to its last.
+deadlines) -> `upstream` (one request to one provider; exceptions become facts) -> `transport`,
+`http11`, `connect` (what was written and read). `hub` is what requests share, `snapshot` what one
+keeps from its first line to its last.
 
 The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
 and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written

@@ -22,7 +22,7 @@ from arbstr.sansio.breaker import Admitted, CircuitOpen, Outcome, Refused, Resti
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.failure import Failure, FailureKind
+from arbstr.sansio.failure import Failure, FailureKind, rest_seconds
 from arbstr.sansio.retry import (
     Answered,
     Attempt,
@@ -36,7 +36,6 @@ from arbstr.sansio.retry import (
     Retry,
     Skipped,
     Sleep,
-    rest_seconds,
 )
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot

@@ -13,10 +13,16 @@ from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
-from arbstr.sansio.failure import MONEY, Failure, FailureKind, Money
-from arbstr.sansio.retry import (
+from arbstr.sansio.failure import (
     DEFAULT_REST,
-    LAST_WORDS,
+    MONEY,
+    Failure,
+    FailureKind,
+    Money,
+    rest_seconds,
+)
+from arbstr.sansio.last_word import LAST_WORDS, LastWord, last_word_table, word_of
+from arbstr.sansio.retry import (
     PROBE_WAIT,
     VERDICTS,
     Answered,
@@ -27,16 +33,12 @@ from arbstr.sansio.retry import (
     Deliver,
     Elapsed,
     GiveUp,
-    LastWord,
     ProbeSettled,
     Retry,
     Skipped,
     Sleep,
     Verdict,
-    last_word_table,
-    rest_seconds,
     verdict_table,
-    word_of,
 )
 from arbstr.sansio.routing import Candidate
 from tests.playbook import Playbook, play, playbooks

@@ -1,0 +1,198 @@
+"""What the client reads when a request ends without an answer.
+
+    Failure or refusal --word_of--> LastWord --LAST_WORDS--> Word    what is said then
+    every candidate's standing --last_word--> ErrorReply              said of all of them
+
+What may follow an attempt is `retry.py`; here nothing follows any more. The message holds names
+from the configuration and our own sentences; a provider's words pass in one place, the error
+object of a client_error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import ceil
+from types import MappingProxyType
+from typing import Final, final
+
+from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.errors import STATUS, ErrorReply
+from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
+
+PROBE_AGAIN: Final = 1.0
+"""Seconds after which a client may ask again while a probe is under way: its end is unknown.
+Picked, not measured."""
+
+
+class LastWord(StrEnum):
+    """Error codes of a request that ends without an answer, the most useful first.
+
+    When several failures and refusals meet, the first of these is said: `circuit_open` stands
+    before `rate_limited` because open and resting mixed is a 503.
+    """
+
+    STREAM_INTERRUPTED = "stream_interrupted"
+    CLIENT_ERROR = "client_error"
+    POSSIBLY_SPENT = "possibly_spent"
+    SHUTTING_DOWN = "shutting_down"
+    CIRCUIT_OPEN = "circuit_open"
+    RATE_LIMITED = "rate_limited"
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+    PROVIDER_AUTH = "provider_auth"
+    MODEL_NOT_FOUND = "model_not_found"
+    CONNECT_TIMEOUT = "connect_timeout"
+    UPSTREAM_ERROR = "upstream_error"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Word:
+    """How a last word is said; its status is that of `errors.STATUS`, else the provider's own.
+
+    `should_retry` is unset where the client's own judgement (or `retry-after`) is right; `waits`:
+    with a `retry-after`, the soonest of all that can be waited for.
+    """
+
+    says: str
+    should_retry: bool | None = False
+    waits: bool = False
+
+
+LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
+    {
+        LastWord.STREAM_INTERRUPTED: Word("The stream broke off"),
+        LastWord.CLIENT_ERROR: Word("The request was refused"),
+        # Never with `retry-after`: nobody may be led to pay twice.
+        LastWord.POSSIBLY_SPENT: Word("This request may have been paid for, but was not answered"),
+        LastWord.SHUTTING_DOWN: Word("arbstr is shutting down", None),
+        LastWord.CIRCUIT_OPEN: Word("No provider can be asked right now", None, waits=True),
+        LastWord.RATE_LIMITED: Word("Rate limits: ask again later", None, waits=True),
+        LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
+        LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key arbstr has for it"),
+        LastWord.MODEL_NOT_FOUND: Word("No answer: the model is not known there", None),
+        LastWord.CONNECT_TIMEOUT: Word("No answer: connecting took too long"),
+        LastWord.UPSTREAM_ERROR: Word("No answer: every provider failed"),
+    }
+)
+"""Every last word and what goes with it."""
+
+_STOPPED: Final = (
+    " It was not sent again, because that could pay twice. To send it again all the same, repeat "
+    'it with the header `X-Arbstr-Respend: allow`, or set `possibly_spent = "next"` under '
+    "`[retry]` in the configuration."
+)
+_STOPPED_WITH_CONSENT: Final = (
+    " Other providers were allowed to be asked until one further attempt may have cost. Repeating "
+    "the request with the header `X-Arbstr-Respend: allow` may pay once more."
+)
+
+
+def word_of(seen: Failure | Refused) -> LastWord:
+    """What this failure or refusal alone would have the client told."""
+    match seen:
+        case Resting():
+            return LastWord.RATE_LIMITED
+        case CircuitOpen() | Probing():
+            return LastWord.CIRCUIT_OPEN
+        case Failure(kind=FailureKind.STREAM_CUT):
+            return LastWord.STREAM_INTERRUPTED
+        case Failure(kind=FailureKind.CLIENT_ERROR):
+            return LastWord.CLIENT_ERROR
+        case Failure(money=Money.SPENT | Money.UNKNOWN):
+            return LastWord.POSSIBLY_SPENT
+        case Failure(kind=FailureKind.SHUTDOWN):
+            return LastWord.SHUTTING_DOWN
+        case Failure(kind=FailureKind.ACCOUNT, status=402):
+            return LastWord.INSUFFICIENT_BALANCE
+        case Failure(kind=FailureKind.ACCOUNT):
+            return LastWord.PROVIDER_AUTH
+        case Failure(kind=FailureKind.NO_MODEL):
+            return LastWord.MODEL_NOT_FOUND
+        case Failure(timed_out_connecting=True):
+            return LastWord.CONNECT_TIMEOUT
+        case Failure():
+            # It rests from now on, so the next request will be told the same.
+            rests = rest_seconds(seen) is not None
+            return LastWord.RATE_LIMITED if rests else LastWord.UPSTREAM_ERROR
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a candidate's last turn came to, and when."""
+
+    seen: Failure | Refused
+    at: float
+
+    def free_at(self) -> float | None:
+        """When this candidate may be asked again; `None` if waiting is not what it takes."""
+        match self.seen:
+            case Resting(until=until) | CircuitOpen(until=until):
+                return until
+            case Probing():
+                return self.at + PROBE_AGAIN
+            case Failure():
+                rest = rest_seconds(self.seen)
+                return None if rest is None else self.at + rest
+
+
+def last_word(
+    standings: Sequence[tuple[str, Standing]], *, consent: bool, now: float
+) -> ErrorReply:
+    """The error a client gets after all attempts: from the most useful standing, naming every one.
+
+    `standings` are (provider, what its last turn came to), at least one, in the order of the
+    candidates. `consent`: paying twice was allowed. `now` is on the clock of the `Board`.
+    """
+    order = list(LastWord)
+    decisive = min(
+        (standing.seen for _, standing in standings), key=lambda seen: order.index(word_of(seen))
+    )
+    said = word_of(decisive)
+    word = LAST_WORDS[said]
+    reasons = "; ".join(_reason(name, standing.seen, now) for name, standing in standings)
+    message = f"{word.says}. {reasons}."
+    if said is LastWord.POSSIBLY_SPENT:
+        message += _STOPPED_WITH_CONSENT if consent else _STOPPED
+    retry_after: float | None = None
+    if word.waits:
+        times = (standing.free_at() for _, standing in standings)
+        retry_after = max(0.0, min(time for time in times if time is not None) - now)
+    status, passthrough = 0, None
+    if said is LastWord.CLIENT_ERROR and isinstance(decisive, Failure):
+        status, passthrough = decisive.status or 400, decisive.error
+    return ErrorReply(
+        said.value,
+        message,
+        status=status,
+        retry_after=retry_after,
+        should_retry=word.should_retry,
+        passthrough=passthrough,
+    )
+
+
+def _reason(name: str, seen: Failure | Refused, now: float) -> str:
+    """One provider and why it gave no answer."""
+    match seen:
+        case Resting(until=until):
+            return f"{name} rests for {max(0, ceil(until - now))} s more"
+        case CircuitOpen(until=until):
+            wait = max(0, ceil(until - now))
+            return f"{name} failed too often and is left alone for {wait} s more"
+        case Probing():
+            return f"{name} failed too often and another request is trying it out"
+        case Failure(sentence=sentence, money=Money.FREE):
+            return f"{name} {sentence}"
+        case Failure(sentence=sentence):
+            return f"{name} {sentence} (it may have been paid)"
+
+
+def last_word_table() -> str:
+    """`LAST_WORDS` as a Markdown table, the most useful first."""
+    lines = ["| last word | status | `retry-after` | `x-should-retry` |", "|---|---|---|---|"]
+    for said, word in LAST_WORDS.items():
+        status = STATUS.get(said.value, "the provider's")
+        waits = "the soonest" if word.waits else ""
+        should = "" if word.should_retry is None else str(word.should_retry).lower()
+        lines.append(f"| `{said.value}` | {status} | {waits} | {should} |")
+    return "\n".join(lines) + "\n"
