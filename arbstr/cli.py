@@ -7,6 +7,7 @@
 """
 
 import argparse
+import logging
 import os
 import stat
 import sys
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # The commands import what they need when they run: `arbstr --help` waits for no library.
 
+log = logging.getLogger("arbstr")
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -32,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         command = {"run": _run, "serve": _run, "check": _check, "providers": _providers}
-        return command[options.command](options, os.environ)
+        code = command[options.command](options, os.environ)
+        print(end="", flush=True)  # here, where its failing can still be answered
     except ConfigError as error:
         for problem in error.problems:
             print(f"arbstr: {problem}", file=sys.stderr)
@@ -41,8 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`arbstr providers | head -1`); nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        print(f"arbstr: cannot print: {error.strerror}", file=sys.stderr)
+        _forget_output()
+        return 1
+    return code
+
+
+def _forget_output() -> None:
+    """What could not be printed would be tried again, and complained of, when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
             metavar="PATH",
             help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml)",
         )
-    run.add_argument("-l", "--listen", metavar="HOST:PORT", help="overrides [server] listen")
+    run.add_argument(
+        "-l", "--listen", type=_address, metavar="HOST:PORT", help="overrides [server] listen"
+    )
     run.add_argument("--log-level", choices=LEVELS, help="overrides $ARBSTR_LOG and [logging]")
     run.add_argument(
         "--allow-unauthenticated",
@@ -80,7 +96,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="this mock answers 503 (repeatable)",
     )
+    run.set_defaults(complain=run.error)
     return parser
+
+
+def _address(text: str) -> str:
+    from arbstr.sansio.addresses import parse_listen
+
+    try:
+        parse_listen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -108,15 +135,26 @@ def _read_config(path: Path, environ: Mapping[str, str]) -> "Config":
     except FileNotFoundError:
         raise ConfigError(
             (
-                f"{path}: there is no such file; write one (config.example.toml shows every key), "
-                "name one with -c, or try `arbstr run --mock`, which needs none",
+                f"{path.absolute()}: there is no such file; write it (config.example.toml shows "
+                "every key), name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, "
+                "which needs none",
             )
         ) from None
     except UnicodeDecodeError:
         raise ConfigError((f"{path}: is not UTF-8; save it as UTF-8",)) from None
     except OSError as error:
-        raise ConfigError((f"{path}: cannot be read: {error.strerror}",)) from None
-    return parse_config(text, environ, name=str(path))
+        raise ConfigError(
+            (f"{path}: cannot be read: {error.strerror}; mend that, or name another with -c",)
+        ) from None
+    config = parse_config(text, environ, name=str(path))
+    if not config.providers:
+        raise ConfigError(
+            (
+                f"{path}: providers: there are none; add a [[providers]] table "
+                "(config.example.toml shows one)",
+            )
+        )
+    return config
 
 
 def _file_warning(path: Path) -> str | None:
@@ -138,26 +176,30 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.trio_runtime.logs import configure_logging
     from arbstr.trio_runtime.main import Mock, Options, run
 
+    if not options.mock and (options.mock_delay is not None or options.mock_fail):
+        options.complain("--mock-delay and --mock-fail need --mock")
     config, warnings = _config_to_run(options, environ)
     mock = None
     if options.mock:
         mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
-    elif options.mock_delay is not None or options.mock_fail:
-        raise ConfigError(("--mock-delay and --mock-fail need --mock",))
     level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
     if level not in LEVELS:
         raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
-    configure_logging(level, config.logging.format, build_catalog(config).secrets)
-    _check_runnable(config, mock, options)
-    for warning in warnings:
-        print(f"arbstr: warning: {warning}", file=sys.stderr)
+    _check_runnable(config, options)
     database = IN_MEMORY if mock else database_path(environ, config.database.path)
+    configure_logging(level, config.logging.format, build_catalog(config).secrets)
 
     def announce(url: str) -> None:
-        print(f"arbstr {__version__} listens on {url}")
-        if mock:
-            print("Mock providers answer: no network, no money, nothing is kept.")
-        print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
+        for warning in warnings:
+            log.warning("%s", warning)
+        try:
+            print(f"arbstr {__version__} listens on {url}")
+            if mock:
+                print("Mock providers answer: no network, no money, nothing is kept.")
+            print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
+        except OSError as error:
+            log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
+            _forget_output()
 
     return run(config, Options(database, mock), announce)
 
@@ -165,7 +207,6 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _config_to_run(
     options: argparse.Namespace, environ: Mapping[str, str]
 ) -> "tuple[Config, tuple[str, ...]]":
-    from arbstr.sansio.addresses import parse_listen
     from arbstr.sansio.config import parse_config
 
     if options.mock and not (options.config or environ.get("ARBSTR_CONFIG")):
@@ -178,27 +219,21 @@ def _config_to_run(
         config = _read_config(path, environ)
         warnings = _warnings(config, path)
     if options.listen:
-        try:
-            parse_listen(options.listen)
-        except ValueError as error:
-            raise ConfigError((f"-l {error}",)) from None
         config = replace(config, server=replace(config.server, listen=options.listen))
     return config, warnings
 
 
-def _check_runnable(config: "Config", mock: object, options: argparse.Namespace) -> None:
+def _check_runnable(config: "Config", options: argparse.Namespace) -> None:
     """What only matters when arbstr is to serve. Raises `ConfigError`."""
     names = {provider.name for provider in config.providers}
     unknown = sorted(set(options.mock_fail or ()) - names)
-    if mock and unknown:
+    if unknown:
         raise ConfigError(
             (
                 f"--mock-fail {unknown[0]}: there is no such provider; "
                 f"there are {', '.join(sorted(names))}",
             )
         )
-    if not config.providers:
-        raise ConfigError((NO_PROVIDERS,))
     if config.server.is_loopback or config.server.auth_token or options.allow_unauthenticated:
         return
     raise ConfigError(
@@ -208,11 +243,6 @@ def _check_runnable(config: "Config", mock: object, options: argparse.Namespace)
             "--allow-unauthenticated",
         )
     )
-
-
-NO_PROVIDERS: Final = (
-    "no providers are configured; add a [[providers]] table (config.example.toml shows one)"
-)
 
 
 def _warnings(config: "Config", path: Path) -> tuple[str, ...]:
@@ -229,8 +259,6 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = _config_path(options, environ)
     config = _read_config(path, environ)
     database = database_path(environ, config.database.path)
-    if not config.providers:
-        raise ConfigError((f"{path}: {NO_PROVIDERS}",))
     print(f"{path}: ok")
     print(f"listen     {config.server.listen}")
     print(f"database   {database}")
@@ -247,16 +275,16 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _key_status(provider: "ProviderConfig") -> str:
+    from arbstr.sansio.credentials import key_variable
+
     if provider.api_key is None:
-        return "no key"
+        return f"no key ({key_variable(provider.name)} is not set)"
     return f"key {provider.api_key.masked()} (from {provider.key_source})"
 
 
 def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = _config_path(options, environ)
     config = _read_config(path, environ)
-    if not config.providers:
-        raise ConfigError((f"{path}: {NO_PROVIDERS}",))
     for provider in config.providers:
         print(f"{provider.name}  {provider.endpoint.shown_url}  {_key_status(provider)}")
         for model in provider.models:

@@ -142,8 +142,9 @@ class ErrorReply:
         }
 
     def body(self) -> bytes:
-        """The JSON body."""
-        return json.dumps({"error": self.error_object()}, ensure_ascii=False).encode()
+        """The JSON body, in one line."""
+        # ASCII escapes: a provider's error object may hold lone surrogates.
+        return json.dumps({"error": self.error_object()}, separators=(",", ":")).encode()
 
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """Headers that belong to this error and to no other answer."""

@@ -53,6 +53,11 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: the default of `max_answer_mb`."""
 
 
+def error_event(error: ErrorReply) -> bytes:
+    """An error as the last event of a stream."""
+    return b"data: " + error.body() + b"\n\n"
+
+
 def _passes_whole(block: bytes) -> int:
     """How many events a block has, if all are one-line LF chunks that say nothing; else 0.
 
@@ -86,7 +91,8 @@ class Relay:
 
     Read-only for the driver:
     `committed`: output began, bytes have gone out. `complete`: the answer is whole.
-    `done`: `[DONE]` came after a choice, so there is nothing to wait for.
+    `done`: nothing is left to wait for: `[DONE]` came after a choice (or, after a complete
+    answer, an event that is too large to be read).
     `events`: chunks, errors and `[DONE]` so far. Timers count these, because comments and pings
     are no sign of life.
     `error`: data of the upstream's error event. While not `committed`, fail over from it.
@@ -111,6 +117,7 @@ class Relay:
         "_max_body",
         "_model",
         "_reader",
+        "_silent",
         "_usage_chunk",
         "_usage_chunk_counts",
         "committed",
@@ -143,6 +150,7 @@ class Relay:
         self._held = bytearray()
         self._flowing = False
         self._closed = False
+        self._silent = False
         self._choice_seen = False
         self._finished: set[int] = set()
         self._usage_chunk: bytes | None = None
@@ -195,7 +203,7 @@ class Relay:
         the trailer. The trailer is chunk-shaped and comes after `[DONE]` because that is what
         every client tolerates: most stop at `[DONE]`, the Vercel AI SDK validates what follows.
         """
-        if self._closed or not self.complete:
+        if self._closed or self._silent or not self.complete:
             raise LocalProtocolError("finish() needs a complete answer that was not ended yet")
         self._close()
         parts: list[bytes] = []
@@ -208,18 +216,23 @@ class Relay:
         """The end of an answer that is not complete: the error event, and nothing after it.
 
         What was held back and an event that came in part are dropped. b"" if the answer was ended
-        already.
+        already. What is fed afterwards is only read for its usage and price.
         """
-        if self._closed:
+        if self._closed or self._silent:
             return b""
         if self.complete:
             raise LocalProtocolError("a complete answer is not interrupted, it is finished")
-        self._close()
-        # ASCII escapes: an error object of a provider may hold lone surrogates.
-        text = json.dumps({"error": error.error_object()}, separators=(",", ":"))
-        return b"data: " + text.encode() + b"\n\n"
+        self._silent = True
+        self._flowing = False
+        self._held.clear()
+        return error_event(error)
 
     def _relayed(self, events: tuple[Event, ...], block: bytes, *, last: bool = False) -> bytes:
+        if self._silent:
+            for event in events:
+                if event.data:
+                    self._note(read_event(event.data, output_seen=False))
+            return b""
         pieces = [piece for event in events if (piece := self._passed(event, last=last))]
         if self._reader.overflow:
             self._overflowed()
@@ -308,7 +321,9 @@ class Relay:
         return b""
 
     def _overflowed(self) -> None:
-        self.overflow = True
+        # A whole answer stays whole; what follows it can no longer be read.
+        self.done = self.complete
+        self.overflow = not self.complete
         self._flowing = False
         self._held.clear()
 

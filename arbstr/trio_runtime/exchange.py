@@ -93,6 +93,7 @@ class ChatRun:
         self._work = trio.CancelScope()
         self._stopped = False
         self._over = False
+        self._last_bytes = b""
 
     async def run(self) -> None:
         """Finds an answer and delivers it, or says why there is none."""
@@ -218,14 +219,16 @@ class ChatRun:
         return self._cut(attempts, failure)
 
     def _cut(self, attempts: Attempts, failure: Failure, *, counts: bool = True) -> ErrorReply:
-        assert attempts.call is not None  # its stream broke
-        name = attempts.call.provider.name
-        attempts.cut(failure, counts=counts)
-        return ErrorReply(
+        call = attempts.call
+        assert call is not None  # its stream broke
+        error = ErrorReply(
             "stream_interrupted",
-            f'The answer is not complete: provider "{name}" {failure.sentence}. '
+            f'The answer is not complete: provider "{call.provider.name}" {failure.sentence}. '
             "It may have been charged.",
         )
+        self._last_bytes = call.relay.interrupt(error)
+        attempts.cut(failure, counts=counts)
+        return error
 
     async def _finish_stream(self, attempts: Attempts) -> None:
         call = attempts.call
@@ -263,10 +266,10 @@ class ChatRun:
     async def _deliver_error(self, error: ErrorReply) -> None:
         if self._exchange.output_began:
             self._note(life.Interrupted(error))
-        elif self._exchange.attempts_made:
-            self._note(life.Failed(error))
-        else:
-            self._note(life.Refused(error))
+            await self._responder.end(self._last_bytes)
+            return
+        attempted = self._exchange.attempts_made > 0
+        self._note(life.Failed(error) if attempted else life.Refused(error))
         await self._responder.error(error, (*self._policy_header(), *self._retry_headers()))
 
     def _policy_header(self) -> Headers:

@@ -8,6 +8,7 @@ signal 2   the same without waiting; exit 130
 watchdog   a thread that ends the process if all of this hangs
 """
 
+import errno
 import logging
 import os
 import signal
@@ -140,11 +141,13 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
     try:
         return await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
+        # Not os.strerror(errno): the numbers of a failed name lookup are not those of errno.
+        reason = error.strerror or str(error)
+        free_it = "stop the program that uses it, or " if error.errno == errno.EADDRINUSE else ""
         raise ConfigError(
             (
-                f"cannot listen on {host}:{port}: {reason}; stop the program that uses the "
-                "address, or choose another with [server] listen or -l HOST:PORT",
+                f"cannot listen on {host}:{port}: {reason}; {free_it}choose another address "
+                "with [server] listen or -l HOST:PORT",
             )
         ) from None
 

@@ -11,23 +11,16 @@ from typing import Any, Final, TypeAlias, final
 import trio
 
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.relay import KEEP_ALIVE, error_event
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
-
-KEEP_ALIVE: Final = b": keep-alive\n\n"
-"""A comment every client skips. Not `: ping`: one editor's parser ends its batch there."""
 
 STREAM_HEADERS: Final[Headers] = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the events
 )
-
-
-def error_event(error: ErrorReply) -> bytes:
-    """An error as the last event of a stream whose head is out."""
-    return b"data: " + error.body() + b"\n\n"
 
 
 @final

@@ -9,11 +9,10 @@ end to learn what it cost.
 
 import re
 import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import IntEnum
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import httpx
 
@@ -34,6 +33,7 @@ from arbstr.sansio.failure import (
 from arbstr.sansio.money import Usage
 from arbstr.sansio.relay import Relay
 from arbstr.sansio.secrets import Secret
+from arbstr.sansio.usage import read_cost_header
 from arbstr.trio_runtime.transport import (
     AnswerBroken,
     ConnectFailed,
@@ -43,6 +43,9 @@ from arbstr.trio_runtime.transport import (
     SendFailed,
     Transport,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 """How much of an error's body is read: what a person may need is in its first lines."""
@@ -128,7 +131,7 @@ class UpstreamCall:
         self.seen = Seen.NOTHING_SENT
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
-        self.relay = Relay(choices=choices, asks_usage=asks_usage)
+        self.relay = Relay(choices=choices, asks_usage=asks_usage, max_body_bytes=max_answer_bytes)
         self.answer: Answer | None = None
         self.ended = False
         self._target = target
@@ -159,7 +162,7 @@ class UpstreamCall:
             return self.answer.provider_cost_msats
         if self.relay.provider_cost_msats is not None:
             return self.relay.provider_cost_msats
-        return stated_in_header(self.headers)
+        return read_cost_header(self.headers.get("x-routstr-cost-msats", ""))
 
     @property
     def can_be_read_on(self) -> bool:
@@ -404,7 +407,7 @@ class UpstreamCall:
         if isinstance(answer, Failure):
             return answer
         self.relay = Relay(choices=self._choices, asks_usage=self._asks_usage)
-        out = self.relay.feed(as_stream(answer.body)) + self.relay.feed(b"data: [DONE]\n\n")
+        out = self.relay.feed(as_stream(answer.body))
         self.seen = Seen.OUTPUT
         return out
 
@@ -425,12 +428,6 @@ class UpstreamCall:
 
 def _broke(error: AnswerBroken | SendFailed) -> str:
     return f"broke off: {error.sentence}"
-
-
-def stated_in_header(headers: Mapping[str, str]) -> Decimal | None:
-    """`x-routstr-cost-msats`, if it is a sane number of millisats."""
-    text = headers.get("x-routstr-cost-msats", "")
-    return Decimal(text) if text.isascii() and text.isdigit() and len(text) <= 15 else None
 
 
 @final

@@ -515,6 +515,16 @@ def test_an_event_that_is_too_large_ends_the_stream(step: int) -> None:
     assert relay.interrupt(CUT) == CUT_EVENT
 
 
+@pytest.mark.parametrize("step", [1 << 16, 1 << 30])
+def test_an_event_that_is_too_large_after_a_complete_answer_ends_it_well(step: int) -> None:
+    relay = new()
+    stream = HELLO + STOP + chunk(delta("x" * MAX_EVENT_BYTES)) + WORLD
+    assert fed(relay, *in_steps(stream, step)) == HELLO + STOP
+    assert relay.done
+    assert not relay.overflow
+    assert relay.finish(ARBSTR) == DONE + TRAILER
+
+
 def test_eight_megabytes_in_one_event_in_pieces_of_a_kilobyte_pass_unchanged() -> None:
     huge = chunk(delta("x" * 8_000_000))
     stream = HELLO + huge + STOP + USAGE + DONE
