@@ -2,8 +2,9 @@
 
     python -m bench.floor http://127.0.0.1:PORT
 
-No routing, no retry, no log, no deadline, no check of anything. Every client connection has an
-upstream connection of its own, both are kept alive, and what one read brings leaves in one write.
+No routing, no retry, no log, no deadline, no check of anything; headers are passed on as they are.
+Every client connection has an upstream connection of its own, both are kept alive, and what one
+read brings leaves in one write.
 What arbstr costs is told as a multiple of this. It ends when its standard input does.
 """
 
@@ -59,11 +60,12 @@ class Relay:
 
     def _to_upstream(self, request: h11.Request, length: int) -> h11.Request:
         headers = [
-            (b"host", self._authority),
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % length),
+            (name, value)
+            for name, value in request.headers
+            if name not in (b"host", b"connection", b"content-length", b"transfer-encoding")
         ]
-        return h11.Request(method=b"POST", target=request.target, headers=headers)
+        headers += [(b"host", self._authority), (b"content-length", b"%d" % length)]
+        return h11.Request(method=request.method, target=request.target, headers=headers)
 
     async def _answer(self, upstream: trio.SocketStream, up: h11.Connection) -> None:
         wire: list[bytes] = []
@@ -75,11 +77,7 @@ class Relay:
                     wire.clear()
                 up.receive_data(await upstream.receive_some(RECEIVE))
             elif isinstance(event, h11.Response):
-                headers = [
-                    (name, value)
-                    for name, value in event.headers
-                    if name in (b"content-type", b"content-length", b"transfer-encoding")
-                ]
+                headers = [pair for pair in event.headers if pair[0] != b"connection"]
                 head = h11.Response(status_code=event.status_code, headers=headers)
                 wire.append(self._down.send(head) or b"")
             elif isinstance(event, (h11.Data, h11.EndOfMessage)):

@@ -128,6 +128,7 @@ class Client:
         self._answer = AnswerReader()
         self._tail = b""
         self._size = 0
+        self._whole = False
         self.sent_at = 0.0
         self.events = 0
         self.busy = False
@@ -135,7 +136,7 @@ class Client:
 
     def ask(self) -> None:
         """Sends the request."""
-        self.busy, self.began = True, False
+        self.busy, self.began, self._whole = True, False, False
         self._answer, self._tail, self._size, self.events = AnswerReader(), b"", 0, 0
         self._unsent = memoryview(self._request)
         try:
@@ -190,7 +191,9 @@ class Client:
                 return
         body = self._answer.feed(data) if data else b""
         self._size += len(body)
-        if self._plan.order.events:
+        if self._answer.status != 200:
+            self._tail += body[:200]
+        elif self._plan.order.events:
             self._stamps(body, now)
         if self._answer.complete:
             self._finished()
@@ -202,6 +205,8 @@ class Client:
             at = match.end()
             self.events += 1
             self.note((now - int(match[1])) // 1000)
+        if self.events == self._plan.order.events and b"[DONE]" in data:
+            self._whole = True
         self._tail = data[max(at, len(data) - 64) :]
 
     def note(self, delay: int) -> None:
@@ -220,8 +225,8 @@ class Client:
             self._failed(f"{self._size} bytes instead of {order.answer}")
         elif self.events != order.events:
             self._failed(f"{self.events} events instead of {order.events}")
-        elif order.events and b"[DONE]" not in self._tail and self._size == 0:
-            self._failed("a stream without an end")
+        elif order.events and not self._whole:
+            self._failed("a stream without [DONE]")
         else:
             if self._plan.ramp is None:
                 self._result.latency.append(int((time.monotonic() - self.sent_at) * 1e6))
@@ -290,9 +295,7 @@ def _closed_loop(
                 raise Stuck("answers did not come in time")
             loop.turn(min(deadline, time.monotonic() + 1.0))
 
-    clients += [
-        Client(loop, plan, request, result, next_request) for _ in range(plan.connections)
-    ]
+    clients += [Client(loop, plan, request, result, next_request) for _ in range(plan.connections)]
     drive(time.monotonic() + GRACE_SECONDS)
     loop.rest(SETTLE_SECONDS)
     result.latency.clear()
@@ -306,9 +309,7 @@ def _closed_loop(
     result.cpu = _used(before, cpu_seconds(plan.pids))
 
 
-def _streams(
-    loop: Loop, plan: Plan, result: Result, clients: list[Client], request: bytes
-) -> None:
+def _streams(loop: Loop, plan: Plan, result: Result, clients: list[Client], request: bytes) -> None:
     ramp = plan.ramp or 0.0
     start = time.monotonic()
 

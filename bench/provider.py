@@ -23,9 +23,15 @@ BACKLOG: Final = 4096
 FULL: Final = 64 * 1024
 """Bytes waiting for a socket at which a stream without a pace waits, too."""
 
-STREAM_HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"date: Sat, 21 Nov 2026 13:00:00 GMT\r\n"
+    b"server: uvicorn\r\n"
+    b"openai-processing-ms: 412\r\n"
+    b"openai-version: 2020-10-01\r\n"
+    b"x-request-id: req_5f0c1f9f1c2f4d0e9a3b7c6d5e4f3a2b\r\n"
 )
+STREAM_HEAD: Final = HEAD + b"content-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END: Final = b"0\r\n\r\n"
 
 
@@ -74,8 +80,8 @@ def plain_answer(size: int) -> bytes:
     }
     message["content"] = "It costs what it costs. " * ((size - len(json.dumps(answer))) // 24 + 1)
     body = json.dumps(answer).encode()
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    return head % len(body) + body
+    framing = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    return HEAD + framing + body
 
 
 @final
@@ -217,7 +223,10 @@ class Peer:
 def main() -> None:
     """Serves on loopback until standard input ends. An argument is the port."""
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    try:
+        listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+    except OSError as error:
+        sys.exit(f"cannot listen on port {port}: {error.strerror}")
     listener.setblocking(False)
     selector = selectors.DefaultSelector()
     timers = Timers()

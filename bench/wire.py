@@ -68,14 +68,35 @@ def chat_body(model: str, order: Order, size: int) -> bytes:
     return json.dumps(chat).encode()
 
 
+SDK_HEADERS: Final = (
+    ("Accept-Encoding", "gzip, deflate"),
+    ("Connection", "keep-alive"),
+    ("Accept", "application/json"),
+    ("Content-Type", "application/json"),
+    ("User-Agent", "OpenAI/Python 3.52.0"),
+    ("X-Stainless-Lang", "python"),
+    ("X-Stainless-Package-Version", "3.52.0"),
+    ("X-Stainless-OS", "Linux"),
+    ("X-Stainless-Arch", "x64"),
+    ("X-Stainless-Runtime", "CPython"),
+    ("X-Stainless-Runtime-Version", "3.11.7"),
+    ("Authorization", "Bearer sk-bench"),
+    ("X-Stainless-Async", "false"),
+    ("x-stainless-retry-count", "0"),
+    ("x-stainless-read-timeout", "600"),
+)
+"""What the OpenAI SDK for Python sends; parsing heads is a good part of what a relay does."""
+
+
 def http_request(host: str, path: str, headers: tuple[tuple[str, str], ...], body: bytes) -> bytes:
-    """A whole HTTP/1.1 request."""
+    """A whole HTTP/1.1 request as an SDK would send it; `headers` replace its own."""
+    ours = {name.lower() for name, _ in headers}
     head = [
         f"POST {path} HTTP/1.1",
         f"Host: {host}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in SDK_HEADERS if name.lower() not in ours),
         *(f"{name}: {value}" for name, value in headers),
+        f"Content-Length: {len(body)}",
     ]
     return "\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body
 

@@ -1,0 +1,106 @@
+"""The benchmark runs, cleans up and tells the truth about what it read. No time is judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.overhead import main, parse_peers
+from bench.scenarios import SCENARIOS, chosen, shortened
+from bench.wire import AnswerReader, Order, chat_body
+
+ROOT = Path(__file__).resolve().parent.parent
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="CPU clocks of other processes")
+
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    b"4\r\nwhol\r\n1;x=y\r\ne\r\n0\r\n\r\n"
+)
+COUNTED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole"
+
+
+@linux
+def test_a_short_run_reports_every_scenario_and_target(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    command = [sys.executable, "bench/overhead.py", "plain-1k-c1", "stream-1"]
+    command += ["--rounds", "1", "--seconds", "0.05", "--json", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "plain-1k-c1: 1 kB asked" in done.stdout
+    assert "as a multiple of the floor" in done.stdout
+
+    report = json.loads(out.read_text())
+    assert {"cpu", "cores", "python"} <= set(report["machine"])
+    assert report["arbstr_idle_mb"] > 0
+    assert [scenario["name"] for scenario in report["scenarios"]] == ["plain-1k-c1", "stream-1"]
+    for scenario in report["scenarios"]:
+        assert set(scenario["targets"]) == {"direct", "floor", "arbstr"}
+        for name, target in scenario["targets"].items():
+            assert target["errors"] == 0
+            assert set(target["latency_ms"]) == {"p50", "p90", "p99"}
+            assert target["per_second"]["mid"] > 0
+            if name != "direct":
+                assert target["cpu_us"]["mid"] > 0
+                assert set(target["ratio_to_floor"]) == {"mid", "low", "high"}
+    assert report["scenarios"][1]["targets"]["arbstr"]["event_delay_ms"]["p50"] > 0
+
+
+@linux
+def test_a_gateway_that_does_not_start_is_named_with_its_last_words(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["plain-1k-c1", "--arbstr", f"{sys.executable} -m no_such_module"]) == 1
+    error = capfd.readouterr().err
+    assert "arbstr ended" in error
+    assert "no_such_module" in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["no-such-scenario"], id="an unknown scenario"),
+        pytest.param(["--peer", "x=https://example.com/v1"], id="a peer elsewhere"),
+        pytest.param(["--peer", "floor=http://127.0.0.1:1/v1"], id="a name that is taken"),
+        pytest.param(["--peer-header", "x=A: b"], id="a header for nobody"),
+        pytest.param(["--rounds", "0"], id="no rounds"),
+    ],
+)
+def test_a_wrong_command_is_refused_before_anything_starts(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_peers_come_with_their_headers() -> None:
+    (peer,) = parse_peers(["x=http://127.0.0.1:99/v1/"], ["x=X-Host: {provider}", "x=A: b:c"])
+    assert peer.url == "http://127.0.0.1:99/v1"
+    assert peer.headers == (("X-Host", "{provider}"), ("A", "b:c"))
+
+
+@pytest.mark.parametrize("wire", [CHUNKED, COUNTED])
+def test_an_answer_is_read_the_same_however_it_is_cut(wire: bytes) -> None:
+    for size in range(1, len(wire) + 1):
+        reader = AnswerReader()
+        body = b"".join(reader.feed(wire[at : at + size]) for at in range(0, len(wire), size))
+        assert body == b"whole"
+        assert reader.complete
+        assert reader.status == 200
+        assert reader.closes == (wire is CHUNKED)
+
+
+def test_an_order_survives_its_way_through_a_chat() -> None:
+    for scenario in SCENARIOS:
+        body = chat_body("some-model", scenario.order, scenario.request_bytes)
+        assert Order.found_in(body) == scenario.order
+        assert abs(len(body) - scenario.request_bytes) < scenario.request_bytes / 10 + 200
+        assert json.loads(body).get("stream", False) == (scenario.order.events > 0)
+
+
+def test_a_shortened_stream_has_fewer_events_of_the_same_pace() -> None:
+    (scenario,) = chosen(["burst-50"])
+    short = shortened(scenario, 1, 0.1)
+    assert short.order.events < scenario.order.events
+    assert short.order.every_us == scenario.order.every_us
