@@ -7,7 +7,7 @@ A command that ends by itself:
 
 A proxy, in a directory of its own, on a port of its own:
 
-    with arbstr_process(config_text=one_provider(fake.url)) as process:
+    with arbstr_process(config_text=CONFIG) as process:
         ...  point a client at process.base_url ("http://127.0.0.1:PORT/v1")
         assert process.chat("gpt-4o").status_code == 200
         assert process.stop() == 0          # SIGTERM, and the exit code
@@ -18,7 +18,9 @@ tests. Every wait fails after `PATIENCE` seconds; leaving the block kills what s
 fails the test if a traceback was printed.
 """
 
+import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -93,6 +95,11 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+CHAT_HEAD: Final = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+)
+"""The head of a chat request, before the length of its body is filled in."""
+
 _ROWS: Final = "SELECT * FROM requests ORDER BY id"
 _ATTEMPTS: Final = (
     "SELECT attempts.* FROM attempts JOIN requests USING (correlation_id) ORDER BY requests.id, n"
@@ -141,6 +148,7 @@ class ArbstrProcess:
 
     def __init__(self, command: Sequence[str], directory: Path, environ: Mapping[str, str]) -> None:
         self.directory = directory
+        self.database = directory / "arbstr.db"  # set it if the configuration names another
         self.url = ""
         self._left: dict[str, list[dict[str, Any]]] | None = None  # by query, once it is closed
         self._client = httpx.Client(trust_env=False, timeout=PATIENCE)
@@ -170,11 +178,6 @@ class ArbstrProcess:
     def port(self) -> int:
         return int(self.url.rpartition(":")[2])
 
-    @property
-    def database(self) -> Path:
-        """The ledger, unless the configuration names another."""
-        return self.directory / "arbstr.db"
-
     def wait_announced(self) -> None:
         """Until it listens. Fails with what it printed if it ends instead."""
         listens = self._stdout.wait(lambda text: "OPENAI_BASE_URL=" in text)
@@ -192,9 +195,9 @@ class ArbstrProcess:
         **more: object,
     ) -> httpx.Response:
         """One chat, read to its end; `more` are members of its body, like `stream=True`."""
-        return self._client.post(
-            f"{self.base_url}/chat/completions", headers=headers, json=chat_body(model, said, more)
-        )
+        # json.dumps, because httpx refuses half a surrogate pair, and a client may send one.
+        body = json.dumps(chat_body(model, said, more)).encode()
+        return self.ask("POST", "/v1/chat/completions", headers=headers, content=body)
 
     @contextmanager
     def open_chat(
@@ -211,6 +214,17 @@ class ArbstrProcess:
             "POST", f"{self.base_url}/chat/completions", headers=headers, json=body
         ) as response:
             yield response
+
+    def send(self, data: bytes) -> socket.socket:
+        """A new connection on which these bytes are out; what becomes of it is yours."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        connection.sendall(data)
+        return connection
+
+    def send_chat(self, model: str = "gpt-4o", **more: object) -> socket.socket:
+        """A chat on a connection of its own, for clients that leave or do not read."""
+        body = json.dumps(chat_body(model, more=more)).encode()
+        return self.send(CHAT_HEAD % len(body) + body)
 
     def ask(
         self,
@@ -278,6 +292,17 @@ class ArbstrProcess:
 
         wait_until(there, f"{count} rows of status {status}")
         return self.rows()
+
+    def wait_final(self, request_id: str) -> dict[str, Any]:
+        """The row of a request, once it has its final status."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = (row for row in self.rows() if row["correlation_id"] == request_id)
+            return bool(found) and found[0]["status"] != "in_flight"
+
+        wait_until(there, f"the final row of {request_id}")
+        return found[0]
 
     def _select(self, query: str) -> list[dict[str, Any]]:
         """What the ledger has; nothing while there is no file, or no table in it."""

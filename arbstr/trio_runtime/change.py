@@ -5,11 +5,32 @@ should change come all the same, it is on disk before the answer is used, and no
 """
 
 import os
+import re
 import sys
 from datetime import UTC, datetime
-from typing import final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REFUND_TOKEN: Final = re.compile(rb'"refund_token"\s*:\s*"([^"\\]+)"')
+"""Where a node puts ecash it gives back, beside the header: a member of the error object."""
+
+
+def tokens_in(headers: "Mapping[str, str]", *texts: bytes | bytearray) -> tuple[str, ...]:
+    """The ecash in an answer, each token once; header names are in lower case."""
+    found = [headers["x-cashu"]] if "x-cashu" in headers else []
+    for text in texts:
+        if b"refund_token" in text:  # almost never: bodies are long, and this is the fast search
+            found += [token.decode("utf-8", "replace") for token in REFUND_TOKEN.findall(text)]
+    return tuple(dict.fromkeys(found))
+
+
+def without_tokens(body: bytes) -> bytes:
+    """An answer's body as the client may have it; the same object if there is no ecash in it."""
+    return REFUND_TOKEN.sub(b'"refund_token":null', body) if b"refund_token" in body else body
 
 
 @final
@@ -28,7 +49,10 @@ class Change:
         if tokens:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             lines = "".join(f"{now} {provider} {_one_line(token)}\n" for token in tokens)
-            await trio.to_thread.run_sync(self._append, lines)
+            # It is money, and a cancelled request cannot come back for it. No deadline: one write
+            # to a local file, which a thread that began it would not leave either.
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(self._append, lines)
 
     def _append(self, lines: str) -> None:
         try:

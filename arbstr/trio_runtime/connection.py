@@ -1,60 +1,77 @@
 """What a client connection owns, and every workaround of the server beneath it.
 
-Hypercorn's connection classes are subclassed here, against the exact version pyproject.toml pins.
-Each difference is one of these, and each has a test of its own in test_connection.py:
+Hypercorn's connection classes are subclassed here and, the protocol's half, in `asgi.py`, against
+the exact version pyproject.toml pins. Each difference from Hypercorn 0.18 is one of these, and each
+has a test in test_connection.py that also shows what Hypercorn itself does:
 
-    one write per message     Hypercorn 0.18 writes head, body and end of a plain answer apart.
-    no idle task              It starts and cancels a task per request for the keep-alive timeout;
-                              here that is a deadline on the connection's one cancel scope.
-    a departed client         is told to the application by a callback, at once, and its socket is
-                              closed, so that a write that waits for it ends too.
-    a stalled client          `send_all` is shielded without a deadline there. A client that takes
-                              nothing for `STALL_SECONDS` has its socket closed from our side.
+    one write per message     It writes head, body and end of a plain answer apart.
+    one task per request      It starts and cancels another for the keep-alive timeout; here that
+                              is a deadline on the connection's one cancel scope.
+    the end of an answer      It recycles a connection inside the application's last `send`, which
+                              Quart-Trio cancels: `Connection: close` is not honoured then, and an
+                              idle connection never expires. Here nothing waits after that write.
+    a departed client         is told to the application by a callback, at once, also while a
+                              request waits behind another one (it reads nothing then), and its
+                              socket is closed, so that a write that waits for it ends too.
+    a stalled client          Its `send_all` is shielded, without a deadline. A client that takes
+                              nothing for `STALL_SECONDS` is reset from our side.
+    a refused upload          An application may answer without reading the body. It waits for ever
+                              to tell that application something, and to close a socket with unread
+                              bytes in it takes the answer along. Here the rest is read and dropped
+                              for a while; and `100 Continue` waits until the body is wanted.
     HTTP/1.1 only             no h2c upgrade, no HTTP/2 prior knowledge, no WebSocket: nothing here
                               speaks them, and cancelled HTTP/2 streams crash Hypercorn (its #352).
-    shutdown                  idle connections are closed at once; the others when they have
+    a bug in one connection   ends that one, with a line in the log, and not the server.
+    shutdown                  Idle connections are closed at once; the others when they have
                               answered, or when `close_all` says so.
 """
 
+import logging
+import math
+import socket
+import struct
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, final
 
-import h11
 import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.events import Request, StreamClosed
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState, LifespanState
-from hypercorn.utils import parse_socket_addr, suppress_body, wrap_app
+from hypercorn.typing import LifespanState
+from hypercorn.utils import parse_socket_addr, wrap_app
+
+from arbstr.trio_runtime.asgi import Http11
+from arbstr.trio_runtime.logs import log_bug
 
 if TYPE_CHECKING:
     from hypercorn.events import Event
-    from hypercorn.protocol.events import Event as StreamEvent
+
+log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 60.0
-"""A client that takes not one byte for so long is cut (nginx's send_timeout has the same value)."""
+"""A client that takes not one byte of its answer, or sends none of its half-sent body, for so long
+is cut (nginx's send_timeout and client_body_timeout have the same value)."""
 
 KEEP_ALIVE_SECONDS: Final = 75.0
 """Longer than any client keeps an idle connection for reuse (httpx 5 s, undici 4 s), so that it is
-the client who closes first and no request meets a closing socket (nginx's default)."""
+the client who closes first and no request meets a closing socket (nginx's default). A head must
+have come whole by then, too."""
+
+LINGER_SECONDS: Final = 30.0
+LINGER_IDLE_SECONDS: Final = 5.0
+"""How long the rest of an upload that was refused is read and dropped, and how long a pause in it
+may be (nginx's lingering_time and lingering_timeout). A sender that is cut off meanwhile does not
+read its answer."""
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request heads. Hypercorn's 16 kB is little for cookies of a localhost shared by many tools."""
 
-REASONS: Final = {status.value: status.phrase.encode() for status in HTTPStatus}
-"""Reason phrases: optional by RFC 9112 4, but people read them in `curl -i`."""
-
-DISCONNECT_KEY: Final = "arbstr.on_disconnect"
-"""Key in the ASGI scope's `state`: a function that takes a callback, which is called, without a
-checkpoint in between, if the client leaves before the last byte was handed to its socket."""
+READ_AHEAD_BYTES: Final = 64 * 1024
+"""What is read of requests that wait behind another one, only to notice a departed client."""
 
 
 def hypercorn_config() -> HypercornConfig:
@@ -82,129 +99,27 @@ def send_queue(sock: trio.socket.SocketType) -> int | None:
     return int.from_bytes(buffer, sys.byteorder)
 
 
-@final
-class RequestStream(HTTPStream):
-    """One request and its answer, on one connection."""
+def unread_bytes() -> Mapping[tuple[str, str], str]:
+    """What local sockets hold unread, by their own and their peer's address as `/proc` writes them.
 
-    _protocol: "Http11"
-
-    def __init__(self, protocol: "Http11") -> None:
-        super().__init__(
-            protocol.app,
-            protocol.config,
-            protocol.context,
-            protocol.task_group,
-            protocol.ssl,
-            protocol.client,
-            protocol.server,
-            protocol.send,  # type: ignore[arg-type]  # bytes, not Hypercorn's stream events
-            STREAM_ID,
-        )
-        self._protocol = protocol
-        self._head = b""
-        self._on_disconnect: Callable[[], None] | None = None
-
-    def _register(self, callback: Callable[[], None]) -> None:
-        self._on_disconnect = callback
-        if self.closed:
-            callback()
-
-    async def handle(self, event: "StreamEvent") -> None:
-        """Takes an event from the protocol."""
-        if isinstance(event, StreamClosed):
-            # Hypercorn waits here for room in the application's queue, which is never made once
-            # the application has answered without reading the whole body.
-            if not self.closed:
-                self.closed = True
-                queue: trio.MemorySendChannel[Any] = self.app_put.__self__  # type: ignore[attr-defined]  # a bound method of the channel
-                with suppress(trio.WouldBlock):
-                    queue.send_nowait({"type": "http.disconnect"})
-            return
-        if isinstance(event, Request):
-            event.state[DISCONNECT_KEY] = self._register
-        await super().handle(event)
-
-    def client_left(self) -> None:
-        """Tells the application, unless the answer was complete."""
-        if self.state is not ASGIHTTPState.CLOSED and self._on_disconnect is not None:
-            self._on_disconnect()
-
-    async def app_send(self, message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
-        """Takes an ASGI message. Head and first body, and last body and end, are one write."""
-        if message is None:
-            if self.state is not ASGIHTTPState.CLOSED:
-                # The application ended without ending its answer: so does the connection, and
-                # the missing terminator tells the client.
-                self.state = ASGIHTTPState.CLOSED
-                await self.send(Closed())  # type: ignore[arg-type]  # see __init__
-        elif self.closed:
-            return
-        elif message["type"] == "http.response.start":
-            self.response = message
-            self._head = self._protocol.head(message["status"], message["headers"])
-            self.state = ASGIHTTPState.RESPONSE
-        elif message["type"] == "http.response.body":
-            data, self._head = self._head, b""
-            body = message.get("body", b"")
-            last = not message.get("more_body", False)
-            if body and not suppress_body(self.scope["method"], self.response["status"]):
-                data += self._protocol.serialise(h11.Data(data=body))
-            if last:
-                data += self._protocol.serialise(h11.EndOfMessage())
-                self.state = ASGIHTTPState.CLOSED
-            if data:
-                await self.send(RawData(data))  # type: ignore[arg-type]  # see __init__
-            if last:
-                await self._protocol.finish_stream()
+    A client on this machine that reads a little now and then is not seen to do so from our side:
+    its kernel tells of new room only when there is much of it (64 kB over loopback, measured).
+    """
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError), open(table) as lines:
+            for line in lines:
+                _, own, peer, _, queues, *_ = line.split(maxsplit=5)
+                found[own, peer] = queues
+    return found
 
 
-@final
-class Http11(H11Protocol):
-    """HTTP/1.1 on one connection, one request at a time."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        """No upgrades: `Upgrade` is ignored, as RFC 9110 7.8 allows."""
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        self.stream = RequestStream(self)
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
-
-    def head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-        """The bytes of a response head."""
-        return self.serialise(
-            h11.Response(
-                status_code=status,
-                reason=REASONS.get(status, b""),
-                headers=[*headers, *self.config.response_headers("h11")],
-            )
-        )
-
-    def serialise(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
-        """The bytes of one h11 event; none if the client broke the protocol meanwhile."""
-        try:
-            return self.connection.send(event) or b""
-        except h11.LocalProtocolError:
-            if self.connection.their_state is not h11.ERROR:
-                raise
-            return b""
-
-    async def finish_stream(self) -> None:
-        """The answer is out: makes the connection ready for the next request, or closes it."""
-        await self._maybe_recycle()
-
-    def client_left(self) -> None:
-        """Tells the request in flight, if there is one, that nobody waits for its answer."""
-        if isinstance(self.stream, RequestStream):
-            self.stream.client_left()
+def proc_address(address: tuple[Any, ...]) -> str:
+    """A socket's address as `/proc/net/tcp` writes it: words of 32 bits in the machine's order."""
+    host, port = address[0].partition("%")[0], address[1]
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    words = struct.unpack(f"={len(packed) // 4}I", packed)
+    return "".join(f"{word:08X}" for word in words) + f":{port:04X}"
 
 
 @final
@@ -221,64 +136,84 @@ class ClientConnection(TCPServer):
         )
         self._server = server
         self._http: Http11
-        self._idle_scope = trio.CancelScope()
+        self._scope = trio.CancelScope()
         self._idle = True
-        self.stalled_since: float | None = None
-        self._last_queue: int | None = None
+        self._lingers_until: float | None = None
+        self._ahead = bytearray()
         self._writes = 0
-        self._last_writes = 0
+        self._stalled_since: float | None = None
+        self._last_progress: object = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further request will be answered."""
+        return self._server.stopping
 
     async def run(self) -> None:
         """Serves the connection until either side closes it."""
-        server, stream = self._server, self.stream
-        server.connections.add(self)
+        self._server.connections.add(self)
         try:
-            sock = stream.socket
+            sock = self.stream.socket
             client = parse_socket_addr(sock.family, sock.getpeername())
             address = parse_socket_addr(sock.family, sock.getsockname())
             async with TaskGroup() as task_group:
-                self._task_group = task_group
-                self._http = http = Http11(
-                    self.app,
-                    self.config,
-                    self.context,
-                    task_group,
-                    ConnectionState({}),
-                    False,
-                    client,
-                    address,
-                    self.protocol_send,
-                )
+                self._http = Http11(self, task_group, client, address)
                 self._set_idle(True)
-                with self._idle_scope:
+                with self._scope:
                     await self._read_data()
                 self.close()
-                http.client_left()
-                with trio.CancelScope(shield=True):
-                    await http.handle(Closed())
+                self._http.client_left()
+                await self._http.handle(Closed())
         except OSError:
             pass  # getpeername of a client that is already gone
         finally:
-            server.connections.discard(self)
+            self._server.connections.discard(self)
             self.close()
 
     async def _read_data(self) -> None:
-        while True:
-            try:
-                data = await self.stream.receive_some(MAX_RECV)
-            except (trio.ClosedResourceError, trio.BrokenResourceError):
-                return
-            if data == b"":
-                return  # also a half-close: such a client counts as gone
-            await self._http.handle(RawData(bytes(data)))
+        while data := await self._receive():
+            if self._lingers_until is not None:
+                now = trio.current_time()
+                self._scope.deadline = min(self._lingers_until, now + LINGER_IDLE_SECONDS)
+                continue
+            await self._http.handle(RawData(data))
+            if self._idle or self._lingers_until is not None:
+                pass  # the deadline is set
+            elif self._http.uploading:
+                self._scope.deadline = trio.current_time() + self._server.stall_seconds
+            elif self._scope.deadline != math.inf:
+                self._scope.deadline = math.inf
+
+    async def _receive(self) -> bytes:
+        """Bytes of the client; none once it is gone, which a half-closed connection is, too."""
+        try:
+            data = bytes(await self.stream.receive_some(MAX_RECV))
+        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            return b""
+        # A request that comes in the same moment as the end of its connection is not begun.
+        return b"" if self._scope.cancel_called else data
+
+    async def read_ahead(self) -> None:
+        """Reads on while an answer is under way, until cancelled, to notice a departed client."""
+        while len(self._ahead) < READ_AHEAD_BYTES:
+            data = await self._receive()
+            if not data:
+                self._scope.cancel()
+                break
+            self._ahead += data
+        await trio.sleep_forever()
+
+    def take_ahead(self) -> bytes:
+        """What `read_ahead` has read."""
+        data, self._ahead = bytes(self._ahead), bytearray()
+        return data
 
     async def protocol_send(self, event: "Event") -> None:
         """Takes an event from the protocol: bytes for the socket, or what became of the stream."""
         if isinstance(event, RawData):
             await self._write(event.data)
         elif isinstance(event, Closed):
-            self.close()
-            self._idle_scope.cancel()  # the reader may wait for the application, not the socket
+            self._end()
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
 
@@ -295,26 +230,42 @@ class ClientConnection(TCPServer):
             with trio.CancelScope(shield=True):
                 await self.stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._idle_scope.cancel()
-            self._http.client_left()
+            gone = True
+        else:
+            gone = False
         finally:
             self._server.writing.discard(self)
-            self.stalled_since = None
+            self._stalled_since = None
             self.send_lock.release()
+        if gone:
+            self._http.client_left()
+            await trio.lowlevel.checkpoint()  # where an application that was told so ends
 
     def _set_idle(self, idle: bool) -> None:
         self._idle = idle
         if not idle:
-            self._idle_scope.deadline = float("inf")
-        elif self._server.stopping:
-            self._idle_scope.cancel()
+            self._scope.deadline = math.inf
+        elif self.stopping:
+            self._scope.cancel()
         else:
-            self._idle_scope.deadline = trio.current_time() + self._server.keep_alive_seconds
+            self._scope.deadline = trio.current_time() + self._server.keep_alive_seconds
+
+    def _end(self) -> None:
+        """No further request: closes the socket, once a client that still sends has its answer."""
+        if self._http.uploading and self._lingers_until is None:
+            now = trio.current_time()
+            self._lingers_until = now + LINGER_SECONDS
+            self._scope.deadline = now + LINGER_IDLE_SECONDS
+            with suppress(OSError):
+                self.stream.socket.shutdown(socket.SHUT_WR)
+        else:
+            self.close()
+            self._scope.cancel()  # the reader may wait for the application, not the socket
 
     def close_if_idle(self) -> None:
         """Ends a connection that waits for its next request."""
         if self._idle:
-            self._idle_scope.cancel()
+            self._scope.cancel()
 
     def close(self) -> None:
         """Closes the socket; whoever reads or writes it is woken."""
@@ -322,16 +273,18 @@ class ClientConnection(TCPServer):
             # A FIN after what was written, and whoever waits on the socket gets ClosedResource.
             self.stream.socket.close()
 
-    def stalled_for(self, now: float) -> float:
-        """Seconds since a pending write last made progress. Asked every few seconds."""
-        queue = send_queue(self.stream.socket)
-        if (
-            self.stalled_since is None
-            or queue != self._last_queue
-            or self._writes != (self._last_writes)
-        ):
-            self.stalled_since, self._last_queue, self._last_writes = now, queue, self._writes
-        return now - self.stalled_since
+    def cut_if_stalled(self, now: float, unread: Mapping[tuple[str, str], str]) -> None:
+        """Resets the connection if the pending write has made no progress. Asked now and then."""
+        sock = self.stream.socket
+        with suppress(OSError):  # it is closed already
+            ends = proc_address(sock.getpeername()), proc_address(sock.getsockname())
+            progress = (self._writes, send_queue(sock), unread.get(ends))
+            if self._stalled_since is None or progress != self._last_progress:
+                self._stalled_since, self._last_progress = now, progress
+            elif now - self._stalled_since >= self._server.stall_seconds:
+                # A reset, for it frees what the kernel holds for this client.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.close()
 
 
 @final
@@ -354,7 +307,6 @@ class Server:
         self.config = hypercorn_config()
         self.app = wrap_app(app, self.config.wsgi_max_body_size, "asgi")
         self.context = WorkerContext(None)
-        self._terminated: trio.Event = self.context.terminated._event  # type: ignore[attr-defined]  # see stop()
         self.keep_alive_seconds = keep_alive_seconds
         self.stall_seconds = stall_seconds
         self.stopping = False
@@ -366,7 +318,7 @@ class Server:
     async def serve(self) -> None:
         """Accepts until `stop()`, then waits for the connections that are left."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cut_stalled, nursery.cancel_scope)
+            nursery.start_soon(self._cut_stalled)
             async with trio.open_nursery() as connections:
                 with self._accepting:
                     await trio.serve_listeners(
@@ -377,9 +329,6 @@ class Server:
     def stop(self) -> None:
         """Stops accepting; connections end as soon as they have answered."""
         self.stopping = True
-        # Hypercorn's protocol closes a connection instead of recycling it once this is set. Its
-        # own `set` is a coroutine without a checkpoint; this must be done in one step.
-        self._terminated.set()
         self._accepting.cancel()
         for connection in list(self.connections):
             connection.close_if_idle()
@@ -390,12 +339,15 @@ class Server:
             connection.close()
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        await ClientConnection(self, stream).run()
+        try:
+            await ClientConnection(self, stream).run()
+        except Exception as error:
+            log_bug(log, "a connection broke", error)
 
-    async def _cut_stalled(self, _scope: trio.CancelScope) -> None:
+    async def _cut_stalled(self) -> None:
         while True:
             await trio.sleep(self.stall_seconds / 12)
-            now = trio.current_time()
-            for connection in list(self.writing):
-                if connection.stalled_for(now) >= self.stall_seconds:
-                    connection.close()
+            if self.writing:
+                now, unread = trio.current_time(), unread_bytes()
+                for connection in list(self.writing):
+                    connection.cut_if_stalled(now, unread)

@@ -7,12 +7,23 @@ out of the finished line, whoever wrote it.
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Final, final
 
 from arbstr.sansio.catalog import redact
 from arbstr.sansio.secrets import Secret
+
+ESCAPED: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+"""What would end a line or move a terminal's cursor: a model's name, which a client chooses, must
+not be able to forge a line."""
 
 NOISY: Final = ("httpx", "httpcore", "quart", "hypercorn", "hpack", "asyncio")
 """Libraries whose INFO lines name URLs or repeat what arbstr says itself."""
@@ -44,7 +55,8 @@ class TextFormatter(_Formatter):
         """One line."""
         request_id = getattr(record, "request_id", None)
         tail = f" request_id={request_id}" if request_id is not None else ""
-        return f"{_time(record)} {record.levelname:<7} {self.message(record)}{tail}"
+        message = self.message(record).translate(ESCAPED)
+        return f"{_time(record)} {record.levelname:<7} {message}{tail}"
 
 
 @final
@@ -63,6 +75,25 @@ class JsonFormatter(_Formatter):
         if request_id is not None:
             line["request_id"] = request_id
         return json.dumps(line, ensure_ascii=False)
+
+
+def log_bug(log: logging.Logger, what: str, error: BaseException, **extra: str) -> None:
+    """One line for a bug of ours: what it hit, its type and its place, and no more.
+
+    The text of an exception may quote a prompt. At debug level the traceback follows.
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown place"
+    log.error(
+        "%s: %s at %s",
+        what,
+        type(error).__name__,
+        place,
+        extra=extra,
+        exc_info=error if log.isEnabledFor(logging.DEBUG) else None,
+    )
 
 
 def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> None:

@@ -5,13 +5,15 @@ may write while the main task looks for a provider, so writes are put in order h
 writes of the main task there is no lock to pay for.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias, final
 
 import trio
 
+from arbstr.sansio.catalog import redact
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.relay import KEEP_ALIVE, error_event
+from arbstr.sansio.secrets import Secret
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -22,40 +24,62 @@ STREAM_HEADERS: Final[Headers] = (
     (b"x-accel-buffering", b"no"),  # nginx would collect the events
 )
 
+NO_CONTENT: Final = 204
+"""The one status of ours that must not state a length (RFC 9110 8.6)."""
+
 
 @final
 class Responder:
-    """Answers one client. `send` is the ASGI function, which knows the request's id headers."""
+    """Answers one client. `send` is the ASGI function; `common` are headers of every answer."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, common: Headers = ()) -> None:
         self._send = send
+        self._common = common
         self._keep_alive_done: trio.Event | None = None
         self._writing = False
+        self._streaming = False
+        self._ended = False
         self.head_sent = False
         self.last_write = trio.current_time()
 
-    async def plain(self, body: bytes, headers: Headers, *, status: int = 200) -> None:
-        """A whole answer, in one write."""
+    async def forward(self, message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
+        """Passes on a message of an application that makes its own answer."""
+        if message["type"] == "http.response.start":
+            await self._head(message["status"], tuple(message["headers"]))
+        else:
+            await self._send(message)
+
+    async def _head(self, status: int, headers: Headers) -> None:
         self.head_sent = True
         await self._send(
             {
                 "type": "http.response.start",
                 "status": status,
-                "headers": (*headers, (b"content-length", b"%d" % len(body))),
+                "headers": (*headers, *self._common),
             }
         )
+
+    async def plain(self, body: bytes, headers: Headers, *, status: int = 200) -> None:
+        """A whole answer, in one write."""
+        self._ended = True
+        length = (b"content-length", b"%d" % len(body))
+        await self._head(status, (*headers, length) if body or status != NO_CONTENT else headers)
         await self._send({"type": "http.response.body", "body": body})
 
     async def error(self, error: ErrorReply, headers: Headers = ()) -> None:
-        """An error, with its status if there is still a status to give, else as an event."""
-        if self.head_sent:
+        """An error, with its status if there is still a status to give, else as an event.
+
+        Where neither is possible, because a plain answer has begun or a stream has ended, nothing
+        is written: a missing rest tells the client.
+        """
+        if self._streaming and not self._ended:
             await self.end(error_event(error))
-            return
-        await self.plain(
-            error.body(),
-            ((b"content-type", b"application/json"), *error.headers(), *headers),
-            status=error.status,
-        )
+        elif not self.head_sent:
+            await self.plain(
+                error.body(),
+                ((b"content-type", b"application/json"), *error.headers(), *headers),
+                status=error.status,
+            )
 
     async def start(self, headers: Headers) -> None:
         """The head of a stream; nothing happens if a keep-alive had to send one already."""
@@ -65,10 +89,8 @@ class Responder:
             await self._start(headers)
 
     async def _start(self, headers: Headers) -> None:
-        self.head_sent = True
-        await self._send(
-            {"type": "http.response.start", "status": 200, "headers": (*STREAM_HEADERS, *headers)}
-        )
+        self._streaming = True
+        await self._head(200, (*STREAM_HEADERS, *headers))
 
     async def write(self, data: bytes) -> None:
         """Some whole events of a stream. Waits as long as the client's socket is full."""
@@ -79,6 +101,7 @@ class Responder:
         await self._body(data, more=False)
 
     async def _body(self, data: bytes, *, more: bool) -> None:
+        self._ended = not more
         if self._keep_alive_done is not None:
             await self._keep_alive_done.wait()
         self._writing = True
@@ -98,6 +121,8 @@ class Responder:
                 # The client does not take what it has; it needs no comment to stay awake.
                 await trio.sleep(period)
                 continue
+            if self._ended:
+                return  # what is written now would belong to the connection's next answer
             if trio.current_time() < self.last_write + period:
                 continue
             self._keep_alive_done = done = trio.Event()
@@ -118,13 +143,21 @@ def header(name: str, value: str) -> tuple[bytes, bytes]:
     return name.encode("ascii"), value.encode("latin-1", "replace")
 
 
-def passed_on(headers: Mapping[str, str]) -> Headers:
-    """The headers of an upstream answer that the client may see (an allow-list)."""
-    return tuple(
-        header(name, value)
+def policy_header(policy: str | None) -> Headers:
+    """The name of the policy that was matched, if one was."""
+    return (header("x-arbstr-policy", policy),) if policy is not None else ()
+
+
+def passed_on(headers: Mapping[str, str], secrets: Collection[Secret]) -> Headers:
+    """The headers of an upstream answer that the client may see (an allow-list), redacted."""
+    passed = {
+        name: value
         for name, value in headers.items()
         if name.startswith(PASSED_PREFIXES) or name in PASSED_NAMES
-    )
+    }
+    # All at once, because it costs as much as one; a header's value holds no line end.
+    values = redact("\n".join(passed.values()), secrets).split("\n")
+    return tuple(header(name, value) for name, value in zip(passed, values, strict=False))
 
 
 PASSED_PREFIXES: Final = ("openai-", "x-routstr-", "x-ratelimit-")

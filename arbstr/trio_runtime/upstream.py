@@ -7,14 +7,14 @@ nothing, so a call can be handed to `learn_the_rest`, which reads a departed cli
 end to learn what it cost.
 """
 
-import re
-import zlib
+import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, final
 
 import httpx
+import trio
 
 from arbstr import __version__
 from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
@@ -24,6 +24,7 @@ from arbstr.sansio.config import Kind
 from arbstr.sansio.failure import (
     Failure,
     FailureKind,
+    Money,
     from_error_body,
     from_status,
     is_answer,
@@ -34,6 +35,8 @@ from arbstr.sansio.money import Usage
 from arbstr.sansio.relay import Relay
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.usage import read_cost_header
+from arbstr.trio_runtime.change import tokens_in, without_tokens
+from arbstr.trio_runtime.content_coding import Decoder
 from arbstr.trio_runtime.transport import (
     AnswerBroken,
     ConnectFailed,
@@ -50,11 +53,12 @@ if TYPE_CHECKING:
 MAX_ERROR_BYTES: Final = 64 * 1024
 """How much of an error's body is read: what a person may need is in its first lines."""
 
-DECODE_STEP: Final = 1024 * 1024
-"""Decompressed bytes handled at once, so that a small body cannot become a large one unseen."""
+ERROR_BODY_SECONDS: Final = 5.0
+"""How long the rest of an error's body is waited for: the status says most of it. Picked."""
 
-REFUND_TOKEN: Final = re.compile(rb'"refund_token"\s*:\s*"([^"\\]+)"')
-"""Where a node puts ecash it gives back (a member of the error object)."""
+TAIL_SECONDS: Final = 0.05
+"""How long the end of a message may take after `[DONE]` for its connection to be kept. The client
+has its answer by then. Picked, not measured."""
 
 USER_AGENT: Final = f"arbstr/{__version__}".encode()
 
@@ -64,8 +68,9 @@ class Seen(IntEnum):
 
     NOTHING_SENT = 0
     SENT = 1
-    GOOD_HEAD = 2
-    OUTPUT = 3
+    REFUSED = 2  # a complete head that is no answer; whatever follows, it stands
+    GOOD_HEAD = 3
+    OUTPUT = 4
 
 
 @final
@@ -98,20 +103,12 @@ class Target:
 
 
 @final
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """The hub's reading of the wall clock (epoch seconds) and what must be redacted."""
-
-    epoch: float
-    secrets: tuple[Secret, ...]
-
-
-@final
 class UpstreamCall:
     """One request to one provider. Owned by whoever made it; `close` ends it.
 
     `await connect(transport)`, then one of `await plain(body)` and `await stream(body)`. After
-    `stream` returned bytes, `await more()` brings the rest, until `b""`.
+    `stream` returned bytes, `await more()` brings the rest, until `ended`. `secrets` are taken out
+    of what the client may read of an error.
     """
 
     def __init__(
@@ -124,7 +121,7 @@ class UpstreamCall:
         asks_usage: bool,
         max_answer_bytes: int,
         added_stream_options: bool,
-        clock: Clock,
+        secrets: tuple[Secret, ...],
     ) -> None:
         self.provider = provider
         self.kind = kind
@@ -139,16 +136,18 @@ class UpstreamCall:
         self._asks_usage = asks_usage
         self._max_answer_bytes = max_answer_bytes
         self._added_stream_options = added_stream_options
-        self._clock = clock
+        self._secrets = secrets
         self._connection: Connection | None = None
-        self._decoder: _Decoder | None = None
+        self._decoder: Decoder | None = None
         self._body = bytearray()
+        self._body_began = False
         self._streams = False
+        self._change_told: set[str] = set()
 
     @property
     def upstream_request_id(self) -> str | None:
         """The provider's own id of this request, for asking its operator."""
-        return request_id_of(self.headers, self._clock.secrets)
+        return request_id_of(self.headers, self._secrets)
 
     @property
     def usage(self) -> Usage | None:
@@ -167,7 +166,8 @@ class UpstreamCall:
     @property
     def can_be_read_on(self) -> bool:
         """Whether the request is wholly out and its answer still to come."""
-        return self._connection is not None and self.seen >= Seen.SENT and not self.ended
+        awaited = self.seen in (Seen.SENT, Seen.GOOD_HEAD, Seen.OUTPUT)
+        return self._connection is not None and awaited and not self.ended
 
     # -- one attempt ---------------------------------------------------------------------------
 
@@ -188,33 +188,14 @@ class UpstreamCall:
 
     async def stream(self, body: bytes) -> bytes | Failure:
         """Sends the request and reads until output begins; returns the first bytes to relay."""
-        failure = await self._send(body, self._target.stream)
-        if failure is not None:
-            return failure
-        while True:
-            try:
-                data = await self._receive()
-            except AnswerBroken as error:
-                return self.cut_short(_broke(error))
-            out = self.relay.feed(data) if data else self.relay.end_input()
-            if self.relay.not_sse:
-                return await self._from_plain(self.relay.held, ended=not data)
-            failure = self.stream_failure()
-            if failure is not None:
-                return failure
-            if self.relay.committed:
-                self.seen = Seen.OUTPUT
-                return out
-            if not data:
-                return self._ended_without_output()
+        return await self._send(body, self._target.stream) or await self._first_output()
 
     async def more(self) -> bytes:
-        """Bytes to relay after output began; `b""` when nothing more will come.
+        """Bytes to relay after output began, perhaps none; look at `ended` for the end.
 
         Raises `AnswerBroken` when the connection breaks.
         """
-        data = await self._receive()
-        return self.relay.feed(data) if data else self.relay.end_input()
+        return self._fed(await self._receive())
 
     def stream_failure(self) -> Failure | None:
         """What a stream's own bytes say went wrong: an error event, an event without end."""
@@ -228,22 +209,29 @@ class UpstreamCall:
         if relay.garbled:
             return self.cut_short("sent an event that is not whole JSON")
         if relay.overflow:
-            return self.cut_short("sent an event of over 16 MiB")
+            return self.cut_short("sent an event of over 16 MiB", own_limit=True)
         return None
 
-    def cut_short(self, sentence: str) -> Failure:
-        """What it means that the answer ended here, by what had been seen. Our own timers, too."""
+    def cut_short(self, sentence: str, *, own_limit: bool = False) -> Failure:
+        """What it means that the answer ended here, by what had been seen. Our own timers, too.
+
+        `own_limit`: it was longer than arbstr takes, which says nothing about the provider.
+        """
+        if self.seen is Seen.REFUSED:
+            return self._refused()
         if self._connection is None or (
             self.seen is Seen.NOTHING_SENT and self._connection.written == 0
         ):
-            return self._failure(FailureKind.NOT_SENT, sentence)
-        if self.seen < Seen.GOOD_HEAD:
-            return self._failure(FailureKind.NO_ANSWER, sentence)
-        if self.seen is Seen.OUTPUT:
-            return self._failure(FailureKind.STREAM_CUT, sentence)
-        if self._streams:
-            return self._failure(FailureKind.STREAM_DIED, sentence)
-        return self._failure(FailureKind.BAD_ANSWER, sentence)
+            kind = FailureKind.NOT_SENT
+        elif self.seen < Seen.GOOD_HEAD:
+            kind = FailureKind.NO_ANSWER
+        elif self.seen is Seen.OUTPUT:
+            kind = FailureKind.STREAM_CUT
+        elif self._streams:
+            kind = FailureKind.STREAM_DIED
+        else:
+            kind = FailureKind.BAD_ANSWER
+        return self._failure(kind, sentence, own_limit=own_limit)
 
     def connect_timed_out(self, seconds: float) -> Failure:
         """Our own deadline for the connection passed."""
@@ -253,37 +241,32 @@ class UpstreamCall:
         )
 
     def stray_change(self) -> tuple[str, ...]:
-        """Ecash in the answer that belongs to the user: `X-Cashu`, or a `refund_token`."""
-        tokens = [match.decode() for match in REFUND_TOKEN.findall(self._body)]
-        if "x-cashu" in self.headers:
-            tokens.insert(0, self.headers["x-cashu"])
-        return tuple(dict.fromkeys(tokens))
+        """Ecash in the answer that belongs to the user: `X-Cashu`, or a `refund_token`.
+
+        Each token is told once, so that it is written once.
+        """
+        found = tokens_in(self.headers, self._body, self.relay.error or b"")
+        new = tuple(token for token in found if token not in self._change_told)
+        self._change_told.update(new)
+        return new
 
     def given_up(self, kind: FailureKind, sentence: str) -> Failure:
         """The attempt is stopped for a reason that is not the provider's."""
-        failure = self._failure(kind, sentence)
+        if self.seen is Seen.REFUSED:
+            return self._refused()
         if self._connection is None or self._connection.written == 0:
-            return self._failure(FailureKind.NOT_SENT, sentence)
-        return failure
+            kind = FailureKind.NOT_SENT
+        return self._failure(kind, sentence)
 
     # -- afterwards ----------------------------------------------------------------------------
 
-    async def learn_the_rest(self) -> None:
-        """Reads an answer nobody waits for to its end, for its usage and price. Never raises."""
-        try:
-            if self.seen is Seen.SENT and await self._head() is not None:
-                return
-            if self._streams:
-                while not self.relay.done and self.relay.error is None:
-                    data = await self._receive()
-                    if not data:
-                        self.relay.end_input()
-                        return
-                    self.relay.feed(data)
-            else:
-                await self._whole_body()
-        except AnswerBroken:
-            return
+    async def learn_the_rest(self) -> Money:
+        """Reads an answer nobody waits for to its end, for its usage and price. Never raises.
+
+        Returns what it turned out to have cost, as far as its end tells.
+        """
+        failure = await self._read_on()
+        return Money.SPENT if failure is None else failure.money
 
     def close(self) -> None:
         """Gives the connection back if its answer was read to the end, or closes it."""
@@ -294,11 +277,14 @@ class UpstreamCall:
 
     async def finish(self) -> None:
         """Reads what follows `[DONE]`, normally nothing, so that the connection can be kept."""
-        try:
-            while await self._receive():
-                pass
-        except AnswerBroken:
-            return
+        if self.status is None:
+            return  # not even a head came
+        with trio.move_on_after(TAIL_SECONDS):
+            try:
+                while await self._receive():
+                    pass
+            except AnswerBroken:
+                return
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -319,46 +305,97 @@ class UpstreamCall:
         assert self._connection is not None  # the request was sent on it
         head = await self._connection.receive_head()
         self.status, self.headers = head.status, fold_headers(head.headers)
-        if self.kind is Kind.OPENAI and "x-routstr-request-id" in self.headers:
+        if "x-routstr-request-id" in self.headers and self.provider.authorization is not None:
             self.kind = Kind.ROUTSTR
-        self._decoder = _Decoder.of(self.headers.get("content-encoding", ""))
         if is_answer(head.status):
             self.seen = Seen.GOOD_HEAD
+            self._decoder = Decoder.of(self.headers.get("content-encoding", ""))
             return None
-        await self._error_body()
-        self.ended = True
+        self.seen = Seen.REFUSED
+        with trio.move_on_after(ERROR_BODY_SECONDS):
+            await self._error_body()
+        return self._refused()
+
+    def _refused(self) -> Failure:
+        assert self.status is not None  # its head was seen
         return from_status(
-            head.status,
+            self.status,
             self.headers,
             bytes(self._body),
             kind=self.kind,
             added_stream_options=self._added_stream_options,
-            now_utc=self._clock.epoch,
-            secrets=self._clock.secrets,
+            now_utc=time.time(),
+            secrets=self._secrets,
         )
 
     async def _error_body(self) -> None:
         """As much of an error's body as comes; the status stands whatever becomes of the rest."""
         try:
+            self._decoder = Decoder.of(self.headers.get("content-encoding", ""))
             while len(self._body) < MAX_ERROR_BYTES:
                 data = await self._receive()
                 if not data:
+                    self.ended = True
                     return
                 self._body += data[:MAX_ERROR_BYTES]
         except AnswerBroken:
             return
 
+    async def _first_output(self) -> bytes | Failure:
+        while True:
+            try:
+                data = await self._receive()
+            except AnswerBroken as error:
+                return self.cut_short(_broke(error))
+            out = self._fed(data)
+            if self.relay.not_sse:
+                return await self._from_plain()
+            # Output first: what came after it in the same piece is `_relay`'s to judge.
+            if self.relay.committed:
+                return out
+            failure = self.stream_failure()
+            if failure is not None:
+                return failure
+            if self.ended:
+                return self._ended_without_output()
+
+    def _fed(self, data: bytes) -> bytes:
+        """What the client gets of these bytes, or of the end that `b""` is."""
+        self.ended = not data
+        out = self.relay.feed(data) if data else self.relay.end_input()
+        if self.relay.committed:
+            self.seen = Seen.OUTPUT
+        return out
+
     async def _receive(self) -> bytes:
         assert self._connection is not None  # the request was sent on it
-        data = await self._connection.receive_some()
-        if self._decoder is None:
-            return data
-        while data:
-            decoded = self._decoder.feed(data)
-            if decoded:
-                return decoded
+        while True:
+            if self._decoder is not None and (data := self._decoder.read()):
+                return data
             data = await self._connection.receive_some()
-        return b""
+            self._body_began = self._body_began or bool(data)
+            if self._decoder is None or not data:
+                return data
+            self._decoder.feed(data)
+
+    async def _read_on(self) -> Failure | None:
+        """The same as before the client left, from wherever that was."""
+        try:
+            if self.seen is Seen.SENT:
+                failure = await self._head()
+                if failure is not None:
+                    return failure
+            if self.seen is not Seen.OUTPUT:
+                found = await (self._first_output() if self._streams else self._whole())
+                if isinstance(found, Failure):
+                    return found
+            while not (self.relay.done or self.ended or self.stream_failure()):
+                await self.more()
+        except AnswerBroken as error:
+            return None if self.relay.complete else self.cut_short(_broke(error))
+        if self.relay.complete or not self._streams:
+            return None
+        return self.stream_failure() or self.cut_short("ended its stream too early")
 
     async def _whole_body(self) -> Failure | None:
         while True:
@@ -371,7 +408,7 @@ class UpstreamCall:
                 return None
             self._body += data
             if len(self._body) > self._max_answer_bytes:
-                return self.cut_short("answered with more than [server] max_answer_mb")
+                return self._too_large()
 
     async def _whole(self) -> Answer | Failure:
         return await self._whole_body() or self._judged()
@@ -383,8 +420,8 @@ class UpstreamCall:
             choices=self._choices,
         )
         match verdict:
-            case Answer():
-                self.answer = verdict
+            case Answer(body=body):
+                self.answer = verdict = replace(verdict, body=without_tokens(body))
                 return verdict
             case BadAnswer(sentence):
                 return self._failure(FailureKind.BAD_ANSWER, sentence)
@@ -399,60 +436,40 @@ class UpstreamCall:
             upstream_request_id=self.upstream_request_id,
         )
 
-    async def _from_plain(self, held: bytes, *, ended: bool) -> bytes | Failure:
+    async def _from_plain(self) -> bytes | Failure:
         """A stream was asked for and something else came: an answer is made into a stream."""
-        self._body += held
-        self.ended = ended
-        answer = self._judged() if ended else await self._whole()
+        self._streams = False
+        if self.relay.overflow:
+            return self._too_large()
+        self._body += self.relay.held
+        answer = self._judged() if self.ended else await self._whole()
         if isinstance(answer, Failure):
             return answer
         self.relay = Relay(choices=self._choices, asks_usage=self._asks_usage)
         out = self.relay.feed(as_stream(answer.body))
+        if not self.relay.complete:
+            return self._failure(FailureKind.BAD_ANSWER, "sent JSON that makes no stream")
         self.seen = Seen.OUTPUT
         return out
 
+    def _too_large(self) -> Failure:
+        return self.cut_short("answered with more than [server] max_answer_mb", own_limit=True)
+
     def _ended_without_output(self) -> Failure:
-        if self._connection is not None and self._connection.bytes_received == 0:
+        if not self._body_began:
             return self._failure(FailureKind.BAD_ANSWER, "answered with nothing at all")
         return self._failure(FailureKind.STREAM_DIED, "ended its stream before any output")
 
-    def _failure(self, kind: FailureKind, sentence: str) -> Failure:
+    def _failure(self, kind: FailureKind, sentence: str, *, own_limit: bool = False) -> Failure:
         return seen(
             kind,
             self.kind,
             sentence,
             status=self.status,
+            own_limit=own_limit,
             upstream_request_id=self.upstream_request_id,
         )
 
 
 def _broke(error: AnswerBroken | SendFailed) -> str:
     return f"broke off: {error.sentence}"
-
-
-@final
-class _Decoder:
-    """Undoes a compression nobody asked for (we send `accept-encoding: identity`)."""
-
-    def __init__(self) -> None:
-        # 32: gzip or zlib, told by the first bytes (zlib's manual, inflateInit2).
-        self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
-
-    @classmethod
-    def of(cls, coding: str) -> "_Decoder | None":
-        name = coding.strip().lower()
-        if name in ("", "identity"):
-            return None
-        if name in ("gzip", "x-gzip", "deflate"):
-            return cls()
-        raise AnswerBroken(f"the answer was compressed in a way nobody asked for ({name[:20]!r})")
-
-    def feed(self, data: bytes) -> bytes:
-        parts = []
-        try:
-            while data:
-                parts.append(self._inflate.decompress(data, DECODE_STEP))
-                data = self._inflate.unconsumed_tail
-        except zlib.error:
-            raise AnswerBroken("the answer was compressed, and broken") from None
-        return b"".join(parts)

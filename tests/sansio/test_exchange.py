@@ -1,0 +1,463 @@
+"""The life of one request: which event may come when, and what the log is told in the end."""
+
+import json
+from decimal import Decimal
+from typing import Any, Final, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arbstr.sansio.catalog import Offer, Provider
+from arbstr.sansio.config import Kind, Timeouts
+from arbstr.sansio.errors import ErrorReply, LocalProtocolError
+from arbstr.sansio.exchange import (
+    TRANSITIONS,
+    Answered,
+    AttemptFailed,
+    AttemptStarted,
+    ClientLeft,
+    Delivered,
+    Drained,
+    Event,
+    Exchange,
+    Failed,
+    HeadSeen,
+    Interrupted,
+    OutputBegan,
+    Phase,
+    Refused,
+    Routed,
+    UsageSeen,
+)
+from arbstr.sansio.failure import Failure, FailureKind, Money, seen
+from arbstr.sansio.money import Rates, Usage
+from arbstr.sansio.record import Record
+from arbstr.sansio.routing import Candidate
+
+RATES: Final = Rates(input_rate=Decimal("0.1"), output_rate=Decimal("0.2"))
+UNKNOWN: Final = seen(FailureKind.NO_ANSWER, Kind.ROUTSTR, "broke off")
+FREE: Final = Failure(FailureKind.SERVER_ERROR, Money.FREE, "failed with status 503", status=503)
+SPENT: Final = seen(FailureKind.STREAM_CUT, Kind.OPENAI, "broke off")
+USAGE: Final = Usage(10, 5, cached_tokens=3, reasoning_tokens=2)
+ERROR: Final = ErrorReply("upstream_error", "No answer: alpha failed.")
+
+
+def candidate(name: str, *, model: str = "gpt-4o", rates: Rates | None = RATES) -> Candidate:
+    provider = Provider(
+        name=name,
+        url=f"https://{name}.example/v1/chat/completions",
+        shown_url=f"https://{name}.example/v1",
+        shown_endpoint=f"https://{name}.example/v1/chat/completions",
+        kind=Kind.ROUTSTR,
+        key=None,
+        authorization=None,
+        models=(model,),
+        timeouts=Timeouts(),
+        drain_seconds=60.0,
+    )
+    return Candidate(Offer(provider, model, model, rates), Decimal(1), 256)
+
+
+ALPHA: Final = candidate("alpha")
+BETA: Final = candidate("beta")
+STARTED: Final = AttemptStarted(ALPHA, "2026-02-03T04:05:06.790Z")
+
+EVENTS: Final[dict[type[Any], Event]] = {
+    Routed: Routed("cheap", ALPHA),
+    Refused: Refused(ERROR, "cheap"),
+    AttemptStarted: STARTED,
+    HeadSeen: HeadSeen(200, "req-1"),
+    OutputBegan: OutputBegan(),
+    UsageSeen: UsageSeen(USAGE, Decimal(505)),
+    AttemptFailed: AttemptFailed(UNKNOWN),
+    Answered: Answered(),
+    Delivered: Delivered(),
+    Failed: Failed(ERROR),
+    Interrupted: Interrupted(ERROR),
+    ClientLeft: ClientLeft(),
+}
+
+ROUTING: Final[list[Event]] = []
+READY: Final[list[Event]] = [EVENTS[Routed]]
+ATTEMPTING: Final = [*READY, STARTED]
+ANSWERED: Final = [*ATTEMPTING, Answered()]
+ENDED: Final = [*ANSWERED, Delivered()]
+WAYS: Final = {
+    Phase.ROUTING: ROUTING,
+    Phase.READY: READY,
+    Phase.ATTEMPTING: ATTEMPTING,
+    Phase.ANSWERED: ANSWERED,
+    Phase.ENDED: ENDED,
+}
+
+
+def told(*events: Event, streaming: bool = False) -> Exchange:
+    """An exchange received at 100 s that was told these, one a second."""
+    exchange = Exchange("id-1", "2026-02-03T04:05:06.789Z", "gpt-4o", streaming, 100.0)
+    for second, event in enumerate(events, 101):
+        exchange.note(event, float(second))
+    return exchange
+
+
+def closed(*events: Event, now: float = 200.0, streaming: bool = False) -> Record:
+    return told(*events, streaming=streaming).close(now)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def test_the_table_is_total() -> None:
+    assert set(TRANSITIONS) == set(Phase) == set(WAYS)
+    assert {*EVENTS, Drained} == set(get_args(Event))
+    assert {event for row in TRANSITIONS.values() for event in row} == set(EVENTS)
+
+
+@pytest.mark.parametrize("phase", Phase)
+@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: type(event).__name__)
+def test_an_event_leads_where_the_table_says_or_is_our_bug(phase: Phase, event: Event) -> None:
+    exchange = told(*WAYS[phase])
+    assert exchange.phase is phase
+    following = TRANSITIONS[phase].get(type(event))
+    if following is None:
+        before = exchange.in_flight(150.0)
+        with pytest.raises(LocalProtocolError, match=phase.name):
+            exchange.note(event, 150.0)
+        assert (exchange.phase, exchange.in_flight(150.0)) == (phase, before)
+    else:
+        exchange.note(event, 150.0)
+        assert exchange.phase is following
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_every_phase_can_be_closed_and_once_only(phase: Phase) -> None:
+    exchange = told(*WAYS[phase])
+    record = exchange.close(150.0)
+    assert exchange.phase is Phase.ENDED
+    assert record.status == ("ok" if phase is Phase.ENDED else "client_disconnected")
+    with pytest.raises(LocalProtocolError, match="once"):
+        exchange.close(151.0)
+
+
+# --- how it can end ---------------------------------------------------------------------------
+
+
+def test_an_answer_that_was_delivered_is_ok() -> None:
+    record = closed(
+        *ATTEMPTING,
+        HeadSeen(200, "req-1"),
+        OutputBegan(),
+        UsageSeen(USAGE, Decimal(1505)),
+        Answered(),
+        Delivered(),
+        streaming=True,
+    )
+    assert record == Record(
+        correlation_id="id-1",
+        timestamp="2026-02-03T04:05:06.789Z",
+        model="gpt-4o",
+        requested_model="gpt-4o",
+        provider="alpha",
+        policy="cheap",
+        streaming=True,
+        input_tokens=10,
+        output_tokens=5,
+        cached_tokens=3,
+        reasoning_tokens=2,
+        cost_sats=Decimal("0.002"),
+        estimated_cost_sats=Decimal(1),
+        provider_cost_sats=Decimal("1.505"),
+        latency_ms=7000,
+        ttft_ms=4000,
+        stream_duration_ms=3000,
+        success=True,
+        status="ok",
+        error_status=None,
+        error_message=None,
+        possibly_spent=0,
+        attempts=record.attempts,
+        token_ratio=0.5,
+    )
+    [row] = record.attempts
+    assert (row.n, row.provider, row.model) == (1, "alpha", "gpt-4o")
+    assert (row.started_at, row.duration_ms) == ("2026-02-03T04:05:06.790Z", 4000)
+    assert (row.failure, row.money, row.http_status) == (None, "spent", 200)
+    assert (row.input_tokens, row.output_tokens) == (10, 5)
+    assert (row.cost_sats, row.provider_cost_sats) == (Decimal("0.002"), Decimal("1.505"))
+    assert row.upstream_request_id == "req-1"
+
+
+def test_a_request_refused_before_any_attempt_is_rejected() -> None:
+    for record in (closed(Refused(ERROR, "cheap")), closed(*READY, Refused(ERROR))):
+        assert (record.status, record.success, record.policy) == ("rejected", False, "cheap")
+        assert (record.error_status, record.error_message) == (502, ERROR.message)
+        assert (record.attempts, record.may_have_cost) == ((), False)
+        assert record.model == "gpt-4o"
+
+
+def test_a_request_refused_after_an_attempt_is_failed() -> None:
+    assert closed(*ATTEMPTING, AttemptFailed(FREE), Refused(ERROR)).status == "failed"
+
+
+def test_a_failed_request_names_the_last_provider_and_why() -> None:
+    record = closed(
+        *ATTEMPTING,
+        AttemptFailed(FREE),
+        AttemptStarted(BETA, "2026-02-03T04:05:07.790Z"),
+        AttemptFailed(UNKNOWN),
+        Failed(ERROR),
+    )
+    assert (record.status, record.provider, record.possibly_spent) == ("failed", "beta", 1)
+    assert [(row.n, row.provider, row.failure, row.money) for row in record.attempts] == [
+        (1, "alpha", "server_error", "free"),
+        (2, "beta", "no_answer", "unknown"),
+    ]
+    assert record.may_have_cost
+
+
+def test_free_failures_have_cost_nothing() -> None:
+    record = closed(*ATTEMPTING, AttemptFailed(FREE), Failed(ERROR))
+    assert (record.possibly_spent, record.may_have_cost) == (0, False)
+
+
+def test_a_broken_stream_is_incomplete() -> None:
+    record = closed(
+        *ATTEMPTING, OutputBegan(), AttemptFailed(SPENT), Interrupted(ERROR), streaming=True
+    )
+    assert (record.status, record.success) == ("stream_incomplete", False)
+    assert (record.ttft_ms, record.stream_duration_ms) == (3000, 2000)
+    assert [(row.failure, row.money) for row in record.attempts] == [("stream_cut", "spent")]
+
+
+def test_a_client_that_left_is_disconnected_and_what_was_seen_stays() -> None:
+    record = closed(*ATTEMPTING, HeadSeen(200, None), AttemptFailed(UNKNOWN), ClientLeft())
+    assert (record.status, record.error_status, record.attempts[0].http_status) == (
+        "client_disconnected",
+        None,
+        200,
+    )
+
+
+def test_a_client_that_leaves_after_the_last_byte_changes_nothing() -> None:
+    assert closed(*ENDED, ClientLeft()) == closed(*ENDED)
+
+
+def test_an_attempt_nobody_ended_was_given_up_because_the_client_left() -> None:
+    record = closed(*ATTEMPTING, now=110.0)
+    [row] = record.attempts
+    assert (row.failure, row.money, row.duration_ms) == ("client_left", "unknown", 8000)
+    assert record.possibly_spent == 1
+
+
+def test_whole_answers_have_no_stream_times() -> None:
+    record = closed(*ENDED)
+    assert (record.ttft_ms, record.stream_duration_ms) == (None, None)
+
+
+def test_a_row_in_flight_is_known_as_far_as_it_is() -> None:
+    record = told(*ATTEMPTING).in_flight(110.0)
+    assert (record.status, record.success, record.latency_ms) == ("in_flight", False, 0)
+    assert (record.provider, record.estimated_cost_sats) == ("alpha", Decimal(1))
+    assert [row.money for row in record.attempts] == [None]
+    assert not record.may_have_cost
+
+
+# --- money ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "stated", "expected"),
+    [
+        pytest.param(FREE, None, "free", id="free"),
+        pytest.param(FREE, Decimal(505), "free", id="free whatever it states"),
+        pytest.param(SPENT, None, "spent", id="spent"),
+        pytest.param(SPENT, Decimal(0), "spent", id="spent whatever it states"),
+        pytest.param(UNKNOWN, None, "unknown", id="unknown"),
+        pytest.param(UNKNOWN, Decimal(505), "spent", id="it says it charged"),
+        pytest.param(UNKNOWN, Decimal(0), "unknown", id="0 before the end proves nothing"),
+    ],
+)
+def test_money_of_an_attempt_without_a_drain(
+    failure: Failure, stated: Decimal | None, expected: str
+) -> None:
+    events = [*ATTEMPTING, UsageSeen(None, stated), AttemptFailed(failure)]
+    exchange = told(*events)
+    assert exchange.possibly_spent == int(expected != "free")
+    record = exchange.close(200.0)
+    assert record.attempts[0].money == expected
+    assert record.possibly_spent == int(expected != "free")
+
+
+@pytest.mark.parametrize(
+    ("failure", "stated", "money", "expected"),
+    [
+        (UNKNOWN, None, Money.UNKNOWN, "unknown"),
+        (UNKNOWN, None, Money.FREE, "free"),
+        (UNKNOWN, None, Money.SPENT, "spent"),
+        (UNKNOWN, Decimal(0), Money.UNKNOWN, "free"),
+        (UNKNOWN, Decimal(0), Money.SPENT, "free"),
+        (UNKNOWN, Decimal(505), Money.UNKNOWN, "spent"),
+        (UNKNOWN, Decimal(505), Money.FREE, "spent"),
+        (SPENT, Decimal(0), Money.FREE, "spent"),
+        (FREE, Decimal(505), Money.SPENT, "free"),
+    ],
+)
+def test_a_drain_turns_a_guess_into_knowledge_and_nothing_else(
+    failure: Failure, stated: Decimal | None, money: Money, expected: str
+) -> None:
+    exchange = told(*ATTEMPTING, AttemptFailed(failure), ClientLeft())
+    exchange.note(Drained(1, 200, "req-9", USAGE, stated, money), 150.0)
+    record = exchange.close(160.0)
+    [row] = record.attempts
+    assert (row.money, row.http_status, row.upstream_request_id) == (expected, 200, "req-9")
+    assert (row.input_tokens, row.cost_sats) == (10, Decimal("0.002"))
+    assert record.input_tokens == 10
+    # The client's part ended when it left.
+    assert (record.latency_ms, row.duration_ms) == (4000, 1000)
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_drain_of_an_earlier_attempt_may_end_in_any_phase_after_it(phase: Phase) -> None:
+    if phase is Phase.ROUTING:
+        return
+    ways: dict[Phase, list[Event]] = {
+        Phase.READY: [],
+        Phase.ATTEMPTING: [STARTED],
+        Phase.ANSWERED: [STARTED, Answered()],
+        Phase.ENDED: [STARTED, Answered(), Delivered()],
+    }
+    exchange = told(*ATTEMPTING, AttemptFailed(UNKNOWN), *ways[phase])
+    assert exchange.phase is phase
+    exchange.note(Drained(1, None, None, None, None, Money.FREE), 150.0)
+    assert exchange.phase is phase
+    assert exchange.possibly_spent == 0
+    # What was seen before stays if the drain saw nothing.
+    exchange.note(Drained(1, None, None, None, None, Money.UNKNOWN), 150.0)
+    assert exchange.possibly_spent == 1
+
+
+@pytest.mark.parametrize("n", [-1, 0, 1, 2])
+def test_only_a_failed_attempt_is_drained(n: int) -> None:
+    with pytest.raises(LocalProtocolError, match="drain"):
+        told(*ATTEMPTING).note(Drained(n, None, None, None, None, Money.FREE), 150.0)
+
+
+def test_what_an_attempt_was_charged_as_far_as_is_known() -> None:
+    def charged(failure: Failure, *facts: Event) -> Decimal | None:
+        return told(*ATTEMPTING, *facts, AttemptFailed(failure)).charged(1)
+
+    assert charged(FREE, UsageSeen(USAGE, None)) == 0
+    assert charged(UNKNOWN) is None
+    assert charged(UNKNOWN, UsageSeen(USAGE, Decimal(505))) == Decimal("0.002")
+    assert charged(SPENT, UsageSeen(None, Decimal(505))) == Decimal("0.505")
+
+
+def test_without_rates_or_usage_the_cost_is_unknown_and_not_zero() -> None:
+    bare = AttemptStarted(candidate("bare", rates=None), "")
+    assert closed(*READY, bare, UsageSeen(USAGE, None), Answered(), Delivered()).cost_sats is None
+    assert closed(*ENDED).cost_sats is None
+    assert told(*READY).cost is None
+
+
+@pytest.mark.parametrize(
+    ("stated", "differs"),
+    [(None, False), ("0", True), ("20000", False), ("21000", False), ("21001", True)],
+)
+def test_a_price_differs_above_5_percent_and_1_sat(stated: str | None, differs: bool) -> None:
+    usage = Usage(0, 100_000)  # 20 sats
+    told_price = None if stated is None else Decimal(stated)
+    record = closed(*ATTEMPTING, UsageSeen(usage, told_price), Answered(), Delivered())
+    assert [row.price_differs for row in record.attempts] == [differs]
+
+
+def test_a_small_price_may_differ_a_lot() -> None:
+    record = closed(*ATTEMPTING, UsageSeen(USAGE, Decimal(900)), Answered(), Delivered())
+    assert [row.price_differs for row in record.attempts] == [False]
+
+
+# --- the summary ------------------------------------------------------------------------------
+
+
+def test_the_summary_is_exact_and_says_what_it_knows() -> None:
+    exchange = told(*ATTEMPTING, UsageSeen(Usage(1, 10**6 + 1), None), Answered())
+    text = exchange.summary(105.5, retries="2/beta")
+    assert json.loads(text, parse_float=Decimal) == {
+        "request_id": "id-1",
+        "provider": "alpha",
+        "model": "gpt-4o",
+        "cost_sats": Decimal("200.0003"),
+        "latency_ms": 5500,
+        "input_tokens": 1,
+        "output_tokens": 1_000_001,
+        "retries": "2/beta",
+    }
+    assert b'"cost_sats": 200.0003' in text
+    assert b"\n" not in text
+
+
+def test_what_the_summary_does_not_know_is_null() -> None:
+    told_ = json.loads(told(*ATTEMPTING, Answered()).summary(105.0, retries=""))
+    unknown = {name for name, value in told_.items() if value is None}
+    assert unknown == {"cost_sats", "input_tokens", "output_tokens", "retries"}
+
+
+def test_the_summary_survives_half_a_surrogate_pair_and_quotes() -> None:
+    odd = candidate('a"b', model="\ud800\n")
+    exchange = told(*READY, AttemptStarted(odd, ""), Answered())
+    summary = json.loads(exchange.summary(105.0, retries=""))
+    assert (summary["provider"], summary["model"]) == ('a"b', "\ud800\n")
+
+
+# --- any life ---------------------------------------------------------------------------------
+
+FAILURES: Final = st.sampled_from([FREE, SPENT, UNKNOWN])
+ANY_EVENT: Final[st.SearchStrategy[Event]] = st.one_of(
+    st.sampled_from([*EVENTS.values(), AttemptStarted(BETA, "")]),
+    st.builds(AttemptFailed, FAILURES),
+    st.builds(
+        UsageSeen,
+        st.sampled_from([None, USAGE]),
+        st.sampled_from([None, Decimal(0), Decimal(505)]),
+    ),
+    st.builds(
+        Drained,
+        st.integers(1, 4),
+        st.none(),
+        st.none(),
+        st.none(),
+        st.sampled_from([None, Decimal(0)]),
+        st.sampled_from(Money),
+    ),
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(ANY_EVENT, max_size=40))
+def test_whatever_happens_there_is_one_truthful_record(events: list[Event]) -> None:
+    exchange = told()
+    taken: list[Event] = []
+    for now, event in enumerate(events, 101):
+        try:
+            exchange.note(event, float(now))
+        except LocalProtocolError:
+            continue
+        taken.append(event)
+    record = exchange.close(200.0)
+    started = sum(isinstance(event, AttemptStarted) for event in taken)
+    failed = [row for row in record.attempts if row.failure is not None]
+    assert len(record.attempts) == started == exchange.attempts_made
+    assert [row.n for row in record.attempts] == list(range(1, started + 1))
+    assert all(row.money is not None for row in record.attempts)
+    # Every attempt but perhaps the last has failed, and the last one answered or failed.
+    assert len(failed) == started - sum(isinstance(event, Answered) for event in taken)
+    assert record.possibly_spent == sum(row.money != "free" for row in failed)
+    assert record.possibly_spent == exchange.possibly_spent
+    assert (
+        record.success
+        == (record.status == "ok")
+        == any(isinstance(event, Delivered) for event in taken)
+    )
+    assert record.may_have_cost == any(row.money != "free" for row in record.attempts)
+    assert record.latency_ms >= 0
+    assert all(row.duration_ms >= 0 for row in record.attempts)
+    assert (record.status == "rejected") <= (started == 0)

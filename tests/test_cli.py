@@ -1,0 +1,437 @@
+"""The `arbstr` command: what a person types, what they read, and the exit code of both."""
+
+import logging
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from arbstr import __version__, cli
+from tests.process import PATIENCE, arbstr_process, clean_environ, run_arbstr, write_config
+
+ONE = '[[providers]]\nname = "alpha"\nurl = "http://127.0.0.1:9/v1"\nmodels = ["m"]\n'
+PRICED = f"{ONE}input_rate = 1\noutput_rate = 2\n"
+
+TWO = """
+[server]
+listen = "[::1]:7777"
+[database]
+path = "here.db"
+[[providers]]
+name = "alpha"
+url = "https://someone:PASSWORD@h.example/api/v1/?token=QUERYSECRET"
+api_key = "sk-abcSECRETSECRETSECRET"
+models = ["m", "n"]
+input_rate = 0.1
+output_rate = 12.50
+base_fee = 1
+cached_input_rate = 0.0003
+[providers.model_rates."n"]
+output_rate = 3
+[providers.model_ids]
+"n" = "far/n"
+[[providers]]
+name = "beta.2"
+url = "https://node.routstr.com"
+models = ["*"]
+[[providers]]
+name = "gamma"
+url = "http://127.0.0.1:9"
+models = ["m"]
+[[policies.rules]]
+name = "code"
+keywords = ["code"]
+"""
+TWO_ENVIRON = {"ARBSTR_BETA_2_API_KEY": "cashuBSECRET"}
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty directory and an environment without settings, for commands run in this process.
+
+    Also gives the process its logging back, which a `run` takes for itself.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in set(os.environ) - set(clean_environ()):
+        monkeypatch.delenv(name)
+    level, handlers = logging.root.level, list(logging.root.handlers)
+    yield
+    logging.root.setLevel(level)
+    logging.root.handlers[:] = handlers
+
+
+def problem(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line a command that must fail says on stderr, without the program's name."""
+    assert cli.main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    return line.removeprefix("arbstr: ")
+
+
+# -- the program ---------------------------------------------------------------------------------
+
+
+def test_the_version_is_printed_by_python_dash_m() -> None:
+    done = run_arbstr("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"arbstr {__version__}\n", "")
+
+
+def test_the_help_names_every_command() -> None:
+    done = run_arbstr("--help")
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in ("run", "serve", "check", "providers"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "required: COMMAND"),
+        (("walk",), "invalid choice: 'walk' (choose from"),
+        (("run", "--log-level", "loud"), "--log-level: invalid choice: 'loud'"),
+        (("run", "-l", "8080"), "-l/--listen: must be host:port, like 127.0.0.1:8080"),
+        (("run", "-l", "127.0.0.1:99999"), "with a port from 0 to 65535"),
+        (("run", "--mock-delay", "2"), "--mock-delay and --mock-fail need --mock"),
+        (("run", "--mock-fail", "alpha"), "--mock-delay and --mock-fail need --mock"),
+        (("run", "--mock", "--mock-delay", "soon"), "number of seconds from 0 to 3600"),
+        (("run", "--mock", "--mock-delay", "-1"), "number of seconds from 0 to 3600"),
+        (("run", "--mock", "--mock-delay", "nan"), "number of seconds from 0 to 3600"),
+        (("check", "--mock"), "unrecognized arguments: --mock"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "said",
+)
+def test_a_wrong_command_line_exits_with_2_and_says_what_is_right(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert said in printed.err
+
+
+def test_a_ctrl_c_before_anything_serves_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_check", interrupted)
+    assert cli.main(["check"]) == 130
+
+
+@pytest.fixture
+def gone() -> Iterator[int]:
+    """The writing end of a pipe that nobody reads any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize("command", ["check", "providers"])
+def test_a_reader_that_goes_away_is_no_error(command: str, gone: int, tmp_path: Path) -> None:
+    write_config(tmp_path, PRICED)
+    done = subprocess.run(
+        [sys.executable, "-m", "arbstr", command],
+        stdout=gone,
+        stderr=subprocess.PIPE,
+        env=clean_environ(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux and FreeBSD have /dev/full")
+def test_a_full_disk_under_the_output_is_said_in_one_line(tmp_path: Path) -> None:
+    write_config(tmp_path, PRICED)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "arbstr", "providers"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=clean_environ(),
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"arbstr: cannot print: No space left on device\n"
+
+
+# -- the configuration it finds ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "serve", "check", "providers"])
+def test_a_missing_file_is_named_in_full_with_three_ways_out(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert problem(capsys, command) == (
+        f"{tmp_path}/config.toml: there is no such file; write it (config.example.toml shows every "
+        "key), name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[server\n",
+            "config.toml: line 1, column 8: not TOML: "
+            "Expected ']' at the end of a table declaration; correct it",
+        ),
+        (
+            f'[server]\nlissten = "x"\n{PRICED}',
+            'config.toml: server.lissten is not a known key; did you mean "listen"?',
+        ),
+        (
+            f'{PRICED}api_key = "${{NOWHERE}}"\n',
+            'config.toml: providers."alpha".api_key needs the environment variable NOWHERE, '
+            "which is not set; set it",
+        ),
+        (
+            f'[server]\nlisten = "localhost"\n{PRICED}',
+            "config.toml: server.listen must be host:port, like 127.0.0.1:8080 or [::1]:8080, "
+            "with a port from 0 to 65535",
+        ),
+        (
+            "",
+            "config.toml: providers: there are none; add a [[providers]] table "
+            "(config.example.toml shows one)",
+        ),
+    ],
+    ids=["broken TOML", "unknown key", "unset variable", "bad listen address", "no providers"],
+)
+@pytest.mark.parametrize("command", ["run", "check", "providers"])
+def test_a_fault_of_the_file_is_one_line_with_file_key_and_remedy(
+    command: str, text: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, text)
+    assert problem(capsys, command) == said
+
+
+def test_every_fault_has_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, f"[server]\nlissten = 1\n[databse]\n{PRICED}input_rat = 1\n")
+    assert cli.main(["check"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("arbstr: config.toml: ") for line in lines)
+
+
+def test_a_file_that_is_no_text_and_one_that_is_no_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    assert problem(capsys, "check", "-c", "binary") == "binary: is not UTF-8; save it as UTF-8"
+    assert problem(capsys, "check", "-c", ".") == (
+        ".: cannot be read: Is a directory; mend that, or name another with -c"
+    )
+
+
+def test_dash_c_goes_before_the_environment_and_that_before_the_directory(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).write_text(PRICED.replace("alpha", name), "utf-8")
+    (tmp_path / "three").rename(tmp_path / "config.toml")
+    assert cli.main(["providers"]) == 0
+    monkeypatch.setenv("ARBSTR_CONFIG", "two")
+    assert cli.main(["providers"]) == 0
+    assert cli.main(["providers", "-c", "one"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[::2]]
+    assert names == ["three", "two", "one"]
+
+
+# -- check and providers -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, value in TWO_ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    return write_config(tmp_path, TWO)
+
+
+@pytest.mark.usefixtures("two")
+def test_check_prints_what_arbstr_would_do_and_warns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines() == [
+        "config.toml: ok",
+        "listen     [::1]:7777",
+        "database   here.db",
+        "policies   1 rules",
+        "budget     none",
+        "providers  3",
+        "  alpha  https://h.example/api/v1/chat/completions  kind openai  "
+        "key sk-abc...*** (from config)",
+        "  beta.2  https://node.routstr.com/v1/chat/completions  kind routstr  "
+        "key [REDACTED] (from environment)",
+        "  gamma  http://127.0.0.1:9/v1/chat/completions  kind openai  "
+        "no key (ARBSTR_GAMMA_API_KEY is not set)",
+        'warning: config.toml: providers."alpha".api_key is written into the file; write '
+        "${VARIABLE}, or leave it out and set ARBSTR_ALPHA_API_KEY",
+        'warning: config.toml: providers."alpha".url has a user and password that are not sent: '
+        "api_key is",
+        'warning: config.toml: providers."beta.2" has no rates: it comes after every priced one '
+        "and is refused under any cap or budget",
+        'warning: config.toml: providers."gamma" has no rates: it comes after every priced one '
+        "and is refused under any cap or budget",
+    ]
+
+
+@pytest.mark.usefixtures("two")
+def test_providers_prints_models_and_prices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["providers"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines() == [
+        "alpha  https://h.example/api/v1/  key sk-abc...*** (from config)",
+        "  m  in 0.1, out 12.5, cached in 0.0003 sats per 1000 tokens; 1 a request",
+        "  n (as far/n)  in 0.1, out 3, cached in 0.0003 sats per 1000 tokens; 1 a request",
+        "beta.2  https://node.routstr.com  key [REDACTED] (from environment)",
+        "  *  no rates: never the cheapest, refused under any cap or budget",
+        "gamma  http://127.0.0.1:9  no key (ARBSTR_GAMMA_API_KEY is not set)",
+        "  m  no rates: never the cheapest, refused under any cap or budget",
+    ]
+
+
+@pytest.mark.usefixtures("two")
+@pytest.mark.parametrize("command", ["check", "providers"])
+def test_no_key_can_be_read_off_the_screen(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main([command])
+    printed = capsys.readouterr()
+    assert "SECRET" not in printed.out + printed.err
+    assert "PASSWORD" not in printed.out + printed.err
+
+
+def test_check_touches_no_database_and_refuses_a_database_url_it_could_not_use(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, PRICED)
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///ledger.db")
+    assert cli.main(["check"]) == 0
+    assert "database   ledger.db\n" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
+    monkeypatch.setenv("DATABASE_URL", "postgres://someone:PASSWORD@h/db")
+    said = problem(capsys, "check")
+    assert said.startswith("DATABASE_URL: a postgres: URL")
+    assert "give a path or sqlite:///path" in said
+    assert "PASSWORD" not in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
+def test_check_warns_of_a_file_that_others_may_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, PRICED).chmod(0o640)
+    assert cli.main(["check"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "warning: config.toml: others can read it (mode 0640); run `chmod 600 config.toml`"
+    )
+
+
+# -- run: what keeps it from starting ------------------------------------------------------------
+
+
+def test_a_port_in_use_is_named_with_both_remedies() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run_arbstr("run", "-l", address, config_text=ONE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"arbstr: cannot listen on {address}: Address already in use; stop the program that uses "
+        "it, or choose another address with [server] listen or -l HOST:PORT\n"
+    )
+
+
+def test_an_address_of_another_machine_is_not_called_in_use(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, PRICED)
+    # 192.0.2.0/24 is nobody's (RFC 5737).
+    assert problem(capsys, "run", "-l", "192.0.2.1:8080", "--allow-unauthenticated") == (
+        "cannot listen on 192.0.2.1:8080: Cannot assign requested address; "
+        "choose another address with [server] listen or -l HOST:PORT"
+    )
+
+
+def test_a_database_of_another_program_is_refused_and_not_touched(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, PRICED)
+    foreign = tmp_path / "theirs.db"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    before = foreign.read_bytes()
+    monkeypatch.setenv("DATABASE_URL", str(foreign))
+    assert problem(capsys, "run", "-l", "127.0.0.1:0") == (
+        f"database {foreign}: it belongs to another program: "
+        "choose another file with [database] path or $DATABASE_URL"
+    )
+    assert foreign.read_bytes() == before
+
+
+def test_a_database_url_of_another_scheme_is_refused_without_its_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, PRICED)
+    monkeypatch.setenv("DATABASE_URL", "mysql://u:PASSWORD@h/db")
+    said = problem(capsys, "run")
+    assert said.startswith("DATABASE_URL: a mysql: URL of this form cannot be used")
+    assert "PASSWORD" not in said
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"])
+def test_whoever_listens_to_the_world_must_have_a_token_or_say_so(
+    address: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, PRICED)
+    said = problem(capsys, "run", "-l", address)
+    assert said.startswith(f"listening on {address} would let anyone who can reach this machine")
+    assert "set [server] auth_token" in said
+    assert "--allow-unauthenticated" in said
+
+
+def test_a_token_lets_it_listen_to_the_world(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_config(tmp_path, f'[server]\nauth_token = "let-me-in"\n{PRICED}')
+    monkeypatch.setattr("arbstr.trio_runtime.main.run", lambda *_: 0)
+    assert cli.main(["run", "-l", "0.0.0.0:0"]) == 0
+
+
+def test_a_mock_that_is_to_fail_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert problem(capsys, "run", "--mock", "--mock-fail", "mock-chaep") == (
+        "--mock-fail mock-chaep: there is no such provider; there are mock-cheap, mock-expensive"
+    )
+
+
+def test_a_log_level_nobody_knows_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARBSTR_LOG", "chatty")
+    said = "ARBSTR_LOG must be one of debug, info, warning, error"
+    assert problem(capsys, "run", "--mock") == said
+    assert problem(capsys, "serve", "--mock") == said
+
+
+def test_started_to_listen_to_the_world_it_does_and_its_warnings_are_lines_of_the_log() -> None:
+    with arbstr_process(
+        config_text=ONE, arguments=["--allow-unauthenticated"], listen="0.0.0.0:0"
+    ) as process:
+        assert process.url.startswith("http://127.0.0.1:")
+        assert process.ask("GET", "/v1/models").status_code == 200
+        assert process.stop() == 0
+    first = process.stderr().splitlines()[0]
+    assert ' WARNING config.toml: providers."alpha" has no rates' in first

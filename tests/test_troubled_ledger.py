@@ -1,0 +1,129 @@
+"""A ledger that cannot be written: every chat is answered all the same, and its row comes later."""
+
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
+
+import pytest
+
+from tests.fakes import fake_process
+from tests.process import ArbstrProcess, arbstr_process
+
+CONFIG = """
+[database]
+path = "ledger/arbstr.db"
+[[providers]]
+name = "alpha"
+url = "{url}"
+models = ["fake-ok"]
+input_rate = 0.1
+output_rate = 12.5
+base_fee = 0.0003
+"""
+
+
+@contextmanager
+def locked(process: ArbstrProcess) -> Iterator[None]:
+    """Another program writes, and takes its time."""
+    with closing(sqlite3.connect(process.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def removed(process: ArbstrProcess) -> Iterator[None]:
+    """The directory is deleted, and comes back empty."""
+    shutil.rmtree(process.database.parent)
+    yield
+    process.database.parent.mkdir()
+
+
+@contextmanager
+def displaced(process: ArbstrProcess) -> Iterator[None]:
+    """Something that is no file stands in its place."""
+    aside = process.database.with_name("aside")
+    process.database.rename(aside)
+    process.database.mkdir()
+    yield
+    process.database.rmdir()
+    aside.rename(process.database)
+
+
+@contextmanager
+def full(process: ArbstrProcess) -> Iterator[None]:
+    """Not a byte more can be written to a file."""
+    import resource
+
+    _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    yield
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArbstrProcess]:
+    """A process whose ledger lies in a directory of its own."""
+    directory = tmp_path_factory.mktemp("troubled")
+    (directory / "ledger").mkdir()
+    with (
+        fake_process() as fake,
+        arbstr_process(config_text=CONFIG.format(url=fake.url), directory=directory) as process,
+    ):
+        process.database = directory / "ledger" / "arbstr.db"
+        yield process
+
+
+Trouble = Callable[[ArbstrProcess], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        locked,
+        pytest.param(
+            full, marks=pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+        ),
+        displaced,
+        removed,
+    ],
+)
+def test_a_chat_is_answered_while_the_database_is_in_trouble_and_its_row_comes_after(
+    trouble: Trouble, troubled: ArbstrProcess
+) -> None:
+    warned = troubled.stderr().count("the request log cannot be written")
+    written = log_counters(troubled)["written"]
+    with trouble(troubled):
+        plain, streamed = troubled.chat("fake-ok"), troubled.chat("fake-ok", stream=True)
+        rejected = troubled.chat("nobody's")
+        troubled.wait_stderr("the request log cannot be written", count=warned + 1)
+        counters = log_counters(troubled)
+    assert [plain.status_code, streamed.status_code, rejected.status_code] == [200, 200, 404]
+    assert b"data: [DONE]" in streamed.content
+    assert (counters["written"], counters["dropped"]) == (written, 0)
+    assert counters["queued"] >= 3
+    for reply, status in ((plain, "ok"), (streamed, "ok"), (rejected, "rejected")):
+        assert troubled.wait_final(reply.headers["x-arbstr-request-id"])["status"] == status
+    assert troubled.stderr().count("the request log cannot be written") == warned + 1
+
+
+def log_counters(process: ArbstrProcess) -> Mapping[str, int]:
+    counters: Mapping[str, int] = process.ask("GET", "/health").json()["log"]
+    return counters
+
+
+def test_a_database_locked_to_the_end_does_not_hold_the_exit_and_money_is_printed(
+    troubled: ArbstrProcess,
+) -> None:
+    with locked(troubled):
+        reply = troubled.chat("fake-ok")
+        rejected = troubled.chat("nobody's")
+        assert troubled.stop() == 0
+    request_id = reply.headers["x-arbstr-request-id"]
+    (line,) = (line for line in troubled.stderr().splitlines() if "row dropped: " in line)
+    row = json.loads(line.partition("row dropped: ")[2])
+    assert (row["correlation_id"], row["cost_sats"]) == (request_id, "0.0638")
+    assert row["attempts"][0]["money"] == "spent"
+    assert rejected.headers["x-arbstr-request-id"] not in line

@@ -1,0 +1,108 @@
+"""What the log knows of today: the sum over its rows, read when arbstr starts."""
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Final
+
+import pytest
+import trio
+
+from arbstr.sansio.budget import Budget
+from arbstr.trio_runtime import budget as subject
+from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
+
+NOW: Final = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+TODAY: Final = "2026-02-03T00:00:00.000Z"
+YESTERDAY: Final = "2026-02-02T23:59:59.999Z"
+LONG_AGO: Final = "2025-02-03T01:00:00.000Z"
+
+ROWS: Final = [
+    # received, its process, begun, money, cost, the provider's word, estimate -> booked
+    (TODAY, "other", TODAY, "spent", 1.5, 99.0, 99.0, "1.5"),
+    (TODAY, "other", TODAY, "spent", None, 0.25, 99.0, "0.25"),
+    (TODAY, "other", TODAY, "unknown", None, None, 0.1, "0.1"),
+    (TODAY, "other", TODAY, None, None, None, 0.2, "0.2"),  # in flight, in another process
+    (TODAY, "other", TODAY, "unknown", None, None, None, "0"),  # a provider without rates
+    (TODAY, "other", TODAY, "free", 7.0, None, 7.0, "0"),
+    (TODAY, "this", TODAY, "spent", 7.0, None, 7.0, "0"),  # in memory
+    (TODAY, None, TODAY, "spent", 0.03, None, 7.0, "0.03"),
+    (YESTERDAY, "other", TODAY, "spent", 0.004, None, 7.0, "0.004"),  # failed over at midnight
+    (YESTERDAY, "other", YESTERDAY, "spent", 7.0, None, 7.0, "0"),
+    (LONG_AGO, "other", LONG_AGO, "spent", 7.0, None, 7.0, "0"),
+]
+
+
+async def fill(database: Database) -> None:
+    def work(connection: sqlite3.Connection) -> None:
+        for n, (received, boot, begun, money, cost, said, estimate, _) in enumerate(ROWS):
+            connection.execute(
+                "INSERT INTO requests (correlation_id, timestamp, model, latency_ms, success,"
+                " boot_id) VALUES (?, ?, 'm', 1, 1, ?)",
+                (str(n), received, boot),
+            )
+            connection.execute(
+                "INSERT INTO attempts (correlation_id, n, started_at, money, cost_sats,"
+                " provider_cost_sats, estimated_cost_sats) VALUES (?, 1, ?, ?, ?, ?, ?)",
+                (str(n), begun, money, cost, said, estimate),
+            )
+
+    await database.transaction(work)
+
+
+@pytest.fixture(autouse=True)
+def _the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "time", SimpleNamespace(time=NOW.timestamp))
+
+
+@pytest.mark.parametrize("where", ["file", "memory"])
+async def test_what_was_spent_today_is_the_sum_of_what_each_attempt_took(
+    where: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = IN_MEMORY if where == "memory" else str(tmp_path / "arbstr.db")
+    budget = Budget(Decimal(10))
+    async with open_database(path, boot_id="this") as database:
+        await fill(database)
+        assert await subject.remember_today(budget, database)
+    account = budget.view(NOW.timestamp())
+    assert account.spent == sum(Decimal(row[-1]) for row in ROWS) == Decimal("2.084")
+    assert caplog.messages[-1] == "budget: 2.084 of 10 sats of today (UTC) are spent"
+    tomorrow = (NOW + timedelta(days=1)).timestamp()
+    assert budget.view(tomorrow).spent == 0
+
+
+async def test_it_is_read_without_a_budget_too_and_nothing_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    budget = Budget(None)
+    async with open_database(str(tmp_path / "arbstr.db"), boot_id="this") as database:
+        await fill(database)
+        assert await subject.remember_today(budget, database)
+    assert budget.view(NOW.timestamp()).spent == Decimal("2.084")
+    assert "budget" not in caplog.text
+
+
+async def test_a_database_that_cannot_be_read_yet_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subject, "AGAIN_SECONDS", 0.0)
+    path = tmp_path / "arbstr.db"
+    budget = Budget(Decimal(10))
+    async with open_database(str(path), boot_id="this") as database:
+        await fill(database)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("ALTER TABLE attempts RENAME TO elsewhere")
+            assert not await subject.remember_today(budget, database)
+            assert budget.view(NOW.timestamp()).spent == 0
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(subject.remember_later, budget, database)
+                await trio.lowlevel.checkpoint()
+                other.execute("ALTER TABLE elsewhere RENAME TO attempts")
+    assert budget.view(NOW.timestamp()).spent == Decimal("2.084")
+    warnings = [m for m in caplog.messages if m.startswith("what was spent today cannot be read")]
+    assert len(warnings) == 1

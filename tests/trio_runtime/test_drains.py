@@ -1,0 +1,351 @@
+"""Answers nobody waits for any more: read on where they are charged anyway, else cut at once."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from arbstr.sansio.failure import Money
+from arbstr.trio_runtime import attempts
+from arbstr.trio_runtime.upstream import UpstreamCall
+from tests.fakes import (
+    ROUTSTR_ID,
+    ROUTSTR_USAGE,
+    SILENCE,
+    Play,
+    answer,
+    chunk,
+    completion,
+    endless,
+    hello,
+    json_answer,
+    open_fake_provider,
+    raw,
+    routstr_error,
+    sse,
+    stream,
+)
+from tests.proxy import config, open_proxy, provider, rows
+
+ROLE: Final = sse(chunk("", role="assistant"))
+WORD: Final = sse(chunk("Hello"))
+REST: Final = [sse(chunk(finish="stop")), sse(chunk(usage=ROUTSTR_USAGE)), b"data: [DONE]\n\n"]
+WHOLE: Final = completion("Hello there", usage=ROUTSTR_USAGE)
+BODY: Final = json.dumps(WHOLE).encode()
+HEAD: Final = b"HTTP/1.1 200 OK\r\nx-routstr-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (
+    ROUTSTR_ID[1].encode(),
+    len(BODY),
+)
+
+
+def node(url: str, *, more: str = "", rate: int = 1, name: str = "node") -> str:
+    return provider(name, url, kind="routstr", rate=rate, more=more)
+
+
+def gated(when: str, gate: trio.Event) -> Play:
+    """An answer of a node that stops at `when` until the gate opens."""
+    match when:
+        case "before the head":
+            return json_answer(WHOLE, headers=[ROUTSTR_ID], before=[gate])
+        case "after the head":
+            return Play((HEAD, gate, BODY))
+        case "in the body":
+            return Play((HEAD + BODY[:50], gate, BODY[50:]))
+        case "before the stream":
+            return stream([ROLE, WORD, *REST], headers=[ROUTSTR_ID], before=[gate])
+        case "after the stream's head":
+            return stream([gate, ROLE, WORD, *REST], headers=[ROUTSTR_ID])
+        case "after the role":
+            return stream([ROLE, gate, WORD, *REST], headers=[ROUTSTR_ID])
+        case "after some output":
+            return stream([ROLE, WORD, gate, *REST], headers=[ROUTSTR_ID])
+        case _:
+            return stream([ROLE, WORD, REST[0], gate, *REST[1:]], headers=[ROUTSTR_ID])
+
+
+PLAIN: Final = ("before the head", "after the head", "in the body")
+STREAMED: Final = (
+    *PLAIN,  # a node may answer a request for a stream with JSON
+    "before the stream",
+    "after the stream's head",
+    "after the role",
+    "after some output",
+    "after the finish reason",
+)
+WHEN: Final = pytest.mark.parametrize(
+    ("when", "streaming"),
+    [(when, False) for when in (*PLAIN, *STREAMED[3:])] + [(when, True) for when in STREAMED],
+)
+
+
+async def settled() -> None:
+    """Until everybody has taken in all that is in their sockets."""
+    await wait_all_tasks_blocked(0.01)
+
+
+@WHEN
+async def test_a_node_is_read_on_to_the_end_when_the_client_leaves(
+    when: str, streaming: bool
+) -> None:
+    gate = trio.Event()
+    async with (
+        open_fake_provider(gated(when, gate)) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        async with proxy.asking(stream=streaming) as client:
+            await fake.wait_requests()
+            if streaming and when in STREAMED[-2:]:
+                await client.head()
+                await client.until(b"Hello")
+            await settled()
+        await settled()
+        assert proxy.hub.draining == 1
+        assert proxy.log.final == []
+        gate.set()
+        record = await proxy.record()
+        await fake.wait_open(1)
+        assert (fake.hits, fake.left, fake.closed) == (1, 0, 0)
+        assert proxy.hub.transport.statistics().idle == 1
+    assert (record.status, record.success) == ("client_disconnected", False)
+    assert (record.input_tokens, record.output_tokens) == (100, 50)
+    assert str(record.provider_cost_sats) == "0.505"
+    [row] = record.attempts
+    assert (row.failure, row.money, row.http_status) == ("client_left", "spent", 200)
+    assert (row.input_tokens, row.output_tokens) == (100, 50)
+    assert str(row.provider_cost_sats) == "0.505"
+    assert row.upstream_request_id == ROUTSTR_ID[1]
+    assert record.possibly_spent == 1
+
+
+@WHEN
+async def test_another_provider_is_cut_within_a_second(when: str, streaming: bool) -> None:
+    gate = trio.Event()
+    unsigned = gated(when, gate)
+    steps = tuple(
+        step.replace(b"x-routstr-request-id", b"x-fake-request-id")
+        if isinstance(step, bytes)
+        else step
+        for step in unsigned.steps
+    )
+    async with (
+        open_fake_provider(Play(steps)) as fake,
+        open_proxy(config(provider("plain", fake.url))) as proxy,
+    ):
+        async with proxy.asking(stream=streaming) as client:
+            await fake.wait_requests()
+            if streaming and when in STREAMED[-2:]:
+                await client.head()
+                await client.until(b"Hello")
+            await settled()
+        with trio.fail_after(1):
+            await fake.wait_left()
+        record = await proxy.record()
+    [row] = record.attempts
+    assert (row.failure, row.money) == ("client_left", "unknown")
+    assert (record.status, record.possibly_spent) == ("client_disconnected", 1)
+
+
+async def test_a_client_that_only_closes_its_half_counts_as_gone() -> None:
+    async with (
+        open_fake_provider(SILENCE) as fake,
+        open_proxy(config(provider("plain", fake.url))) as proxy,
+        proxy.asking() as client,
+    ):
+        await fake.wait_requests()
+        await client.close_half()
+        await fake.wait_left()
+        assert (await proxy.record()).status == "client_disconnected"
+
+
+async def test_a_client_that_leaves_before_anything_was_sent_costs_nothing() -> None:
+    async with (
+        open_fake_provider(routstr_error(503)) as fake,
+        open_proxy(config(node(fake.url), more="[retry]\nbackoff = 1000")) as proxy,
+    ):
+        async with proxy.asking():
+            await fake.wait_requests()
+            await settled()
+        record = await proxy.record()
+    assert (record.status, record.possibly_spent) == ("client_disconnected", 0)
+    assert [(row.failure, row.money) for row in record.attempts] == [("server_error", "free")]
+    assert fake.hits == 1
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+async def test_a_drain_lasts_at_most_drain_seconds(streaming: bool) -> None:
+    script = endless([ROLE, WORD], WORD) if streaming else SILENCE
+    async with (
+        open_fake_provider(script) as fake,
+        open_proxy(config(node(fake.url, more="drain_seconds = 0.05"))) as proxy,
+    ):
+        async with proxy.asking(stream=streaming):
+            await fake.wait_requests()
+        await fake.wait_left()
+        record = await proxy.record()
+    [row] = record.attempts
+    assert (row.failure, row.money, row.provider_cost_sats) == ("client_left", "unknown", None)
+    assert record.possibly_spent == 1
+
+
+async def test_drain_seconds_0_reads_nothing_on() -> None:
+    async with (
+        open_fake_provider(SILENCE) as fake,
+        open_proxy(config(node(fake.url, more="drain_seconds = 0"))) as proxy,
+    ):
+        async with proxy.asking():
+            await fake.wait_requests()
+        await fake.wait_left()
+        assert (await proxy.record()).attempts[0].money == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("late", "money", "spent"),
+    [
+        pytest.param(routstr_error(500), "free", 0, id="an error of the node's own"),
+        pytest.param(answer(502), "unknown", 1, id="an error of something before it"),
+        pytest.param(json_answer({"error": {"message": "x"}}), "free", 0, id="an error object"),
+        pytest.param(json_answer(completion()), "spent", 1, id="an answer without a price"),
+        pytest.param(answer(200, b"<p>"), "spent", 1, id="HTML"),
+        pytest.param(raw(b"HT"), "unknown", 1, id="half a head"),
+        pytest.param(
+            json_answer(completion(usage={**ROUTSTR_USAGE, "cost": {"total_msats": 0}})),
+            "free",
+            0,
+            id="an answer for nothing",
+        ),
+        pytest.param(stream([ROLE]), "unknown", 1, id="a stream without output"),
+        pytest.param(stream([ROLE, WORD]), "spent", 1, id="a stream cut after output"),
+        pytest.param(
+            stream([ROLE, sse(chunk(usage={**ROUTSTR_USAGE, "cost": {"total_msats": 0}}))]),
+            "free",
+            0,
+            id="a stream cut before output, for nothing",
+        ),
+        pytest.param(stream([sse({"error": {"message": "x"}})]), "free", 0, id="an error event"),
+    ],
+)
+async def test_what_a_drain_sees_turns_a_guess_into_knowledge(
+    late: Play, money: str, spent: int
+) -> None:
+    gate = trio.Event()
+    async with (
+        open_fake_provider(Play((gate, *late.steps), late.ending)) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        async with proxy.asking(stream=True):
+            await fake.wait_requests()
+        await settled()
+        gate.set()
+        record = await proxy.record()
+    assert [(row.failure, row.money) for row in record.attempts] == [("client_left", money)]
+    assert record.possibly_spent == spent
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+async def test_our_own_timeout_leaves_a_drain_behind_while_the_next_provider_answers(
+    streaming: bool,
+) -> None:
+    gate = trio.Event()
+    late = stream([gate, ROLE, WORD, *REST]) if streaming else json_answer(WHOLE, before=[gate])
+    async with (
+        open_fake_provider(late) as first,
+        open_fake_provider() as second,
+        open_proxy(
+            config(
+                node(first.url, more="timeouts = { answer = 0.03, first_output = 0.03 }"),
+                provider("second", second.url, rate=2),
+            )
+        ) as proxy,
+    ):
+        reply = await proxy.chat(stream=streaming, headers={"x-arbstr-respend": "allow"})
+        assert reply.text == "Hello there"
+        assert reply.headers["x-arbstr-possibly-spent"] == "1"
+        assert proxy.log.final == []
+        gate.set()
+        record = await proxy.record()
+    assert (record.status, record.provider, record.input_tokens) == ("ok", "second", 10)
+    late_row, good_row = record.attempts
+    assert (late_row.money, late_row.input_tokens, good_row.money) == ("spent", 100, "spent")
+    assert str(late_row.provider_cost_sats) == "0.505"
+    assert late_row.failure == ("stream_died" if streaming else "no_answer")
+
+
+async def test_a_drain_that_is_over_first_does_not_end_the_request() -> None:
+    async with (
+        open_fake_provider(SILENCE) as first,
+        open_fake_provider(stream([0.1, *hello()])) as second,
+        open_proxy(
+            config(
+                node(first.url, more="drain_seconds = 0.01\ntimeouts = { first_output = 0.02 }"),
+                provider("second", second.url, rate=2),
+            )
+        ) as proxy,
+    ):
+        reply = await proxy.chat(stream=True, headers={"x-arbstr-respend": "allow"})
+        record = await proxy.record()
+    assert reply.trailer["retries"] == "1/node"
+    assert [row.money for row in record.attempts] == ["unknown", "spent"]
+
+
+async def test_the_shutdown_ends_drains_and_their_rows_are_written(tmp_path: Path) -> None:
+    database = tmp_path / "arbstr.db"
+    async with open_fake_provider(SILENCE) as fake:
+        async with open_proxy(config(node(fake.url)), database=database) as proxy:
+            for streaming in (False, True):
+                async with proxy.asking(stream=streaming):
+                    await fake.wait_requests(1 + streaming)
+            await settled()
+            assert proxy.hub.draining == 2
+        await fake.wait_left(2)
+    assert [row["status"] for row in rows(database)] == ["client_disconnected"] * 2
+    assert [row["money"] for row in rows(database, "attempts")] == ["unknown"] * 2
+    assert [row["possibly_spent"] for row in rows(database)] == [1, 1]
+
+
+async def test_no_drain_begins_once_the_shutdown_has() -> None:
+    async with (
+        open_fake_provider(SILENCE) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+        proxy.asking() as client,
+    ):
+        await fake.wait_requests()
+        proxy.hub.stop_all()
+        reply = await client.reply()
+        await fake.wait_left()
+    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+
+
+async def test_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "MAX_DRAINS", 1)
+    async with (
+        open_fake_provider(SILENCE) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        for count in (1, 2):
+            async with proxy.asking():
+                await fake.wait_requests(count)
+        await fake.wait_left(1)
+        await proxy.log.wait(1)
+        assert proxy.hub.draining == 1
+
+
+async def test_a_bug_in_a_drain_ends_nothing_but_that_drain(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: UpstreamCall) -> Money:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(UpstreamCall, "learn_the_rest", broken)
+    async with (
+        open_fake_provider(SILENCE) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        async with proxy.asking():
+            await fake.wait_requests()
+        assert (await proxy.record()).attempts[0].money == "unknown"
+        assert (await proxy.get("/livez")).status == 200
+    assert [r.levelno for r in caplog.records if "drain" in r.getMessage()] == [logging.ERROR]

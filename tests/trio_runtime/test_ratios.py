@@ -1,0 +1,126 @@
+"""The table `token_ratios`: learnt in the transaction of the row, kept for the next start."""
+
+import logging
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from arbstr.sansio.ratios import NOTHING_LEARNT, Ratio
+from arbstr.sansio.record import Record
+from arbstr.trio_runtime.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.log_writer import open_log_writer
+from arbstr.trio_runtime.ratios import RatioTable, ratios_in, read_ratios
+
+RECORD: Final = Record(
+    correlation_id="",
+    timestamp="2026-02-03T04:05:06.789Z",
+    model="gpt-4o",
+    requested_model="gpt-4o",
+    provider="alpha",
+    policy=None,
+    streaming=False,
+    input_tokens=10,
+    output_tokens=5,
+    cached_tokens=None,
+    reasoning_tokens=None,
+    cost_sats=Decimal("0.125"),
+    estimated_cost_sats=None,
+    provider_cost_sats=None,
+    latency_ms=15,
+    ttft_ms=None,
+    stream_duration_ms=None,
+    success=True,
+    status="ok",
+    error_status=None,
+    error_message=None,
+    possibly_spent=0,
+    attempts=(),
+    token_ratio=0.5,
+)
+
+
+def row(correlation_id: str, ratio: float | None = 0.5, policy: str | None = None) -> Record:
+    return replace(RECORD, correlation_id=correlation_id, token_ratio=ratio, policy=policy)
+
+
+async def write(path: Path, *records: Record) -> None:
+    """One run of arbstr, as far as the database sees it."""
+    async with open_database(str(path)) as database, open_log_writer(database) as log:
+        for record in records:
+            log.offer(record)
+
+
+def learnt(*samples: float) -> Ratio:
+    ratio = NOTHING_LEARNT
+    for sample in samples:
+        ratio = ratio.after(sample)
+    return ratio
+
+
+async def test_every_row_teaches_its_policy_and_the_next_start_knows_it(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    coded = [row(f"code-{n}", 1.0 + n, "code") for n in range(30)]
+    await write(path, row("1", 0.5), *coded[:15], row("2", None), row("3", 0.25))
+    await write(path, *coded[15:])
+    async with open_database(str(path)) as database:
+        found = await read_ratios(database)
+    assert found == {
+        "": learnt(0.5, 0.25),
+        "code": learnt(*(1.0 + n for n in range(30))),
+    }
+    assert ratios_in(str(path)) == found
+
+
+async def test_a_row_teaches_once_however_often_it_is_offered(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    flying = replace(row("1", None), status="in_flight", success=False)
+    await write(path, flying)
+    await write(path, row("1", 0.5))
+    await write(path, row("1", 0.9), replace(flying, correlation_id="2"))
+    assert ratios_in(str(path)) == {"": learnt(0.5)}
+
+
+async def test_a_row_that_is_refused_teaches_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    await write(path, replace(row("1"), cost_sats=Decimal("sNaN")), row("2", 0.25))
+    assert ratios_in(str(path)) == {"": learnt(0.25)}
+
+
+@pytest.mark.parametrize("average", [-1.0, 1e300, float("inf"), "x"])
+async def test_a_ratio_nobody_learnt_is_replaced(tmp_path: Path, average: object) -> None:
+    path = tmp_path / "arbstr.db"
+    await write(path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO token_ratios VALUES ('', ?, 50)", (average,))
+    assert ratios_in(str(path)) == {}
+    await write(path, row("1", 0.5))
+    assert ratios_in(str(path)) == {"": learnt(0.5)}
+
+
+async def test_a_database_in_memory_has_them_too() -> None:
+    async with open_database(IN_MEMORY) as database:
+        assert await read_ratios(database) == {}
+        await database.transaction(lambda connection: RatioTable().learn(connection, "", 0.5))
+        assert await read_ratios(database) == {"": learnt(0.5)}
+
+
+async def test_what_cannot_be_read_is_learnt_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "arbstr.db"
+    await write(path, row("1"))
+    async with open_database(str(path)) as database:
+        await database.transaction(lambda connection: connection.execute("DROP TABLE token_ratios"))
+        with caplog.at_level(logging.WARNING):
+            assert await read_ratios(database) == {}
+    assert "learnt token ratios cannot be read (no such table: token_ratios)" in caplog.text
+
+
+def test_where_there_is_no_file_nothing_was_learnt_and_none_is_made(tmp_path: Path) -> None:
+    assert ratios_in(str(tmp_path / "arbstr.db")) == {}
+    assert list(tmp_path.iterdir()) == []

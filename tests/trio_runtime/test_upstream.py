@@ -1,0 +1,415 @@
+"""One call to one provider: what is sent, and what is made of what was seen."""
+
+import gzip
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Final
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from arbstr.sansio.answer import Answer
+from arbstr.sansio.catalog import Provider, build_catalog
+from arbstr.sansio.config import Kind, parse_config
+from arbstr.sansio.failure import Failure, FailureKind, Money
+from arbstr.trio_runtime.transport import Transport
+from arbstr.trio_runtime.upstream import USER_AGENT, Seen, Target, UpstreamCall
+from tests.fakes import (
+    CLOSE_AFTER_REQUEST,
+    DONE,
+    ROUTSTR_ID,
+    ROUTSTR_USAGE,
+    SILENCE,
+    FakeProvider,
+    Play,
+    Script,
+    Unread,
+    answer,
+    by_name,
+    chunk,
+    completion,
+    error_answer,
+    half_answer,
+    head,
+    hello,
+    json_answer,
+    open_fake_provider,
+    raw,
+    refused_url,
+    sse,
+    stream,
+)
+from tests.proxy import KEY, config, provider
+
+K: Final = FailureKind
+BODY: Final = b'{"model":"gpt-4o"}'
+ROLE: Final = sse(chunk("", role="assistant"))
+WORD: Final = sse(chunk("Hello"))
+STOP: Final = sse(chunk(finish="stop"))
+STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+
+
+def provider_at(url: str, *, kind: str = "openai", key: str | None = KEY) -> Provider:
+    settled = parse_config(config(provider("first", url, kind=kind, key=key)), {})
+    return build_catalog(settled).providers[0]
+
+
+def call_of(
+    url: str,
+    *,
+    kind: Kind = Kind.OPENAI,
+    key: str | None = KEY,
+    max_answer_bytes: int = 1_000_000,
+    added_stream_options: bool = False,
+) -> UpstreamCall:
+    where = provider_at(url, kind=kind.value, key=key)
+    return UpstreamCall(
+        where,
+        Target.of(where),
+        kind=kind,
+        choices=1,
+        asks_usage=False,
+        max_answer_bytes=max_answer_bytes,
+        added_stream_options=added_stream_options,
+        secrets=(),
+    )
+
+
+@asynccontextmanager
+async def calling(script: Script) -> AsyncIterator[tuple[FakeProvider, Transport]]:
+    async with open_fake_provider(script) as fake, Transport() as transport:
+        yield fake, transport
+        # Whatever happened, a closed call holds no socket that is not ready for the next one.
+        statistics = transport.statistics()
+        assert statistics.open == statistics.idle
+
+
+async def asked(
+    call: UpstreamCall, transport: Transport, *, streaming: bool, body: bytes = BODY
+) -> bytes | Answer | Failure:
+    """The call, as `attempts.py` makes it; closed afterwards."""
+    try:
+        failure = await call.connect(transport)
+        return failure or await (call.stream(body) if streaming else call.plain(body))
+    finally:
+        call.close()
+
+
+def kind_of(found: object) -> FailureKind:
+    assert isinstance(found, Failure), found
+    return found.kind
+
+
+# --- what is sent -----------------------------------------------------------------------------
+
+
+@STREAMED
+async def test_a_request_has_our_headers_and_no_others(streaming: bool) -> None:
+    async with calling(by_name) as (fake, transport):
+        await asked(call_of(fake.url), transport, streaming=streaming)
+    [request] = fake.requests
+    assert (request.method, request.target, request.body) == ("POST", "/v1/chat/completions", BODY)
+    host = fake.url.removeprefix("http://").removesuffix("/v1")
+    assert sorted((name.lower(), value) for name, value in request.headers) == [
+        ("accept", "text/event-stream" if streaming else "application/json"),
+        ("accept-encoding", "identity"),
+        ("authorization", f"Bearer {KEY}"),
+        ("content-length", str(len(BODY))),
+        ("content-type", "application/json"),
+        ("host", host),
+        ("user-agent", USER_AGENT.decode()),
+    ]
+
+
+async def test_without_a_key_no_authorization_is_sent() -> None:
+    async with calling(by_name) as (fake, transport):
+        await asked(call_of(fake.url, key=None), transport, streaming=False)
+    assert fake.requests[0].header("authorization") is None
+
+
+def test_a_target_shows_no_key() -> None:
+    assert KEY not in repr(Target.of(provider_at("https://h.example/v1")))
+
+
+# --- before an answer -------------------------------------------------------------------------
+
+
+async def test_a_refused_connection_is_not_sent() -> None:
+    with refused_url() as nowhere:
+        async with Transport() as transport:
+            found = await asked(call_of(nowhere), transport, streaming=False)
+    assert isinstance(found, Failure)
+    assert (found.kind, found.money, found.trips) == (K.NOT_SENT, Money.FREE, True)
+    assert found.sentence == "could not be reached: connection refused"
+
+
+@pytest.mark.parametrize("ending", ["fin", "rst"])
+async def test_a_request_that_was_written_in_part_may_have_been_read(ending: str) -> None:
+    large = b"x" * 30_000_000
+    unread = Unread(1000, ending)  # type: ignore[arg-type]  # parametrised
+    async with calling(unread) as (fake, transport):
+        found = await asked(call_of(fake.url), transport, streaming=False, body=large)
+    assert kind_of(found) is K.NO_ANSWER
+
+
+async def test_an_error_that_comes_before_all_was_sent_is_read() -> None:
+    refusal = head(413, [("content-length", "0"), ("connection", "close")])
+    async with open_fake_413(refusal) as url, Transport() as transport:
+        found = await asked(call_of(url), transport, streaming=False, body=b"x" * 30_000_000)
+        assert transport.statistics().open == 0
+    assert kind_of(found) is K.CLIENT_ERROR
+
+
+@asynccontextmanager
+async def open_fake_413(refusal: bytes) -> AsyncIterator[str]:
+    """A provider that answers as soon as it has seen a head, and reads no body."""
+
+    async def serve(connection: trio.SocketStream) -> None:
+        await connection.receive_some(1000)
+        await connection.send_all(refusal)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_deadline_means_what_had_been_seen_until_then() -> None:
+    """Silence at each stage of a call, and what cutting it short there means."""
+    stages: list[tuple[bool, Play, Seen, FailureKind]] = [
+        (False, SILENCE, Seen.SENT, K.NO_ANSWER),
+        (False, raw(b"HTTP/1.1 200 O", "hang"), Seen.SENT, K.NO_ANSWER),
+        (False, half_answer(b"{}", 0, ending="hang"), Seen.GOOD_HEAD, K.BAD_ANSWER),
+        (False, half_answer(b"{ }", ending="hang"), Seen.GOOD_HEAD, K.BAD_ANSWER),
+        (True, SILENCE, Seen.SENT, K.NO_ANSWER),
+        (True, half_answer(b"{}", 0, ending="hang"), Seen.GOOD_HEAD, K.STREAM_DIED),
+        (True, half_answer(b"{ }", ending="hang"), Seen.GOOD_HEAD, K.BAD_ANSWER),
+        (True, stream([ROLE], ending="hang"), Seen.GOOD_HEAD, K.STREAM_DIED),
+        (True, raw(head(500, [("content-length", "9")]), "hang"), Seen.REFUSED, K.SERVER_ERROR),
+        (False, raw(head(418, [("content-length", "9")]), "hang"), Seen.REFUSED, K.CLIENT_ERROR),
+    ]
+    for streaming, play, seen, kind in stages:
+        async with calling(play) as (fake, transport):
+            call = call_of(fake.url)
+            assert call.cut_short("x").kind is K.NOT_SENT
+            assert await call.connect(transport) is None
+            assert call.cut_short("x").kind is K.NOT_SENT
+            await cancelled_in_silence(call, fake, streaming=streaming)
+            assert (call.seen, call.cut_short("x").kind) == (seen, kind)
+            given_up = call.given_up(K.CLIENT_LEFT, "x").kind
+            assert given_up is (kind if seen is Seen.REFUSED else K.CLIENT_LEFT)
+            call.close()
+
+
+async def cancelled_in_silence(call: UpstreamCall, fake: FakeProvider, *, streaming: bool) -> None:
+    """Asks, waits until nothing happens any more, and cancels."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call.stream if streaming else call.plain, BODY)
+        await fake.wait_requests()
+        await wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_limit_of_ours_is_no_fault_of_the_provider() -> None:
+    async with calling(json_answer(completion("x" * 5000))) as (fake, transport):
+        for streaming in (False, True):
+            call = call_of(fake.url, max_answer_bytes=1000)
+            found = await asked(call, transport, streaming=streaming)
+            assert isinstance(found, Failure)
+            assert (found.kind, found.money, found.trips) == (K.BAD_ANSWER, Money.SPENT, False)
+            assert "max_answer_mb" in found.sentence
+
+
+# --- compressed -------------------------------------------------------------------------------
+
+GZIP: Final = [("content-encoding", "gzip")]
+
+
+async def test_an_answer_that_is_compressed_all_the_same_is_read() -> None:
+    whole = completion("Hello there")
+    plain = answer(200, gzip.compress(json.dumps(whole).encode()), GZIP)
+    streamed = stream([gzip.compress(b"".join(hello()))], headers=GZIP)
+    refusal = answer(422, gzip.compress(b'{"error":{"message":"too much"}}'), GZIP)
+    async with calling([plain, streamed, refusal]) as (fake, transport):
+        found = await asked(call_of(fake.url), transport, streaming=False)
+        assert isinstance(found, Answer)
+        assert json.loads(found.body) == whole
+        first = await asked(call_of(fake.url), transport, streaming=True)
+        assert first == b"".join(hello(usage=None)[:-1])
+        found = await asked(call_of(fake.url), transport, streaming=False)
+        assert isinstance(found, Failure)
+        assert found.error is not None
+        assert found.error["message"] == "too much"
+
+
+async def test_a_small_body_that_becomes_a_large_one_is_stopped() -> None:
+    bomb = gzip.compress(b'{"choices":"' + bytes(30_000_000))
+    async with calling(answer(200, bomb, GZIP)) as (fake, transport):
+        call = call_of(fake.url, max_answer_bytes=5_000_000)
+        found = await asked(call, transport, streaming=False)
+        assert kind_of(found) is K.BAD_ANSWER
+        assert len(call._body) < 7_000_000
+
+
+@pytest.mark.parametrize(
+    ("play", "streaming", "kind"),
+    [
+        (answer(200, b"not gzip", GZIP), False, K.BAD_ANSWER),
+        (answer(200, b"not gzip", GZIP), True, K.STREAM_DIED),
+        (answer(200, b"{}", [("content-encoding", "br")]), False, K.BAD_ANSWER),
+        (answer(200, b"{}", [("content-encoding", "br")]), True, K.STREAM_DIED),
+        (answer(500, b"{}", [("content-encoding", "br")]), True, K.SERVER_ERROR),
+        (answer(422, b"not gzip", GZIP), False, K.CLIENT_ERROR),
+    ],
+)
+async def test_what_cannot_be_decompressed_is_judged_by_its_head(
+    play: Play, streaming: bool, kind: FailureKind
+) -> None:
+    async with calling(play) as (fake, transport):
+        found = await asked(call_of(fake.url), transport, streaming=streaming)
+    assert kind_of(found) is kind
+
+
+# --- streams ----------------------------------------------------------------------------------
+
+
+async def test_what_was_held_comes_out_with_the_first_output() -> None:
+    gate = trio.Event()
+    async with calling(stream([ROLE, WORD, gate, STOP, DONE])) as (fake, transport):
+        call = call_of(fake.url)
+        assert await call.connect(transport) is None
+        assert await call.stream(BODY) == ROLE + WORD
+        assert call.seen is Seen.OUTPUT
+        gate.set()
+        out = b""
+        while not (call.relay.done or call.ended):
+            out += await call.more()
+        assert (out, call.relay.complete, call.stream_failure()) == (STOP, True, None)
+        await call.finish()
+        call.close()
+        assert transport.statistics().idle == 1
+
+
+async def test_the_end_of_a_stream_is_told_once() -> None:
+    async with calling(stream([ROLE, WORD])) as (fake, transport):
+        call = call_of(fake.url)
+        assert await call.connect(transport) is None
+        assert await call.stream(BODY)
+        while not call.ended:
+            assert await call.more() == b""
+        assert not call.relay.complete
+        assert call.cut_short("x").kind is K.STREAM_CUT
+        call.close()
+        call.close()
+
+
+async def test_an_answer_that_makes_no_stream_is_a_bad_one() -> None:
+    odd = answer(200, b'{"choices":[{"message":{"content":"x"},"n":1e999}]}')
+    failed = json_answer(completion("x", finish="error"))
+    for play in (odd, failed):
+        async with calling(play) as (fake, transport):
+            found = await asked(call_of(fake.url), transport, streaming=True)
+        assert isinstance(found, Failure)
+        assert (found.kind, found.money) == (K.BAD_ANSWER, Money.SPENT)
+
+
+# --- money ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "in_usage", "expected"),
+    [
+        (None, ROUTSTR_USAGE, "505"),
+        ("700", None, "700"),
+        ("700", ROUTSTR_USAGE, "505"),
+        ("-1", None, None),
+        ("1e3", None, None),
+        ("9" * 40, None, None),
+    ],
+)
+async def test_what_the_provider_says_it_charged(
+    header: str | None, in_usage: dict[str, object] | None, expected: str | None
+) -> None:
+    headers = [] if header is None else [("x-routstr-cost-msats", header)]
+    plain = json_answer(completion(usage=in_usage), headers=headers)
+    streamed = stream(hello(usage=in_usage), headers=headers)
+    async with calling([plain, streamed]) as (fake, transport):
+        for streaming in (False, True):
+            call = call_of(fake.url)
+            assert await call.connect(transport) is None
+            await (call.stream(BODY) if streaming else call.plain(BODY))
+            while not call.ended:
+                await call.more()
+            assert call.provider_cost_msats == (None if expected is None else Decimal(expected))
+            call.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "expected"),
+    [
+        (KEY, Kind.OPENAI, Kind.ROUTSTR),
+        (KEY, Kind.ROUTSTR, Kind.ROUTSTR),
+        (None, Kind.OPENAI, Kind.OPENAI),
+    ],
+)
+async def test_a_routstr_request_id_tells_a_node_if_there_is_a_key(
+    key: str | None, kind: Kind, expected: Kind
+) -> None:
+    play = json_answer(completion(), headers=[ROUTSTR_ID])
+    async with calling(play) as (fake, transport):
+        call = call_of(fake.url, key=key, kind=kind)
+        await asked(call, transport, streaming=False)
+    assert call.kind is expected
+    assert call.upstream_request_id == ROUTSTR_ID[1]
+
+
+async def test_stream_options_are_only_to_blame_if_we_added_them() -> None:
+    refusal = error_answer(422, "extra fields: stream_options")
+    for added, kind in ((True, K.NO_STREAM_OPTIONS), (False, K.CLIENT_ERROR)):
+        async with calling(refusal) as (fake, transport):
+            call = call_of(fake.url, added_stream_options=added)
+            assert kind_of(await asked(call, transport, streaming=True)) is kind
+
+
+# --- reading on -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "streaming", "money"),
+    [
+        (CLOSE_AFTER_REQUEST, False, Money.UNKNOWN),
+        (raw(b"garbage\r\n\r\n"), True, Money.UNKNOWN),
+        (json_answer(completion()), False, Money.SPENT),
+        (json_answer(completion()), True, Money.SPENT),
+        (stream(hello()), True, Money.SPENT),
+        (stream(hello()), False, Money.SPENT),
+        (stream([ROLE, WORD], ending="rst"), True, Money.SPENT),
+        (stream([ROLE], ending="rst"), True, Money.UNKNOWN),
+        (stream([ROLE, WORD, STOP], ending="rst"), True, Money.SPENT),
+        (error_answer(500, headers=[ROUTSTR_ID]), True, Money.FREE),
+        (error_answer(500), True, Money.UNKNOWN),
+        (error_answer(200), True, Money.FREE),
+        (half_answer(b"{}", headers=GZIP), True, Money.UNKNOWN),
+    ],
+)
+async def test_reading_on_says_what_the_answer_came_to_and_never_raises(
+    script: Script, streaming: bool, money: Money
+) -> None:
+    gate = trio.Event()
+    assert isinstance(script, Play)
+    late = Play((gate, *script.steps), script.ending)
+    async with calling(late) as (fake, transport):
+        call = call_of(fake.url, kind=Kind.ROUTSTR)
+        assert await call.connect(transport) is None
+        await cancelled_in_silence(call, fake, streaming=streaming)
+        assert call.can_be_read_on
+        gate.set()
+        assert await call.learn_the_rest() is money
+        await call.finish()
+        call.close()
+        assert not call.can_be_read_on
