@@ -13,15 +13,18 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from arbstr import __version__
+from arbstr.ledger_options import add_ledger_arguments, without_keys
 from arbstr.sansio.errors import ConfigError
 
 if TYPE_CHECKING:
     from arbstr.sansio.config import Config, ProviderConfig
     from arbstr.sansio.money import Rates
+    from arbstr.trio_runtime.reload import Reading
 
 # The commands import what they need when they run: `arbstr --help` waits for no library.
 
@@ -34,7 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code. Raises SystemExit(2) for a wrong command line."""
     options = _parser().parse_args(arguments)
     try:
-        command = {"run": _run, "serve": _run, "check": _check, "providers": _providers}
+        command = {
+            "run": _run,
+            "serve": _run,
+            "check": _check,
+            "providers": _providers,
+            "cost": _cost,
+            "stats": _stats,
+            "requests": _requests,
+            "init": _init,
+        }
         code = command[options.command](options, os.environ)
         print(end="", flush=True)  # here, where its failing can still be answered
     except ConfigError as error:
@@ -69,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", aliases=["serve"], help="start the proxy")
     check = commands.add_parser("check", help="check the configuration, without network")
     providers = commands.add_parser("providers", help="list the configured providers")
-    for command in (run, check, providers):
+    cost = commands.add_parser("cost", help="what a chat would cost, and where; sends nothing")
+    stats = commands.add_parser("stats", help="what was spent, on what, with whom")
+    requests = commands.add_parser("requests", help="the last requests, or all about one of them")
+    init = commands.add_parser("init", help="write a first configuration")
+    for command in (run, check, providers, cost, stats, requests, init):
         command.add_argument(
             "-c",
             "--config",
@@ -97,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
         help="this mock answers 503 (repeatable)",
     )
     run.set_defaults(complain=run.error)
+    _add_cost_arguments(cost)
+    add_ledger_arguments(stats, requests)
     return parser
 
 
@@ -178,19 +196,17 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     if not options.mock and (options.mock_delay is not None or options.mock_fail):
         options.complain("--mock-delay and --mock-fail need --mock")
-    config, warnings = _config_to_run(options, environ)
+    read = partial(_reading_to_run, options, environ)
+    reading = read()
+    config = reading.config
     mock = None
     if options.mock:
         mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
-    level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
-    if level not in LEVELS:
-        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
-    _check_runnable(config, options)
     database = IN_MEMORY if mock else database_path(environ, config.database.path)
-    configure_logging(level, config.logging.format, build_catalog(config).secrets)
+    configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
 
     def announce(url: str) -> None:
-        for warning in warnings:
+        for warning in reading.warnings:
             log.warning("%s", warning)
         try:
             print(f"arbstr {__version__} listens on {url}")
@@ -201,7 +217,19 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
             _forget_output()
 
-    return run(config, Options(database, mock), announce)
+    return run(config, Options(database, mock, None if mock else read), announce)
+
+
+def _reading_to_run(options: argparse.Namespace, environ: Mapping[str, str]) -> "Reading":
+    """What is to be served, now or after a reload. Raises `ConfigError`."""
+    from arbstr.trio_runtime.reload import Reading
+
+    config, warnings = _config_to_run(options, environ)
+    level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
+    if level not in LEVELS:
+        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
+    _check_runnable(config, options)
+    return Reading(config, level, warnings)
 
 
 def _config_to_run(
@@ -263,6 +291,7 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     print(f"listen     {config.server.listen}")
     print(f"database   {database}")
     print(f"policies   {len(config.policies.rules)} rules")
+    print(f"budget     {_budget(config)}")
     print(f"providers  {len(config.providers)}")
     for provider in config.providers:
         print(
@@ -274,12 +303,73 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def _budget(config: "Config") -> str:
+    from arbstr.sansio.money import format_sats
+
+    limit = config.budget.sats_per_day
+    return "none" if limit is None else f"{format_sats(limit)} sats a day (UTC)"
+
+
 def _key_status(provider: "ProviderConfig") -> str:
     from arbstr.sansio.credentials import key_variable
 
     if provider.api_key is None:
         return f"no key ({key_variable(provider.name)} is not set)"
     return f"key {provider.api_key.masked()} (from {provider.key_source})"
+
+
+def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:
+    cost.add_argument("-m", "--model", help='the model, or "auto"; overrides the one in FILE')
+    cost.add_argument("--policy", metavar="NAME", help="as in the header X-Arbstr-Policy")
+    cost.add_argument("--json", action="store_true", help="print what POST /v1/cost answers")
+    what = cost.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "file", nargs="?", metavar="FILE", help="the body of a chat, or the text of one; - is stdin"
+    )
+    what.add_argument("--text", help="what the user says")
+    cost.set_defaults(complain=cost.error)
+
+
+def _stats(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.ledger_commands import run_stats
+
+    return run_stats(options, *_config_and_database(options, environ))
+
+
+def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.ledger_commands import run_requests
+
+    return run_requests(options, *_config_and_database(options, environ))
+
+
+def _config_and_database(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> "tuple[Config, str]":
+    """Without a configuration the database is enough, and so is one whose keys are not set here."""
+    from arbstr.sansio.config import Config
+    from arbstr.trio_runtime.database import database_path
+
+    path = _config_path(options, environ)
+    named = options.config or environ.get("ARBSTR_CONFIG")
+    if named or path.exists():
+        config = without_keys(partial(_read_config, path), environ)
+    else:
+        config = Config()
+    return config, database_path(environ, config.database.path)
+
+
+def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.first_config import run
+
+    return run(_config_path(options, environ))
+
+
+def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cost_command import run
+    from arbstr.trio_runtime.database import database_path
+
+    config = _read_config(_config_path(options, environ), environ)
+    return run(options, config, database_path(environ, config.database.path))
 
 
 def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -298,7 +388,7 @@ def _prices(rates: "Rates | None") -> str:
     from arbstr.sansio.money import format_sats
 
     if rates is None:
-        return "no rates: never the cheapest, refused under any cap"
+        return "no rates: never the cheapest, refused under any cap or budget"
     cached = rates.cached_input_rate
     parts = [
         f"in {format_sats(rates.input_rate)}",

@@ -5,6 +5,7 @@ To renew them after a change: `ARBSTR_WRITE_README=1 python -m pytest tests/test
 
 import os
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -28,9 +29,7 @@ TABLES = {
 
 def with_table(text: str, name: str, table: str) -> str:
     """The README with one generated table in its place."""
-    pattern = re.compile(
-        rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL
-    )
+    pattern = re.compile(rf"(<!-- generated: {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
     renewed, places = pattern.subn(lambda match: f"{match[1]}{table.strip()}\n{match[2]}", text)
     assert places == 1, f"README.md has {places} places for the table of {name}"
     return renewed
@@ -55,10 +54,23 @@ def test_the_configuration_of_the_readme_is_one() -> None:
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = set(re.findall(r"arbstr (run|serve|check|providers)\b", README.read_text("utf-8")))
-    assert commands == {"run", "serve", "check", "providers"}
+    names = {"run", "serve", "check", "providers", "cost"}
+    commands = set(re.findall(rf"arbstr ({'|'.join(names)})\b", README.read_text("utf-8")))
+    assert commands == names
     for command in commands:
         with pytest.raises(SystemExit) as ended:
             main([command, "--help"])
         assert ended.value.code == 0
         capsys.readouterr()
+
+
+def test_what_arbstr_cost_prints_is_what_the_readme_shows(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = re.search(r"```\n\$ arbstr (cost .*)\n([^`]*)```", README.read_text("utf-8"))
+    assert shown is not None
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ALPHA_KEY", "a-key-of-a-test")
+    monkeypatch.setenv("ARBSTR_CONFIG", str(ROOT / "config.example.toml"))
+    assert main(shlex.split(shown[1])) == 0
+    assert capsys.readouterr().out == shown[2]

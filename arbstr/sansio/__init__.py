@@ -26,14 +26,15 @@ The machines, by what goes in and what comes out:
     relay      feed(bytes), end_input(), ...  the client's bytes
     retry      start(), handle(event, now)    exactly one command
     breaker    admit(now), settle(..., now)   may this provider be asked
+    budget     reserve(most, now), settle()   may this be spent
     exchange   note(event, now)               close(now): exactly one Record
 
 The others are functions: bytes or text in, a frozen value or what is wrong with them out.
 
 The rules:
 
-1. A decision is a table or a pure function: MONEY (failure), VERDICTS and LAST_WORDS (retry),
-   TRANSITIONS (exchange), STATUS (errors). What cannot be printed as rows is not finished.
+1. A decision is a table or a pure function: MONEY (failure), VERDICTS (retry), LAST_WORDS
+   (last_word), TRANSITIONS (exchange), STATUS (errors). What cannot be printed as rows is not done.
 2. A machine is told everything: bytes, `now` in seconds, outcomes. It states a range, the runtime
    draws from it.
 3. One event in and one command out where there is a decision; bytes in and facts or bytes out where
@@ -46,14 +47,15 @@ The rules:
 
 The order of the modules; each imports only from those before it:
 
-    errors, secrets, money                         words everybody uses
+    errors, secrets, money, moments                words everybody uses
     addresses, credentials, values, settings,      the configuration: text -> Config
-      faults, config
+      faults, config, reload
     callers, catalog, chat                         who may call, who offers what, what is asked
     refusal, failure                               what a provider's no means, and what it cost
-    breaker, routing, retry                        whom to ask, and what then
+    breaker, latency, ratios, routing, quote,      whom to ask, and what then
+      budget, last_word, retry
     sse, usage, answer, relay                      the answer
-    record, exchange                               the life of a request, and its row
+    record, exchange, reports                      the life of a request, its row, and reports
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

@@ -46,7 +46,10 @@ from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import ExpansionError, Secret, expand
 from arbstr.sansio.settings import (
     ANY_MODEL,
+    AUTO,
+    FASTEST,
     BreakerConfig,
+    BudgetConfig,
     Config,
     DatabaseConfig,
     LoggingConfig,
@@ -67,7 +70,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANY_MODEL",
+    "AUTO",
+    "FASTEST",
     "BreakerConfig",
+    "BudgetConfig",
     "Config",
     "DatabaseConfig",
     "Kind",
@@ -93,6 +99,7 @@ SECTIONS: Final = (
     "logging",
     "providers",
     "policies",
+    "budget",
     "retry",
     "breaker",
     "timeouts",
@@ -185,6 +192,7 @@ class _Reader:
             logging=self._section(LoggingConfig, "logging"),
             providers=providers,
             policies=replace(policies, rules=tuple(self._rules(providers))),
+            budget=self._section(BudgetConfig, "budget"),
             retry=self._section(RetryConfig, "retry"),
             breaker=self._section(BreakerConfig, "breaker"),
             timeouts=timeouts,
@@ -273,7 +281,12 @@ class _Reader:
             if rule is None:
                 continue
             strange = [model for model in rule.allowed_models if model not in served]
-            if providers and strange and ANY_MODEL not in served:
+            if AUTO in strange:
+                self.faults.add(
+                    (*path, "allowed_models"),
+                    f"must not name {quoted(AUTO)}, which stands for all the others; remove it",
+                )
+            elif providers and strange and ANY_MODEL not in served:
                 self._warn(
                     (*path, "allowed_models"), f"names {quoted_list(strange)}, served by nobody"
                 )
@@ -312,6 +325,12 @@ class _Reader:
         by_model = self._model_rates(value.get("model_rates", {}), (*path, "model_rates"))
         if table is None or prices is None or own is None or by_model is None:
             return None
+        if AUTO in table.models:
+            self.faults.add(
+                (*path, "models"),
+                f"must not name {quoted(AUTO)}, by which clients let arbstr choose; give that "
+                "model another name here, and its own one in model_ids",
+            )
         self._known_models(by_model, table.models, (*path, "model_rates"))
         self._known_models(table.model_ids, table.models, (*path, "model_ids"))
         rates, model_rates = self._rates(table.models, _given(prices), by_model, path)
@@ -349,6 +368,8 @@ class _Reader:
         for model in named:
             if model == ANY_MODEL:
                 self.faults.add((*at, model), "is no model; set what is for all on the provider")
+            elif model == AUTO and AUTO not in models:
+                self.faults.add((*at, model), "is no model, but how clients let arbstr choose one")
             elif model not in models and ANY_MODEL not in models:
                 self.faults.add((*at, model), "is not in models; add it there or remove it here")
 
@@ -393,7 +414,8 @@ class _Reader:
             what = "" if unpriced == [*provider.models] else f" for {quoted_list(unpriced)}"
             self._warn(
                 path,
-                f"has no rates{what}: it comes after every priced one and is refused under any cap",
+                f"has no rates{what}: it comes after every priced one and is refused under any "
+                "cap or budget",
             )
 
     def _warn(self, path: Path, sentence: str) -> None:

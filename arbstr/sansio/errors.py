@@ -6,12 +6,15 @@
       malformed_json 400          not_an_object 400         missing_member 400
       invalid_member 400          duplicate_member 400      bad_request 400
       unknown_policy 400          model_not_allowed 400     no_provider_within_policy 400
-      invalid_token 401           insufficient_balance 402  forbidden_origin 403
-      model_not_found 404         not_found 404             method_not_allowed 405
-      body_too_large 413          unsupported_media_type 415
+      invalid_parameter 400       provider_not_found 404    request_not_found 404
+      auto_needs_policy 400       over_request_budget 400
+      invalid_token 401           insufficient_balance 402  budget_exceeded 402
+      forbidden_origin 403        model_not_found 404       not_found 404
+      method_not_allowed 405      body_too_large 413        unsupported_media_type 415
       possibly_spent 424          rate_limited 429          internal_error 500
       upstream_error 502          provider_auth 502         circuit_open 503
-      shutting_down 503           connect_timeout 504       stream_interrupted (in a stream)
+      shutting_down 503           log_unavailable 503       connect_timeout 504
+      stream_interrupted (in a stream)
       client_error                the provider's own status and, if it is one, its own error object
 
 The codes and their statuses are the table `STATUS`; the shape is that of OpenAI's errors
@@ -54,10 +57,16 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "unknown_policy": 400,
         "model_not_allowed": 400,
         "no_provider_within_policy": 400,
+        "auto_needs_policy": 400,
+        "over_request_budget": 400,
+        "invalid_parameter": 400,
         "invalid_token": 401,
         "insufficient_balance": 402,
+        "budget_exceeded": 402,
         "forbidden_origin": 403,
         "model_not_found": 404,
+        "provider_not_found": 404,
+        "request_not_found": 404,
         "not_found": 404,
         "method_not_allowed": 405,
         "body_too_large": 413,
@@ -71,6 +80,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "provider_auth": 502,
         "circuit_open": 503,
         "shutting_down": 503,
+        "log_unavailable": 503,
         "connect_timeout": 504,
     }
 )

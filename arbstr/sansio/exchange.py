@@ -31,6 +31,7 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money, seen
 from arbstr.sansio.money import Usage, cost_sats, format_sats, sats_from_msats
+from arbstr.sansio.ratios import sample_of
 from arbstr.sansio.record import AttemptRow, Record
 from arbstr.sansio.routing import Candidate
 
@@ -141,11 +142,17 @@ class ClientLeft:
 @final
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """A background drain of attempt `n` (1-based) ended, with what it learnt."""
+    """A background drain of attempt `n` (1-based) ended, with what it learnt.
+
+    `money` is what the end of the answer tells: `UNKNOWN` if it never came.
+    """
 
     n: int
+    status: int | None
+    upstream_request_id: str | None
     usage: Usage | None
     provider_cost_msats: Decimal | None
+    money: Money
 
 
 Event: TypeAlias = (
@@ -211,6 +218,7 @@ class _Attempt:
     usage: Usage | None = None
     provider_cost_msats: Decimal | None = None
     answered: bool = False
+    drained: Money = Money.UNKNOWN
 
     @property
     def cost(self) -> Decimal | None:
@@ -232,10 +240,18 @@ class _Attempt:
             return Money.SPENT
         if self.failure is None:
             return None
-        if self.failure.money is Money.UNKNOWN and self.provider_cost_msats is not None:
-            # The provider said afterwards what it took: a drain turned a guess into knowledge.
-            return Money.SPENT if self.provider_cost_msats > 0 else Money.FREE
-        return self.failure.money
+        # What the provider itself said it took turns a guess into knowledge, and so does a drain.
+        # That it took nothing counts only at the very end: the client was told a guess before.
+        if self.failure.money is not Money.UNKNOWN:
+            return self.failure.money
+        return Money.SPENT if self.provider_cost_msats else self.drained
+
+    @property
+    def charged(self) -> Decimal | None:
+        """What it took, in sats: nothing if it was free, `None` if nobody knows."""
+        if self.money is Money.FREE:
+            return Decimal(0)
+        return self.cost if self.cost is not None else self.provider_cost
 
     @property
     def paid_for_nothing(self) -> bool:
@@ -247,6 +263,14 @@ class _Attempt:
             self.usage = usage
         if provider_cost_msats is not None:
             self.provider_cost_msats = provider_cost_msats
+
+    def learn_from_drain(self, drained: Drained) -> None:
+        if drained.status is not None:
+            self.status = drained.status
+            self.upstream_request_id = drained.upstream_request_id
+        self.learn(drained.usage, drained.provider_cost_msats)
+        # A node that says it took nothing took nothing, however its answer ended.
+        self.drained = Money.FREE if self.provider_cost_msats == 0 else drained.money
 
     def row(self, n: int, now: float) -> AttemptRow:
         ended = self.ended if self.ended is not None else now
@@ -278,7 +302,8 @@ class Exchange:
     """The machine. See the module's docstring for its phases and how to drive it.
 
     `received` is the monotonic time the request's first byte was read at; `timestamp` the same
-    moment as UTC text in the log's format (`2026-02-03T04:05:06.789Z`).
+    moment as UTC text in the log's format (`2026-02-03T04:05:06.789Z`). `choices` is the
+    request's `n`.
     """
 
     correlation_id: str
@@ -286,6 +311,7 @@ class Exchange:
     requested_model: str
     streaming: bool
     received: float
+    choices: int = 1
     phase: Phase = Phase.ROUTING
     policy: str | None = None
     _first: Candidate | None = None
@@ -316,6 +342,17 @@ class Exchange:
         """What the last attempt cost by the formula, in sats; `None` is unknown, not zero."""
         return self._attempts[-1].cost if self._attempts else None
 
+    def charged(self, n: int) -> Decimal | None:
+        """What attempt `n` (1-based) took as far as is known now, in sats: nothing if it was free,
+        else by the formula, else what the provider says; `None` if nobody knows."""
+        return self._attempts[n - 1].charged
+
+    @property
+    def model(self) -> str:
+        """The model of the last attempt; before the first, what was asked for."""
+        attempts = self._attempts
+        return attempts[-1].candidate.offer.model if attempts else self.requested_model
+
     def latency_ms(self, now: float) -> int:
         """Milliseconds since the request was received."""
         return _ms(now - self.received)
@@ -323,7 +360,9 @@ class Exchange:
     def note(self, event: Event, now: float) -> None:
         """Takes one fact. Raises `LocalProtocolError` when it cannot happen in this phase."""
         if isinstance(event, Drained):
-            self._attempts[event.n - 1].learn(event.usage, event.provider_cost_msats)
+            if not 1 <= event.n <= len(self._attempts) or not self._attempts[event.n - 1].failure:
+                raise LocalProtocolError(f"attempt {event.n} did not fail, so nobody drains it")
+            self._attempts[event.n - 1].learn_from_drain(event)
             return
         try:
             following = TRANSITIONS[self.phase][type(event)]
@@ -448,4 +487,6 @@ class Exchange:
             error_message=self._error.message if self._error is not None else None,
             possibly_spent=self.possibly_spent,
             attempts=tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
+            # Only of whole answers: half of one would teach that answers are short.
+            token_ratio=sample_of(usage, self.choices) if status == "ok" else None,
         )

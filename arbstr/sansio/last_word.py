@@ -16,19 +16,27 @@ from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.budget import NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
+from arbstr.sansio.money import format_sats
+from arbstr.sansio.routing import OverRequest
 
 PROBE_AGAIN: Final = 1.0
 """Seconds after which a client may ask again while a probe is under way: its end is unknown.
 Picked, not measured."""
 
 
+MOST_REASONS: Final = 50
+"""Reasons one message gives: nobody has so many providers, but providers times models are more."""
+
+
 class LastWord(StrEnum):
     """Error codes of a request that ends without an answer, the most useful first.
 
     When several failures and refusals meet, the first of these is said: `circuit_open` stands
-    before `rate_limited` because open and resting mixed is a 503.
+    before `rate_limited` because open and resting mixed is a 503, and `budget_exceeded` after both
+    because those pass sooner than a day.
     """
 
     STREAM_INTERRUPTED = "stream_interrupted"
@@ -37,6 +45,7 @@ class LastWord(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     CIRCUIT_OPEN = "circuit_open"
     RATE_LIMITED = "rate_limited"
+    BUDGET_EXCEEDED = "budget_exceeded"
     INSUFFICIENT_BALANCE = "insufficient_balance"
     PROVIDER_AUTH = "provider_auth"
     MODEL_NOT_FOUND = "model_not_found"
@@ -67,6 +76,7 @@ LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
         LastWord.SHUTTING_DOWN: Word("arbstr is shutting down", None),
         LastWord.CIRCUIT_OPEN: Word("No provider can be asked right now", None, waits=True),
         LastWord.RATE_LIMITED: Word("Rate limits: ask again later", None, waits=True),
+        LastWord.BUDGET_EXCEEDED: Word("[budget] sats_per_day does not allow it"),
         LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
         LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key arbstr has for it"),
         LastWord.MODEL_NOT_FOUND: Word("No answer: the model is not known there", None),
@@ -87,9 +97,13 @@ _STOPPED_WITH_CONSENT: Final = (
 )
 
 
-def word_of(seen: Failure | Refused) -> LastWord:
+def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord:
     """What this failure or refusal alone would have the client told."""
     match seen:
+        case OverRequest():
+            return LastWord.POSSIBLY_SPENT  # or there would be nothing to add up
+        case OverBudget() | Unpriced():
+            return LastWord.BUDGET_EXCEEDED
         case Resting():
             return LastWord.RATE_LIMITED
         case CircuitOpen() | Probing():
@@ -119,10 +133,14 @@ def word_of(seen: Failure | Refused) -> LastWord:
 @final
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What a candidate's last turn came to, and when."""
+    """What a candidate's last turn came to, and when.
 
-    seen: Failure | Refused
+    `before` is the failure after which it was to be asked again, if a refusal came of that.
+    """
+
+    seen: Failure | Refused | NotWithinBudget | OverRequest
     at: float
+    before: Failure | None = None
 
     def free_at(self) -> float | None:
         """When this candidate may be asked again; `None` if waiting is not what it takes."""
@@ -131,6 +149,8 @@ class Standing:
                 return until
             case Probing():
                 return self.at + PROBE_AGAIN
+            case OverBudget() | Unpriced() | OverRequest():
+                return None
             case Failure():
                 rest = rest_seconds(self.seen)
                 return None if rest is None else self.at + rest
@@ -150,8 +170,14 @@ def last_word(
     )
     said = word_of(decisive)
     word = LAST_WORDS[said]
-    reasons = "; ".join(_reason(name, standing.seen, now) for name, standing in standings)
+    # One provider may stand here with many models, and be left alone for one reason.
+    every = dict.fromkeys(_reason(name, standing, now) for name, standing in standings)
+    reasons = "; ".join(tuple(every)[:MOST_REASONS])
+    if len(every) > MOST_REASONS:
+        reasons += f"; and {len(every) - MOST_REASONS} more"
     message = f"{word.says}. {reasons}."
+    if said is LastWord.BUDGET_EXCEEDED:
+        message += _account_of([standing for _, standing in standings])
     if said is LastWord.POSSIBLY_SPENT:
         message += _STOPPED_WITH_CONSENT if consent else _STOPPED
     retry_after: float | None = None
@@ -171,20 +197,48 @@ def last_word(
     )
 
 
-def _reason(name: str, seen: Failure | Refused, now: float) -> str:
+def _reason(name: str, standing: Standing, now: float) -> str:
     """One provider and why it gave no answer."""
+    reason = _predicate(standing.seen, now)
+    if standing.before is None:
+        return f"{name} {reason}"
+    return f"{name} {standing.before.sentence}, and now it {reason}"
+
+
+def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: float) -> str:
     match seen:
+        case OverRequest(sats=sats, cap=cap):
+            total = f"{format_sats(sats)} sats, over {format_sats(cap)} a request"
+            return f"was not asked: all in all it could cost {total}"
         case Resting(until=until):
-            return f"{name} rests for {max(0, ceil(until - now))} s more"
+            return f"rests for {max(0, ceil(until - now))} s more"
         case CircuitOpen(until=until):
             wait = max(0, ceil(until - now))
-            return f"{name} failed too often and is left alone for {wait} s more"
+            return f"failed too often and is left alone for {wait} s more"
         case Probing():
-            return f"{name} failed too often and another request is trying it out"
+            return "failed too often and another request is trying it out"
+        case OverBudget(most=most):
+            return f"could cost {format_sats(most)} sats, more than the budget has left"
+        case Unpriced():
+            return "has no rates, so it cannot be held to the budget"
         case Failure(sentence=sentence, money=Money.FREE):
-            return f"{name} {sentence}"
+            return sentence
         case Failure(sentence=sentence):
-            return f"{name} {sentence} (it may have been paid)"
+            return f"{sentence} (it may have been paid)"
+
+
+def _account_of(standings: Sequence[Standing]) -> str:
+    """How the day stands, as the last of those over the budget found it."""
+    over = [standing.seen for standing in standings if isinstance(standing.seen, OverBudget)]
+    if not over:
+        return ""
+    account = over[-1]
+    minutes = ceil(account.ends_in / 60)
+    return (
+        f" Of the {format_sats(account.limit)} sats of today, {format_sats(account.spent)} are "
+        f"spent and {format_sats(account.reserved)} reserved for requests in flight; the day ends "
+        f"at 00:00 UTC, in {minutes // 60} h {minutes % 60} min."
+    )
 
 
 def last_word_table() -> str:

@@ -78,6 +78,12 @@ def estimate_sats(input_tokens: int, output_tokens: int, n: int, rates: Rates) -
     return cost_sats(Usage(input_tokens, output_tokens * n), rates)
 
 
+def add_sats(*amounts: Decimal) -> Decimal:
+    """The exact sum; an amount with a minus (`copy_negate`, which does not round) is taken away."""
+    with localcontext(_EXACT):
+        return sum(amounts, _ZERO)
+
+
 def sats_from_msats(msats: Decimal) -> Decimal:
     """Millisatoshis as satoshis (1 sat = 1000 msat), exactly."""
     return _EXACT.divide(msats, _PER_RATE)

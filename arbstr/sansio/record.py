@@ -1,7 +1,8 @@
 """What the log keeps of a request: one `Record`, with one `AttemptRow` for each attempt.
 
-The fields are the columns of `sql/0001_requests.sql`. Nobody changes a record; `exchange.py` makes
-them. No text of a prompt or an answer, and none a provider wrote, has a place here.
+The fields are the columns of `sql/0001_requests.sql`, and what the row teaches (`token_ratio`, one
+sample for `ratios.py`). Nobody changes a record; `exchange.py` makes them. No text of a prompt or
+an answer, and none a provider wrote, has a place here.
 """
 
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ class Record:
     error_message: str | None
     possibly_spent: int
     attempts: tuple[AttemptRow, ...]
+    token_ratio: float | None = None
 
     @property
     def may_have_cost(self) -> bool:

@@ -14,14 +14,18 @@ waits on:
     Deliver, GiveUp nothing more
 
 The driver: `command = retry.start()`, then do what it says and `command = retry.handle(event,
-now)`, until `Deliver` or `GiveUp`. Before an `Attempt` it asks the `Board`, and answers `Skipped`
-if that refuses. Before `AttemptFailed` it rests the provider for `rest_seconds(failure)`.
+now)`, until `Deliver` or `GiveUp`. Before an `Attempt` it asks the `Budget` and the `Board`, and
+answers `Skipped` if one of them refuses. Before `AttemptFailed` it rests the provider for
+`rest_seconds(failure)`.
 
 What it holds on to, whatever happens:
   - once an attempt may have cost (money spent or unknown), nothing follows without consent;
     with consent other providers do, until one further attempt may have cost, and never a
-    provider that may already have been paid for this request;
+    provider that may already have been paid for this request, and only while the estimates of
+    all that may have cost and of the next one together stay within `max_sats`;
   - at most `max_retries` extra tries per provider, and one more without `stream_options`;
+  - where the choice of the model is ours too, what is wrong with a provider and not with its
+    model (`OF_THE_PROVIDER`) passes over its other models, and so do `MODELS_EACH` failures;
   - a probe of a half-open circuit is a single attempt;
   - somebody else's probe is waited for only if nothing else is left, `PROBE_WAIT` in all.
 
@@ -31,16 +35,19 @@ judgement what a failure was and cost (`sansio.failure`), and anything a provide
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.breaker import Probing, Refused
+from arbstr.sansio.budget import NotWithinBudget
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money, money_of
 from arbstr.sansio.last_word import Standing, last_word
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.money import add_sats
+from arbstr.sansio.routing import Candidate, OverRequest
 
 JITTER: Final = 0.25
 """Fraction of a backoff by which it is shortened or lengthened, so that clients that failed
@@ -48,6 +55,14 @@ together do not come back together."""
 
 DOUBLINGS: Final = 10
 """The backoff stops growing here: 0.5 s becomes 9 minutes. Also keeps 2**k a number."""
+
+OF_THE_PROVIDER: Final = frozenset({FailureKind.NOT_SENT, FailureKind.ACCOUNT})
+"""Failures that its other models would meet as well: the way there, and the key. (So would a rate
+limit, but then the provider rests and the `Board` refuses.)"""
+
+MODELS_EACH: Final = 5
+"""Models of one provider that may fail in one request: some have hundreds, and where five fail
+in a row it is hardly the model. Picked, not measured."""
 
 PROBE_WAIT: Final = 5.0
 """Seconds a request without alternative waits for the results of others' probes."""
@@ -107,7 +122,7 @@ has such money: a table without holes needs no judgement when `sansio.failure` c
 @final
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Send the request to this candidate, if the `Board` lets it through.
+    """Send the request to this candidate, if `Budget` and `Board` let it through.
 
     `add_usage`: ask for usage in a stream (`stream_options`). `n` counts attempts from 1.
     """
@@ -165,9 +180,9 @@ class AttemptFailed:
 @final
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The attempt was not made: the `Board` refused it."""
+    """The attempt was not made: the `Board` refused it, or the `Budget`."""
 
-    refused: Refused
+    refused: Refused | NotWithinBudget
 
 
 @final
@@ -196,7 +211,8 @@ class Retry:
 
     `max_retries` and `backoff` (seconds) are those of `[retry]`; `consent`: the client or the
     configuration allows that the request is paid twice; `no_stream_options` names the providers
-    known to refuse `stream_options`. Raises `LocalProtocolError` if driven out of order.
+    known to refuse `stream_options`; `max_sats` is the most all attempts that may cost may do so
+    together, by their estimates. Raises `LocalProtocolError` if driven out of order.
     """
 
     def __init__(
@@ -207,6 +223,7 @@ class Retry:
         backoff: float,
         consent: bool,
         no_stream_options: frozenset[str],
+        max_sats: Decimal | None = None,
     ) -> None:
         if not candidates:
             raise LocalProtocolError("a request without candidates has nothing to try")
@@ -222,6 +239,9 @@ class Retry:
         self._failed: dict[str, int] = {}
         self._retried: dict[str, int] = {}
         self._paid: list[str] = []
+        self._left: set[str] = set()
+        self._max_sats = max_sats
+        self._risked = Decimal(0)
         self._probe_deadline: float | None = None
 
     @property
@@ -249,7 +269,7 @@ class Retry:
             case Attempt(), AttemptFailed(failure, probe):
                 self._waiting = self._after_failure(failure, probe, now)
             case Attempt(), Skipped(refused):
-                self._standings[self._turn] = Standing(refused, now)
+                self._standings[self._turn] = Standing(refused, now, self._failure_before())
                 self._waiting = self._next(now)
             case Sleep(), Elapsed():
                 self._waiting = self._attempt()
@@ -278,6 +298,10 @@ class Retry:
         self._failed[name] = self._failed.get(name, 0) + 1
         if failure.money is not Money.FREE:
             self._paid.append(name)
+            self._risked = self._with(self._turn)
+        # A probe is a single attempt, whatever else the provider offers.
+        if probe or failure.kind in OF_THE_PROVIDER or self._models_failed(name) >= MODELS_EACH:
+            self._left.add(name)
         match VERDICTS[failure.kind][failure.money]:
             case Verdict.DELIVER_ERROR | Verdict.END:
                 return self._give_up(now)
@@ -294,6 +318,13 @@ class Retry:
             case Verdict.NEXT:
                 return self._next(now)
 
+    def _failure_before(self) -> Failure | None:
+        """What the candidate whose turn it is had failed with, if this is another try."""
+        standing = self._standings.get(self._turn)
+        if standing is None:
+            return None
+        return standing.seen if isinstance(standing.seen, Failure) else standing.before
+
     def _again(self, name: str, failure: Failure, now: float) -> Command:
         """The same provider after a backoff, unless that is used up or it wants a longer one."""
         tried = self._retried.get(name, 0)
@@ -307,9 +338,13 @@ class Retry:
     def _next(self, now: float) -> Command:
         while self._round:
             turn = self._round.pop(0)
-            if self._name(turn) not in self._paid:
+            if self._may_be_asked(turn):
                 self._turn = turn
                 return self._attempt()
+            if self._is_over(turn) and self._name(turn) not in self._paid:
+                self._standings[turn] = Standing(
+                    OverRequest(self._with(turn), self._max_sats or Decimal(0)), now
+                )
         if probing := self._probing():
             if self._probe_deadline is None:
                 self._probe_deadline = now + PROBE_WAIT
@@ -323,8 +358,29 @@ class Retry:
         return [
             index
             for index, standing in sorted(self._standings.items())
-            if isinstance(standing.seen, Probing) and self._name(index) not in self._paid
+            if isinstance(standing.seen, Probing) and self._may_be_asked(index)
         ]
+
+    def _may_be_asked(self, index: int) -> bool:
+        name = self._name(index)
+        return name not in self._paid and name not in self._left and not self._is_over(index)
+
+    def _is_over(self, index: int) -> bool:
+        """Whether the cap on the request forbids this candidate, after those that may have cost.
+
+        The first of them is held to the cap by the plan.
+        """
+        return self._max_sats is not None and self._with(index) > self._max_sats
+
+    def _with(self, index: int) -> Decimal:
+        """What all that may have cost and this candidate could cost together, by the estimates."""
+        return add_sats(self._risked, self._candidates[index].estimated_cost or Decimal(0))
+
+    def _models_failed(self, name: str) -> int:
+        return sum(
+            self._name(index) == name and isinstance(standing.seen, Failure)
+            for index, standing in self._standings.items()
+        )
 
     def _give_up(self, now: float) -> GiveUp:
         standings = [(self._name(index), found) for index, found in sorted(self._standings.items())]

@@ -1,25 +1,32 @@
 """Policy, candidates, order: a request and the catalog -> `RoutePlan`, or why not.
 
     request --header, else keyword--> rule
-    catalog --serves the model, rule allows it, price within the rule's cap--> candidates
+    catalog --serves the model, rule allows it, price and estimate within its caps--> candidates
     candidates --ascending estimated cost, unpriced last, ties by name--> plan
+
+Under `lowest_latency` the time to first output goes before the cost, and who was never measured
+goes before all others. For the model `AUTO` the candidates are all pairs of a provider and a model
+the rule allows; the same order picks among them.
 
 Whether a provider is well just now is not asked here: the plan holds all that qualify, and the
 breaker is asked before each attempt.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.catalog import Catalog, Offer
 from arbstr.sansio.chat import ChatRequest
-from arbstr.sansio.config import Policies, Rule
+from arbstr.sansio.config import AUTO, FASTEST, Policies, Rule
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.latency import Latency
 from arbstr.sansio.money import estimate_sats, format_sats
+from arbstr.sansio.ratios import NO_POLICY, Ratio, expected_output
 
 ASSUMED_OUTPUT: Final = 256
 """Output tokens of a choice when nobody says: a few paragraphs. It only decides the order."""
@@ -47,16 +54,55 @@ class Candidate:
 
 @final
 @dataclass(frozen=True, slots=True)
-class RoutePlan:
-    """The candidates, cheapest first, at least one.
+class PassedOver:
+    """A provider that serves the model but does not qualify, and why: the rest of a sentence that
+    begins with its name."""
 
-    `policy` is the name of the rule that matched. `passed_over` has the name of every provider
-    that serves the model but does not qualify, and why.
+    provider: str
+    model: str
+    why: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """The candidates in the order of the strategy, at least one.
+
+    `policy` is the name of the rule that matched, `max_sats` its cap on what the whole request may
+    be expected to cost, in satoshis.
     """
 
     policy: str | None
+    strategy: str
     candidates: tuple[Candidate, ...]
-    passed_over: tuple[tuple[str, str], ...] = ()
+    passed_over: tuple[PassedOver, ...]
+    max_sats: Decimal | None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What earlier answers taught: ratios by policy (`NO_POLICY` for none), latencies by provider.
+
+    The mappings are read here and changed by who owns them.
+    """
+
+    ratios: Mapping[str, Ratio]
+    latencies: Mapping[str, Latency]
+
+
+NOTHING_LEARNT: Final = Learnt(MappingProxyType({}), MappingProxyType({}))
+"""As of the first start."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OverRequest:
+    """With a further attempt, after one that may have cost, the request could cost `sats`, which
+    is over the rule's `cap`."""
+
+    sats: Decimal
+    cap: Decimal
 
 
 @final
@@ -75,7 +121,7 @@ def choose_policy(
 
     `header` is the value of `X-Arbstr-Policy`; empty counts as absent. A rule found by
     keyword is passed over if it does not allow the model: it must not fail a request that
-    did not ask for it.
+    did not ask for it. For `AUTO` none is, since the rule says which models there are.
     """
     wanted = (header or "").strip()
     if wanted:
@@ -86,7 +132,7 @@ def choose_policy(
         return ErrorReply("unknown_policy", f"There is no policy {_shown(wanted)}. {there}")
     said = request.last_user_text.casefold()
     for rule in rules:
-        if rule.allows(request.model) and any(
+        if (request.model == AUTO or rule.allows(request.model)) and any(
             _begins_word(k, said) for k in _folded(rule.keywords)
         ):
             return rule
@@ -113,48 +159,101 @@ def _begins_word(keyword: str, said: str) -> bool:
 
 
 def plan(
-    request: ChatRequest, *, policy_header: str | None, catalog: Catalog, policies: Policies
+    request: ChatRequest,
+    *,
+    policy_header: str | None,
+    catalog: Catalog,
+    policies: Policies,
+    learnt: Learnt = NOTHING_LEARNT,
 ) -> RoutePlan | NoRoute:
     """Who may serve the request, in which order."""
     rule = choose_policy(request, policy_header, policies.rules)
     if isinstance(rule, ErrorReply):
         return NoRoute(None, rule)
     policy = None if rule is None else rule.name
-    offers = catalog.offers(request.model)
-    if not offers:
-        return NoRoute(policy, _not_served(request.model, catalog.models()))
-    if rule is not None and not rule.allows(request.model):
-        return NoRoute(policy, _not_allowed(request.model, rule))
+    offers = _offers(request.model, rule, catalog)
+    if isinstance(offers, ErrorReply):
+        return NoRoute(policy, offers)
 
+    output = _output(request, learnt.ratios.get(NO_POLICY if policy is None else policy))
     candidates: list[Candidate] = []
-    passed_over: list[tuple[str, str]] = []
+    passed_over: list[PassedOver] = []
+    too_dear = False
     for offer in offers:
-        reason = None if rule is None else _over_cap(offer, rule)
-        if reason is None:
-            candidates.append(_candidate(request, offer))
+        candidate = _candidate(request, offer, output)
+        why = _over_rate(offer, rule)
+        if why is None:
+            why = _over_request(candidate, rule)
+            too_dear |= why is not None
+        if why is None:
+            candidates.append(candidate)
         else:
-            passed_over.append((offer.provider.name, reason))
+            passed_over.append(PassedOver(offer.provider.name, offer.model, why))
     if not candidates:
-        return NoRoute(policy, _none_within(policy, passed_over))
+        code = "over_request_budget" if too_dear else "no_provider_within_policy"
+        return NoRoute(policy, _none_within(code, request.model, policy, passed_over))
     candidates.sort(key=_order)
-    return RoutePlan(policy, tuple(candidates), tuple(passed_over))
+    strategy = policies.strategy_of(rule)
+    if strategy == FASTEST:
+        candidates.sort(key=lambda found: _soonness(learnt.latencies, found))
+    max_sats = None if rule is None else rule.max_sats_per_request
+    return RoutePlan(policy, strategy, tuple(candidates), tuple(passed_over), max_sats)
 
 
-def _over_cap(offer: Offer, rule: Rule) -> str | None:
-    """Why the rule's cap excludes an offer, or `None`."""
-    cap = rule.max_sats_per_1k_output
+def _offers(model: str, rule: Rule | None, catalog: Catalog) -> tuple[Offer, ...] | ErrorReply:
+    """Everybody who serves the model, or any of the rule's models if the choice is ours."""
+    if model == AUTO:
+        if rule is None:
+            return _needs_policy()
+        models = rule.allowed_models or catalog.models()
+        every = tuple(offer for each in models for offer in catalog.offers(each))
+        return every or _none_served(rule)
+    offers = catalog.offers(model)
+    if not offers:
+        return _not_served(model, catalog.models())
+    if rule is not None and not rule.allows(model):
+        return _not_allowed(model, rule)
+    return offers
+
+
+def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
+    """Why the rule's cap on the price of output excludes an offer, or `None`."""
+    cap = None if rule is None else rule.max_sats_per_1k_output
     if cap is None:
         return None
     if offer.rates is None:
-        return "has no rates, so it cannot be held to a cap"
+        return _UNPRICED
     asked = offer.rates.output_rate
     if asked > cap:
         return f"asks {format_sats(asked)} sats per 1000 output tokens, over {format_sats(cap)}"
     return None
 
 
-def _candidate(request: ChatRequest, offer: Offer) -> Candidate:
-    output = ASSUMED_OUTPUT if request.max_output is None else request.max_output
+def _over_request(candidate: Candidate, rule: Rule | None) -> str | None:
+    """Why the rule's cap on one request excludes a candidate, or `None`."""
+    cap = None if rule is None else rule.max_sats_per_request
+    if cap is None:
+        return None
+    cost = candidate.estimated_cost
+    if cost is None:
+        return _UNPRICED
+    if cost > cap:
+        return f"is estimated at {format_sats(cost)} sats, over {format_sats(cap)} a request"
+    return None
+
+
+_UNPRICED: Final = "has no rates, so it cannot be held to a cap"
+
+
+def _output(request: ChatRequest, ratio: Ratio | None) -> int:
+    """The output tokens one choice is expected to take, never more than the client allows."""
+    expected, allowed = expected_output(ratio, request.input_tokens), request.max_output
+    if expected is None:
+        return ASSUMED_OUTPUT if allowed is None else allowed
+    return expected if allowed is None else min(expected, allowed)
+
+
+def _candidate(request: ChatRequest, offer: Offer, output: int) -> Candidate:
     cost = (
         None
         if offer.rates is None
@@ -163,9 +262,15 @@ def _candidate(request: ChatRequest, offer: Offer) -> Candidate:
     return Candidate(offer, cost, output * request.choices)
 
 
-def _order(candidate: Candidate) -> tuple[bool, Decimal, str]:
-    cost = candidate.estimated_cost
-    return cost is None, cost or Decimal(0), candidate.offer.provider.name
+def _order(candidate: Candidate) -> tuple[bool, Decimal, str, str]:
+    cost, offer = candidate.estimated_cost, candidate.offer
+    return cost is None, cost or Decimal(0), offer.provider.name, offer.model
+
+
+def _soonness(latencies: Mapping[str, Latency], candidate: Candidate) -> float:
+    """The unmeasured first: who is never asked is never measured."""
+    known = latencies.get(candidate.offer.provider.name)
+    return -1.0 if known is None else known.seconds
 
 
 def _not_served(model: str, served: tuple[str, ...]) -> ErrorReply:
@@ -185,12 +290,37 @@ def _not_allowed(model: str, rule: Rule) -> ErrorReply:
     )
 
 
-def _none_within(policy: str | None, passed_over: Sequence[tuple[str, str]]) -> ErrorReply:
-    reasons = "; ".join(f"{name} {reason}" for name, reason in passed_over)
+def _needs_policy() -> ErrorReply:
+    return ErrorReply(
+        "auto_needs_policy",
+        f"The model {_shown(AUTO)} lets a policy choose, and none applies: name one in the header "
+        "X-Arbstr-Policy, or ask for a model.",
+        param="model",
+    )
+
+
+def _none_served(rule: Rule) -> ErrorReply:
+    allowed = f": {listed(rule.allowed_models)}" if rule.allowed_models else ""
     return ErrorReply(
         "no_provider_within_policy",
-        f"No provider of this model is within the policy {_shown(policy or '')}: {reasons}.",
+        f"No provider serves a model that the policy {_shown(rule.name)} allows{allowed}.",
+        param="model",
     )
+
+
+def _none_within(
+    code: str, model: str, policy: str | None, passed_over: Sequence[PassedOver]
+) -> ErrorReply:
+    if model == AUTO:
+        # Providers times models: the first ones tell enough.
+        pairs = [f"{one.provider} for {one.model} {one.why}" for one in passed_over[:MOST_NAMES]]
+        more = len(passed_over) - len(pairs)
+        reasons = "; ".join(pairs) + (f"; and {more} more" if more else "")
+        what = "No provider and model are"
+    else:
+        reasons = "; ".join(f"{one.provider} {one.why}" for one in passed_over)
+        what = "No provider of this model is"
+    return ErrorReply(code, f"{what} within the policy {_shown(policy or '')}: {reasons}.")
 
 
 def listed(names: Iterable[str]) -> str:

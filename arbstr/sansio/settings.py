@@ -18,8 +18,14 @@ from arbstr.sansio.secrets import Secret
 ANY_MODEL: Final = "*"
 """The entry of `models` that serves whatever a client asks for."""
 
-STRATEGY: Final = values.one_of("cheapest", "lowest_cost")
-"""Two names of one strategy."""
+AUTO: Final = "auto"
+"""The model a client names to let arbstr choose one; no provider can serve one so called."""
+
+FASTEST: Final = "lowest_latency"
+"""The strategy that goes by the time to the first output, where the others go by cost."""
+
+STRATEGY: Final = values.one_of("cheapest", "lowest_cost", FASTEST)
+"""The first two are names of one strategy."""
 
 MEGABYTE: Final = 1_000_000
 
@@ -68,9 +74,10 @@ class ServerConfig:
 @final
 @dataclass(frozen=True, slots=True)
 class DatabaseConfig:
-    """`[database]`."""
+    """`[database]`. Without `retention_days` every row is kept."""
 
     path: Annotated[str, values.text] = "./arbstr.db"
+    retention_days: Annotated[int | None, values.whole_number(1, 36_500)] = None
 
 
 @final
@@ -108,6 +115,7 @@ class Rule:
     allowed_models: Annotated[tuple[str, ...], values.texts] = ()
     strategy: Annotated[str | None, STRATEGY] = None
     max_sats_per_1k_output: Annotated[Decimal | None, values.rate] = None
+    max_sats_per_request: Annotated[Decimal | None, values.rate] = None
     keywords: Annotated[tuple[str, ...], values.texts] = ()
 
     def allows(self, model: str) -> bool:
@@ -122,6 +130,10 @@ class Policies:
 
     default_strategy: Annotated[str, STRATEGY] = "cheapest"
     rules: tuple[Rule, ...] = ()
+
+    def strategy_of(self, rule: Rule | None) -> str:
+        """The strategy of a request under this rule, or under none."""
+        return (rule.strategy if rule is not None else None) or self.default_strategy
 
 
 @final
@@ -141,6 +153,14 @@ class BreakerConfig:
 
     failures: Annotated[int, values.whole_number(1)] = 3
     open_seconds: Annotated[float, values.seconds] = 30.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """`[budget]`: what may be spent on one UTC day, in satoshis; `None` is no limit."""
+
+    sats_per_day: Annotated[Decimal | None, values.rate] = None
 
 
 @final
@@ -234,6 +254,7 @@ class Config:
     providers: tuple[ProviderConfig, ...] = ()
     policies: Policies = field(default_factory=Policies)
     retry: RetryConfig = field(default_factory=RetryConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     timeouts: Timeouts = field(default_factory=Timeouts)
     stream: StreamConfig = field(default_factory=StreamConfig)

@@ -150,12 +150,12 @@ def megabytes(value: object) -> Decimal:
     return number
 
 
-def whole_number(least: int) -> Callable[[object], int]:
+def whole_number(least: int, most: int = 1000) -> Callable[[object], int]:
     """The check of a count."""
 
     def check(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= 1000:
-            raise ValueError(f"must be a whole number from {least} to 1000")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
         return value
 
     return check

@@ -15,13 +15,14 @@ is the order of closing, backwards (`main`):
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> attempts -> upstream
                    `- keep-alive           streams only: comments while nobody answers yet
-    beside the server: the signals; once stopping, a thread that ends a process that hangs
+    beside the server: the signals (SIGHUP reads the configuration again); at the start, what was
+    spent today; once stopping, a thread that ends a process that hangs
 
-One request, top to bottom: `connection` (the client's socket) -> `app` (who may call; which route)
--> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the breaker's leave,
-deadlines) -> `upstream` (one request to one provider; exceptions become facts) -> `transport`,
-`http11`, `connect` (what was written and read). `hub` is what requests share, `snapshot` what one
-keeps from its first line to its last.
+One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
+may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the
+breaker's leave, deadlines) -> `upstream` (one request to one provider; exceptions become facts) ->
+`transport`, `http11`, `connect` (what was written and read). `hub` is what requests share,
+`snapshot` what one keeps from its first line to its last.
 
 The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
 and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written
@@ -30,9 +31,11 @@ the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline
 
 The order of the modules; each imports only from those before it:
 
-    logs, change, boot_lock, database, log_writer      what is left behind
-    connect, http11, transport, upstream               towards the providers
-    snapshot, hub, status                              what requests share, what is told of it
+    logs, change, boot_lock, database, budget,         what is left behind
+      ratios, log_writer
+    connect, http11, content_coding, transport,        towards the providers
+      upstream
+    snapshot, hub, reload, status                      what requests share, what is told of it
     responder, attempts, exchange                      one chat request
-    connection, app, mock, main                        towards the clients, and the process
+    asgi, connection, app, mock, main                  towards the clients, and the process
 """

@@ -7,25 +7,32 @@
 All routes work with and without the `/v1` prefix.
 """
 
+import json
 import logging
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, final
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import trio
-from quart import Response, jsonify
+from quart import Response, jsonify, request
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from quart_trio.wrappers import TrioResponse
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers
+from arbstr.sansio.chat import parse_chat
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.reports import Names, configured_names
+from arbstr.sansio.routing import NoRoute
 from arbstr.trio_runtime import status
-from arbstr.trio_runtime.connection import DISCONNECT_KEY
+from arbstr.trio_runtime.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.exchange import serve_chat
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.responder import Headers, Responder, header
+from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.reports import Report, Reports
+from arbstr.trio_runtime.responder import NO_CONTENT, Headers, Responder, header, policy_header
 
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
@@ -33,9 +40,8 @@ Send: TypeAlias = Callable[[Any], Awaitable[None]]
 log = logging.getLogger("arbstr.app")
 
 CHAT_PATHS: Final = frozenset({"/v1/chat/completions", "/chat/completions"})
-DISCARD_SECONDS: Final = 5.0
-"""How long an upload that was refused is still read, so that its sender can read why."""
-
+COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
+"""Its body is a chat, so it is read and refused as one."""
 UNSUPPORTED: Final = ("responses", "messages", "embeddings", "completions")
 """Routes of other APIs that clients try; their 404 says what there is instead."""
 
@@ -47,34 +53,29 @@ EXPOSED: Final = (
 
 @final
 class App:
-    """The ASGI application."""
+    """The ASGI application. `reports` answers questions to the log."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, reports: Reports) -> None:
         self._hub = hub
-        self._quart = make_quart(hub)
+        self._quart = make_quart(hub, reports)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
         """Serves one request."""
         received = trio.current_time()
         request_id = str(uuid4())
         headers = fold_headers(scope["headers"])
-        doorkeeper = self._hub.snapshot.doorkeeper
-        extra = (
-            header("x-arbstr-request-id", request_id),
-            header("x-request-id", request_id),
-            *_cors(doorkeeper, headers.get("origin")),
+        responder = Responder(
+            send,
+            (
+                header("x-arbstr-request-id", request_id),
+                header("x-request-id", request_id),
+                *_cors(self._hub.snapshot.doorkeeper, headers.get("origin")),
+            ),
         )
-
-        async def answer(message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": (*message["headers"], *extra)}
-            await send(message)
-
-        responder = Responder(answer)
         try:
-            await self._route(scope, headers, receive, answer, responder, request_id, received)
+            await self._route(scope, headers, receive, responder, request_id, received)
         except Exception as error:
-            _log_bug(error, request_id)
+            log_bug(log, "internal error", error, request_id=request_id)
             await responder.error(
                 ErrorReply("internal_error", f"arbstr failed; its log says how ({request_id}).")
             )
@@ -84,27 +85,28 @@ class App:
         scope: Any,  # noqa: ANN401 - ASGI's scopes are untyped
         headers: dict[str, str],
         receive: Receive,
-        answer: Send,
         responder: Responder,
         request_id: str,
         received: float,
     ) -> None:
-        path, method = scope["path"], scope["method"]
+        path = scope["path"] = _path(scope["path"])
+        method = scope["method"]
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
         refusal = self._hub.snapshot.doorkeeper.refuse(
             "/livez" if preflight else path,  # a preflight cannot carry a token (Fetch 3.2.2)
             headers,
         )
+        # A refused body is not read here: the connection takes care of it (connection.py).
         if refusal is not None:
             log.info("refused: %s", refusal.code, extra={"request_id": request_id})
-            await _discard(receive)
             await responder.error(refusal)
         elif preflight:
-            await responder.plain(b"", PREFLIGHT, status=204)
-        elif path not in CHAT_PATHS:
-            await self._quart(scope, receive, answer)
+            await responder.plain(b"", PREFLIGHT, status=NO_CONTENT)
+        elif not path.startswith("/"):
+            await responder.error(NO_ROUTE)
+        elif path not in CHAT_PATHS | COST_PATHS:
+            await self._quart(scope, receive, responder.forward)
         elif method != "POST":
-            await _discard(receive)
             await responder.error(
                 ErrorReply("method_not_allowed", f"Send chat requests with POST, not {method}."),
                 ((b"allow", b"POST"),),
@@ -114,7 +116,10 @@ class App:
                 receive, headers, self._hub.snapshot.config.server.max_body_bytes
             )
             if isinstance(body, ErrorReply):
+                log.info("refused: %s", body.code, extra={"request_id": request_id})
                 await responder.error(body)
+            elif path in COST_PATHS and body is not None:
+                await self._tell_cost(responder, headers, body)
             elif body is not None:
                 await serve_chat(
                     self._hub,
@@ -126,6 +131,29 @@ class App:
                     on_disconnect=scope["state"][DISCONNECT_KEY],
                 )
 
+    async def _tell_cost(self, responder: Responder, headers: dict[str, str], body: bytes) -> None:
+        """What the chat in the body would cost, and where. Nothing is sent, no row is written."""
+        request = parse_chat(body)
+        if isinstance(request, ErrorReply):
+            await responder.error(request)
+            return
+        quoted = status.cost(self._hub, request, headers.get("x-arbstr-policy"))
+        if isinstance(quoted, NoRoute):
+            await responder.error(quoted.error, policy_header(quoted.policy))
+            return
+        await responder.plain(
+            json.dumps(quoted).encode(),
+            ((b"content-type", b"application/json"), *policy_header(quoted["policy"])),
+        )
+
+
+NO_ROUTE: Final = ErrorReply(
+    "not_found",
+    "There is no such route here. Chat is POST /v1/chat/completions; "
+    f"{', '.join('/v1/' + name for name in UNSUPPORTED)} are not supported. "
+    "The others are GET /v1/models, /v1/stats, /v1/requests, /providers, /health and /livez, "
+    "and POST /v1/cost.",
+)
 
 PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
@@ -144,16 +172,31 @@ def _cors(doorkeeper: Doorkeeper, origin: str | None) -> Headers:
     )
 
 
+def _path(target: str) -> str:
+    """The path of a request's target, which a client that takes us for its proxy sends as a URL."""
+    if target.startswith("/"):
+        return target
+    try:
+        return urlsplit(target).path
+    except ValueError:
+        return ""
+
+
 async def _read_body(
     receive: Receive, headers: dict[str, str], limit: int
 ) -> bytes | ErrorReply | None:
     """The whole body; an error if there may be none such; `None` if the client left meanwhile."""
     coding = headers.get("content-encoding", "identity").strip().lower()
     if coding not in ("", "identity"):
-        await _discard(receive)
         return ErrorReply(
             "unsupported_media_type", "Send the body as it is, without Content-Encoding."
         )
+    too_large = ErrorReply(
+        "body_too_large",
+        f"The body is over the limit of {limit / 1e6:g} MB ([server] max_body_mb).",
+    )
+    if int(headers.get("content-length", 0)) > limit:  # h11 lets only digits through
+        return too_large
     parts: list[bytes] = []
     size = 0
     while True:
@@ -163,45 +206,27 @@ async def _read_body(
         parts.append(message["body"])
         size += len(message["body"])
         if size > limit:
-            if message["more_body"]:
-                await _discard(receive)
-            return ErrorReply(
-                "body_too_large",
-                f"The body is over the limit of {limit / 1e6:g} MB ([server] max_body_mb).",
-            )
+            return too_large
         if not message["more_body"]:
             return b"".join(parts)
 
 
-async def _discard(receive: Receive) -> None:
-    """Reads an upload nobody wants: a sender that is cut off does not read its answer."""
-    with trio.move_on_after(DISCARD_SECONDS):
-        while True:
-            message = await receive()
-            if message["type"] != "http.request" or not message["more_body"]:
-                return
+@final
+class JsonResponse(TrioResponse):
+    """A response without a type of its own, such as Quart's answer to OPTIONS, is not HTML here."""
+
+    default_mimetype = "application/json"
 
 
-def _log_bug(error: BaseException, request_id: str) -> None:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown place"
-    log.error(
-        "internal error: %s at %s",
-        type(error).__name__,
-        place,
-        extra={"request_id": request_id},
-        exc_info=error if log.isEnabledFor(logging.DEBUG) else None,
-    )
-
-
-def make_quart(hub: Hub) -> QuartTrio:
+def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
     """The routes that are not chat."""
     quart = QuartTrio("arbstr", static_folder=None)
+    quart.response_class = JsonResponse
     quart.config["RESPONSE_TIMEOUT"] = None  # 60 s by default, and it would cut an answer
     quart.config["BODY_TIMEOUT"] = None
     quart.config["MAX_CONTENT_LENGTH"] = hub.snapshot.config.server.max_body_bytes
+    quart.config["PROPAGATE_EXCEPTIONS"] = True  # to the door, which knows the request's id
+    quart.url_map.merge_slashes = False  # it would redirect, with a page of HTML
     quart.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider has it
 
     async def root() -> Response:
@@ -224,8 +249,26 @@ def make_quart(hub: Hub) -> QuartTrio:
         found = status.model(hub, model_id)
         return _error(found) if isinstance(found, ErrorReply) else jsonify(found)
 
+    def names() -> Names:
+        return configured_names(hub.snapshot.config, hub.snapshot.catalog)
+
+    def parameters() -> tuple[tuple[str, str], ...]:
+        return tuple(request.args.items(multi=True))
+
+    async def stats() -> Response:
+        return _report(await reports.stats(parameters(), names()))
+
+    async def requests() -> Response:
+        return _report(await reports.requests(parameters(), names()))
+
+    async def one_request(correlation_id: str) -> Response:
+        return _report(await reports.request(correlation_id))
+
     async def failed(error: HTTPException) -> Response:
-        return _error(_http_error(error))
+        response = _error(_http_error(error))
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["allow"] = ", ".join(sorted(error.valid_methods))
+        return response
 
     quart.add_url_rule("/", "root", root)
     for prefix in ("", "/v1"):
@@ -235,16 +278,17 @@ def make_quart(hub: Hub) -> QuartTrio:
             ("/providers", providers),
             ("/models", models),
             ("/models/<path:model_id>", model),
+            ("/stats", stats),
+            ("/requests", requests),
+            ("/requests/<correlation_id>", one_request),
         ):
             quart.add_url_rule(prefix + rule, prefix + rule, view)
     quart.register_error_handler(HTTPException, failed)
-    quart.register_error_handler(Exception, _bug)
     return quart
 
 
-async def _bug(error: Exception) -> Response:
-    _log_bug(error, "-")
-    return _error(ErrorReply("internal_error", "arbstr failed; its log says how."))
+def _report(found: Report | ErrorReply) -> Response:
+    return _error(found) if isinstance(found, ErrorReply) else jsonify(found)
 
 
 def _error(error: ErrorReply) -> Response:
@@ -259,12 +303,7 @@ def _http_error(error: HTTPException) -> ErrorReply:
     code = error.code or 500
     match code:
         case 404:
-            return ErrorReply(
-                "not_found",
-                "There is no such route here. Chat is POST /v1/chat/completions; "
-                f"{', '.join('/v1/' + name for name in UNSUPPORTED)} are not supported. "
-                "The others are GET /v1/models, /providers, /health and /livez.",
-            )
+            return NO_ROUTE
         case 405:
             return ErrorReply("method_not_allowed", "This route does not answer that method.")
         case 413:

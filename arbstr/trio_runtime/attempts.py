@@ -1,28 +1,32 @@
-"""The attempts of one request: the retry loop, the breaker's leave, deadlines, drains.
+"""The attempts of one request: the retry loop, leave to send, deadlines, drains.
 
     Attempts.find      runs Retry's commands until something can be delivered or all is over
-      _attempt, _try   one attempt: admitted by the breaker, within its deadlines
-      failed           its books: exchange, breaker, rest, connection
+      _attempt, _try   one attempt: admitted by budget and breaker, within its deadlines
+      failed           its books: exchange, breaker, rest, connection, budget
       end              whatever happened: verdict given, connection closed or left to a drain
 
 At any moment at most one call is open and at most one breaker ticket is held. A drain reads on the
-answer of a Routstr node that nobody waits for, because the node finishes and charges anyway.
+answer of a Routstr node that nobody waits for, because the node finishes and charges anyway; it
+takes the attempt's reservation in the budget with it.
 """
 
 import logging
 import random
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio import exchange as life
 from arbstr.sansio.breaker import Admitted, CircuitOpen, Outcome, Refused, Resting, Ticket
+from arbstr.sansio.budget import NotWithinBudget, Reservation, most_sats
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.failure import Failure, FailureKind, rest_seconds
+from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
 from arbstr.sansio.retry import (
     Answered,
     Attempt,
@@ -37,9 +41,10 @@ from arbstr.sansio.retry import (
     Skipped,
     Sleep,
 )
+from arbstr.sansio.routing import Candidate
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream import Clock, UpstreamCall
+from arbstr.trio_runtime.upstream import UpstreamCall
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +75,7 @@ class Attempts:
         self._request = request
         self._exchange = exchange
         self._drained = drained
+        self._reservation: Reservation | None = None
         self._ticket: Ticket | None = None
         self._verdict = Outcome.NEUTRAL
         self._last_error: str | None = None
@@ -101,19 +107,42 @@ class Attempts:
             command = self.retry.handle(event, trio.current_time())
 
     async def _attempt(self, command: Attempt) -> Event:
-        refused = self._admit(command.candidate.offer.provider.name)
+        refused = self._may_send(command.candidate)
         if refused is not None:
             return Skipped(refused)
         self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
         if self._exchange.attempts_made == 1:
             self._hub.log_writer.offer(self._exchange.in_flight(trio.current_time()))
+        began = trio.current_time()
         failure = await self._try(command)
         if failure is None:
+            self._hub.learn_latency(
+                command.candidate.offer.provider.name,
+                trio.current_time() - began,
+                stream=self._request.stream,
+            )
             self._give_verdict(Outcome.SUCCESS)
+            if self._request.stream:
+                # The first output was a success. To break off later is a failure of its own, so
+                # it takes a leave of its own, and with it a generation.
+                self._admit(command.candidate.offer.provider.name)
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
         return AttemptFailed(failure, probe=probe)
+
+    def _may_send(self, candidate: Candidate) -> Refused | NotWithinBudget | None:
+        """Sets aside what an attempt may cost, then takes the breaker's leave."""
+        most = most_sats(self._request, candidate)
+        reserved = self._hub.budget.reserve(most, time.time())
+        if not isinstance(reserved, Reservation):
+            return reserved
+        refused = self._admit(candidate.offer.provider.name)
+        if refused is not None:
+            self._hub.budget.settle(reserved, Decimal(0))
+            return refused
+        self._reservation = reserved
+        return None
 
     def _admit(self, name: str) -> Refused | None:
         """Takes the breaker's leave. One ticket serves all tries at the same provider."""
@@ -146,7 +175,7 @@ class Attempts:
             added_stream_options=(
                 command.add_usage and request.stream and not request.gives_stream_options
             ),
-            clock=Clock(datetime.now(UTC).timestamp(), self._snapshot.catalog.secrets),
+            secrets=self._snapshot.catalog.secrets,
         )
         failure: Failure | None = None
         with trio.move_on_after(timeouts.connect) as connecting:
@@ -166,13 +195,11 @@ class Attempts:
             failure = await self._answer(call, body)
         if answering.cancelled_caught:
             failure = call.cut_short(f"did not answer within {seconds:g} s")
-        if call.status is not None:
-            self._note(life.HeadSeen(call.status, call.upstream_request_id))
-            await self._hub.change.keep(call.stray_change(), name)
-        if call.kind is not kind:
-            self._hub.showed_itself(name, self._exchange.correlation_id)
-        if failure is None and request.stream:
-            self._note(life.OutputBegan())
+        await self._hub.change.keep(call.stray_change(), name)
+        if failure is None:
+            self._note_answer(call)
+            if request.stream:
+                self._note(life.OutputBegan())
         return failure
 
     async def _answer(self, call: UpstreamCall, body: bytes) -> Failure | None:
@@ -190,14 +217,16 @@ class Attempts:
         call, now = self.call, trio.current_time()
         assert call is not None  # somebody failed
         name = call.provider.name
-        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+        self._note_answer(call)
         self._note(life.AttemptFailed(failure))
         self._verdict = Outcome.FAILURE if failure.trips and counts else Outcome.NEUTRAL
         self._last_error = failure.sentence
         rest = rest_seconds(failure)
         if rest is not None:
             self._hub.board.rest(name, now + rest, now)
-        if failure.kind is FailureKind.NO_STREAM_OPTIONS:
+        # A reload forgets it, and may have given the name to another provider.
+        is_current = self._snapshot is self._hub.snapshot
+        if failure.kind is FailureKind.NO_STREAM_OPTIONS and is_current:
             self._hub.refuse_stream_options.add(name)
         log.warning(
             'attempt %d: provider "%s" %s (%s)',
@@ -205,17 +234,17 @@ class Attempts:
             name,
             failure.sentence,
             failure.kind.value,
-            extra={"request_id": self._exchange.correlation_id},
+            extra=self._extra(),
         )
         self.leave_call()
 
-    def cut(self, failure: Failure, *, counts: bool = True) -> None:
-        """A stream broke after its output had begun, which was a success: a new failure."""
-        assert self.call is not None  # its stream broke
-        admission = self._hub.board.admit(self.call.provider.name, trio.current_time())
-        self.failed(failure, counts=counts)
-        if isinstance(admission, Admitted):
-            self._hub.settle(admission.ticket, self._verdict, self._last_error)
+    def _note_answer(self, call: UpstreamCall) -> None:
+        """What is known of the open call's answer, whole or not."""
+        if call.status is not None:
+            self._note(life.HeadSeen(call.status, call.upstream_request_id))
+        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+        if call.kind is not self._hub.kind_of(call.provider):
+            self._hub.showed_itself(call.provider, self._exchange.correlation_id)
 
     def leave_call(self) -> None:
         """Closes the open call, or leaves it to a drain where the price is charged anyway."""
@@ -223,20 +252,56 @@ class Attempts:
         if call is None:
             return
         hub, seconds = self._hub, call.provider.drain_seconds
-        worth_it = call.kind is Kind.ROUTSTR and call.can_be_read_on and seconds > 0
+        # In any other phase than READY the call has answered, and nothing is left to learn.
+        failed = self._exchange.phase is life.Phase.READY
+        worth_it = failed and call.kind is Kind.ROUTSTR and call.can_be_read_on and seconds > 0
         if worth_it and hub.draining < MAX_DRAINS and not hub.stopping:
             self.draining += 1
             hub.draining += 1
-            hub.drains.start_soon(self._drain, call, self._exchange.attempts_made, seconds)
-        else:
-            call.close()
+            n, reservation = self._exchange.attempts_made, self._reservation
+            self._reservation = None
+            hub.drains.start_soon(self._drain, call, n, seconds, reservation)
+            return
+        change = call.stray_change()
+        if change:
+            hub.drains.start_soon(hub.change.keep, change, call.provider.name)
+        call.close()
+        self.book()
 
-    async def _drain(self, call: UpstreamCall, n: int, seconds: float) -> None:
+    def book(self) -> None:
+        """The attempt is over: what it was charged is spent, and the rest of what was set aside
+        for it is free again."""
+        reservation, self._reservation = self._reservation, None
+        self._book(reservation, self._exchange.attempts_made)
+
+    def _book(self, reservation: Reservation | None, n: int) -> None:
+        if reservation is not None:
+            self._hub.budget.settle(reservation, self._exchange.charged(n))
+
+    async def _drain(
+        self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
+    ) -> None:
+        money = Money.UNKNOWN
         try:
             with trio.move_on_after(seconds):
-                await call.learn_the_rest()
+                money = await call.learn_the_rest()
+                await call.finish()
+        except Exception as error:
+            # A bug of ours. It must not end the nursery, and with it the process.
+            log.error("a drain broke off: %r", error, extra=self._extra())
         finally:
-            self._note(life.Drained(n, call.usage, call.provider_cost_msats))
+            self._note(
+                life.Drained(
+                    n,
+                    call.status,
+                    call.upstream_request_id,
+                    call.usage,
+                    call.provider_cost_msats,
+                    money,
+                )
+            )
+            self._book(reservation, n)
+            await self._hub.change.keep(call.stray_change(), call.provider.name)
             call.close()
             self._hub.draining -= 1
             self.draining -= 1
@@ -248,11 +313,12 @@ class Attempts:
         if self._exchange.phase is life.Phase.ATTEMPTING and call is not None:
             # Nobody else ends an attempt that runs: the handler was cancelled, the client left.
             failure = call.given_up(FailureKind.CLIENT_LEFT, "was given up: the client left")
-            self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+            self._note_answer(call)
             self._note(life.AttemptFailed(failure))
             self._verdict = Outcome.NEUTRAL
         self._give_verdict(self._verdict)
         self.leave_call()
+        self.book()
 
     def _give_verdict(self, outcome: Outcome) -> None:
         ticket, self._ticket = self._ticket, None
@@ -261,3 +327,6 @@ class Attempts:
 
     def _note(self, event: life.Event) -> None:
         self._exchange.note(event, trio.current_time())
+
+    def _extra(self) -> dict[str, str]:
+        return {"request_id": self._exchange.correlation_id}

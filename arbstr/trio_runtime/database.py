@@ -20,7 +20,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -47,6 +47,9 @@ OPENING_BUSY_SECONDS: Final = 1.0
 BUSY_SECONDS: Final = 0.25
 """How long SQLite itself waits for a lock. Short, because the thread cannot be cancelled while it
 waits and the log writer retries anyway; picked."""
+
+READING_BUSY_SECONDS: Final = 5.0
+"""The same for a command that only reads, with a person waiting; picked."""
 
 WAL_PAGES: Final = 1000
 """Checkpoint after so many pages (4 MB): SQLite's default, stated because builds differ."""
@@ -204,6 +207,19 @@ def _migrate(connection: sqlite3.Connection, migrations: tuple[str, ...]) -> Non
     connection.execute(f"PRAGMA user_version = {len(migrations)}")
 
 
+def _read_only(uri: str, busy_seconds: float) -> sqlite3.Connection:
+    reader = sqlite3.connect(
+        uri, uri=True, timeout=busy_seconds, isolation_level=None, check_same_thread=False
+    )
+    reader.execute("PRAGMA query_only = 1")
+    return reader
+
+
+def _is_hopeless(error: sqlite3.DatabaseError) -> bool:
+    # Extended codes carry the primary one in their low byte; Python's own errors have none.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in HOPELESS
+
+
 @final
 class Database:
     """One SQLite file and its only writing connection. Made by `open_database`.
@@ -237,10 +253,7 @@ class Database:
         Any thread may use it, one at a time. Raises `sqlite3.OperationalError`.
         """
         uri = self._memory_uri if self.path == IN_MEMORY else f"{Path(self.path).as_uri()}?mode=ro"
-        reader = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        reader.execute("PRAGMA query_only = 1")
+        reader = _read_only(uri, BUSY_SECONDS)
         if self.path == IN_MEMORY:
             # A shared cache locks whole tables; its readers would stop the writer.
             reader.execute("PRAGMA read_uncommitted = 1")
@@ -292,8 +305,7 @@ class Database:
                 connection.close()
                 raise
         except sqlite3.DatabaseError as error:
-            # Extended codes carry the primary one in their low byte; Python's own errors have none.
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in HOPELESS:
+            if _is_hopeless(error):
                 raise _refused(self.path, str(error), "mend the file or its directory") from error
             raise
         self._connection = connection
@@ -301,6 +313,8 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         _check_content(connection, self.path, len(self._migrations))
+        # Only before there are tables; what retention.py deletes can then shrink the file.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal" and self.path != IN_MEMORY:
             _log.warning("database %s cannot use a WAL here, only %r: slower", self.path, mode)
@@ -340,6 +354,34 @@ class Database:
         finally:
             if self._lock is not None:
                 self._lock.release()
+
+
+@contextmanager
+def open_for_reading(path: str) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to a database that a running arbstr may be writing. Blocks.
+
+    Raises `ConfigError` if there is nothing to read, `sqlite3.Error` if it cannot be read now.
+    """
+    path = os.path.realpath(path)
+    if not os.path.exists(path):
+        raise _refused(path, "there is no such file yet", "let `arbstr run` begin it")
+    known = len(read_migrations(sql_directory(files("arbstr"))))
+    # A file nobody has open and whose directory we may not write in can only be read as one that
+    # never changes: SQLite wants to put the index of the WAL beside it.
+    alone = not os.path.exists(f"{path}-wal") and not os.access(os.path.dirname(path), os.W_OK)
+    uri = f"{Path(path).as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
+    try:
+        with closing(_read_only(uri, READING_BUSY_SECONDS)) as reader:
+            _check_content(reader, path, known)
+            (version,) = reader.execute("PRAGMA user_version").fetchone()
+            if version < known:
+                older = "an older arbstr wrote it, or none yet"
+                raise _refused(path, older, "start `arbstr run` once, which prepares it")
+            yield reader
+    except sqlite3.DatabaseError as error:
+        if _is_hopeless(error):
+            raise _refused(path, str(error)) from error
+        raise
 
 
 @asynccontextmanager

@@ -9,20 +9,23 @@ ChatRun.run      route, find an answer (attempts.py), deliver it or say why ther
 
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio import exchange as life
 from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind
+from arbstr.sansio.last_word import LastWord
 from arbstr.sansio.money import format_sats
 from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing import NoRoute, RoutePlan, plan
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on
+from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on, policy_header
 from arbstr.trio_runtime.transport import AnswerBroken
 from arbstr.trio_runtime.upstream import UpstreamCall
 
@@ -30,10 +33,6 @@ log = logging.getLogger(__name__)
 
 AFTER_COMPLETE_SECONDS: Final = 2.0
 """How long a stream that is complete is waited on for its usage and `[DONE]`."""
-
-TAIL_SECONDS: Final = 0.05
-"""How long the end of a message may take after `[DONE]` for its connection to be kept. The client
-has its answer by then. Picked, not measured."""
 
 
 async def serve_chat(
@@ -56,7 +55,9 @@ async def serve_chat(
         log.info("rejected: %s", request.code, extra={"request_id": request_id})
         await responder.error(request)
         return
-    exchange = life.Exchange(request_id, utc_timestamp(), request.model, request.stream, received)
+    exchange = life.Exchange(
+        request_id, utc_timestamp(), request.model, request.stream, received, request.choices
+    )
     run = ChatRun(hub, responder, request, exchange, headers)
     hub.running.add(run)
     try:
@@ -93,6 +94,7 @@ class ChatRun:
         self._work = trio.CancelScope()
         self._stopped = False
         self._over = False
+        self._unsent = b""
         self._last_bytes = b""
 
     async def run(self) -> None:
@@ -103,6 +105,7 @@ class ChatRun:
             policy_header=self._headers.get("x-arbstr-policy"),
             catalog=self._snapshot.catalog,
             policies=config.policies,
+            learnt=self._hub.learnt,
         )
         if isinstance(route, NoRoute):
             self._note(life.Refused(route.error, route.policy))
@@ -136,6 +139,7 @@ class ChatRun:
             backoff=retry.backoff,
             consent=asked == "allow" or retry.possibly_spent == "next",
             no_stream_options=frozenset(self._hub.refuse_stream_options),
+            max_sats=route.max_sats,
         )
 
     async def _answer(self, attempts: Attempts) -> None:
@@ -173,12 +177,19 @@ class ChatRun:
             )
             failure = call and call.cut_short(f"had not answered within {limit}")
         if failure is None or self._exchange.phase is not life.Phase.ATTEMPTING:
-            return why
+            return self._unless_spent(why)
         if self._exchange.output_began:
             return self._cut(attempts, failure, counts=False)
         attempts.failed(failure, counts=False)
         command = attempts.retry.handle(AttemptFailed(failure), trio.current_time())
-        return command.error if isinstance(command, GiveUp) else why
+        return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
+
+    def _unless_spent(self, why: ErrorReply) -> ErrorReply:
+        """With consent, attempts before this one may have cost: that is the more useful word."""
+        if not self._exchange.possibly_spent:
+            return why
+        message = f"{why.message} Attempts before may have been paid for; see x-arbstr-retries."
+        return ErrorReply(LastWord.POSSIBLY_SPENT.value, message, should_retry=False)
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -186,27 +197,32 @@ class ChatRun:
         """Relays from the first output on. `None`: the stream is complete."""
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
-        relay, out = call.relay, attempts.first_bytes
+        relay, self._unsent = call.relay, attempts.first_bytes
         idle = call.provider.timeouts.idle
         await self._responder.start(self._answer_headers(call))
         failure: Failure | None = None
-        events = relay.events
-        with trio.CancelScope(deadline=trio.current_time() + idle) as silence:
+        events, complete = relay.events, False
+        deadline = trio.current_time() + idle
+        with trio.CancelScope() as silence:
             while True:
-                if out:
-                    await self._responder.write(out)
+                if self._unsent:
+                    # A client that is slow to take this is not the provider's silence.
+                    began, silence.deadline = trio.current_time(), inf
+                    await self._responder.write(self._unsent)
+                    self._unsent = b""
+                    deadline += trio.current_time() - began
                 failure = call.stream_failure()
                 if relay.done or call.ended or failure is not None:
                     break
-                if relay.complete:
-                    silence.deadline = min(
-                        silence.deadline, trio.current_time() + AFTER_COMPLETE_SECONDS
-                    )
-                elif relay.events != events:
+                if relay.complete and not complete:
+                    complete = True
+                    deadline = min(deadline, trio.current_time() + AFTER_COMPLETE_SECONDS)
+                elif relay.events != events and not complete:
                     events = relay.events
-                    silence.deadline = trio.current_time() + idle
+                    deadline = trio.current_time() + idle
+                silence.deadline = deadline
                 try:
-                    out = await call.more()
+                    self._unsent = await call.more()
                 except AnswerBroken as error:
                     failure = call.cut_short(f"broke off: {error.sentence}")
                     break
@@ -227,7 +243,7 @@ class ChatRun:
             "It may have been charged.",
         )
         self._last_bytes = call.relay.interrupt(error)
-        attempts.cut(failure, counts=counts)
+        attempts.failed(failure, counts=counts)
         return error
 
     async def _finish_stream(self, attempts: Attempts) -> None:
@@ -235,14 +251,15 @@ class ChatRun:
         assert call is not None  # its stream is complete
         self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
         self._note(life.Answered())
+        attempts.book()
         summary = self._exchange.summary(
             trio.current_time(), retries=attempts.retry.failures_header()
         )
-        await self._responder.end(call.relay.finish(summary))
+        # Nothing is unsent unless the work was cancelled just then.
+        await self._responder.end(self._unsent + call.relay.finish(summary))
         self._note(life.Delivered())
         self._finish()
-        with trio.move_on_after(TAIL_SECONDS):
-            await call.finish()
+        await call.finish()
 
     # -- whole answers -------------------------------------------------------------------------
 
@@ -253,7 +270,7 @@ class ChatRun:
         self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
         self._note(life.Answered())
         headers = [
-            header("content-type", "application/json"),
+            header("content-type", _content_type(call)),
             *self._answer_headers(call),
             header("x-arbstr-latency-ms", str(self._exchange.latency_ms(trio.current_time()))),
         ]
@@ -272,9 +289,14 @@ class ChatRun:
         self._note(life.Failed(error) if attempted else life.Refused(error))
         await self._responder.error(error, (*self._policy_header(), *self._retry_headers()))
 
+    def _model_header(self) -> Headers:
+        """Which model answered, if the client left that to arbstr."""
+        if self._request.model != AUTO:
+            return ()
+        return (header("x-arbstr-model", self._exchange.model),)
+
     def _policy_header(self) -> Headers:
-        policy = self._exchange.policy
-        return (header("x-arbstr-policy", policy),) if policy is not None else ()
+        return policy_header(self._exchange.policy)
 
     def _retry_headers(self) -> Headers:
         headers = []
@@ -288,9 +310,10 @@ class ChatRun:
     def _answer_headers(self, call: UpstreamCall) -> Headers:
         return (
             header("x-arbstr-provider", call.provider.name),
+            *self._model_header(),
             *self._policy_header(),
             *self._retry_headers(),
-            *passed_on(call.headers),
+            *passed_on(call.headers, self._snapshot.catalog.secrets),
         )
 
     # -- the end -------------------------------------------------------------------------------
@@ -327,11 +350,12 @@ class ChatRun:
             self._note(life.ClientLeft())
         record = self._exchange.finished(trio.current_time())
         log.info(
-            "%s model=%s provider=%s status=%s ms=%d sats=%s",
+            "%s model=%s provider=%s status=%s policy=%s ms=%d sats=%s",
             "stream" if record.streaming else "plain",
             record.model,
             record.provider or "-",
             record.error_status or record.status,
+            record.policy or "-",
             record.latency_ms,
             format_sats(record.cost_sats) if record.cost_sats is not None else "unknown",
             extra=self._extra(),
@@ -352,6 +376,7 @@ class ChatRun:
                     attempt.cost_sats,
                     extra=self._extra(),
                 )
+        self._hub.learn_ratio(record.policy, record.token_ratio)
         self._hub.log_writer.offer(record)
 
     def _note(self, event: life.Event) -> None:
@@ -359,3 +384,9 @@ class ChatRun:
 
     def _extra(self) -> dict[str, str]:
         return {"request_id": self._exchange.correlation_id}
+
+
+def _content_type(call: UpstreamCall) -> str:
+    """The provider's own words for JSON; what a stream was put together to is plain JSON."""
+    given = call.headers.get("content-type", "")
+    return given if "json" in given.lower() else "application/json"

@@ -1,19 +1,27 @@
 """What all requests share. Opened and closed by `main`, handed to every request."""
 
 import logging
-from typing import Protocol, final
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import Final, Protocol, final
 
 import trio
 
 from arbstr.sansio.breaker import Board, Outcome, Ticket
+from arbstr.sansio.budget import Budget
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.config import Kind
+from arbstr.sansio.latency import Latency
+from arbstr.sansio.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
+from arbstr.sansio.routing import Learnt
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.log_writer import LogWriter
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.transport import Transport
 
 log = logging.getLogger(__name__)
+
+NO_RATIOS: Final[Mapping[str, Ratio]] = MappingProxyType({})
 
 
 class Running(Protocol):
@@ -39,6 +47,7 @@ class Hub:
         log_writer: LogWriter,
         change: Change,
         drains: trio.Nursery,
+        ratios: Mapping[str, Ratio] = NO_RATIOS,
     ) -> None:
         self.snapshot = snapshot
         self.transport = transport
@@ -51,11 +60,15 @@ class Hub:
             failures=breaker.failures,
             open_seconds=breaker.open_seconds,
         )
+        self.budget = Budget(snapshot.config.budget.sats_per_day)
         self.running: set[Running] = set()
         self.draining = 0
         self.stopping = False
         self.refuse_stream_options: set[str] = set()
-        self._routstr: set[str] = set()
+        self._ratios = dict(ratios)
+        self._latencies: dict[str, Latency] = {}
+        self.learnt = Learnt(self._ratios, self._latencies)
+        self._routstr: set[tuple[str, str]] = set()
         self._verdict_given = trio.Event()
 
     def kind_of(self, provider: Provider) -> Kind:
@@ -65,18 +78,47 @@ class Hub:
         """
         if provider.authorization is None:
             return Kind.OPENAI
-        return Kind.ROUTSTR if provider.name in self._routstr else provider.kind
+        seen = (provider.name, provider.url) in self._routstr
+        return Kind.ROUTSTR if seen else provider.kind
 
-    def showed_itself(self, name: str, request_id: str) -> None:
+    def showed_itself(self, provider: Provider, request_id: str) -> None:
         """A provider that was taken for an ordinary one answered as a Routstr node does."""
-        if name not in self._routstr:
-            self._routstr.add(name)
+        # Not by name alone: a reload may give the name to another provider.
+        if (provider.name, provider.url) not in self._routstr:
+            self._routstr.add((provider.name, provider.url))
             log.warning(
                 'provider "%s" is a Routstr node: from now on its money counts as such; '
                 'set kind = "routstr" in its configuration',
-                name,
+                provider.name,
                 extra={"request_id": request_id},
             )
+
+    def adopt(self, snapshot: Snapshot, *, kept: Collection[str]) -> None:
+        """Uses another configuration from the next request on, after a reload.
+
+        The circuits of the providers in `kept` stay as they are.
+        """
+        config = snapshot.config
+        self.snapshot = snapshot
+        self.board.configure(
+            failures=config.breaker.failures, open_seconds=config.breaker.open_seconds
+        )
+        self.board.retain(kept)
+        self.budget.configure(config.budget.sats_per_day)
+        self.refuse_stream_options.clear()
+        for name in self._latencies.keys() - frozenset(kept):
+            del self._latencies[name]
+
+    def learn_ratio(self, policy: str | None, sample: float | None) -> None:
+        """One answer under a policy is over; `sample` is None if it taught nothing."""
+        if sample is not None:
+            key = policy or NO_POLICY
+            self._ratios[key] = self._ratios.get(key, NOTHING_LEARNT).after(sample)
+
+    def learn_latency(self, provider: str, seconds: float, *, stream: bool) -> None:
+        """A provider answered, so long after it was asked."""
+        before = self._latencies.get(provider)
+        self._latencies[provider] = Latency.after(before, seconds, stream=stream)
 
     def settle(self, ticket: Ticket, outcome: Outcome, error: str | None) -> None:
         """Passes a verdict to the breaker and wakes those who wait for a probe's."""

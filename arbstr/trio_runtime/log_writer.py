@@ -28,8 +28,10 @@ from typing import Final, final
 
 import trio
 
+from arbstr.sansio.ratios import NO_POLICY
 from arbstr.sansio.record import AttemptRow, Record
 from arbstr.trio_runtime.database import Database, read_sql
+from arbstr.trio_runtime.ratios import RatioTable
 
 CAPACITY: Final = 10_000
 """Records kept while nothing can be written: 100 s at 50 requests a second with two records
@@ -115,6 +117,7 @@ class LogWriter:
             upsert=read_sql("upsert_request"),
             forget=read_sql("delete_attempts"),
             insert=read_sql("insert_attempt"),
+            ratios=RatioTable(),
         )
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
@@ -268,7 +271,9 @@ class Refused:
     error: str
 
 
-_REQUEST_COLUMNS: Final = tuple(f.name for f in fields(Record) if f.name != "attempts")
+_REQUEST_COLUMNS: Final = tuple(
+    f.name for f in fields(Record) if f.name not in ("attempts", "token_ratio")
+)
 _ATTEMPT_COLUMNS: Final = tuple(f.name for f in fields(AttemptRow))
 
 
@@ -280,6 +285,7 @@ def store(
     upsert: str,
     forget: str,
     insert: str,
+    ratios: RatioTable,
 ) -> tuple[Refused, ...]:
     """Write a batch inside the caller's transaction. Returns what was left out.
 
@@ -301,6 +307,8 @@ def store(
                         for attempt in record.attempts
                     ],
                 )
+                if record.token_ratio is not None:
+                    ratios.learn(connection, record.policy or NO_POLICY, record.token_ratio)
         # Anything at all may be wrong with a record; it must not hold up the others.
         except Exception as error:
             if _is_trouble(error):

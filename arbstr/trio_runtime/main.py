@@ -1,10 +1,11 @@
 """The process as nested `async with`: the order of opening is the order of closing, backwards.
 
-database > log writer > transport > drains > mock providers > server
+database > log writer > retention > transport > drains > mock providers > server
 
+hangup     SIGHUP: the configuration is read again (reload.py)
 signal 1   stop accepting; wait for what is in flight, at most [server] shutdown_seconds;
            then end each stream with the error event, close who takes nothing, flush, exit 0
-signal 2   the same without waiting; exit 130
+signal 2   the same without waiting for answers or for who takes nothing; exit 130
 watchdog   a thread that ends the process if all of this hangs
 """
 
@@ -24,12 +25,17 @@ import trio
 from arbstr.sansio.config import Config
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime.app import App
+from arbstr.trio_runtime.budget import remember_later, remember_today
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.mock import open_mock_providers
+from arbstr.trio_runtime.ratios import read_ratios
+from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
+from arbstr.trio_runtime.reports import Reports
+from arbstr.trio_runtime.retention import open_retention
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.transport import Transport
 
@@ -37,6 +43,9 @@ log = logging.getLogger("arbstr")
 
 LAST_WORDS_SECONDS: Final = 2.0
 """How long the streams that are ended at shutdown have to say so to their clients."""
+
+HURRIED_WORDS_SECONDS: Final = 0.25
+"""The same after a second signal: a client that reads has them in milliseconds. Picked."""
 
 WATCHDOG_SECONDS: Final = 8.0
 """Past `shutdown_seconds` the process ends, whatever happens: two seconds for last words, three
@@ -58,10 +67,14 @@ class Mock:
 @final
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line decides beyond the configuration. `database` is a path."""
+    """What the command line decides beyond the configuration.
+
+    `database` is a path. `read` reads the configuration again; `None`: it is in no file.
+    """
 
     database: str
     mock: Mock | None = None
+    read: Reader | None = None
 
 
 def run(config: Config, options: Options, announce: Callable[[str], None]) -> int:
@@ -89,11 +102,15 @@ def _first(group: BaseExceptionGroup[ConfigError]) -> ConfigError:
 
 async def _main(config: Config, options: Options, announce: Callable[[str], None]) -> int:
     # The signals are watched from the very start: a Ctrl-C while the database opens is not lost.
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with (
+        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        open_hangups() as hangups,
+    ):
         change = None if options.database == IN_MEMORY else f"{options.database}.change"
         async with (
             open_database(options.database) as database,
             open_log_writer(database) as log_writer,
+            open_retention(database, config.database.retention_days),
             Transport() as transport,
             _open_drains() as drains,
             _open_mock(config, options.mock) as settled,
@@ -104,11 +121,16 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 log_writer=log_writer,
                 change=Change(change),
                 drains=drains,
+                ratios=await read_ratios(database),
             )
             listeners = await _listen(config.server.listen_host, config.server.listen_port)
-            server = Server(App(hub), listeners)
-            announce(_base_url(listeners))
+            server = Server(App(hub, Reports(database)), listeners)
             async with trio.open_nursery() as nursery:
+                if not await remember_today(hub.budget, database):
+                    nursery.start_soon(remember_later, hub.budget, database)
+                announce(_base_url(listeners))
+                if hangups is not None:
+                    nursery.start_soon(Reloader(hub, options.read).run, hangups)
                 finished = trio.Event()
                 nursery.start_soon(_serve, server, finished)
                 code = await _until_stopped(signals, server, hub, finished)
@@ -179,6 +201,8 @@ async def _until_stopped(
         len(hub.running),
     )
     code = 0
+    waiting = trio.CancelScope(deadline=trio.current_time() + grace)
+    ending = trio.CancelScope()
     async with trio.open_nursery() as nursery:
 
         async def hurry() -> None:
@@ -186,15 +210,17 @@ async def _until_stopped(
             await anext(signals)
             code = 130
             _start_watchdog(HURRY_SECONDS, 130)
-            nursery.cancel_scope.cancel()
+            waiting.cancel()
+            ending.deadline = trio.current_time() + HURRIED_WORDS_SECONDS
 
         nursery.start_soon(hurry)
-        with trio.move_on_after(grace):
+        with waiting:
             await finished.wait()
         if not finished.is_set():
             log.warning("ending %d requests that are still in flight", len(hub.running))
             hub.stop_all()
-            with trio.move_on_after(LAST_WORDS_SECONDS):
+            ending.deadline = min(ending.deadline, trio.current_time() + LAST_WORDS_SECONDS)
+            with ending:
                 await finished.wait()
         nursery.cancel_scope.cancel()
     hub.stopping = True

@@ -1,4 +1,4 @@
-"""What arbstr says of itself and its providers: the bodies of /health, /providers and /models.
+"""What arbstr says of itself and its providers: bodies of /health, /providers, /models and /cost.
 
 Read from memory only: asking costs no provider a request.
 """
@@ -8,8 +8,12 @@ from typing import Any, Final
 
 import trio
 
+from arbstr.sansio.chat import ChatRequest
+from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Rates
+from arbstr.sansio.quote import quote
+from arbstr.sansio.routing import NoRoute, plan
 from arbstr.trio_runtime.hub import Hub
 
 STARTED: Final = int(datetime.now(UTC).timestamp())
@@ -105,13 +109,43 @@ def _model(hub: Hub, model_id: str) -> dict[str, Any]:
 def models(hub: Hub) -> dict[str, Any]:
     """OpenAI's list of models."""
     served = hub.snapshot.catalog.models()
-    return {"object": "list", "data": [_model(hub, model_id) for model_id in served]}
+    data = [_model(hub, model_id) for model_id in served]
+    if hub.snapshot.config.policies.rules:
+        data.append(_auto())
+    return {"object": "list", "data": data}
+
+
+def _auto() -> dict[str, Any]:
+    """What a client may ask for besides models, once there is a policy to choose one by."""
+    return {"id": AUTO, "object": "model", "created": STARTED, "owned_by": "arbstr"}
 
 
 def model(hub: Hub, model_id: str) -> dict[str, Any] | ErrorReply:
     """One model, or why not."""
     catalog = hub.snapshot.catalog
-    if catalog.offers(model_id):
+    if model_id == AUTO and hub.snapshot.config.policies.rules:
+        return _auto()
+    if model_id != AUTO and catalog.offers(model_id):
         return _model(hub, model_id)
     known = ", ".join(catalog.models())
     return ErrorReply("model_not_found", f"No provider serves this model. Served are: {known}.")
+
+
+def cost(hub: Hub, request: ChatRequest, policy_header: str | None) -> dict[str, Any] | NoRoute:
+    """How a request would be routed and what it would cost there, as things stand; or why not."""
+    now, snapshot = trio.current_time(), hub.snapshot
+    route = plan(
+        request,
+        policy_header=policy_header,
+        catalog=snapshot.catalog,
+        policies=snapshot.config.policies,
+        learnt=hub.learnt,
+    )
+    if isinstance(route, NoRoute):
+        return route
+    quoted = quote(request, route, hub.learnt)
+    for candidate in quoted["candidates"]:
+        view = hub.board.view(candidate["provider"], now)
+        candidate["circuit"] = view.state
+        candidate["resting_until"] = _wall(view.resting_until)
+    return quoted

@@ -57,7 +57,10 @@ def test_the_example_parses_without_a_warning_and_says_the_defaults() -> None:
     assert (alpha.timeouts.first_output, alpha.timeouts.idle) == (60.0, 120.0)
     assert (beta.kind, beta.key_source) == (Kind.OPENAI, "none")
     plain = Config()
-    for section in ("server", "database", "logging", "retry", "breaker", "timeouts", "stream"):
+    for section in (
+        *("server", "database", "logging"),
+        *("budget", "retry", "breaker", "timeouts", "stream"),
+    ):
         assert getattr(config, section) == getattr(plain, section), section
 
 
@@ -87,6 +90,12 @@ def test_rates_are_the_digits_of_the_file() -> None:
     assert first(text).rates == Rates(
         Decimal("0.1"), Decimal("1000.0003"), None, Decimal("0.0000001")
     )
+
+
+def test_a_budget_is_the_digits_of_the_file_and_may_be_0() -> None:
+    assert parse_config("[budget]\nsats_per_day = 0.30", {}).budget.sats_per_day == Decimal("0.3")
+    assert parse_config("[budget]\nsats_per_day = 0", {}).budget.sats_per_day == 0
+    assert parse_config("[budget]\n", {}).budget.sats_per_day is None
 
 
 def test_a_size_may_be_a_fraction_of_a_megabyte() -> None:
@@ -152,12 +161,16 @@ def test_hosts_and_origins_are_in_lower_case() -> None:
         ("[database]\npath = ''", "database.path must be a string that is not empty"),
         ('[logging]\nlevel = "loud"', 'logging.level must be "debug" or "info" or "warning"'),
         ('[logging]\nformat = "xml"', 'logging.format must be "text" or "json"'),
+        ("[budget]\nsats_per_day = -1", "budget.sats_per_day must be a number of sats, 0 or more"),
+        ("[budget]\nsats_per_day = inf", "budget.sats_per_day must be a number of sats, 0 or more"),
         ("[retry]\nmax_retries = 1.0", "retry.max_retries must be a whole number"),
         ("[retry]\nmax_retries = -1", "retry.max_retries must be a whole number"),
         ('[retry]\npossibly_spent = "pay"', 'retry.possibly_spent must be "stop" or "next"'),
         ("[breaker]\nfailures = 0", "breaker.failures must be a whole number from 1"),
         ("[breaker]\nfailures = false", "breaker.failures must be a whole number from 1"),
-        ('[policies]\ndefault_strategy = "lowest_latency"', 'default_strategy must be "cheapest"'),
+        ("[database]\nretention_days = 0", "database.retention_days must be a whole number from 1"),
+        ("[database]\nretention_days = 36_501", "must be a whole number from 1 to 36500"),
+        ('[policies]\ndefault_strategy = "fastest"', 'default_strategy must be "cheapest" or'),
         (
             "[policies]\nrules = 3",
             "policies.rules must be a list of tables; write [[policies.rules]]",
@@ -249,10 +262,13 @@ def test_a_bad_url_is_refused(url: str, says: str) -> None:
         (provider("imput_rate = 1"), '"alpha".imput_rate is not a known key; did you mean "input_'),
         (provider("timeouts = { conect = 1 }"), "timeouts.conect is not a known key; did you mean"),
         (provider("timeouts = { total = 1 }"), "timeouts.total is not a known key"),
-        ("[database]\nretention_days = 1", "retention_days is not a known key; known here: path"),
-        ("[budget]\nsats_per_day = 1", "budget is not a known key"),
+        (
+            "[database]\nretention = 1",
+            'retention is not a known key; did you mean "retention_days"?',
+        ),
+        ("[budget]\nsats_a_day = 1", 'sats_a_day is not a known key; did you mean "sats_per_day"?'),
         (provider('proxy = "socks5://x"'), "proxy is not a known key"),
-        ('[[policies.rules]]\nname = "r"\nmax_sats_per_request = 1', "request is not a known key"),
+        ('[[policies.rules]]\nname = "r"\nmax_sats_per_day = 1', "day is not a known key"),
         ('"we ird\\n" = 1', '"we ird?" is not a known key'),
     ],
 )
@@ -262,14 +278,14 @@ def test_an_unknown_key_is_refused_with_the_nearest(text: str, says: str) -> Non
 
 def test_every_fault_is_reported_at_once() -> None:
     text = (
-        "[server]\nlisten = 1\nmax_body_mb = 0\n[budget]\n"
+        "[server]\nlisten = 1\nmax_body_mb = 0\n[budgets]\n"
         + provider("input_rate = 1\nkind = 'x'\nzzz = 1")
         + provider(name="beta", models="[]")
         + "[[policies.rules]]\nkeywords = 3\n[retry]\nbackoff = '${UNSET_ONE}'"
     )
     found = problems(text)
     for path in (
-        "budget",
+        "budgets",
         "server.listen",
         "server.max_body_mb",
         'providers."alpha".kind',
@@ -459,6 +475,53 @@ def test_a_provider_of_any_model_may_price_some() -> None:
 
 
 # Warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            provider(models='["m", "auto"]'),
+            'providers."alpha".models must not name "auto", by which',
+        ),
+        (
+            provider("[providers.model_ids]\nauto = 'x'", models='["*"]'),
+            'providers."alpha".model_ids."auto" is no model, but how clients let arbstr',
+        ),
+        (
+            provider(
+                "[providers.model_rates.auto]\ninput_rate = 1\noutput_rate = 1", models='["*"]'
+            ),
+            'providers."alpha".model_rates."auto" is no model, but how clients',
+        ),
+        (
+            f'{provider()}[[policies.rules]]\nname = "r"\nallowed_models = ["m", "auto"]',
+            'policies.rules."r".allowed_models must not name "auto", which stands for all',
+        ),
+    ],
+)
+def test_no_model_may_be_called_as_the_choice_of_one_is(text: str, says: str) -> None:
+    assert says in problem(text)
+
+
+def test_a_provider_may_know_its_own_model_by_that_name() -> None:
+    table = provider("[providers.model_ids]\nm = 'auto'")
+    assert first(table).model_ids == {"m": "auto"}
+
+
+def test_a_rule_without_a_strategy_has_the_default_one() -> None:
+    policies = parse_config(
+        '[policies]\ndefault_strategy = "lowest_latency"\n[[policies.rules]]\nname = "a"\n'
+        '[[policies.rules]]\nname = "b"\nstrategy = "lowest_cost"\nmax_sats_per_request = 0.5',
+        {},
+    ).policies
+    one, two = policies.rules
+    assert [policies.strategy_of(rule) for rule in (None, one, two)] == [
+        "lowest_latency",
+        "lowest_latency",
+        "lowest_cost",
+    ]
+    assert (one.max_sats_per_request, two.max_sats_per_request) == (None, Decimal("0.5"))
 
 
 def test_what_may_not_be_meant_is_warned_of() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.budget import NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
@@ -71,6 +72,7 @@ def make_retry(
     backoff: float = 0.5,
     consent: bool = False,
     no_stream_options: frozenset[str] = frozenset(),
+    max_sats: Decimal | None = None,
 ) -> Retry:
     """A machine over these providers; `alpha/mini` is alpha's offer of another model."""
     pairs = (name.partition("/") for name in names.split())
@@ -80,6 +82,7 @@ def make_retry(
         backoff=backoff,
         consent=consent,
         no_stream_options=no_stream_options,
+        max_sats=max_sats,
     )
 
 
@@ -101,6 +104,8 @@ def show(command: Command) -> object:
 
 SPENT_REPLY = ("possibly_spent", 424, None, False)
 UPSTREAM_ERROR = ("upstream_error", 502, None, False)
+OVER = OverBudget(Decimal(5), Decimal(1000), Decimal("990.5"), Decimal(8), ends_in=11_479.5)
+OVER_BUDGET = ("budget_exceeded", 402, None, False)
 FIRST_BACKOFF, SECOND_BACKOFF = Sleep(0.375, 0.625), Sleep(0.75, 1.25)
 
 
@@ -462,6 +467,76 @@ BOOKS = [
         ],
         {"names": "alpha alpha/mini", "consent": True},
     ),
+    # Where the choice of the model is ours too.
+    Playbook(
+        "a model that is not there leaves the provider's others",
+        "1 alpha",
+        [(failed(K.NO_MODEL, status=404), "2 alpha"), (Answered(), Deliver())],
+        {"names": "alpha alpha/mini beta"},
+    ),
+    Playbook(
+        "a model that fails is retried, its provider's others are asked once each",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=500), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (failed(K.SERVER_ERROR, status=500), "3 alpha"),
+            (failed(K.SERVER_ERROR, status=500), "4 beta"),
+        ],
+        {"names": "alpha alpha/mini beta", "max_retries": 1},
+    ),
+    Playbook(
+        "a key that is refused for one model is not shown for another",
+        "1 alpha",
+        [(failed(K.ACCOUNT, status=401), "2 beta"), (Answered(), Deliver())],
+        {"names": "alpha alpha/mini beta alpha/tiny"},
+    ),
+    Playbook(
+        "a provider that cannot be reached is not asked for another model",
+        "1 alpha",
+        [(failed(K.NOT_SENT), "2 beta"), (failed(K.NOT_SENT), UPSTREAM_ERROR)],
+        {"names": "alpha alpha/mini beta alpha/tiny", "max_retries": 0},
+    ),
+    Playbook(
+        "a probe is one attempt, whatever other models there are",
+        "1 alpha",
+        [(failed(K.NO_MODEL, status=404, probe=True), "2 beta"), (Answered(), Deliver())],
+        {"names": "alpha alpha/mini beta"},
+    ),
+    Playbook(
+        "of a provider where nothing works five models are asked",
+        "1 alpha",
+        [
+            *((failed(K.ERROR_ANSWER, status=200), f"{n} alpha") for n in range(2, 6)),
+            (failed(K.ERROR_ANSWER, status=200), "6 beta"),
+        ],
+        {"names": " ".join(f"alpha/{n}" for n in range(300)) + " beta"},
+    ),
+    # What a rule's max_sats_per_request leaves; every candidate is estimated at 1 sat.
+    Playbook(
+        "with consent another provider is asked while both are within the cap together",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), "2 beta"), (Answered(), Deliver())],
+        {"consent": True, "max_sats": Decimal(2)},
+    ),
+    Playbook(
+        "with consent nobody is asked who would take the request over its cap",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), SPENT_REPLY)],
+        {"consent": True, "max_sats": Decimal("1.99")},
+    ),
+    Playbook(
+        "what was free does not count towards the cap",
+        "1 alpha",
+        [(failed(K.NO_MODEL, status=404), "2 beta"), (Answered(), Deliver())],
+        {"max_sats": Decimal(1)},
+    ),
+    Playbook(
+        "a probe is not waited for if its provider would take the request over its cap",
+        "1 alpha",
+        [(Skipped(Probing()), "1 beta"), (failed(K.NO_ANSWER, UNKNOWN), SPENT_REPLY)],
+        {"consent": True, "max_sats": Decimal("1.99")},
+    ),
     # Last words of mixtures.
     given_up(
         "no balance anywhere: 402",
@@ -518,6 +593,53 @@ BOOKS = [
         ],
         ("circuit_open", 503, 12.0, None),
         max_retries=0,
+    ),
+    # What the budget does not allow.
+    Playbook(
+        "a provider the day has no money left for is no attempt, and the next may be cheaper",
+        "1 alpha",
+        [(Skipped(OVER), "1 beta"), (Answered(), Deliver())],
+    ),
+    Playbook(
+        "nobody is within the budget: 402, and waiting is not what it takes",
+        "1 alpha",
+        [(Skipped(OVER), "1 beta"), (Skipped(Unpriced()), OVER_BUDGET)],
+    ),
+    Playbook(
+        "the budget is asked again before another try at the same provider",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=500), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (Skipped(OVER), "2 beta"),
+            (Skipped(OVER), OVER_BUDGET),
+        ],
+    ),
+    Playbook(
+        "the budget is more useful to know than a failure that was free",
+        "1 alpha",
+        [(failed(K.ACCOUNT, status=401), "2 beta"), (Skipped(OVER), OVER_BUDGET)],
+    ),
+    Playbook(
+        "what may have been paid is said before that nothing more may be",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN), "2 beta"), (Skipped(OVER), SPENT_REPLY)],
+        {"consent": True},
+    ),
+    Playbook(
+        "a provider that rests will come back before the day is over",
+        "1 alpha",
+        [(Skipped(OVER), "1 beta"), (Skipped(Resting(7.0)), ("rate_limited", 429, 7.0, None))],
+    ),
+    Playbook(
+        "another's probe is waited for when the budget allows nothing else",
+        "1 alpha",
+        [
+            (Skipped(Probing()), "1 beta"),
+            (Skipped(OVER), AwaitProbe(("alpha",), PROBE_WAIT)),
+            (ProbeSettled(), "1 alpha"),
+            (Answered(), Deliver()),
+        ],
     ),
 ]
 
@@ -650,6 +772,49 @@ def test_the_message_names_every_provider_that_had_a_turn_and_why() -> None:
         "gamma rests for 2 s more; "
         "delta failed too often and another request is trying it out."
     )
+
+
+def test_the_budget_says_what_is_spent_and_reserved_and_when_the_day_ends() -> None:
+    error = walk(make_retry(), Skipped(OVER), Skipped(Unpriced()))
+    assert error.message == (
+        "[budget] sats_per_day does not allow it. "
+        "alpha could cost 5 sats, more than the budget has left; "
+        "beta has no rates, so it cannot be held to the budget. "
+        "Of the 1000 sats of today, 990.5 are spent and 8 reserved for requests in flight; "
+        "the day ends at 00:00 UTC, in 3 h 12 min."
+    )
+    assert error.error_object()["type"] == "invalid_request_error"
+
+
+def test_a_provider_that_may_not_be_asked_again_is_named_with_what_it_had_failed_with() -> None:
+    again = failed(K.SERVER_ERROR, status=500), Elapsed()
+    error = walk(make_retry("alpha"), *again, Skipped(OVER))
+    assert (
+        "alpha had server_error, and now it could cost 5 sats, more than the budget has left. "
+        in error.message
+    )
+    error = walk(make_retry("alpha"), *again, Skipped(Resting(5.0)))
+    assert "alpha had server_error, and now it rests for 5 s more." in error.message
+
+
+def test_who_was_not_asked_because_of_the_cap_is_named_with_both_figures() -> None:
+    retry = make_retry(consent=True, max_sats=Decimal("1.5"))
+    error = walk(retry, failed(K.NO_ANSWER, UNKNOWN))
+    assert (
+        "beta was not asked: all in all it could cost 2 sats, over 1.5 a request." in error.message
+    )
+
+
+def test_a_reason_is_given_once_however_many_models_it_is_for() -> None:
+    retry = make_retry(" ".join(f"alpha/{n}" for n in range(300)))
+    error = walk(retry, *[Skipped(Resting(5.0))] * 300)
+    assert error.message.count("alpha rests for 5 s more") == 1
+
+
+def test_many_reasons_are_cut_short() -> None:
+    retry = make_retry(" ".join(f"alpha-{n}" for n in range(300)))
+    error = walk(retry, *[Skipped(Resting(5.0))] * 300)
+    assert error.message.endswith("alpha-49 rests for 5 s more; and 250 more.")
 
 
 def test_a_client_error_passes_the_providers_error_object_through() -> None:
@@ -809,9 +974,11 @@ class RetryMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waits_on(Attempt))
     @rule(
-        refused=st.sampled_from([Resting(5.0), Resting(50.0), CircuitOpen(30.0), Probing()]),
+        refused=st.sampled_from(
+            [Resting(5.0), Resting(50.0), CircuitOpen(30.0), Probing(), OVER, Unpriced()]
+        ),
     )
-    def the_board_refuses(self, refused: Refused) -> None:
+    def the_board_or_the_budget_refuses(self, refused: Refused | NotWithinBudget) -> None:
         self.tell(Skipped(refused))
 
     @precondition(lambda self: self.waits_on(Sleep))

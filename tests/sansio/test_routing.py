@@ -11,7 +11,18 @@ from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config import Rule, parse_config
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.routing import ASSUMED_OUTPUT, NoRoute, RoutePlan, choose_policy, plan
+from arbstr.sansio.latency import Latency
+from arbstr.sansio.ratios import Ratio
+from arbstr.sansio.routing import (
+    ASSUMED_OUTPUT,
+    NOTHING_LEARNT,
+    Learnt,
+    NoRoute,
+    PassedOver,
+    RoutePlan,
+    choose_policy,
+    plan,
+)
 
 
 def chat(model: str = "m", text: str = "hello", **members: object) -> ChatRequest:
@@ -34,14 +45,20 @@ def rule(name: str, **members: object) -> str:
     return f'[[policies.rules]]\nname = "{name}"\n{lines}'
 
 
-def route(text: str, request: ChatRequest, header: str | None = None) -> RoutePlan | NoRoute:
+def route(
+    text: str, request: ChatRequest, header: str | None = None, learnt: Learnt = NOTHING_LEARNT
+) -> RoutePlan | NoRoute:
     config = parse_config(text, {})
     catalog = build_catalog(config)
-    return plan(request, policy_header=header, catalog=catalog, policies=config.policies)
+    return plan(
+        request, policy_header=header, catalog=catalog, policies=config.policies, learnt=learnt
+    )
 
 
-def planned(text: str, request: ChatRequest, header: str | None = None) -> RoutePlan:
-    found = route(text, request, header)
+def planned(
+    text: str, request: ChatRequest, header: str | None = None, learnt: Learnt = NOTHING_LEARNT
+) -> RoutePlan:
+    found = route(text, request, header, learnt)
     assert isinstance(found, RoutePlan), found
     return found
 
@@ -181,8 +198,8 @@ def test_a_cap_excludes_the_dear_and_the_unpriced_and_says_why() -> None:
     found = planned(text, chat(), "r")
     assert names(found) == ["fits"]
     assert found.passed_over == (
-        ("dear", "asks 50.001 sats per 1000 output tokens, over 50"),
-        ("unknown", "has no rates, so it cannot be held to a cap"),
+        PassedOver("dear", "m", "asks 50.001 sats per 1000 output tokens, over 50"),
+        PassedOver("unknown", "m", "has no rates, so it cannot be held to a cap"),
     )
 
 
@@ -255,6 +272,199 @@ def test_a_base_fee_counts() -> None:
     assert names(planned(text, chat(text="x" * 40_000, max_tokens=10))) == ["fee", "rates"]
 
 
+def ratios(**averages: float) -> Learnt:
+    """Trusted ratios by policy; `none` stands for no policy."""
+    found = {name: Ratio(average, 20) for name, average in averages.items()}
+    return Learnt({"" if name == "none" else name: ratio for name, ratio in found.items()}, {})
+
+
+@pytest.mark.parametrize(
+    ("members", "learnt", "output"),
+    [
+        pytest.param({}, ratios(none=2.0), 2000, id="the ratio times the input"),
+        pytest.param({"max_tokens": 300}, ratios(none=2.0), 300, id="at most the maximum"),
+        pytest.param({"max_tokens": 9000}, ratios(none=2.0), 2000, id="not the maximum itself"),
+        pytest.param({"n": 3}, ratios(none=2.0), 6000, id="for each choice"),
+        pytest.param({"n": 3, "max_tokens": 300}, ratios(none=2.0), 900, id="at most, for each"),
+        pytest.param({"max_tokens": 0}, ratios(none=2.0), 0, id="a maximum of nothing"),
+        pytest.param({}, ratios(other=2.0), 256, id="the ratio of another policy"),
+        pytest.param({}, Learnt({"": Ratio(2.0, 19)}, {}), 256, id="too few samples"),
+    ],
+)
+def test_the_output_expected_is_what_was_learnt(
+    members: dict[str, int], learnt: Learnt, output: int
+) -> None:
+    request = chat(text="x" * 4000, **members)
+    assert request.input_tokens == 1000
+    (candidate,) = planned(provider("a", "1", "1"), request, learnt=learnt).candidates
+    assert candidate.estimated_output == output
+    assert candidate.estimated_cost == Decimal(1000 + output) / 1000
+
+
+def test_each_policy_goes_by_its_own_answers() -> None:
+    text = TWO + rule("long", keywords=["write"]) + rule("short", keywords=["sum"])
+    learnt = ratios(long=10.0, short=0.01)
+    assert names(planned(text, chat(text="write " + "x" * 4000), learnt=learnt))[0] == "cheap-out"
+    assert names(planned(text, chat(text="sum up " + "x" * 4000), learnt=learnt))[0] == "cheap-in"
+
+
+# Latency
+
+FAST = '[policies]\ndefault_strategy = "lowest_latency"\n'
+THREE = provider("a", "1", "1") + provider("b", "2", "2") + provider("c", "3", "3")
+
+
+def latencies(**seconds: float) -> Learnt:
+    return Learnt({}, {name: Latency(value, True) for name, value in seconds.items()})
+
+
+@pytest.mark.parametrize(
+    ("learnt", "order"),
+    [
+        pytest.param(latencies(a=3, b=2, c=1), "c b a", id="the soonest first"),
+        pytest.param(latencies(a=1, b=1, c=0.5), "c a b", id="ties by cost"),
+        pytest.param(latencies(a=0.1), "b c a", id="the unmeasured first, by cost"),
+        pytest.param(NOTHING_LEARNT, "a b c", id="nobody measured"),
+    ],
+)
+def test_lowest_latency_goes_by_the_time_to_first_output(learnt: Learnt, order: str) -> None:
+    found = planned(FAST + THREE, chat(), learnt=learnt)
+    assert names(found) == order.split()
+    assert found.strategy == "lowest_latency"
+
+
+def test_a_rule_has_its_own_strategy() -> None:
+    learnt = latencies(a=3, b=2, c=1)
+    cheap = THREE + rule("fast", strategy="lowest_latency")
+    assert names(planned(cheap, chat(), learnt=learnt)) == ["a", "b", "c"]
+    assert names(planned(cheap, chat(), "fast", learnt)) == ["c", "b", "a"]
+    fast = FAST + THREE + rule("cheap", strategy="cheapest") + rule("as the others")
+    assert names(planned(fast, chat(), "cheap", learnt)) == ["a", "b", "c"]
+    assert names(planned(fast, chat(), "as the others", learnt)) == ["c", "b", "a"]
+
+
+# Auto
+
+MARKET = (
+    provider("a", "1", "8", models="small large")
+    + '[providers.model_rates."large"]\noutput_rate = 90\n'
+    + provider("b", "1", "9", models="small medium")
+    + provider("c", None, None, models="medium")
+)
+
+
+def pairs(found: RoutePlan) -> list[str]:
+    return [f"{one.offer.provider.name}/{one.offer.model}" for one in found.candidates]
+
+
+def test_auto_is_every_pair_the_policy_allows_the_cheapest_first() -> None:
+    text = MARKET + rule("all") + rule("some", allowed_models=["large", "medium"])
+    auto = chat(model="auto")
+    every = ["a/small", "b/medium", "b/small", "a/large", "c/medium"]
+    assert pairs(planned(text, auto, "all")) == every
+    assert pairs(planned(text, auto, "some")) == ["b/medium", "a/large", "c/medium"]
+
+
+def test_auto_asks_a_provider_of_any_model_for_the_models_that_are_named() -> None:
+    text = provider("any", "1", "1", models="*") + provider("a", "2", "2", models="small")
+    text += rule("all") + rule("some", allowed_models=["small", "tiny"])
+    assert pairs(planned(text, chat(model="auto"), "all")) == ["any/small", "a/small"]
+    named = ["any/small", "any/tiny", "a/small"]
+    assert pairs(planned(text, chat(model="auto"), "some")) == named
+
+
+def test_auto_needs_a_policy() -> None:
+    text = provider("any", "1", "1", models="*") + rule("r", keywords=["code"])
+    found = refused(text, chat(model="auto"))
+    assert (found.error.status, found.error.code) == (400, "auto_needs_policy")
+    assert (found.policy, found.error.param) == (None, "model")
+    assert planned(provider("a", "1", "1") + text, chat(model="auto", text="code")).policy == "r"
+
+
+def test_for_auto_no_rule_is_passed_over() -> None:
+    text = provider("a", "1", "1", models="x") + rule("r", allowed_models=["x"], keywords=["code"])
+    assert planned(text, chat(model="auto", text="code")).policy == "r"
+
+
+def test_auto_under_a_cap_says_of_each_pair_why_not() -> None:
+    text = MARKET + rule("r", max_sats_per_1k_output=8.5)
+    found = planned(text, chat(model="auto"), "r")
+    assert pairs(found) == ["a/small"]
+    assert [(one.provider, one.model) for one in found.passed_over] == [
+        ("a", "large"),
+        ("b", "medium"),
+        ("c", "medium"),
+        ("b", "small"),
+    ]
+    message = refused(MARKET + rule("r", max_sats_per_1k_output=1), chat(model="auto"), "r").error
+    assert "a for large asks 90 sats per 1000 output tokens, over 1; " in message.message
+
+
+def test_auto_with_hundreds_of_pairs_names_the_first_ones() -> None:
+    models = " ".join(f"model-{n:03}" for n in range(300))
+    text = provider("a", "1", "9", models=models) + rule("r", max_sats_per_1k_output=1)
+    message = refused(text, chat(model="auto"), "r").error.message
+    assert message.endswith("; and 280 more.")
+    assert len(message) < 3000
+
+
+def test_auto_where_nobody_serves_what_is_allowed_is_refused() -> None:
+    text = provider("a", "1", "1") + rule("r", allowed_models=["gone"])
+    error = refused(text, chat(model="auto"), "r").error
+    assert (error.status, error.code) == (400, "no_provider_within_policy")
+    assert error.message.endswith('that the policy "r" allows: "gone".')
+
+
+def test_auto_by_latency_asks_the_soonest_for_its_cheapest_model() -> None:
+    text = FAST + MARKET + rule("all")
+    found = planned(text, chat(model="auto"), "all", latencies(a=3, b=1, c=2))
+    assert pairs(found) == ["b/medium", "b/small", "c/medium", "a/small", "a/large"]
+
+
+# The cap on a request
+
+
+def test_a_cap_on_the_request_excludes_who_is_estimated_above_it() -> None:
+    text = THREE + provider("d", None, None) + rule("r", max_sats_per_request=0.6)
+    request = chat(text="hi", max_tokens=199)  # 1 token in, so 200 in all
+    found = planned(text, request, "r")
+    assert names(found) == ["a", "b", "c"], "an estimate of exactly the cap is within it"
+    assert found.max_sats == Decimal("0.6")
+    assert found.passed_over == (
+        PassedOver("d", "m", "has no rates, so it cannot be held to a cap"),
+    )
+    found = planned(text, chat(text="hi", max_tokens=200), "r")
+    assert names(found) == ["a", "b"]
+    assert found.passed_over[0] == PassedOver(
+        "c", "m", "is estimated at 0.603 sats, over 0.6 a request"
+    )
+
+
+def test_a_cap_on_the_request_that_leaves_nobody_says_why_for_each() -> None:
+    text = THREE + rule("r", max_sats_per_request=0.1, max_sats_per_1k_output=2)
+    found = refused(text, chat(text="hi", max_tokens=199), "r")
+    assert (found.error.status, found.error.code) == (400, "over_request_budget")
+    assert found.error.message == (
+        'No provider of this model is within the policy "r": '
+        "a is estimated at 0.2 sats, over 0.1 a request; "
+        "b is estimated at 0.4 sats, over 0.1 a request; "
+        "c asks 3 sats per 1000 output tokens, over 2."
+    )
+
+
+def test_a_cap_on_the_request_goes_by_what_was_learnt() -> None:
+    text = provider("a", "1", "1") + rule("r", max_sats_per_request=1)
+    assert names(planned(text, chat(text="hi"), "r", ratios(r=900.0))) == ["a"]
+    request = chat(text="x" * 400)
+    assert refused_with(text, request, ratios(r=900.0)) == "over_request_budget"
+
+
+def refused_with(text: str, request: ChatRequest, learnt: Learnt) -> str:
+    found = route(text, request, "r", learnt)
+    assert isinstance(found, NoRoute)
+    return found.error.code
+
+
 PRICE = st.decimals(min_value=0, max_value=1000, places=4).map(str)
 
 
@@ -279,7 +489,7 @@ def test_every_provider_is_a_candidate_or_passed_over_and_the_order_is_by_cost(
         assert found.error.code == "no_provider_within_policy"
         assert all(name in found.error.message for name in prices)
         return
-    assert sorted([*names(found), *(name for name, _ in found.passed_over)]) == sorted(prices)
+    assert sorted([*names(found), *(one.provider for one in found.passed_over)]) == sorted(prices)
     keys = [
         (c.estimated_cost is None, c.estimated_cost or 0, c.offer.provider.name)
         for c in found.candidates

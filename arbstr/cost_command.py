@@ -1,0 +1,120 @@
+"""`arbstr cost`: what a chat would cost, and where, without sending it or asking a running proxy.
+
+The answer is that of POST /v1/cost, by the configuration and, if there is one, the database's token
+ratios. What only a running process knows (circuits, rests, latencies) is not in it.
+"""
+
+import argparse
+import json
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arbstr.sansio.catalog import build_catalog
+from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.errors import ConfigError, ErrorReply
+from arbstr.sansio.money import format_sats
+from arbstr.sansio.quote import quote
+from arbstr.sansio.routing import Candidate, Learnt, NoRoute, plan
+from arbstr.trio_runtime.ratios import ratios_in
+
+if TYPE_CHECKING:
+    from arbstr.sansio.config import Config
+    from arbstr.sansio.ratios import Ratio
+
+
+def run(options: argparse.Namespace, config: "Config", database: str) -> int:
+    """Prints the candidates in the order they would be asked; returns the exit code."""
+    request = _request(options)
+    if isinstance(request, ErrorReply):
+        return _refuse(request)
+    learnt = Learnt(_ratios(database), {})
+    route = plan(
+        request,
+        policy_header=options.policy,
+        catalog=build_catalog(config),
+        policies=config.policies,
+        learnt=learnt,
+    )
+    if isinstance(route, NoRoute):
+        return _refuse(route.error)
+    quoted = quote(request, route, learnt)
+    if options.json:
+        print(json.dumps(quoted, indent=2))
+    else:
+        _print(quoted, route.candidates)
+    return 0
+
+
+def _refuse(error: ErrorReply) -> int:
+    print(f"arbstr: {error.message}", file=sys.stderr)
+    return 1
+
+
+def _request(options: argparse.Namespace) -> ChatRequest | ErrorReply:
+    raw = _read(options.file) if options.text is None else b""
+    chat: Any = None
+    if raw.lstrip().startswith(b"{"):
+        if options.model is None:
+            return parse_chat(raw)
+        try:
+            chat = json.loads(raw)
+        except (ValueError, RecursionError):
+            return parse_chat(raw)  # which says what is wrong with it
+    else:
+        if options.model is None:
+            options.complain("a text needs -m MODEL")
+        text = raw.decode("utf-8", "replace") if options.text is None else options.text
+        chat = {"messages": [{"role": "user", "content": text}]}
+    return parse_chat(json.dumps({**chat, "model": options.model}).encode())
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError((f"{file}: cannot be read: {error.strerror}",)) from None
+
+
+def _ratios(database: str) -> "dict[str, Ratio]":
+    try:
+        return ratios_in(database)
+    except sqlite3.Error as error:
+        print(f"arbstr: {database}: no token ratios ({error})", file=sys.stderr)
+        return {}
+
+
+def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
+    ratio = quoted["token_ratio"]
+    learnt = f"{ratio['sample_count']} samples, used from {ratio['used_from']}"
+    if ratio["avg_ratio"] is not None:
+        learnt = f"{ratio['avg_ratio']:.3g} out for 1 in ({learnt})"
+    print(f"model     {quoted['model']}")
+    print(f"policy    {quoted['policy'] or 'none'}")
+    print(f"strategy  {quoted['strategy']}")
+    print(f"learnt    {learnt}")
+    print()
+    rows = [("", "provider", "model", "tokens in", "tokens out", "sats")]
+    for n, (shown, found) in enumerate(zip(quoted["candidates"], candidates, strict=True), 1):
+        # From the candidate itself: JSON has no exact decimals.
+        cost = found.estimated_cost
+        tokens = shown["estimated"]
+        rows.append(
+            (
+                str(n),
+                shown["provider"],
+                shown["model"],
+                str(tokens["input_tokens"]),
+                str(tokens["output_tokens"]),
+                "unknown" if cost is None else format_sats(cost),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        names = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
+        numbers = (cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
+        print("  ".join((*names, *numbers)))
+    for one in quoted["passed_over"]:
+        print(f"not {one['provider']} for {one['model']}: it {one['why']}")

@@ -1,0 +1,54 @@
+"""`arbstr init`: the first configuration, which is the example of this version."""
+
+import os
+from contextlib import suppress
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Final
+
+from arbstr.sansio.errors import ConfigError
+
+EXAMPLE: Final = "config.example.toml"
+
+
+def example_text(package: Traversable) -> str:
+    """The example, from the package (a wheel) or beside it (a source tree)."""
+    inside = package.joinpath(EXAMPLE)
+    if not inside.is_file() and isinstance(package, Path):
+        inside = package.parent / EXAMPLE
+    return inside.read_text("utf-8")
+
+
+def run(path: Path) -> int:
+    """Writes it, for its owner alone, and says what to do with it.
+
+    Raises `ConfigError` if anything is there already, a dangling link too, or it cannot be written.
+    """
+    text = example_text(files("arbstr"))
+    try:
+        # O_EXCL: it is we who make the file, or nobody touches it. Keys will stand in it.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise ConfigError(
+            (f"{path}: is there already and was left alone; name another with -c PATH",)
+        ) from None
+    except OSError as error:
+        raise ConfigError((f"{path}: cannot be written: {error.strerror}",)) from None
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        # Half a configuration would be taken for a whole one.
+        with suppress(OSError):
+            path.unlink()
+        raise ConfigError((f"{path}: cannot be written: {error.strerror}",)) from None
+    named = "" if path == Path("config.toml") else f" -c {path}"
+    print(f"{path} is written; only you can read it. Its providers are examples. Now")
+    print("  1. put your own providers, models and rates into it")
+    print("  2. set the variables its keys come from: export ALPHA_KEY=...")
+    print(f"  3. arbstr check{named}")
+    print(f"  4. arbstr run{named}")
+    return 0

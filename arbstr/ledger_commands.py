@@ -1,0 +1,149 @@
+"""`arbstr stats` and `arbstr requests`: questions to the log, without asking a running proxy.
+
+They read the database file, which an arbstr may be writing meanwhile. Their options are the
+parameters of /v1/stats and /v1/requests under the same names, checked by the same functions, and
+`--json` prints what those routes answer.
+"""
+
+import argparse
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from arbstr.ledger_text import print_request, print_requests, print_stats
+from arbstr.sansio.catalog import build_catalog
+from arbstr.sansio.config import Config
+from arbstr.sansio.errors import ConfigError, ErrorReply
+from arbstr.sansio.reports import (
+    REQUESTS_PARAMETERS,
+    STATS_PARAMETERS,
+    Group,
+    Names,
+    configured_names,
+    parse_requests,
+    parse_stats,
+)
+from arbstr.trio_runtime.database import open_for_reading
+from arbstr.trio_runtime.ratios import select_ratios
+from arbstr.trio_runtime.reports import (
+    Report,
+    complete_id,
+    present_moment,
+    read_attempts,
+    read_overview,
+    read_report,
+    read_request,
+    read_requests,
+)
+
+T = TypeVar("T")
+
+SHORTEST_ID: Final = 4
+"""Characters of an id that a person has to type; fewer would find something by chance."""
+
+OVERVIEW: Final = (Group.PROVIDER, Group.MODEL, Group.POLICY, Group.DAY)
+"""The tables of `arbstr stats`, unless one is asked for."""
+
+
+def run_stats(options: argparse.Namespace, config: Config, database: str) -> int:
+    """Prints what was spent; returns the exit code. Raises `ConfigError` without a database."""
+    query = parse_stats(_given(options, STATS_PARAMETERS), now=present_moment())
+    if isinstance(query, ErrorReply):
+        return _refuse(query, 2)
+    names = _names(config)
+    if options.json:
+        report = _ask(database, lambda connection: read_report(connection, query, names))
+        return _print_json(report)
+    groups = OVERVIEW if query.group is None else (query.group,)
+    overview, ratios = _ask(
+        database,
+        lambda connection: (
+            read_overview(connection, query.filters, groups, names),
+            select_ratios(connection),
+        ),
+    )
+    if isinstance(overview, ErrorReply):
+        return _refuse(overview, 1)
+    print_stats(overview, ratios)
+    return 0
+
+
+def run_requests(options: argparse.Namespace, config: Config, database: str) -> int:
+    """Prints the rows, or all about one; otherwise as `run_stats`."""
+    given = _given(options, REQUESTS_PARAMETERS)
+    if options.id is not None:
+        if given:
+            options.complain("an ID goes with no other option but --json")
+        return _run_request(options, database)
+    query = parse_requests(given, now=present_moment())
+    if isinstance(query, ErrorReply):
+        return _refuse(query, 2)
+    names = _names(config)
+
+    def read(connection: sqlite3.Connection) -> Report | ErrorReply:
+        report = read_requests(connection, query, names)
+        if not isinstance(report, ErrorReply) and not options.json:
+            # What failed on the way is worth a column, and is not in the rows.
+            for row in report["data"]:
+                row["attempts"] = read_attempts(connection, row["correlation_id"])
+        return report
+
+    report = _ask(database, read)
+    if options.json:
+        return _print_json(report)
+    if isinstance(report, ErrorReply):
+        return _refuse(report, 1)
+    print_requests(report)
+    return 0
+
+
+def _run_request(options: argparse.Namespace, database: str) -> int:
+    # A command line that is no UTF-8 arrives as half surrogate pairs, which SQLite refuses.
+    beginning = options.id.encode("utf-8", "replace").decode()
+    if len(beginning) < SHORTEST_ID:
+        options.complain(f"an ID needs its first {SHORTEST_ID} characters at least")
+
+    def read(connection: sqlite3.Connection) -> Report | ErrorReply:
+        ids = complete_id(connection, beginning)
+        if len(ids) > 1 and beginning not in ids:
+            return ErrorReply("request_not_found", "Several ids begin so; give more of it.")
+        return read_request(connection, ids[0] if ids else beginning)
+
+    report = _ask(database, read)
+    if options.json:
+        return _print_json(report)
+    if isinstance(report, ErrorReply):
+        return _refuse(report, 1)
+    print_request(report)
+    return 0
+
+
+def _given(options: argparse.Namespace, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    every = ((name, getattr(options, name)) for name in names)
+    return tuple((name, value) for name, value in every if value is not None)
+
+
+def _names(config: Config) -> Names:
+    return configured_names(config, build_catalog(config))
+
+
+def _ask(database: str, read: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        with open_for_reading(database) as connection:
+            return read(connection)
+    except sqlite3.Error as error:
+        raise ConfigError((f"database {database}: cannot be read now: {error}",)) from None
+
+
+def _refuse(error: ErrorReply, code: int) -> int:
+    print(f"arbstr: {error.message}", file=sys.stderr)
+    return code
+
+
+def _print_json(report: Report | ErrorReply) -> int:
+    if isinstance(report, ErrorReply):
+        return _refuse(report, 1)
+    print(json.dumps(report, indent=2))
+    return 0

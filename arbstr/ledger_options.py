@@ -1,0 +1,78 @@
+"""What `arbstr stats` and `arbstr requests` take from the command line and the configuration.
+
+Apart from `ledger_commands.py`, because every command needs the parser and none needs to wait for
+the libraries that only these two use.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final, final
+
+from arbstr.sansio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from arbstr.sansio.config import Config
+
+NOT_SET: Final = "A-VARIABLE-THAT-IS-NOT-SET"
+"""Stands for the value of a variable that only a running proxy needs."""
+
+
+def add_ledger_arguments(stats: argparse.ArgumentParser, requests: argparse.ArgumentParser) -> None:
+    """The parameters of /v1/stats and /v1/requests; their values are checked where theirs are."""
+    for command in (stats, requests):
+        which = command.add_argument_group("which requests (default: of the last 7 days)")
+        which.add_argument("--range", metavar="last_1h|last_24h|last_7d|last_30d")
+        which.add_argument("--since", metavar="TIME", help="like 2026-02-03 or 2026-02-03T04:05Z")
+        which.add_argument("--until", metavar="TIME", help="and of before that time")
+        which.add_argument("--model", metavar="ID")
+        which.add_argument("--provider", metavar="NAME")
+        which.add_argument("--policy", metavar="NAME")
+        command.add_argument("--json", action="store_true", help="print what the route answers")
+        command.set_defaults(complain=command.error)
+    stats.add_argument("--group-by", metavar="model|provider|policy|day|hour")
+    requests.add_argument("id", nargs="?", metavar="ID", help="one of them; its beginning will do")
+    for option, values in (
+        ("--success", "true|false"),
+        ("--streaming", "true|false"),
+        ("--status", "ok|failed|..."),
+        ("--sort", "timestamp|cost_sats|latency_ms"),
+        ("--order", "asc|desc"),
+        ("--page", "N"),
+        ("--per-page", "N"),
+    ):
+        requests.add_argument(option, metavar=values)
+
+
+def without_keys(
+    read: "Callable[[Mapping[str, str]], Config]", environ: Mapping[str, str]
+) -> "Config":
+    """The configuration, though the variables of its keys may not be set.
+
+    Who asks what was spent is often not in the shell that arbstr was started from. `read` takes an
+    environment; what it raises with all variables that are set is raised.
+    """
+    try:
+        config = read(_AnyVariable(environ))
+    except ConfigError:
+        return read(environ)
+    return read(environ) if NOT_SET in config.database.path else config
+
+
+@final
+class _AnyVariable(Mapping[str, str]):
+    """An environment in which every variable is set."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ.get(name, NOT_SET)
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)

@@ -1,0 +1,395 @@
+"""What `arbstr stats` and `arbstr requests` print: tables, and a bar for the spending of each day.
+
+The reports of `trio_runtime/reports.py` go in. Colours are rich's affair: none of them unless a
+terminal reads. Names come from clients and providers, so nothing of them but printable characters
+goes out, and none of it is taken for markup.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Final, Literal
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from arbstr.sansio.ratios import Ratio
+from arbstr.sansio.reports import Group
+from arbstr.trio_runtime.reports import Report
+
+WIDTH: Final = 110
+"""Columns when no terminal says how many it has."""
+
+BAR_WIDTH: Final = 40
+MOST_BARS: Final = 62
+"""Days of the chart: two months fit a screen, and more tell nothing at a glance."""
+
+SHOWN_ID: Final = 8
+"""Characters of an id in the list; `arbstr requests` finds the request by them."""
+
+SATS_PLACES: Final = 6
+"""Decimal places of an amount: what sums are exact to. Less is shown as `<0.000001`."""
+
+_TITLES: Final[Mapping[Group, str]] = {
+    Group.MODEL: "model",
+    Group.PROVIDER: "provider",
+    Group.POLICY: "policy",
+    Group.DAY: "day (UTC)",
+    Group.HOUR: "hour (UTC)",
+}
+
+_GOOD, _BAD, _DOUBTFUL, _DIM = "green", "red", "yellow", "dim"
+
+_STYLES: Final[Mapping[str, str]] = {
+    "ok": _GOOD,
+    "failed": _BAD,
+    "stream_incomplete": _BAD,
+    "abandoned": _BAD,
+    "rejected": _DOUBTFUL,
+    "client_disconnected": _DOUBTFUL,
+    "in_flight": _DIM,
+}
+
+Justify = Literal["left", "right"]
+
+
+def print_stats(overview: Mapping[Group, Report], ratios: Mapping[str, Ratio]) -> None:
+    """The totals, a table for each group, a chart of the days, what was learnt.
+
+    A single group is asked for by name: then days are a table as well.
+    """
+    console = _console()
+    _print_totals(console, next(iter(overview.values())))
+    for group, report in overview.items():
+        if not report["groups"]:
+            continue
+        if group is Group.DAY and len(overview) > 1:
+            console.print(_days(report["groups"]))
+        else:
+            console.print(_groups(group, report["groups"]))
+    if ratios and len(overview) > 1:
+        console.print(_ratios(ratios))
+
+
+def print_requests(report: Report) -> None:
+    """One line a request. The `attempts` of each are the list of them."""
+    console = _console()
+    rows = report["data"]
+    if rows:
+        console.print(_requests(rows))
+    pages = f", page {report['page']} of {report['total_pages']}" if report["total"] else ""
+    console.print(_line(f"{_counted(report['total'], 'request')}{pages}", _span(report)))
+
+
+def print_request(row: Report) -> None:
+    """Everything about one request, and its attempts."""
+    console = _console()
+    tokens, cost, timing = row["tokens"], row["cost"], row["timing"]
+    error = row.get("error")
+    other = row["requested_model"] if row["requested_model"] != row["model"] else None
+    facts = {
+        "request": row["correlation_id"],
+        "received": f"{_time(row['timestamp'])} UTC",
+        "status": row["status"],
+        "model": row["model"] if other is None else f"{row['model']} (asked for: {other})",
+        "provider": row["provider"],
+        "policy": row["policy"],
+        "kind": "stream" if row["streaming"] else "plain answer",
+        "tokens": _listed(
+            (_number(tokens["input_tokens"]), "in"),
+            (_number(tokens["cached_tokens"]), "of them cached"),
+            (_number(tokens["output_tokens"]), "out"),
+            (_number(tokens["reasoning_tokens"]), "of them reasoning"),
+        ),
+        "sats": _listed(
+            (_sats(cost["cost_sats"]), "by our rates"),
+            (_sats(cost["provider_cost_sats"]), "by the provider"),
+            (_sats(cost["estimated_cost_sats"]), "estimated"),
+        ),
+        "time": _listed(
+            (_duration(timing["latency_ms"]), "in all"),
+            (_duration(timing["ttft_ms"]), "to the first output"),
+        ),
+        "error": error and " ".join(str(part) for part in error.values() if part is not None),
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        if value:
+            style = _STYLES.get(value, "") if name == "status" else ""
+            grid.add_row(_text(name, _DIM), _text(value, style))
+    console.print(grid)
+    if row["attempts"]:
+        console.print(_attempts(row["attempts"]))
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _print_totals(console: Console, report: Report) -> None:
+    counts, costs, performance = report["counts"], report["costs"], report["performance"]
+    outcomes = _listed(
+        *(
+            (str(counts[name]) if counts[name] else "", what)
+            for name, what in (
+                ("success", "answered"),
+                ("error", "failed"),
+                ("rejected", "rejected"),
+                ("client_disconnected", "left by the client"),
+                ("in_flight", "in flight"),
+            )
+        )
+    )
+    total = _counted(counts["total"], "request")
+    console.print(_line(f"{total}: {outcomes}" if outcomes else total, _span(report)))
+    if counts["total"]:
+        unknown = counts["unknown_cost"]
+        more = f" and {_counted(unknown, 'request')} of unknown cost" if unknown else ""
+        tokens = f"{costs['total_input_tokens']:,} tokens in, {costs['total_output_tokens']:,} out"
+        console.print(
+            _text(f"{_sats(costs['total_cost_sats'])} sats", "bold") + _text(f"{more} for {tokens}")
+        )
+    lost = counts["possibly_spent_attempts"]
+    if lost:
+        sats = _sats(costs["possibly_spent_sats"])
+        sentence = f"{_counted(lost, 'attempt')} without an answer may have cost {sats} sats"
+        console.print(_text(sentence, _DOUBTFUL))
+    times = _listed(
+        (_duration(performance["avg_latency_ms"]), "on average"),
+        (_duration(performance["p50_latency_ms"]), "for half or less"),
+        (_duration(performance["p95_latency_ms"]), "for 95 % or less"),
+        (_duration(performance["avg_ttft_ms"]), "to the first output of a stream"),
+    )
+    if times:
+        console.print(_text(times))
+    console.print()
+
+
+def _groups(group: Group, rows: Sequence[Report]) -> Table:
+    """The dearest first, but times in their order."""
+    if group not in (Group.DAY, Group.HOUR):
+        rows = sorted(rows, key=lambda row: -float(row["costs"]["total_cost_sats"]))
+    columns: list[tuple[str, list[str]]] = [
+        ("requests", [f"{row['counts']['total']:,}" for row in rows]),
+        ("answered", [f"{row['counts']['success']:,}" for row in rows]),
+        ("failed", [f"{row['counts']['error']:,}" for row in rows]),
+        ("sats", _amounts([row["costs"]["total_cost_sats"] for row in rows])),
+        ("cost unknown", [f"{row['counts']['unknown_cost']:,}" for row in rows]),
+        ("maybe lost", [f"{row['counts']['possibly_spent_attempts']:,}" for row in rows]),
+        ("sats lost", _amounts([row["costs"]["possibly_spent_sats"] for row in rows])),
+        ("tokens in", [f"{row['costs']['total_input_tokens']:,}" for row in rows]),
+        ("out", [f"{row['costs']['total_output_tokens']:,}" for row in rows]),
+        ("time", [_duration(row["performance"]["avg_latency_ms"]) for row in rows]),
+    ]
+    # What did not happen needs no column.
+    columns = [
+        (name, cells)
+        for name, cells in columns
+        if name not in ("cost unknown", "maybe lost", "sats lost") or set(cells) != {"0"}
+    ]
+    table = _table((_TITLES[group], "left"), *((name, "right") for name, _ in columns))
+    for at, row in enumerate(rows):
+        name = row[group.value]
+        if group is Group.HOUR:
+            name = _time(name)[:16]
+        table.add_row(_text(name or "-"), *(_text(cells[at]) for _, cells in columns))
+    return table
+
+
+def _days(rows: Sequence[Report]) -> Table:
+    """The satoshis of each day, those between without requests too."""
+    spent = {row["day"]: float(row["costs"]["total_cost_sats"]) for row in rows}
+    first, last = (date.fromisoformat(end(spent)) for end in (min, max))
+    first = max(first, last - timedelta(days=MOST_BARS - 1))
+    days = [str(first + timedelta(days=n)) for n in range((last - first).days + 1)]
+    amounts = [spent.get(day, 0.0) for day in days]
+    most = max(amounts)
+    table = _table(("day (UTC)", "left"), ("sats", "right"), ("", "left"))
+    for day, amount, shown in zip(days, amounts, _amounts(amounts), strict=True):
+        # A day that cost something is never without a bar.
+        length = max(round(BAR_WIDTH * amount / most), 1) if amount > 0 else 0
+        table.add_row(_text(day), _text(shown), _text(_bar_character() * length, _GOOD))
+    return table
+
+
+def _ratios(ratios: Mapping[str, Ratio]) -> Table:
+    table = _table(
+        ("learnt of policy", "left"),
+        ("tokens out by in", "right"),
+        ("answers", "right"),
+        ("", "left"),
+    )
+    for policy, ratio in sorted(ratios.items()):
+        use = "" if ratio.is_trusted else "too few to go by"
+        average = f"{ratio.average:,.3g}"
+        table.add_row(
+            _text(policy or "-"), _text(average), _text(f"{ratio.samples:,}"), _text(use, _DIM)
+        )
+    return table
+
+
+def _requests(rows: Sequence[Report]) -> Table:
+    table = _table(
+        ("time (UTC)", "left"),
+        ("id", "left"),
+        ("status", "left"),
+        ("model", "left"),
+        ("provider", "left"),
+        ("policy", "left"),
+        ("tokens", "right"),
+        ("sats", "right"),
+        ("time", "right"),
+        ("failed attempts", "left"),
+    )
+    costs = _amounts([row["cost"]["cost_sats"] for row in rows])
+    for row, sats in zip(rows, costs, strict=True):
+        tokens = row["tokens"]
+        table.add_row(
+            _text(_time(row["timestamp"])),
+            _text(row["correlation_id"][:SHOWN_ID]),
+            _text(row["status"], _STYLES.get(row["status"], "")),
+            _text(row["model"]),
+            _text(row["provider"] or "-"),
+            _text(row["policy"] or "-"),
+            _text(
+                f"{_number(tokens['input_tokens']) or '-'} in, "
+                f"{_number(tokens['output_tokens']) or '-'} out"
+            ),
+            _text(sats),
+            _text(_duration(row["timing"]["latency_ms"]) or "-"),
+            _failures(row["attempts"]),
+        )
+    return table
+
+
+def _failures(attempts: Sequence[Report]) -> Text:
+    """Who failed how; what may have cost stands out."""
+    lines = []
+    for attempt in attempts:
+        if attempt["failure"] is not None:
+            free = attempt["money"] == "free"
+            lost = "" if free else f" (maybe {_lost(attempt)} sats)"
+            lines.append(
+                _text(
+                    f"{attempt['provider']}: {attempt['failure']}{lost}", "" if free else _DOUBTFUL
+                )
+            )
+    return Text("\n").join(lines)
+
+
+def _lost(attempt: Report) -> str:
+    """What an attempt without an answer may have cost, as stats counts it."""
+    cost = attempt["cost"]
+    known = (cost["cost_sats"], cost["provider_cost_sats"], cost["estimated_cost_sats"])
+    return next((_sats(amount) for amount in known if amount is not None), "unknown")
+
+
+def _attempts(attempts: Sequence[Report]) -> Table:
+    table = _table(
+        ("attempt", "right"),
+        ("provider", "left"),
+        ("model", "left"),
+        ("failure", "left"),
+        ("HTTP", "right"),
+        ("money", "left"),
+        ("sats", "right"),
+        ("estimated", "right"),
+        ("time", "right"),
+        ("the provider's id", "left"),
+    )
+    for attempt in attempts:
+        failure, money = attempt["failure"], attempt["money"]
+        doubtful = failure is not None and money != "free"
+        cost = attempt["cost"]
+        table.add_row(
+            _text(str(attempt["n"])),
+            _text(attempt["provider"]),
+            _text(attempt["model"]),
+            _text(failure or "-", _BAD),
+            _text(_number(attempt["http_status"]) or "-"),
+            _text(money or "-", _DOUBTFUL if doubtful else ""),
+            _text(_sats(cost["cost_sats"]) or "unknown"),
+            _text(_sats(cost["estimated_cost_sats"]) or "unknown"),
+            _text(_duration(attempt["duration_ms"])),
+            _text(attempt["upstream_request_id"] or "-"),
+        )
+    return table
+
+
+# -- pieces ----------------------------------------------------------------------------------------
+
+
+def _console() -> Console:
+    # A pipe has no width; rich would take 80 columns and fold names.
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if known else WIDTH, highlight=False, emoji=False, markup=False)
+
+
+def _table(*columns: tuple[str, Justify]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name, justify in columns:
+        table.add_column(name, justify=justify, overflow="fold")
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """What the terminal can show of it."""
+    printable = "".join(c if c.isprintable() else "?" for c in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return Text(printable.encode(encoding, "replace").decode(encoding), style=style)
+
+
+def _line(text: str, dim: str) -> Text:
+    return _text(text, "bold") + _text(f"  {dim}", _DIM)
+
+
+def _span(report: Report) -> str:
+    return f"from {_time(report['since'])} to {_time(report['until'])} UTC"
+
+
+def _time(timestamp: str) -> str:
+    return timestamp[:19].replace("T", " ")
+
+
+def _bar_character() -> str:
+    return "\N{FULL BLOCK}" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
+
+
+def _listed(*parts: tuple[str, str]) -> str:
+    """The parts that have a value, each before what it is."""
+    return ", ".join(f"{value} {what}" for value, what in parts if value)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _number(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"
+
+
+def _duration(ms: float | None) -> str:
+    if ms is None:
+        return ""
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:,.1f} s"
+
+
+def _sats(amount: float | None) -> str:
+    if amount is None:
+        return ""
+    digits = f"{amount:,.{SATS_PLACES}f}".rstrip("0").rstrip(".")
+    return "<0.000001" if amount and digits == "0" else digits
+
+
+def _amounts(amounts: Sequence[float | None]) -> list[str]:
+    """Amounts of one column, their decimal points below each other."""
+    shown = [_sats(amount) for amount in amounts]
+    places = max((len(digits.partition(".")[2]) for digits in shown), default=0)
+    aligned = []
+    for digits in shown:
+        whole, _, fraction = digits.partition(".")
+        point = "." if fraction else " " if places else ""
+        aligned.append(f"{whole}{point}{fraction:<{places}}" if digits else "unknown")
+    return aligned if any(digits != "0" for digits in shown) else shown

@@ -1,0 +1,281 @@
+"""Questions to the log: /v1/stats, /v1/requests, and the commands that ask the same.
+
+    query --read_report, read_requests, read_request--> the body of the answer, or an ErrorReply
+
+Each question has a read-only connection of its own and one read transaction, so that the parts of
+its answer agree. `Reports` asks in threads, for the server; the commands ask directly.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, final
+
+import trio
+
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.reports import (
+    Filters,
+    Group,
+    Names,
+    RequestsQuery,
+    Sort,
+    StatsQuery,
+    parse_requests,
+    parse_stats,
+    unknown_name,
+)
+from arbstr.trio_runtime.database import Database
+from arbstr.trio_runtime.stats import Where, count_requests, ends, read_stats, sql_text
+
+Parameters: TypeAlias = Sequence[tuple[str, str]]
+Report: TypeAlias = dict[str, Any]
+"""A JSON object."""
+
+READERS: Final = 2
+"""Questions answered at once. Each takes a thread and most of a core while it lasts; picked."""
+
+RETRY_SECONDS: Final = 1.0
+"""When to ask again after the database could not be read; picked."""
+
+_log = logging.getLogger(__name__)
+
+_SORTS: Final[Mapping[tuple[Sort, bool], str]] = MappingProxyType(
+    {
+        (Sort.TIMESTAMP, True): "timestamp DESC, id DESC",
+        (Sort.TIMESTAMP, False): "timestamp ASC, id ASC",
+        # Unknown is neither dear nor cheap.
+        (Sort.COST, True): "cost_sats DESC NULLS LAST, id DESC",
+        (Sort.COST, False): "cost_sats ASC NULLS LAST, id ASC",
+        (Sort.LATENCY, True): "latency_ms DESC, id DESC",
+        (Sort.LATENCY, False): "latency_ms ASC, id ASC",
+    }
+)
+"""By what, and whether descending."""
+
+_UNTIMED: Final = frozenset({"in_flight", "abandoned"})
+"""Nobody saw their end; the column says 0."""
+
+
+def present_moment() -> int:
+    """The first moment that is not past yet: a row of this very millisecond lies before it."""
+    return time.time_ns() // 1_000_000 + 1
+
+
+@final
+class Reports:
+    """What the server answers questions with. `configured` are the names of the configuration."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._limiter = trio.CapacityLimiter(READERS)
+
+    async def stats(self, parameters: Parameters, configured: Names) -> Report | ErrorReply:
+        """The body of /v1/stats. `parameters` are those of the URL."""
+        query = parse_stats(parameters, now=present_moment())
+        if isinstance(query, ErrorReply):
+            return query
+        return await self._read(partial(read_report, query=query, configured=configured))
+
+    async def requests(self, parameters: Parameters, configured: Names) -> Report | ErrorReply:
+        """The body of /v1/requests. `parameters` are those of the URL."""
+        query = parse_requests(parameters, now=present_moment())
+        if isinstance(query, ErrorReply):
+            return query
+        return await self._read(partial(read_requests, query=query, configured=configured))
+
+    async def request(self, correlation_id: str) -> Report | ErrorReply:
+        """The body of /v1/requests/{id}."""
+        return await self._read(partial(read_request, correlation_id=correlation_id))
+
+    async def _read(
+        self, work: Callable[[sqlite3.Connection], Report | ErrorReply]
+    ) -> Report | ErrorReply:
+        def read() -> Report | ErrorReply:
+            # A new connection sees the file that lies there now, and a thread that is left alone
+            # at the end of the process disturbs nobody.
+            with closing(self._database.connect_reader()) as connection:
+                return work(connection)
+
+        try:
+            return await trio.to_thread.run_sync(
+                read, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except sqlite3.Error as error:
+            _log.warning("the request log cannot be read (%s)", error)
+            return ErrorReply(
+                "log_unavailable",
+                f"The request log cannot be read now ({error}).",
+                retry_after=RETRY_SECONDS,
+            )
+
+
+@contextmanager
+def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """One state of the database for several statements."""
+    connection.row_factory = sqlite3.Row
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")  # nothing was written
+
+
+def _unknown(
+    connection: sqlite3.Connection, filters: Filters, configured: Names
+) -> ErrorReply | None:
+    if unknown_name(filters, configured) is None:
+        return None
+    names: dict[str, set[str]] = {"model": set(), "provider": set(), "policy": set()}
+    for kind, name in connection.execute(sql_text("recorded_names")):
+        names[kind].add(name)
+    recorded = Names(*(frozenset(names[kind]) for kind in ("model", "provider", "policy")))
+    return unknown_name(filters, configured | recorded)
+
+
+def read_report(
+    connection: sqlite3.Connection, query: StatsQuery, configured: Names
+) -> Report | ErrorReply:
+    """The body of /v1/stats. Blocks. Raises `sqlite3.Error`."""
+    with _snapshot(connection):
+        return _unknown(connection, query.filters, configured) or read_stats(
+            connection, query.filters, query.group
+        )
+
+
+def read_overview(
+    connection: sqlite3.Connection, filters: Filters, groups: Sequence[Group], configured: Names
+) -> Mapping[Group, Report] | ErrorReply:
+    """The same figures split in several ways, of one state of the log. As `read_report`."""
+    with _snapshot(connection):
+        return _unknown(connection, filters, configured) or {
+            group: read_stats(connection, filters, group) for group in groups
+        }
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+def read_requests(
+    connection: sqlite3.Connection, query: RequestsQuery, configured: Names
+) -> Report | ErrorReply:
+    """The body of /v1/requests. Blocks. Raises `sqlite3.Error`."""
+    with _snapshot(connection):
+        wrong = _unknown(connection, query.filters, configured)
+        if wrong is not None:
+            return wrong
+        rows, total = _read_page(connection, query)
+    return {
+        "data": [_request(row) for row in rows],
+        "page": query.page,
+        "per_page": query.per_page,
+        "total": total,
+        "total_pages": -(-total // query.per_page),
+        **ends(query.filters.span),
+    }
+
+
+def _read_page(
+    connection: sqlite3.Connection, query: RequestsQuery
+) -> tuple[list[sqlite3.Row], int]:
+    """The rows of the page, and how many there are on all pages."""
+    counted, listed = "", ""
+    if query.success is not None:
+        counted += f" AND status {'=' if query.success else '<>'} 'ok'"
+        listed += f" AND status {'IS' if query.success else 'IS NOT'} 'ok'"
+    if query.streaming is not None:
+        counted += " AND streaming = :streaming"
+        listed += " AND coalesce(streaming, 0) = :streaming"
+    if query.status is not None:
+        counted += " AND status = :status"
+        # Said twice for SQLite, which then knows that requests_without_success has them all.
+        listed += " AND status = :status" + (" AND status <> 'ok'" if query.status != "ok" else "")
+    values = {"status": query.status, "streaming": query.streaming}
+    total = count_requests(connection, query.filters, also=counted, values=values)
+    offset = (query.page - 1) * query.per_page
+    if offset >= total:
+        return [], total  # and SQLite is spared a number that may be too large for it
+    where = Where(query.filters, also=listed)
+    sql = sql_text("requests_page").format(
+        filters=where.sql, order=_SORTS[query.sort, query.descending]
+    )
+    page = {"limit": query.per_page, "offset": offset}
+    return connection.execute(sql, {**where.values, **values, **page}).fetchall(), total
+
+
+def read_request(connection: sqlite3.Connection, correlation_id: str) -> Report | ErrorReply:
+    """The body of /v1/requests/{id}. Blocks. Raises `sqlite3.Error`."""
+    with _snapshot(connection):
+        asked = {"correlation_id": correlation_id}
+        row = connection.execute(sql_text("request"), asked).fetchone()
+        if row is None:
+            return ErrorReply(
+                "request_not_found",
+                "The log has no request with this id. It is what x-arbstr-request-id said; a row "
+                "is written a moment after the answer.",
+            )
+        return {**_request(row), "attempts": read_attempts(connection, correlation_id)}
+
+
+def complete_id(connection: sqlite3.Connection, beginning: str) -> tuple[str, ...]:
+    """At most two ids that begin so. Blocks. Raises `sqlite3.Error`."""
+    rows = connection.execute(sql_text("requests_beginning"), {"beginning": beginning})
+    found = (str(row[0]) for row in rows)
+    return tuple(correlation_id for correlation_id in found if correlation_id.startswith(beginning))
+
+
+def read_attempts(connection: sqlite3.Connection, correlation_id: str) -> list[Report]:
+    """The attempts of a request, in order. Blocks. Raises `sqlite3.Error`."""
+    rows = connection.execute(sql_text("attempts"), {"correlation_id": correlation_id})
+    return [_attempt(row) for row in rows]
+
+
+def _request(row: sqlite3.Row) -> Report:
+    ended = row["status"] not in _UNTIMED
+    shown = {
+        "id": row["id"],
+        "correlation_id": row["correlation_id"],
+        "timestamp": row["timestamp"],
+        "model": row["model"],
+        "requested_model": row["requested_model"],
+        "provider": row["provider"],
+        "policy": row["policy"],
+        "streaming": bool(row["streaming"]),
+        "success": bool(row["success"]),
+        "status": row["status"],
+        "tokens": _columns(row, "input", "output", "cached", "reasoning", suffix="_tokens"),
+        "cost": _columns(row, "cost", "estimated_cost", "provider_cost", suffix="_sats"),
+        "timing": {
+            "latency_ms": row["latency_ms"] if ended else None,
+            **_columns(row, "ttft", "stream_duration", suffix="_ms"),
+        },
+        "attempts": row["attempts"],
+        "possibly_spent": row["possibly_spent"],
+    }
+    if row["error_status"] is not None or row["error_message"] is not None:
+        shown["error"] = {"status": row["error_status"], "message": row["error_message"]}
+    return shown
+
+
+def _attempt(row: sqlite3.Row) -> Report:
+    return {
+        "n": row["n"],
+        "provider": row["provider"],
+        "model": row["model"],
+        "started_at": row["started_at"],
+        "duration_ms": row["duration_ms"],
+        "failure": row["failure"],
+        "http_status": row["http_status"],
+        "money": row["money"],
+        "tokens": _columns(row, "input", "output", suffix="_tokens"),
+        "cost": _columns(row, "cost", "estimated_cost", "provider_cost", suffix="_sats"),
+        "upstream_request_id": row["upstream_request_id"],
+    }
+
+
+def _columns(row: sqlite3.Row, *names: str, suffix: str) -> Report:
+    return {name + suffix: row[name + suffix] for name in names}

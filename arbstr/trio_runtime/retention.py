@@ -1,0 +1,91 @@
+"""Old rows leave the log: `[database] retention_days`, in small batches.
+
+    at start and every hour:  batch, pause, batch, pause, ... until nothing is older
+
+A batch is one short transaction of the writing connection: rows that wait to be written wait a
+few milliseconds for it, and what it adds to the WAL is checkpointed like the rest. The pages that
+become free are given back to the file system by the same steps. A request in flight is never old.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio.moments import DAY_MS, format_moment
+from arbstr.trio_runtime.database import Database, read_sql
+
+BATCH_ROWS: Final = 500
+"""Requests a transaction: about 25 ms in the thread (measured)."""
+
+PAUSE_SECONDS: Final = 0.1
+"""Between two batches, for the log writer and the disk: a million rows leave in some minutes."""
+
+INTERVAL_SECONDS: Final = 3600.0
+"""How often old rows are looked for; a day's worth of them leaves in 24 portions. Picked."""
+
+FREED_PAGES: Final = 400
+"""Pages of 4 kB given back to the file system by one batch: more than its rows take, so that a
+file that is full of free pages shrinks as well."""
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class Retention:
+    """Removes what is older than `days`."""
+
+    def __init__(self, database: Database, days: int) -> None:
+        self._database = database
+        self._days = days
+        self._forget = (read_sql("forget_attempts"), read_sql("forget_requests"))
+
+    async def run(self) -> None:
+        """Sweeps now and every hour; does not return."""
+        while True:
+            try:
+                removed = await self.sweep(time.time_ns() // 1_000_000)
+                if removed:
+                    _log.info("%d requests older than %d days removed", removed, self._days)
+            except sqlite3.Error as error:
+                _log.warning("old requests cannot be removed now (%s)", error)
+            await trio.sleep(INTERVAL_SECONDS)
+
+    async def sweep(self, now: int, *, pause: float = PAUSE_SECONDS) -> int:
+        """Removes all that is too old at the moment `now`; returns how many requests that were.
+
+        Raises `sqlite3.Error`; what was removed until then stays removed.
+        """
+        before = format_moment(now - self._days * DAY_MS)
+        removed = 0
+        while True:
+            batch = await self._database.transaction(partial(self._remove, before))
+            removed += batch
+            if batch < BATCH_ROWS:
+                return removed
+            await trio.sleep(pause)
+
+    def _remove(self, before: str, connection: sqlite3.Connection) -> int:
+        removed = 0
+        for statement in self._forget:
+            removed = connection.execute(
+                statement, {"before": before, "rows": BATCH_ROWS}
+            ).rowcount  # of the last one, which is the requests
+        # It frees a page for each row it is asked for.
+        connection.execute(f"PRAGMA incremental_vacuum({FREED_PAGES})").fetchall()
+        return removed
+
+
+@asynccontextmanager
+async def open_retention(database: Database, days: int | None) -> AsyncIterator[None]:
+    """Old rows are removed while the block runs; `None` keeps them all."""
+    async with trio.open_nursery() as nursery:
+        if days is not None:
+            nursery.start_soon(Retention(database, days).run)
+        yield
+        nursery.cancel_scope.cancel()

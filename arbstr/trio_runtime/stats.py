@@ -1,0 +1,261 @@
+"""The figures of /v1/stats: counts, costs and latencies of the requests in a span of time.
+
+    span --parts--> whole hours: the sums of `request_hours` (`sql/0002_reports.sql`)
+                    its two ends: row by row
+    percentiles: in the order of the index `requests_by_latency`, or sorted if few are asked for
+
+A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
+ceil(p * n / 100); no value is made up between two others. Latencies are those of requests that
+were sent to a provider and whose end was seen (`sansio.reports.TIMED`).
+
+What was possibly spent counts for the provider and the model of the attempt, which need not be
+those of its request: another provider may have answered in the end. All else counts for the
+request.
+
+SQL is filled in from the constants here and in `where`; what a person asked for is bound. Nothing
+here waits for more than the disk; call it in a thread. Raises `sqlite3.Error`.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from functools import cache
+from math import fsum
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, final
+
+from arbstr.sansio.moments import Span, format_moment
+from arbstr.sansio.reports import Filters, Group
+from arbstr.trio_runtime.database import read_sql
+
+SUM_PLACES: Final = 9
+"""Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""
+
+WALK_SHARE: Final = 16
+"""A percentile is walked to in the index if at least one in so many rows of the log are asked for.
+A step of the walk takes about 0.08 us and there are as many as rows in the log at most; sorting
+takes 1.1 us for each row asked for (measured, SQLite 3.40)."""
+
+_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
+    {
+        None: "NULL",
+        Group.MODEL: "model",
+        Group.PROVIDER: "provider",
+        Group.POLICY: "policy",
+        Group.DAY: "substr(hour, 1, 10)",
+        Group.HOUR: "hour",
+    }
+)
+"""What `request_hours` and `request_measures` are grouped by."""
+
+_ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
+    {
+        None: "NULL",
+        Group.MODEL: "coalesce(attempts.model, '')",
+        Group.PROVIDER: "coalesce(attempts.provider, '')",
+        Group.POLICY: "coalesce(requests.policy, '')",
+        Group.DAY: "substr(requests.timestamp, 1, 10)",
+        Group.HOUR: "substr(requests.timestamp, 1, 13)",
+    }
+)
+"""The same for attempts."""
+
+_OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
+    {"model": "model", "provider": "provider", "policy": "policy"}
+)
+_OF_ATTEMPT: Final[Mapping[str, str]] = MappingProxyType(
+    {"model": "attempts.model", "provider": "attempts.provider", "policy": "requests.policy"}
+)
+"""The columns that the fields of `Filters` are compared with."""
+
+_FIGURES: Final = (
+    *("total", "success", "rejected", "client_disconnected", "in_flight", "streaming"),
+    *("unknown_cost", "cost_sats", "input_tokens", "output_tokens"),
+    *("timed", "latency_ms", "ttft_requests", "ttft_ms"),
+)
+"""The columns of `sql/stats.sql` after the key."""
+
+_Figures: TypeAlias = Mapping[str, float]
+"""`_FIGURES` of one group. All but the cost are whole."""
+
+_NO_ATTEMPTS: Final = (0, 0.0)
+
+sql_text: Final = cache(read_sql)
+
+
+@final
+class Where:
+    """Conditions of an SQL statement, and the values bound in them.
+
+    `also` is text of the caller's own making, never of a person's.
+    """
+
+    def __init__(
+        self, filters: Filters, columns: Mapping[str, str] = _OF_REQUEST, *, also: str = ""
+    ) -> None:
+        asked = {"model": filters.model, "provider": filters.provider, "policy": filters.policy}
+        given = {name: value for name, value in asked.items() if value is not None}
+        self.sql: Final = "".join(f" AND {columns[name]} = :{name}" for name in given) + also
+        self.values: Final[Mapping[str, object]] = {**given, **ends(filters.span)}
+
+
+def ends(span: Span) -> dict[str, str]:
+    """Both ends as the log writes moments, by their names."""
+    return {"since": format_moment(span.since), "until": format_moment(span.until)}
+
+
+def read_stats(
+    connection: sqlite3.Connection, filters: Filters, group: Group | None
+) -> dict[str, Any]:
+    """The body of /v1/stats."""
+    figures = _read_figures(connection, filters, group)
+    spent = _read_possibly_spent(connection, filters, group)
+    everything = _sum(figures.values())
+    all_spent = (sum(n for n, _ in spent.values()), fsum(sats for _, sats in spent.values()))
+    p50, p95 = _read_percentiles(connection, filters, int(everything["timed"]))
+    report = {
+        **ends(filters.span),
+        **_shown(everything, all_spent, {"p50_latency_ms": p50, "p95_latency_ms": p95}),
+    }
+    if group is not None:
+        report["groups"] = [
+            {
+                group.value: _shown_key(group, key),
+                **_shown(figures.get(key) or _sum(()), spent.get(key, _NO_ATTEMPTS)),
+            }
+            for key in sorted({*figures, *spent})
+        ]
+    return report
+
+
+def count_requests(
+    connection: sqlite3.Connection, filters: Filters, *, also: str, values: Mapping[str, object]
+) -> int:
+    """How many requests there are. `also` are further conditions on `request_measures`, in which
+    `values` are bound."""
+    figures = _read_figures(connection, filters, None, also=also, values=values)
+    return int(_sum(figures.values())["total"])
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _sum(every: Iterable[_Figures]) -> _Figures:
+    found = tuple(every)
+    return {name: fsum(figures[name] for figures in found) for name in _FIGURES}
+
+
+def _read_figures(
+    connection: sqlite3.Connection,
+    filters: Filters,
+    group: Group | None,
+    *,
+    also: str = "",
+    values: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, _Figures]:
+    """By the key of the group; nothing for a group without rows."""
+    before, hours, after = filters.span.parts()
+    where = Where(filters, also=also)
+    parts: dict[str, list[_Figures]] = {}
+    for table, moment, span, width in (
+        ("request_measures", "timestamp", before, None),
+        ("request_hours", "hour", hours, len("2026-02-03T04")),
+        ("request_measures", "timestamp", after, None),
+    ):
+        if span.since == span.until:
+            continue
+        sql = sql_text("stats").format(
+            key=_KEYS[group],
+            part=table,
+            moment=moment,
+            filters=where.sql,
+            group_by="GROUP BY 1" if group is not None else "",
+        )
+        its_ends = {name: text[:width] for name, text in ends(span).items()}
+        for key, *row in connection.execute(sql, {**where.values, **values, **its_ends}):
+            figures = {name: value or 0 for name, value in zip(_FIGURES, row, strict=True)}
+            if figures["total"]:
+                parts.setdefault(key or "", []).append(figures)
+    return {key: _sum(found) for key, found in parts.items()}
+
+
+def _read_possibly_spent(
+    connection: sqlite3.Connection, filters: Filters, group: Group | None
+) -> dict[str, tuple[int, float]]:
+    """By the key of the group: how many attempts may have cost without an answer, and how much."""
+    where = Where(filters, _OF_ATTEMPT)
+    sql = sql_text("possibly_spent").format(
+        key=_ATTEMPT_KEYS[group],
+        filters=where.sql,
+        group_by="GROUP BY 1" if group is not None else "",
+    )
+    rows = connection.execute(sql, where.values)
+    return {key or "": (attempts, sats) for key, attempts, sats in rows if attempts}
+
+
+def _read_percentiles(
+    connection: sqlite3.Connection, filters: Filters, timed: int
+) -> tuple[int | None, int | None]:
+    """The nearest ranks of 50 and 95 percent; `timed` is how many latencies there are."""
+    if not timed:
+        return None, None
+    p50, p95 = ((percent * timed + 99) // 100 for percent in (50, 95))
+    where = Where(filters)
+    (rows,) = connection.execute("SELECT max(id) FROM requests").fetchone()
+    if timed * WALK_SHARE < rows:
+        sql = sql_text("latency_sorted").format(filters=where.sql)
+        found = dict(iter(connection.execute(sql, {**where.values, "p50": p50, "p95": p95})))
+        return found[p50], found[p95]
+
+    def walked(order: str, skip: int) -> int:
+        sql = sql_text("latency_walked").format(filters=where.sql, order=order)
+        (latency,) = connection.execute(sql, {**where.values, "skip": skip}).fetchone()
+        assert isinstance(latency, int)  # the column's type
+        return latency
+
+    # Each from the end that is nearer.
+    return walked("ASC", p50 - 1), walked("DESC", timed - p95)
+
+
+# -- showing ---------------------------------------------------------------------------------------
+
+
+def _shown_key(group: Group, key: str) -> str | None:
+    return f"{key}:00:00.000Z" if group is Group.HOUR else key or None
+
+
+def _shown(
+    figures: _Figures,
+    spent: tuple[int, float],
+    percentiles: Mapping[str, int | None] = MappingProxyType({}),
+) -> dict[str, Any]:
+    total, success, rejected, gone, in_flight = (int(figures[name]) for name in _FIGURES[:5])
+    possibly_spent_attempts, possibly_spent_sats = spent
+    return {
+        "counts": {
+            "total": total,
+            "success": success,
+            # failed, stream_incomplete, abandoned: whatever is none of the others.
+            "error": total - success - rejected - gone - in_flight,
+            "rejected": rejected,
+            "client_disconnected": gone,
+            "in_flight": in_flight,
+            "streaming": int(figures["streaming"]),
+            "unknown_cost": int(figures["unknown_cost"]),
+            "possibly_spent_attempts": possibly_spent_attempts,
+        },
+        "costs": {
+            "total_cost_sats": round(figures["cost_sats"], SUM_PLACES),
+            "possibly_spent_sats": round(possibly_spent_sats, SUM_PLACES),
+            "total_input_tokens": int(figures["input_tokens"]),
+            "total_output_tokens": int(figures["output_tokens"]),
+        },
+        "performance": {
+            "avg_latency_ms": _average(figures, "latency_ms", "timed"),
+            **percentiles,
+            "avg_ttft_ms": _average(figures, "ttft_ms", "ttft_requests"),
+        },
+    }
+
+
+def _average(figures: _Figures, total: str, count: str) -> float | None:
+    return figures[total] / figures[count] if figures[count] else None

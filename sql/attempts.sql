@@ -1,0 +1,1 @@
+SELECT * FROM attempts WHERE correlation_id = :correlation_id ORDER BY n

@@ -1,0 +1,13 @@
+-- Every name a filter may have because the log knows it. An attempt that may have been paid for
+-- counts for its own provider, which may have no request to its name.
+SELECT DISTINCT 'model', model FROM request_hours
+UNION SELECT DISTINCT 'provider', provider FROM request_hours WHERE provider <> ''
+UNION SELECT DISTINCT 'policy', policy FROM request_hours WHERE policy <> ''
+UNION SELECT 'provider', attempts.provider
+    FROM requests INDEXED BY requests_possibly_spent
+    JOIN attempts USING (correlation_id)
+    WHERE requests.possibly_spent > 0 AND attempts.provider IS NOT NULL
+UNION SELECT 'model', attempts.model
+    FROM requests INDEXED BY requests_possibly_spent
+    JOIN attempts USING (correlation_id)
+    WHERE requests.possibly_spent > 0 AND attempts.model IS NOT NULL

@@ -1,0 +1,1 @@
+SELECT * FROM requests WHERE correlation_id = :correlation_id

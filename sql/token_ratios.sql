@@ -1,0 +1,1 @@
+SELECT policy, avg_ratio, sample_count FROM token_ratios

@@ -1,0 +1,320 @@
+"""`[budget] sats_per_day`: what is sent and what is not, over real sockets."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from signal import SIGKILL
+from typing import Final
+
+import pytest
+import trio
+
+from tests.fakes import (
+    CLOSE_AFTER_REQUEST,
+    DONE,
+    ROUTSTR_ID,
+    ROUTSTR_USAGE,
+    Script,
+    answer,
+    chunk,
+    completion,
+    fake_process,
+    hello,
+    json_answer,
+    open_fake_provider,
+    sse,
+    stream,
+    usage,
+)
+from tests.process import arbstr_process, run_arbstr
+from tests.proxy import Proxy, Reply, config, open_proxy, provider
+
+GOOD: Final = json_answer(completion("Hello"))
+ONE_SAT: Final = "base_fee = 1"
+"""Of a provider whose rates are 0: every request costs a sat, whatever is said."""
+
+REFUSED: Final = "sats_per_day does not allow it"
+
+
+def budget(sats: str, more: str = "") -> str:
+    return f"[budget]\nsats_per_day = {sats}\n[retry]\nbackoff = 0.001\n{more}"
+
+
+def one(url: str, sats: str = "5", *, rate: int = 0, more: str = ONE_SAT) -> str:
+    """The provider alpha, a sat a request, under a budget of 5 sats."""
+    return config(provider("alpha", url, rate=rate, more=more), more=budget(sats))
+
+
+def account(proxy: Proxy) -> tuple[str, str]:
+    """What is spent and what is reserved now."""
+    found = proxy.hub.budget.view(time.time())
+    return f"{found.spent:f}", f"{found.reserved:f}"
+
+
+def assert_refused(reply: Reply) -> None:
+    assert (reply.status, reply.error["code"]) == (402, "budget_exceeded")
+    assert reply.headers["x-should-retry"] == "false"
+    assert "retry-after" not in reply.headers
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_of_twenty_at_once_only_those_are_sent_that_the_budget_holds(
+    streaming: bool,
+) -> None:
+    gate = trio.Event()
+    held = stream(hello(), before=[gate]) if streaming else json_answer(completion(), before=[gate])
+    replies: list[Reply] = []
+    async with open_fake_provider(held) as fake, open_proxy(one(fake.url, "8")) as proxy:
+        fake.set_script(GOOD)
+        for _ in range(3):
+            assert (await proxy.chat()).status == 200
+        fake.set_script(held)
+
+        async def ask() -> None:
+            replies.append(await proxy.chat(stream=streaming))
+            if len(replies) == 15:
+                gate.set()  # all that are refused are answered: now the others
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(ask)
+            await proxy.log.wait(3 + 15)
+            assert account(proxy) == ("3", "5")
+        assert fake.hits == 3 + 5
+        for reply in replies[:15]:
+            assert_refused(reply)
+        assert [reply.status for reply in replies[15:]] == [200] * 5
+        await proxy.log.wait(3 + 20)
+        assert account(proxy) == ("8", "0")
+        rejected = [record for record in proxy.log.final if record.status == "rejected"]
+        assert len(rejected) == 15
+        assert all(not row.attempts and row.error_status == 402 for row in rejected)
+        assert all(REFUSED in (row.error_message or "") for row in rejected)
+
+
+async def test_the_refusal_says_what_is_spent_and_that_nothing_was_sent() -> None:
+    async with open_fake_provider(GOOD) as fake, open_proxy(one(fake.url, "1.5")) as proxy:
+        await proxy.chat()
+        reply = await proxy.chat()
+        assert_refused(reply)
+        assert fake.hits == 1
+    assert "alpha could cost 1 sats, more than the budget has left." in reply.error["message"]
+    assert "Of the 1.5 sats of today, 1 are spent and 0 reserved" in reply.error["message"]
+    assert "the day ends at 00:00 UTC, in " in reply.error["message"]
+    assert not {"x-arbstr-retries", "x-arbstr-provider"} & set(reply.headers)
+
+
+async def test_the_clients_maximum_is_set_aside_and_the_true_price_is_spent() -> None:
+    # 5 tokens of output at 1000 sats per 1000 come; 40 in each of 2 choices were allowed.
+    text = 'output_rate = 1000\nmodels = ["gpt-4o"]\nname = "alpha"\ninput_rate = 0\n'
+    gate = trio.Event()
+    held = json_answer(completion(usage=usage(10, 5)), before=[gate])
+    async with open_fake_provider(held) as fake:
+        table = f'[[providers]]\nurl = "{fake.url}"\n{text}'
+        async with open_proxy(config(table, more=budget("100"))) as proxy:
+            async with proxy.asking(max_tokens=40, n=2) as client:
+                await fake.wait_requests()
+                assert account(proxy) == ("0", "80")
+                assert_refused(await proxy.chat(max_tokens=21))
+                gate.set()
+                assert (await client.reply()).headers["x-arbstr-cost-sats"] == "5"
+                assert account(proxy) == ("5", "0")
+            assert (await proxy.chat(max_tokens=95)).status == 200
+
+
+async def test_a_streams_price_is_booked_before_its_last_byte() -> None:
+    async with open_fake_provider(stream(hello())) as fake, open_proxy(one(fake.url)) as proxy:
+        for spent in range(1, 6):
+            async with proxy.asking(stream=True) as client:
+                await client.head()
+                await client.until(b"[DONE]")
+                assert account(proxy) == (str(spent), "0")
+        assert_refused(await proxy.chat(stream=True))
+
+
+# -- what an attempt that failed leaves in the books ---------------------------------------------
+
+
+async def test_a_failure_that_was_free_gives_back_what_was_set_aside() -> None:
+    script = [answer(503), answer(503), GOOD]
+    async with open_fake_provider(script) as fake, open_proxy(one(fake.url, "1")) as proxy:
+        reply = await proxy.chat()
+        assert reply.headers["x-arbstr-retries"] == "2/alpha"
+        assert account(proxy) == ("1", "0")
+
+
+async def test_what_may_have_cost_is_booked_as_what_was_set_aside() -> None:
+    script = [CLOSE_AFTER_REQUEST, GOOD]
+    async with open_fake_provider(script) as fake, open_proxy(one(fake.url, "1")) as proxy:
+        assert (await proxy.chat()).error["code"] == "possibly_spent"
+        assert account(proxy) == ("1", "0")
+        assert_refused(await proxy.chat())
+        assert fake.hits == 1
+
+
+async def test_the_budget_may_end_a_failover() -> None:
+    async with open_fake_provider(answer(401)) as alpha, open_fake_provider(GOOD) as beta:
+        text = config(
+            provider("alpha", alpha.url, rate=0, more=ONE_SAT),
+            provider("beta", beta.url, rate=0, more="base_fee = 2"),
+            more=budget("1.5"),
+        )
+        async with open_proxy(text) as proxy:
+            reply = await proxy.chat()
+            record = await proxy.record()
+            assert account(proxy) == ("0", "0")
+    assert_refused(reply)
+    assert beta.hits == 0
+    assert reply.headers["x-arbstr-retries"] == "1/alpha"
+    assert (
+        "alpha refused the key or its balance with status 401; beta could cost 2 sats"
+        in (reply.error["message"])
+    )
+    assert (record.status, record.error_status, len(record.attempts)) == ("failed", 402, 1)
+
+
+async def test_a_failover_that_may_have_cost_is_told_although_the_budget_ended_it() -> None:
+    async with open_fake_provider(CLOSE_AFTER_REQUEST) as alpha, open_fake_provider(GOOD) as beta:
+        text = config(
+            provider("alpha", alpha.url, rate=0, more=ONE_SAT),
+            provider("beta", beta.url, rate=0, more="base_fee = 2"),
+            more=budget("2.5"),
+        )
+        async with open_proxy(text) as proxy:
+            reply = await proxy.chat(headers={"x-arbstr-respend": "allow"})
+            assert account(proxy) == ("1", "0")
+    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert "beta could cost 2 sats, more than the budget has left" in reply.error["message"]
+    assert beta.hits == 0
+
+
+async def test_a_refused_attempt_takes_no_probe_and_leaves_the_circuit_as_it_is() -> None:
+    text = "[breaker]\nfailures = 1\nopen_seconds = 0\n"
+    async with open_fake_provider([answer(500), GOOD]) as fake:
+        settings = config(
+            provider("alpha", fake.url, rate=0, more=ONE_SAT),
+            more=budget("1", "max_retries = 0\n" + text),
+        )
+        async with open_proxy(settings) as proxy:
+            assert (await proxy.chat()).status == 502
+            proxy.hub.budget.configure(Decimal("0.5"))
+            assert_refused(await proxy.chat())
+            proxy.hub.budget.configure(Decimal(1))
+            assert (await proxy.chat()).status == 200
+
+
+async def test_an_open_circuit_sets_nothing_aside() -> None:
+    async with open_fake_provider(answer(500)) as fake:
+        settings = config(
+            provider("alpha", fake.url, rate=0, more=ONE_SAT),
+            more=budget("1", "max_retries = 0\n[breaker]\nfailures = 1\n"),
+        )
+        async with open_proxy(settings) as proxy:
+            await proxy.chat()
+            assert (await proxy.chat()).error["code"] == "circuit_open"
+            assert account(proxy) == ("0", "0")
+
+
+async def test_a_provider_without_rates_is_not_asked_under_a_budget() -> None:
+    async with open_fake_provider(GOOD) as fake:
+        table = f'[[providers]]\nname = "alpha"\nurl = "{fake.url}"\nmodels = ["gpt-4o"]\n'
+        async with open_proxy(config(table, more=budget("5"))) as proxy:
+            reply = await proxy.chat()
+            assert fake.hits == 0
+        async with open_proxy(config(table)) as proxy:
+            assert (await proxy.chat()).status == 200
+    assert_refused(reply)
+    assert "alpha has no rates, so it cannot be held to the budget." in reply.error["message"]
+    assert "are spent" not in reply.error["message"]
+
+
+# -- answers that are read on --------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def left_alone(script: Script, seconds: str = "60") -> AsyncIterator[Proxy]:
+    """A client of a Routstr node has left after some output; its request reserved 5 sats."""
+    async with open_fake_provider(script) as fake:
+        node = provider(
+            "node",
+            fake.url,
+            rate=0,
+            kind="routstr",
+            more=f"base_fee = 5\ndrain_seconds = {seconds}",
+        )
+        async with open_proxy(config(node, more=budget("5"))) as proxy:
+            async with proxy.asking(stream=True) as client:
+                await client.head()
+                await client.until(b"Hello")
+            yield proxy
+
+
+def told(gate: trio.Event) -> Script:
+    """A stream of a node; what it says it charged comes once the gate is open."""
+    rest = [sse(chunk(finish="stop")), sse(chunk(usage=ROUTSTR_USAGE)), DONE]
+    return stream([sse(chunk("Hello")), gate, *rest], headers=[ROUTSTR_ID])
+
+
+async def test_what_is_read_on_stays_set_aside_until_its_price_is_known() -> None:
+    gate = trio.Event()
+    async with left_alone(told(gate)) as proxy:
+        with trio.fail_after(20):
+            while not proxy.hub.draining:
+                await trio.lowlevel.checkpoint()
+        assert account(proxy) == ("0", "5")
+        assert_refused(await proxy.chat())
+        gate.set()
+        await proxy.log.wait(2)
+        assert account(proxy) == ("5", "0")  # by the formula: its base fee
+
+
+async def test_a_drain_that_learns_nothing_books_what_was_set_aside() -> None:
+    async with left_alone(told(trio.Event()), "0.01") as proxy:
+        record = await proxy.record()
+        assert account(proxy) == ("5", "0")
+        assert [row.cost_sats for row in record.attempts] == [None]
+
+
+# -- the log remembers ---------------------------------------------------------------------------
+
+PROCESS: Final = """
+[budget]
+sats_per_day = 3
+[[providers]]
+name = "alpha"
+url = "{url}"
+api_key = "sk-test"
+models = ["*"]
+input_rate = 0
+output_rate = 0
+base_fee = 1
+"""
+
+
+def test_a_restart_knows_what_was_spent_today_and_what_may_have_been(tmp_path: Path) -> None:
+    with fake_process() as fake:
+        text = PROCESS.format(url=fake.url)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
+            assert process.chat("fake-ok").status_code == 200
+            assert process.chat("fake-401").status_code == 502
+            with process.send_chat("fake-hang"):
+                process.wait_rows(3)
+                process.wait_rows(1, status="ok")
+                process.wait_rows(1, status="failed")
+                process.stop(SIGKILL)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            process.wait_stderr("budget: 2 of 3 sats of today (UTC) are spent")
+            assert process.chat("fake-ok").status_code == 200
+            assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
+            assert process.stop() == 0
+
+
+def test_check_shows_the_budget() -> None:
+    done = run_arbstr("check", config_text=PROCESS.format(url="https://alpha.example"))
+    assert "\nbudget     3 sats a day (UTC)\n" in done.stdout
+    wrong = run_arbstr("check", config_text="[budget]\nsats_per_day = -1\n")
+    assert wrong.returncode == 1
+    assert "budget.sats_per_day must be a number of sats, 0 or more" in wrong.stderr
