@@ -20,7 +20,7 @@ from arbstr.sansio.ratios import Ratio
 from arbstr.sansio.reports import Group
 from arbstr.trio_runtime.reports import Report
 
-WIDTH: Final = 110
+WIDTH: Final = 120
 """Columns when no terminal says how many it has."""
 
 BAR_WIDTH: Final = 40
@@ -66,11 +66,13 @@ def print_stats(overview: Mapping[Group, Report], ratios: Mapping[str, Ratio]) -
     for group, report in overview.items():
         if not report["groups"]:
             continue
+        console.print()
         if group is Group.DAY and len(overview) > 1:
             console.print(_days(report["groups"]))
         else:
             console.print(_groups(group, report["groups"]))
     if ratios and len(overview) > 1:
+        console.print()
         console.print(_ratios(ratios))
 
 
@@ -80,6 +82,7 @@ def print_requests(report: Report) -> None:
     rows = report["data"]
     if rows:
         console.print(_requests(rows))
+        console.print()
     pages = f", page {report['page']} of {report['total_pages']}" if report["total"] else ""
     console.print(_line(f"{_counted(report['total'], 'request')}{pages}", _span(report)))
 
@@ -122,6 +125,7 @@ def print_request(row: Report) -> None:
             grid.add_row(_text(name, _DIM), _text(value, style))
     console.print(grid)
     if row["attempts"]:
+        console.print()
         console.print(_attempts(row["attempts"]))
 
 
@@ -146,25 +150,28 @@ def _print_totals(console: Console, report: Report) -> None:
     console.print(_line(f"{total}: {outcomes}" if outcomes else total, _span(report)))
     if counts["total"]:
         unknown = counts["unknown_cost"]
-        more = f" and {_counted(unknown, 'request')} of unknown cost" if unknown else ""
-        tokens = f"{costs['total_input_tokens']:,} tokens in, {costs['total_output_tokens']:,} out"
+        more = f"; {_counted(unknown, 'request')} of unknown cost" if unknown else ""
+        tokens = (
+            f"{costs['total_input_tokens']:,} tokens in and {costs['total_output_tokens']:,} out"
+        )
         console.print(
-            _text(f"{_sats(costs['total_cost_sats'])} sats", "bold") + _text(f"{more} for {tokens}")
+            _text(f"{_sats(costs['total_cost_sats'])} sats", "bold") + _text(f" for {tokens}{more}")
         )
     lost = counts["possibly_spent_attempts"]
     if lost:
         sats = _sats(costs["possibly_spent_sats"])
         sentence = f"{_counted(lost, 'attempt')} without an answer may have cost {sats} sats"
         console.print(_text(sentence, _DOUBTFUL))
-    times = _listed(
-        (_duration(performance["avg_latency_ms"]), "on average"),
-        (_duration(performance["p50_latency_ms"]), "for half or less"),
-        (_duration(performance["p95_latency_ms"]), "for 95 % or less"),
-        (_duration(performance["avg_ttft_ms"]), "to the first output of a stream"),
-    )
-    if times:
-        console.print(_text(times))
-    console.print()
+    if performance["avg_latency_ms"] is not None:
+        first = performance["avg_ttft_ms"]
+        console.print(
+            _text(
+                f"{_duration(performance['avg_latency_ms'])} on average, "
+                f"half within {_duration(performance['p50_latency_ms'])}, "
+                f"95 % within {_duration(performance['p95_latency_ms'])}"
+                + (f"; streams begin after {_duration(first)}" if first is not None else "")
+            )
+        )
 
 
 def _groups(group: Group, rows: Sequence[Report]) -> Table:
@@ -176,18 +183,17 @@ def _groups(group: Group, rows: Sequence[Report]) -> Table:
         ("answered", [f"{row['counts']['success']:,}" for row in rows]),
         ("failed", [f"{row['counts']['error']:,}" for row in rows]),
         ("sats", _amounts([row["costs"]["total_cost_sats"] for row in rows])),
-        ("cost unknown", [f"{row['counts']['unknown_cost']:,}" for row in rows]),
-        ("maybe lost", [f"{row['counts']['possibly_spent_attempts']:,}" for row in rows]),
-        ("sats lost", _amounts([row["costs"]["possibly_spent_sats"] for row in rows])),
+        ("unknown", [f"{row['counts']['unknown_cost']:,}" for row in rows]),
+        ("maybe lost", _amounts([row["costs"]["possibly_spent_sats"] for row in rows])),
         ("tokens in", [f"{row['costs']['total_input_tokens']:,}" for row in rows]),
-        ("out", [f"{row['costs']['total_output_tokens']:,}" for row in rows]),
+        ("tokens out", [f"{row['costs']['total_output_tokens']:,}" for row in rows]),
         ("time", [_duration(row["performance"]["avg_latency_ms"]) for row in rows]),
     ]
     # What did not happen needs no column.
     columns = [
         (name, cells)
         for name, cells in columns
-        if name not in ("cost unknown", "maybe lost", "sats lost") or set(cells) != {"0"}
+        if name not in ("unknown", "maybe lost") or set(cells) != {"0"}
     ]
     table = _table((_TITLES[group], "left"), *((name, "right") for name, _ in columns))
     for at, row in enumerate(rows):
@@ -240,23 +246,20 @@ def _requests(rows: Sequence[Report]) -> Table:
         ("policy", "left"),
         ("tokens", "right"),
         ("sats", "right"),
-        ("time", "right"),
+        ("took", "right"),
         ("failed attempts", "left"),
     )
     costs = _amounts([row["cost"]["cost_sats"] for row in rows])
     for row, sats in zip(rows, costs, strict=True):
         tokens = row["tokens"]
         table.add_row(
-            _text(_time(row["timestamp"])),
+            _text(_time(row["timestamp"])[5:]),  # the year is in the last line
             _text(row["correlation_id"][:SHOWN_ID]),
             _text(row["status"], _STYLES.get(row["status"], "")),
             _text(row["model"]),
             _text(row["provider"] or "-"),
             _text(row["policy"] or "-"),
-            _text(
-                f"{_number(tokens['input_tokens']) or '-'} in, "
-                f"{_number(tokens['output_tokens']) or '-'} out"
-            ),
+            _text("/".join(_number(tokens[f"{way}_tokens"]) or "-" for way in ("input", "output"))),
             _text(sats),
             _text(_duration(row["timing"]["latency_ms"]) or "-"),
             _failures(row["attempts"]),
@@ -266,17 +269,17 @@ def _requests(rows: Sequence[Report]) -> Table:
 
 def _failures(attempts: Sequence[Report]) -> Text:
     """Who failed how; what may have cost stands out."""
-    lines = []
+    failures: dict[tuple[str, str], int] = {}
     for attempt in attempts:
         if attempt["failure"] is not None:
             free = attempt["money"] == "free"
             lost = "" if free else f" (maybe {_lost(attempt)} sats)"
-            lines.append(
-                _text(
-                    f"{attempt['provider']}: {attempt['failure']}{lost}", "" if free else _DOUBTFUL
-                )
-            )
-    return Text("\n").join(lines)
+            what = f"{attempt['provider']} {attempt['failure']}{lost}", "" if free else _DOUBTFUL
+            failures[what] = failures.get(what, 0) + 1
+    return Text("; ").join(
+        _text(what if times == 1 else f"{what} x{times}", style)
+        for (what, style), times in failures.items()
+    )
 
 
 def _lost(attempt: Report) -> str:
@@ -310,7 +313,7 @@ def _attempts(attempts: Sequence[Report]) -> Table:
             _text(failure or "-", _BAD),
             _text(_number(attempt["http_status"]) or "-"),
             _text(money or "-", _DOUBTFUL if doubtful else ""),
-            _text(_sats(cost["cost_sats"]) or "unknown"),
+            _text(_sats(cost["cost_sats"]) or ("-" if money == "free" else "unknown")),
             _text(_sats(cost["estimated_cost_sats"]) or "unknown"),
             _text(_duration(attempt["duration_ms"])),
             _text(attempt["upstream_request_id"] or "-"),
@@ -328,9 +331,17 @@ def _console() -> Console:
 
 
 def _table(*columns: tuple[str, Justify]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
     for name, justify in columns:
-        table.add_column(name, justify=justify, overflow="fold")
+        # Numbers are never folded; names may be long.
+        whole = justify == "right" or name in ("time (UTC)", "id", "status")
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     return table
 
 
@@ -384,12 +395,10 @@ def _sats(amount: float | None) -> str:
 
 
 def _amounts(amounts: Sequence[float | None]) -> list[str]:
-    """Amounts of one column, their decimal points below each other."""
+    """Amounts of one column, all with as many decimal places as the longest needs."""
     shown = [_sats(amount) for amount in amounts]
     places = max((len(digits.partition(".")[2]) for digits in shown), default=0)
-    aligned = []
-    for digits in shown:
-        whole, _, fraction = digits.partition(".")
-        point = "." if fraction else " " if places else ""
-        aligned.append(f"{whole}{point}{fraction:<{places}}" if digits else "unknown")
-    return aligned if any(digits != "0" for digits in shown) else shown
+    return [
+        "unknown" if amount is None else digits if "<" in digits else f"{amount:,.{places}f}"
+        for amount, digits in zip(amounts, shown, strict=True)
+    ]

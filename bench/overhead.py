@@ -1,7 +1,7 @@
 """What arbstr costs, beside a bare relay and beside other gateways. See README.md.
 
-python bench/overhead.py             everything, about six minutes
-python bench/overhead.py --quick     a first idea, about a minute
+python bench/overhead.py             everything, about ten minutes
+python bench/overhead.py --quick     a first idea, about two minutes
 python bench/overhead.py plain-1k    the scenarios whose names begin so
 """
 
@@ -34,7 +34,7 @@ from bench.processes import (
     start_provider,
 )
 from bench.report import Progress, as_json, plot, table
-from bench.scenarios import SCENARIOS, Scenario, chosen, shortened
+from bench.scenarios import LASTS, SCENARIOS, Scenario, chosen, shortened
 from bench.wire import Order
 
 ARBSTR: Final = "arbstr"
@@ -270,7 +270,7 @@ class Bench:
 
 
 def _planned(scenario: Scenario) -> float:
-    extra = 0.3 if scenario.ramp is None else 1.5 * scenario.ramp + 1.0
+    extra = 0.3 if scenario.ramp is None else LASTS * (scenario.ramp + 1.0)
     return scenario.seconds + extra + 2 * SETTLE_SECONDS
 
 

@@ -307,16 +307,18 @@ class Proxy:
         await _wait(lambda: not self.hub.running and not self.hub.draining)
 
 
-async def pass_time(clock: MockClock, seconds: float, *, until: Callable[[], bool]) -> None:
-    """Lets a mock clock run, in steps of `STEP`, until something holds; at most `seconds`.
+async def pass_time(
+    clock: MockClock, seconds: float, *, until: Callable[[], bool], step: float = STEP
+) -> None:
+    """Lets a mock clock run, in steps, until something holds; at most `seconds`.
 
     Sockets are real, so before each step everybody gets the time to do what they can.
     """
-    for _ in range(round(seconds / STEP)):
+    for _ in range(round(seconds / step)):
         await wait_all_tasks_blocked(0.005)
         if until():
             return
-        clock.jump(STEP)
+        clock.jump(step)
     await wait_all_tasks_blocked(0.005)
     assert until(), f"not within {seconds} s"
 

@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
@@ -69,6 +70,19 @@ class Counted(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def counted_write(
+    writes: list[bytes],
+    write_now: Callable[[trio.socket.SocketType, bytes], int],
+    sock: trio.socket.SocketType,
+    data: bytes,
+) -> int:
+    """A write that does not wait, kept if it wrote something."""
+    taken = write_now(sock, data)
+    if taken:
+        writes.append(data[:taken])
+    return taken
 
 
 @final
@@ -242,6 +256,8 @@ async def open_site(app: App, *, stock: bool = False, **options: float) -> Async
     address = listener.socket.getsockname()[:2]
     server = None if stock else Server(app, [listening], **options)  # type: ignore[list-item]  # it has all a listener has
     site = Site(listening, address, server)
+    if server is not None:
+        server.write_now = partial(counted_write, listening.writes, server.write_now)
 
     async def handle_stock(stream: Any) -> None:
         site.open += 1

@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 import trio
 
+from arbstr.sansio.money import format_sats
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     DONE,
@@ -50,7 +51,7 @@ def one(url: str, sats: str = "5", *, rate: int = 0, more: str = ONE_SAT) -> str
 def account(proxy: Proxy) -> tuple[str, str]:
     """What is spent and what is reserved now."""
     found = proxy.hub.budget.view(time.time())
-    return f"{found.spent:f}", f"{found.reserved:f}"
+    return format_sats(found.spent), format_sats(found.reserved)
 
 
 def assert_refused(reply: Reply) -> None:

@@ -29,6 +29,7 @@ ORDER: Final = {
     ),
     "trio_runtime": (
         *("logs", "change", "boot_lock", "database", "budget", "ratios", "log_writer"),
+        *("retention", "stats", "reports"),
         *("connect", "http11", "content_coding", "transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
@@ -56,10 +57,12 @@ LIBRARIES: Final = {
     "werkzeug": {"trio_runtime/app"},
     "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
     "h11": {"trio_runtime/http11", "trio_runtime/asgi", "trio_runtime/mock"},
+    "rich": {"ledger_text"},
     "sqlite3": {
-        "cost_command",
+        *("cost_command", "ledger_commands"),
         *("trio_runtime/budget", "trio_runtime/database", "trio_runtime/log_writer"),
-        "trio_runtime/ratios",
+        *("trio_runtime/ratios", "trio_runtime/reports", "trio_runtime/retention"),
+        "trio_runtime/stats",
     },
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""

@@ -1,16 +1,19 @@
 """SIGHUP: the file is read again; what runs does not notice, what comes next does."""
 
 import json
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from signal import SIGHUP, SIGTERM
 from typing import Any, Final
 
 import httpx
+import pytest
 import trio
 
 from arbstr.sansio.config import parse_config
 from arbstr.sansio.reload import change
+from arbstr.trio_runtime.reload import Reading, Reloader
 from arbstr.trio_runtime.snapshot import Snapshot
 from tests.fakes import (
     ROUTSTR_ID,
@@ -156,6 +159,24 @@ async def test_what_a_reload_applies_and_what_waits_for_a_restart(tmp_path: Path
     assert sum("model=[REDACTED]" in message for message in messages) == 2
     assert not (tmp_path / "other.db").exists()
     assert len(process.rows()) == 5
+
+
+async def test_a_reader_that_breaks_does_not_stop_arbstr(caplog: pytest.LogCaptureFixture) -> None:
+    def read() -> Reading:
+        raise FileNotFoundError("config.toml")
+
+    async def one_hangup() -> AsyncIterator[int]:
+        yield SIGHUP
+
+    async with (
+        open_fake_provider(GOOD) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        before = proxy.hub.snapshot
+        await Reloader(proxy.hub, read).run(one_hangup())
+        assert proxy.hub.snapshot is before
+        assert (await proxy.chat()).status == 200
+    assert any("SIGHUP: the configuration stays as it was" in said for said in caplog.messages)
 
 
 def test_mock_mode_is_not_reloaded() -> None:

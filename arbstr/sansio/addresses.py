@@ -23,6 +23,9 @@ _LISTEN_RULE: Final = (
 )
 _URL_RULE: Final = "must be an http:// or https:// URL with a host, like https://api.example.com/v1"
 
+LONGEST_URL: Final = 4096
+"""Characters; half of what servers commonly take as a request's first line."""
+
 SHORTEST_QUERY_SECRET: Final = 8
 """Characters from which the value of a query parameter is taken for a key. Picked: shorter ones are
 versions and flags, and redacting `v=1` by value would eat every 1."""
@@ -34,6 +37,12 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_name_or_ipv4(host: str) -> bool:
+    # Digits and dots alone can only be meant as an IPv4 address: 127.0.0.300 is no name.
+    digits_and_dots = not host.strip("0123456789.")
+    return _is_ip(host) if digits_and_dots else _HOST_NAME.fullmatch(host) is not None
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -48,9 +57,7 @@ def parse_listen(text: str) -> tuple[str, int]:
         host = host[1:-1]
         good = ":" in host and _is_ip(host)
     else:
-        # Digits and dots alone can only be meant as an IPv4 address: 127.0.0.300 is no name.
-        digits_and_dots = not host.strip("0123456789.")
-        good = _is_ip(host) if digits_and_dots else _HOST_NAME.fullmatch(host) is not None
+        good = _is_name_or_ipv4(host)
     if not good or int(port) > 65535:
         raise ValueError(_LISTEN_RULE)
     return host, int(port)
@@ -121,6 +128,8 @@ def parse_url(text: str) -> Endpoint:
         raise ValueError(
             "must be written in ASCII without blanks; use punycode for the host and %XX elsewhere"
         )
+    if len(text) > LONGEST_URL:
+        raise ValueError(f"must have at most {LONGEST_URL} characters")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -128,7 +137,8 @@ def parse_url(text: str) -> Endpoint:
         raise ValueError(_URL_RULE) from None
     if parts.scheme not in ("http", "https") or not host or port == 0:
         raise ValueError(_URL_RULE)
-    if ":" not in host and _HOST_NAME.fullmatch(host) is None:
+    bracketed = parts.netloc.rpartition("@")[2].startswith("[")
+    if not (_is_ip(host) if bracketed else _is_name_or_ipv4(host)):
         raise ValueError(_URL_RULE)
     if parts.fragment or text.endswith("#"):
         raise ValueError('must not have a fragment; remove the "#" and what follows')

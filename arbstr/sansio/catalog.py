@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, final
 
@@ -16,7 +17,7 @@ from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
 from arbstr.sansio.secrets import REDACTED
 
-_CASHU_TOKEN: Final = re.compile(r"cashu[AB][A-Za-z0-9_=+/-]*")
+_CASHU_TOKEN: Final = r"cashu[AB][A-Za-z0-9_=+/-]*"
 """Any ecash token, versions 3 and 4 (https://github.com/cashubtc/nuts/blob/main/00.md). Also ones
 nobody configured: what a provider gives back as change is money too."""
 
@@ -165,14 +166,16 @@ def _secrets(config: Config) -> tuple[Secret, ...]:
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:
-    """The text with every known secret and every Cashu token replaced by `[REDACTED]`.
+    """The text with every known secret and every Cashu token replaced by `[REDACTED]`."""
+    return _pattern(tuple(secret.reveal() for secret in secrets)).sub(REDACTED, text)
 
-    Longer secrets go first, so that one that contains another leaves nothing of itself behind.
+
+@lru_cache(maxsize=8)
+def _pattern(values: tuple[str, ...]) -> re.Pattern[str]:
+    """What to look for. Cached, because every line of the log is looked through.
+
+    Longer secrets come first, so that one that contains another leaves nothing of itself behind.
+    All in one pass: a second one would look for short secrets in the word REDACTED.
     """
-    known = {value for secret in secrets if (value := secret.reveal())}
-    if known:
-        longest_first = sorted(known, key=lambda value: (-len(value), value))
-        # In one pass: a second one would look for short secrets in the word REDACTED.
-        pattern = "|".join(re.escape(value) for value in longest_first)
-        text = re.sub(pattern, REDACTED, text)
-    return _CASHU_TOKEN.sub(REDACTED, text)
+    longest_first = sorted(set(values) - {""}, key=lambda value: (-len(value), value))
+    return re.compile("|".join([*map(re.escape, longest_first), _CASHU_TOKEN]))

@@ -12,14 +12,14 @@ Unknown is not zero: who has no `Usage` or no `Rates` has no cost, and must not 
 """
 
 from dataclasses import dataclass
-from decimal import Context, Decimal, localcontext
+from decimal import Context, Decimal
 from typing import Final, final
 
 _EXACT: Final = Context(prec=200)
 """Digits that are enough for every sum here to be exact: a rate has at most 45 (`config.py` sees to
 it), which leaves more than 100 for a token count."""
 
-_PER_RATE: Final = Decimal(1000)
+_PER_TOKEN: Final = Decimal("0.001")
 _ZERO: Final = Decimal(0)
 
 
@@ -61,13 +61,15 @@ def cost_sats(usage: Usage, rates: Rates) -> Decimal:
     """
     cached = max(0, min(usage.cached_tokens or 0, usage.input_tokens))
     cached_rate = rates.input_rate if rates.cached_input_rate is None else rates.cached_input_rate
-    with localcontext(_EXACT):
-        tokens = (
-            (usage.input_tokens - cached) * rates.input_rate
-            + cached * cached_rate
-            + usage.output_tokens * rates.output_rate
-        )
-        return max(_ZERO, tokens / _PER_RATE + rates.base_fee)
+    # A context's own methods: entering a context for each request costs more than the sum.
+    times, plus = _EXACT.multiply, _EXACT.add
+    tokens = plus(
+        times(Decimal(usage.input_tokens - cached), rates.input_rate),
+        times(Decimal(usage.output_tokens), rates.output_rate),
+    )
+    if cached:
+        tokens = plus(tokens, times(Decimal(cached), cached_rate))
+    return max(_ZERO, plus(times(tokens, _PER_TOKEN), rates.base_fee))
 
 
 def estimate_sats(input_tokens: int, output_tokens: int, n: int, rates: Rates) -> Decimal:
@@ -80,13 +82,15 @@ def estimate_sats(input_tokens: int, output_tokens: int, n: int, rates: Rates) -
 
 def add_sats(*amounts: Decimal) -> Decimal:
     """The exact sum; an amount with a minus (`copy_negate`, which does not round) is taken away."""
-    with localcontext(_EXACT):
-        return sum(amounts, _ZERO)
+    total = _ZERO
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
 
 
 def sats_from_msats(msats: Decimal) -> Decimal:
     """Millisatoshis as satoshis (1 sat = 1000 msat), exactly."""
-    return _EXACT.divide(msats, _PER_RATE)
+    return _EXACT.multiply(msats, _PER_TOKEN)
 
 
 def format_sats(amount: Decimal) -> str:

@@ -6,6 +6,7 @@ is the order of closing, backwards (`main`):
     main
     |- database, log_writer                opened first, closed last: no record is lost
     |    `- the writer                     takes what was offered in batches, in a thread
+    |- retention                           removes old rows, in small batches
     |- transport                           no task: idle connections, closed at the end
     |- drains                              answers of departed clients, read on for their price
     |    `- one per drain                  at most 200, at most `drain_seconds` each
@@ -33,6 +34,7 @@ The order of the modules; each imports only from those before it:
 
     logs, change, boot_lock, database, budget,         what is left behind
       ratios, log_writer
+    retention, stats, reports                          what is removed of it, and told of it
     connect, http11, content_coding, transport,        towards the providers
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it

@@ -41,7 +41,8 @@ log = logging.getLogger("arbstr.app")
 
 CHAT_PATHS: Final = frozenset({"/v1/chat/completions", "/chat/completions"})
 COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
-"""Its body is a chat, so it is read and refused as one."""
+"""Their body is a chat, so it is read and refused as one."""
+POSTED_PATHS: Final = CHAT_PATHS | COST_PATHS
 UNSUPPORTED: Final = ("responses", "messages", "embeddings", "completions")
 """Routes of other APIs that clients try; their 404 says what there is instead."""
 
@@ -104,11 +105,11 @@ class App:
             await responder.plain(b"", PREFLIGHT, status=NO_CONTENT)
         elif not path.startswith("/"):
             await responder.error(NO_ROUTE)
-        elif path not in CHAT_PATHS | COST_PATHS:
+        elif path not in POSTED_PATHS:
             await self._quart(scope, receive, responder.forward)
         elif method != "POST":
             await responder.error(
-                ErrorReply("method_not_allowed", f"Send chat requests with POST, not {method}."),
+                ErrorReply("method_not_allowed", f"Send a chat with POST, not {method}."),
                 ((b"allow", b"POST"),),
             )
         else:

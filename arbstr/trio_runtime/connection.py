@@ -28,6 +28,7 @@ has a test in test_connection.py that also shows what Hypercorn itself does:
 
 import logging
 import math
+import os
 import socket
 import struct
 import sys
@@ -99,6 +100,15 @@ def send_queue(sock: trio.socket.SocketType) -> int | None:
     return int.from_bytes(buffer, sys.byteorder)
 
 
+def write_now(sock: trio.socket.SocketType, data: bytes) -> int:
+    """How much the kernel takes without waiting. What is wrong shows in the write that waits."""
+    try:
+        # trio's own `send` has no form without a checkpoint; on Windows a socket is no file.
+        return os.write(sock.fileno(), data) if os.name == "posix" else 0
+    except OSError:
+        return 0
+
+
 def unread_bytes() -> Mapping[tuple[str, str], str]:
     """What local sockets hold unread, by their own and their peer's address as `/proc` writes them.
 
@@ -167,8 +177,7 @@ class ClientConnection(TCPServer):
         except OSError:
             pass  # getpeername of a client that is already gone
         finally:
-            self._server.connections.discard(self)
-            self.close()
+            self._server.connections.discard(self)  # `trio.serve_listeners` closes the socket
 
     async def _read_data(self) -> None:
         while data := await self._receive():
@@ -178,10 +187,10 @@ class ClientConnection(TCPServer):
                 continue
             await self._http.handle(RawData(data))
             if self._idle or self._lingers_until is not None:
-                pass  # the deadline is set
-            elif self._http.uploading:
+                continue  # the deadline is set
+            if self._http.uploading:
                 self._scope.deadline = trio.current_time() + self._server.stall_seconds
-            elif self._scope.deadline != math.inf:
+            else:
                 self._scope.deadline = math.inf
 
     async def _receive(self) -> bytes:
@@ -218,11 +227,14 @@ class ClientConnection(TCPServer):
             self._set_idle(event.idle)
 
     async def _write(self, data: bytes) -> None:
+        self._writes += 1
         if self.send_lock.locked():
             await self.send_lock.acquire()
         else:
+            data = data[self._server.write_now(self.stream.socket, data) :]
+            if not data:
+                return  # the usual case: no scope, no lock, no checkpoint
             self.send_lock.acquire_nowait()
-        self._writes += 1
         self._server.writing.add(self)
         try:
             # Half a chunk on the wire would garble everything after it, so nothing but the end
@@ -235,7 +247,6 @@ class ClientConnection(TCPServer):
             gone = False
         finally:
             self._server.writing.discard(self)
-            self._stalled_since = None
             self.send_lock.release()
         if gone:
             self._http.client_left()
@@ -243,11 +254,9 @@ class ClientConnection(TCPServer):
 
     def _set_idle(self, idle: bool) -> None:
         self._idle = idle
-        if not idle:
-            self._scope.deadline = math.inf
-        elif self.stopping:
+        if idle and self.stopping:
             self._scope.cancel()
-        else:
+        elif idle:
             self._scope.deadline = trio.current_time() + self._server.keep_alive_seconds
 
     def _end(self) -> None:
@@ -310,6 +319,7 @@ class Server:
         self.keep_alive_seconds = keep_alive_seconds
         self.stall_seconds = stall_seconds
         self.stopping = False
+        self.write_now = write_now
         self.connections: set[ClientConnection] = set()
         self.writing: set[ClientConnection] = set()
         self._listeners = listeners

@@ -21,6 +21,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind
 from arbstr.sansio.last_word import LastWord
 from arbstr.sansio.money import format_sats
+from arbstr.sansio.record import Record
 from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing import NoRoute, RoutePlan, plan
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
@@ -118,7 +119,7 @@ class ChatRun:
             self._request,
             self._exchange,
             self._new_retry(route),
-            self._record_if_over,
+            self._drained,
         )
         if not (self._request.stream and config.stream.keepalive):
             await self._answer(attempts)
@@ -348,7 +349,8 @@ class ChatRun:
         self._over = True
         if self._exchange.phase is not life.Phase.ENDED:
             self._note(life.ClientLeft())
-        record = self._exchange.finished(trio.current_time())
+        now, draining = trio.current_time(), self._draining()
+        record = self._exchange.finished(now) if draining else self._exchange.close(now)
         log.info(
             "%s model=%s provider=%s status=%s policy=%s ms=%d sats=%s",
             "stream" if record.streaming else "plain",
@@ -360,13 +362,18 @@ class ChatRun:
             format_sats(record.cost_sats) if record.cost_sats is not None else "unknown",
             extra=self._extra(),
         )
-        self._record_if_over()
+        if not draining:
+            self._keep(record)
 
-    def _record_if_over(self) -> None:
-        draining = self._attempts.draining if self._attempts is not None else 0
-        if not self._over or draining:
-            return
-        record = self._exchange.close(trio.current_time())
+    def _draining(self) -> bool:
+        return self._attempts is not None and self._attempts.draining > 0
+
+    def _drained(self) -> None:
+        """A drain has ended: the last one brings the row, if the client's part is over."""
+        if self._over and not self._draining():
+            self._keep(self._exchange.close(trio.current_time()))
+
+    def _keep(self, record: Record) -> None:
         for attempt in record.attempts:
             if attempt.price_differs:
                 log.warning(

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Collection
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, final
 
 from arbstr.sansio.catalog import redact
@@ -30,8 +31,12 @@ NOISY: Final = ("httpx", "httpcore", "quart", "hypercorn", "hpack", "asyncio")
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 class _Formatter(logging.Formatter):
@@ -98,6 +103,8 @@ def log_bug(log: logging.Logger, what: str, error: BaseException, **extra: str) 
 
 def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> None:
     """Sets up the process's log: level debug, info, warning or error; style text or json."""
+    # Nothing here prints the caller's thread, process or task, which cost more than the line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

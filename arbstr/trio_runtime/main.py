@@ -10,6 +10,7 @@ watchdog   a thread that ends the process if all of this hangs
 """
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -128,6 +129,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             async with trio.open_nursery() as nursery:
                 if not await remember_today(hub.budget, database):
                     nursery.start_soon(remember_later, hub.budget, database)
+                _calm_the_collector()
                 announce(_base_url(listeners))
                 if hangups is not None:
                     nursery.start_soon(Reloader(hub, options.read).run, hangups)
@@ -137,6 +139,17 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 nursery.cancel_scope.cancel()
     log.info("stopped")
     return code
+
+
+def _calm_the_collector() -> None:
+    """Keeps the garbage collector off what lives as long as the process.
+
+    By default it looks through a part of the heap every 700 new objects, and most of the heap is
+    modules: 13 % of the CPU of a plain request (measured). A request leaves few cycles behind.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.reload import Change, change
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.logs import configure_logging
+from arbstr.trio_runtime.logs import configure_logging, log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
 
 log = logging.getLogger("arbstr")
@@ -83,6 +83,10 @@ class Reloader:
             for problem in error.problems:
                 log.error("SIGHUP: %s", problem)
             log.error("SIGHUP: the configuration stays as it was")
+            return
+        except Exception as error:
+            # A bug of ours, or a file that went away while it was read: no reason to stop serving.
+            log_bug(log, "SIGHUP: the configuration stays as it was", error)
             return
         # What is in flight may still meet an old secret.
         self._secrets = _once((*self._secrets, *snapshot.catalog.secrets))

@@ -50,7 +50,6 @@ class Responder:
             await self._send(message)
 
     async def _head(self, status: int, headers: Headers) -> None:
-        self.head_sent = True
         await self._send(
             {
                 "type": "http.response.start",
@@ -58,6 +57,7 @@ class Responder:
                 "headers": (*headers, *self._common),
             }
         )
+        self.head_sent = True  # not if a header was refused: then there is still an error to give
 
     async def plain(self, body: bytes, headers: Headers, *, status: int = 200) -> None:
         """A whole answer, in one write."""
@@ -89,8 +89,8 @@ class Responder:
             await self._start(headers)
 
     async def _start(self, headers: Headers) -> None:
-        self._streaming = True
         await self._head(200, (*STREAM_HEADERS, *headers))
+        self._streaming = True
 
     async def write(self, data: bytes) -> None:
         """Some whole events of a stream. Waits as long as the client's socket is full."""

@@ -24,7 +24,7 @@ from arbstr.sansio.catalog import Offer, build_catalog
 from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config import parse_config
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.money import Rates, add_sats
+from arbstr.sansio.money import Rates, add_sats, format_sats
 from arbstr.sansio.routing import Candidate
 
 MIDNIGHT: Final = 20_000.0 * DAY_SECONDS
@@ -183,7 +183,7 @@ def test_playbook(book: list[tuple[object, object]]) -> None:
 
 def how_it_stands(budget: Budget, now: float) -> tuple[str, str]:
     account = budget.view(now)
-    return f"{account.spent:f}", f"{account.reserved:f}"
+    return format_sats(account.spent), format_sats(account.reserved)
 
 
 def test_a_refusal_says_how_the_day_stands() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -292,7 +293,7 @@ def ratios(**averages: float) -> Learnt:
     ],
 )
 def test_the_output_expected_is_what_was_learnt(
-    members: dict[str, int], learnt: Learnt, output: int
+    members: dict[str, Any], learnt: Learnt, output: int
 ) -> None:
     request = chat(text="x" * 4000, **members)
     assert request.input_tokens == 1000

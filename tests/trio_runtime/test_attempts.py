@@ -1,9 +1,10 @@
 """Failing over, over real sockets: what is seen on the first provider's wire, and what follows."""
 
 import json
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
@@ -24,7 +25,6 @@ from tests.fakes import (
     by_name,
     chunk,
     completion,
-    endless,
     error_answer,
     error_object,
     half_answer,
@@ -112,12 +112,7 @@ content, then an error        | stream  | stream_cut    cut     | stream_cut    
 content and an error at once  | stream  | stream_cut    cut     | stream_cut    cut     | stream_cut    cut
 """  # noqa: E501 - a table
 
-TIMED: Final = (
-    "silence",
-    "role, then nothing",
-    "comments for ever",
-    "content, then nothing",
-)
+TIMED: Final = ("silence", "role, then nothing", "comments for ever", "content, then nothing")
 """What only a timer ends."""
 
 
@@ -133,6 +128,10 @@ class Case:
     def __str__(self) -> str:
         way = "streamed" if self.streaming else "plain"
         return f"{self.seen}, {way}, {self.column}, {self.consent}"
+
+    @property
+    def timed(self) -> bool:
+        return self.seen in TIMED
 
     @property
     def tries(self) -> int:
@@ -175,7 +174,7 @@ LIMITED: Final = {"error": error_object("slow down", "x", "UPSTREAM_RATE_LIMIT")
 BODY: Final = json.dumps(completion("Hello there")).encode()
 ROLE: Final = sse(chunk("", role="assistant"))
 WORD: Final = sse(chunk("Hello"))
-COMMENTS: Final = [step for _ in range(400) for step in (b": still here\n\n", 0.01)]
+COMMENTS: Final = [step for _ in range(40) for step in (b": still here\n\n", 1.0)]
 
 
 def behaviour(seen: str, headers: Headers) -> Behaviour:
@@ -218,12 +217,31 @@ async def ask(proxy: Proxy, case: Case) -> Reply:
     return await proxy.chat(headers=headers, stream=case.streaming)
 
 
-@pytest.mark.parametrize("case", cases(), ids=str)
+@pytest.mark.parametrize("case", [case for case in cases() if not case.timed], ids=str)
 async def test_what_was_seen_decides_what_follows_and_what_it_cost(case: Case) -> None:
+    await play(case, lambda proxy: ask(proxy, case))
+
+
+@pytest.mark.parametrize("case", [case for case in cases() if case.timed], ids=str)
+async def test_the_same_where_only_a_timer_ends_it(case: Case, mock_clock: MockClock) -> None:
+    async def asking(proxy: Proxy) -> Reply:
+        replies: list[Reply] = []
+
+        async def ask_now() -> None:
+            replies.append(await ask(proxy, case))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_now)
+            await pass_time(mock_clock, 30, until=lambda: bool(proxy.log.final), step=1)
+        return replies[0]
+
+    await play(case, asking)
+
+
+async def play(case: Case, asking: Callable[[Proxy], Awaitable[Reply]]) -> None:
+    """Two providers, the first of which does what the row says, and one request."""
     kind = "openai" if case.column == "openai" else "routstr"
-    more = "drain_seconds = 0.02"
-    if case.seen in TIMED:
-        more += "\ntimeouts = { answer = 0.04, first_output = 0.04, idle = 0.04 }"
+    more = "drain_seconds = 1\ntimeouts = { answer = 10, first_output = 10, idle = 10 }"
     retry = '[retry]\nbackoff = 0.001\npossibly_spent = "{}"\n'
     script = behaviour(case.seen, [ROUTSTR_ID] if case.column == "node" else [])
     with ExitStack() as stack:
@@ -239,10 +257,10 @@ async def test_what_was_seen_decides_what_follows_and_what_it_cost(case: Case) -
                 )
             ) as proxy,
         ):
-            reply = await ask(proxy, case)
+            reply = await asking(proxy)
             record = await proxy.record()
             await proxy.wait_idle()
-            state = proxy.hub.board.view("first", 0.0).state
+            state = proxy.hub.board.view("first", trio.current_time()).state
 
     assert (first.hits, second.hits) == (0 if nobody else case.tries, int(case.second_answers))
     tried = [(attempt.provider, attempt.failure, attempt.money) for attempt in record.attempts]
@@ -656,17 +674,21 @@ async def test_connecting_that_takes_too_long_is_free_and_tried_elsewhere() -> N
     assert "0.03 s" in reply.error["message"]
 
 
-async def test_comments_do_not_keep_a_stream_alive_after_output_either() -> None:
+async def test_comments_do_not_keep_a_stream_alive_after_output_either(
+    mock_clock: MockClock,
+) -> None:
     script = stream([ROLE, WORD, *COMMENTS], ending="hang")
     async with (
         open_fake_provider(script) as first,
         open_fake_provider() as second,
-        open_proxy(two(first, second, more="[timeouts]\nidle = 0.05")) as proxy,
+        open_proxy(two(first, second, more="[timeouts]\nidle = 10")) as proxy,
+        proxy.asking(stream=True) as client,
     ):
-        reply = await proxy.chat(stream=True)
+        await pass_time(mock_clock, 15, until=lambda: bool(proxy.log.final), step=1)
+        reply = await client.reply()
         await first.wait_left()
     assert reply.error["code"] == "stream_interrupted"
-    assert "sent nothing for 0.05 s" in reply.error["message"]
+    assert "sent nothing for 10 s" in reply.error["message"]
 
 
 async def test_a_deadline_of_one_provider_is_not_the_others() -> None:
@@ -703,34 +725,61 @@ async def test_a_client_that_is_slow_to_read_is_not_the_providers_silence(
         assert (await proxy.record()).status == "ok"
 
 
-TOTAL: Final = "[timeouts]\ntotal = 0.08\n"
+TOTAL: Final = "[timeouts]\ntotal = 10\n[retry]\nbackoff = 1000\n"
+
+
+async def past_total(proxy: Proxy, clock: MockClock, last: FakeProvider, **how: Any) -> Reply:
+    """The answer to a request whose time is over while it deals with `last`."""
+    async with proxy.asking(**how) as client:
+        await last.wait_requests()
+        await wait_all_tasks_blocked(0.01)
+        clock.jump(10.01)
+        return await client.reply()
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
-async def test_total_ends_a_wait_between_attempts(streaming: bool) -> None:
+async def test_total_ends_a_wait_between_attempts(streaming: bool, mock_clock: MockClock) -> None:
     async with (
         open_fake_provider(error_answer(500)) as first,
         open_fake_provider() as second,
         open_proxy(two(first, second, more=TOTAL)) as proxy,
     ):
-        reply = await proxy.chat(stream=streaming)
+        reply = await past_total(proxy, mock_clock, first, stream=streaming)
         record = await proxy.record()
     assert (reply.status, reply.error["code"]) == (502, "upstream_error")
-    assert "total = 0.08 s" in reply.error["message"]
+    assert "total = 10 s" in reply.error["message"]
     assert (first.hits, second.hits) == (1, 0)
     assert (record.status, record.possibly_spent) == ("failed", 0)
 
 
+async def test_total_in_a_wait_does_not_forget_what_may_have_cost_before(
+    mock_clock: MockClock,
+) -> None:
+    async with (
+        open_fake_provider(TAKEN) as first,
+        open_fake_provider(error_answer(500)) as second,
+        open_proxy(two(first, second, more=TOTAL)) as proxy,
+    ):
+        consent = {"x-arbstr-respend": "allow"}
+        reply = await past_total(proxy, mock_clock, second, headers=consent)
+    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert reply.headers["x-arbstr-possibly-spent"] == "1"
+    assert reply.headers["x-should-retry"] == "false"
+    assert (first.hits, second.hits) == (1, 1)
+
+
 @pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("consent", [False, True], ids=["stop", "consent"])
-async def test_total_ends_an_attempt_as_what_was_seen_of_it(streaming: bool, consent: bool) -> None:
+async def test_total_ends_an_attempt_as_what_was_seen_of_it(
+    streaming: bool, consent: bool, mock_clock: MockClock
+) -> None:
     async with (
         open_fake_provider(SILENCE) as first,
         open_fake_provider() as second,
         open_proxy(two(first, second, more=TOTAL)) as proxy,
     ):
         headers = {"x-arbstr-respend": "allow"} if consent else {}
-        reply = await proxy.chat(headers=headers, stream=streaming)
+        reply = await past_total(proxy, mock_clock, first, headers=headers, stream=streaming)
         record = await proxy.record()
         await first.wait_left()
         health = (await proxy.get("/health")).json
@@ -742,13 +791,13 @@ async def test_total_ends_an_attempt_as_what_was_seen_of_it(streaming: bool, con
     assert health["providers"]["first"]["failure_count"] == 0
 
 
-async def test_total_cuts_a_stream_with_the_error_event() -> None:
+async def test_total_cuts_a_stream_with_the_error_event(mock_clock: MockClock) -> None:
     async with (
-        open_fake_provider(endless([ROLE, WORD], WORD)) as first,
+        open_fake_provider(stream([ROLE, WORD], ending="hang")) as first,
         open_fake_provider() as second,
         open_proxy(two(first, second, more=TOTAL)) as proxy,
     ):
-        reply = await proxy.chat(stream=True)
+        reply = await past_total(proxy, mock_clock, first, stream=True)
         record = await proxy.record()
         await first.wait_left()
     assert reply.whole
@@ -757,14 +806,18 @@ async def test_total_cuts_a_stream_with_the_error_event() -> None:
     assert (record.status, record.attempts[0].failure) == ("stream_incomplete", "stream_cut")
 
 
-async def test_total_after_the_answer_was_whole_is_a_success() -> None:
+async def test_total_after_the_answer_was_whole_is_a_success(mock_clock: MockClock) -> None:
     script = stream([ROLE, WORD, sse(chunk(finish="stop"))], ending="hang")
     async with (
         open_fake_provider(script) as first,
         open_fake_provider() as second,
-        open_proxy(two(first, second, more=TOTAL)) as proxy,
+        open_proxy(two(first, second, more="[timeouts]\ntotal = 1")) as proxy,
+        proxy.asking(stream=True) as client,
     ):
-        reply = await proxy.chat(stream=True)
+        await first.wait_requests()
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(1.01)  # and not the 2 s a whole answer is waited on
+        reply = await client.reply()
         record = await proxy.record()
     assert (reply.text, reply.trailer["cost_sats"]) == ("Hello", None)
     assert (record.status, record.cost_sats) == ("ok", None)
@@ -782,12 +835,16 @@ async def test_a_status_stands_even_if_its_body_never_ends(monkeypatch: pytest.M
     assert (reply.status, second.hits) == (400, 0)
 
 
-async def test_a_status_stands_even_if_a_deadline_comes_before_its_bodys_end() -> None:
+async def test_a_status_stands_even_if_a_deadline_comes_before_its_bodys_end(
+    mock_clock: MockClock,
+) -> None:
     endless_error = raw(b"HTTP/1.1 500 No\r\ncontent-length: 500\r\n\r\n{", "hang")
     async with (
         open_fake_provider(endless_error) as first,
         open_fake_provider() as second,
-        open_proxy(two(first, second, more=QUICK + "\n[timeouts]\nanswer = 0.03")) as proxy,
+        open_proxy(two(first, second, more=QUICK + "\n[timeouts]\nanswer = 3")) as proxy,
+        proxy.asking() as client,
     ):
-        reply = await proxy.chat()
+        await pass_time(mock_clock, 20, until=lambda: second.hits > 0, step=1)
+        reply = await client.reply()
     assert (reply.headers["x-arbstr-provider"], first.hits) == ("second", 3)

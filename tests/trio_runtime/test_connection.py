@@ -41,6 +41,7 @@ from tests.site import (
     STOCK,
     UPLOAD,
     App,
+    Counted,
     OpenSite,
     Peer,
     Site,
@@ -668,6 +669,24 @@ async def test_a_connection_that_was_accepted_just_before_stop_is_closed_too() -
         with trio.fail_after(PATIENCE):
             await server._accept(trio.SocketStream(there))
         assert await here.recv(1) == b""
+
+
+async def test_a_request_that_comes_in_the_moment_of_stop_is_not_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Waiting()
+    receive = Counted.receive_some
+    async with OURS(app) as site:
+
+        async def stop_meanwhile(self: Counted, max_bytes: int | None = None) -> bytes | bytearray:
+            data = await receive(self, max_bytes)
+            site.server.stop()
+            return data
+
+        monkeypatch.setattr(Counted, "receive_some", stop_meanwhile)
+        peer = await site.ask(POST)
+        assert await peer.rest() == b""
+        assert app.begun == 0
 
 
 async def test_stop_lets_an_answer_end_and_closes_after_it() -> None:

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from arbstr.sansio.answer import Answer
 from arbstr.sansio.failure import Failure
 from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS
+from arbstr.trio_runtime.responder import Responder
 from arbstr.trio_runtime.upstream import UpstreamCall
 from tests.fakes import (
     DONE,
@@ -553,6 +554,33 @@ async def test_the_shutdown_of_a_stream_that_only_waits_for_its_usage_is_a_succe
         proxy.hub.stop_all()
         assert (await client.rest())[0].count(DONE) == 1
         assert (await proxy.record()).status == "ok"
+
+
+async def test_the_shutdown_loses_no_event_that_was_about_to_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = Responder.write
+
+    async def held_up(self: Responder, data: bytes) -> None:
+        if STOP in data:
+            await trio.sleep_forever()  # as it waits for a keep-alive that is being written
+        await write(self, data)
+
+    monkeypatch.setattr(Responder, "write", held_up)
+    gate = trio.Event()
+    async with (
+        open_fake_provider(stream([ROLE, WORD, gate, WORD + STOP])) as fake,
+        open_proxy(only(fake.url)) as proxy,
+        proxy.asking(stream=True) as client,
+    ):
+        await client.head()
+        await client.until(WORD)
+        gate.set()
+        await wait_all_tasks_blocked(0.01)
+        proxy.hub.stop_all()
+        body, whole = await client.rest()
+    assert whole
+    assert body.startswith(ROLE + WORD + WORD + STOP + DONE)
 
 
 async def test_the_shutdown_after_the_early_head_is_told_as_an_event() -> None:

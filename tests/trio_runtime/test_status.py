@@ -47,8 +47,8 @@ async def ask_cost(
         return await client.reply()
 
 
-async def cost(proxy: Proxy, *, policy: str | None = None, **members: object) -> Any:
-    reply = await ask_cost(proxy, policy=policy, **members)
+async def cost(proxy: Proxy, **members: Any) -> Any:
+    reply = await ask_cost(proxy, **members)
     assert reply.status == 200, reply.body
     return reply.json
 
@@ -278,6 +278,17 @@ async def test_who_answers_soonest_is_asked_once_all_were_measured(
         assert list(times) == ["fast", "slow"]
         assert 1000 <= times["fast"] < 1200
         assert 2000 <= times["slow"] < 2200
+
+
+async def test_a_provider_that_a_reload_replaces_is_measured_anew() -> None:
+    tables = provider("kept", "http://127.0.0.1:9"), provider("other", "http://127.0.0.1:9")
+    async with open_proxy(config(*tables)) as proxy:
+        for name in ("kept", "other"):
+            proxy.hub.learn_latency(name, 1.5, stream=True)
+        proxy.hub.adopt(proxy.hub.snapshot, kept=["kept"])
+        quoted = await cost(proxy)
+        times = {one["provider"]: one["first_output_ms"] for one in quoted["candidates"]}
+        assert times == {"kept": 1500, "other": None}
 
 
 # -- auto ----------------------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""Ledgers with rows of a test's own, for what is read from them.
+
+    with memory_ledger([request("one", cost_sats=0.5, tries=[attempt(failure="no_answer")])]) as c:
+        ...  c is a connection to a migrated database in memory
+    write_ledger(path, [...])     the same as a file, such as an arbstr leaves it
+
+Rows are what the columns hold, without the machines that would make them, so that a test can have
+any combination.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from arbstr.trio_runtime.database import (
+    APPLICATION_ID,
+    read_migrations,
+    split_statements,
+)
+
+Row: TypeAlias = Mapping[str, Any]
+
+TIMESTAMP: Final = "2026-02-03T04:05:06.789Z"
+
+MIGRATIONS: Final = read_migrations(Path(__file__).parents[1] / "sql")
+
+
+def request(correlation_id: str, *, tries: Sequence[Row] = (), **columns: object) -> Row:
+    """A row of `requests`: an answered one, unless the columns say otherwise, and its attempts."""
+    row = {
+        "correlation_id": correlation_id,
+        "timestamp": TIMESTAMP,
+        "model": "gpt-4o",
+        "requested_model": columns.get("model", "gpt-4o"),
+        "provider": "alpha",
+        "policy": None,
+        "streaming": 0,
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "cached_tokens": None,
+        "reasoning_tokens": None,
+        "cost_sats": 0.125,
+        "estimated_cost_sats": 0.5,
+        "provider_cost_sats": None,
+        "latency_ms": 1200,
+        "ttft_ms": None,
+        "stream_duration_ms": None,
+        "success": columns.get("status", "ok") == "ok",
+        "status": "ok",
+        "error_status": None,
+        "error_message": None,
+        "attempts": len(tries),
+        "possibly_spent": sum(is_unanswered(one) for one in tries),
+        "boot_id": "boot",
+        **columns,
+    }
+    return {**row, "tries": tuple(tries)}
+
+
+def attempt(**columns: object) -> Row:
+    """A row of `attempts`: the answer, unless the columns say otherwise."""
+    return {
+        "provider": "alpha",
+        "model": "gpt-4o",
+        "started_at": TIMESTAMP,
+        "duration_ms": 1100,
+        "failure": None,
+        "http_status": 200,
+        "money": "spent",
+        "input_tokens": None,
+        "output_tokens": None,
+        "cost_sats": None,
+        "estimated_cost_sats": 0.5,
+        "provider_cost_sats": None,
+        "upstream_request_id": None,
+        **columns,
+    }
+
+
+def is_unanswered(row: Row) -> bool:
+    """Whether an attempt may have cost without an answer."""
+    return row["failure"] is not None and row["money"] != "free"
+
+
+def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Adds requests and their attempts."""
+    for row in rows:
+        columns = {name: value for name, value in row.items() if name != "tries"}
+        _insert(connection, "requests", columns)
+        for n, one in enumerate(row["tries"], start=1):
+            place = {"correlation_id": row["correlation_id"], "n": n}
+            _insert(connection, "attempts", {**place, **one})
+
+
+def _insert(connection: sqlite3.Connection, table: str, columns: Row) -> None:
+    names = ", ".join(columns)
+    places = ", ".join(f":{name}" for name in columns)
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", columns)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """What a start does to a new file."""
+    for script in MIGRATIONS:
+        for statement in split_statements(script):
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+@contextmanager
+def memory_ledger(rows: Iterable[Row] = ()) -> Iterator[sqlite3.Connection]:
+    """A connection to a new database in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        insert(connection, rows)
+        yield connection
+
+
+def write_ledger(path: Path, rows: Iterable[Row] = ()) -> Path:
+    """A new file, closed."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN")
+        migrate(connection)
+        insert(connection, rows)
+        connection.execute("COMMIT")
+    return path
