@@ -5,7 +5,6 @@ terminal reads. Names come from clients and providers, so nothing of them but pr
 goes out, and none of it is taken for markup.
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -21,7 +20,8 @@ from arbstr.sansio.reports import Group
 from arbstr.trio_runtime.reports import Report
 
 WIDTH: Final = 120
-"""Columns when no terminal says how many it has."""
+"""Columns that are used at least. In less a number would lose digits; a narrow terminal breaks the
+line instead, and a pipe has no width."""
 
 BAR_WIDTH: Final = 40
 MOST_BARS: Final = 62
@@ -325,9 +325,8 @@ def _attempts(attempts: Sequence[Report]) -> Table:
 
 
 def _console() -> Console:
-    # A pipe has no width; rich would take 80 columns and fold names.
-    known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if known else WIDTH, highlight=False, emoji=False, markup=False)
+    width = max(Console().width, WIDTH)
+    return Console(width=width, highlight=False, emoji=False, markup=False, soft_wrap=True)
 
 
 def _table(*columns: tuple[str, Justify]) -> Table:

@@ -112,7 +112,9 @@ def one_of_a_week(n: int, timestamp: str) -> Row:
         "cost_sats": cost,
         "estimated_cost_sats": cost + 1,
     }
-    unknown: dict[str, Any] = dict.fromkeys(("input_tokens", "output_tokens", "cost_sats", "ttft_ms"))
+    unknown: dict[str, Any] = dict.fromkeys(
+        ("input_tokens", "output_tokens", "cost_sats", "ttft_ms")
+    )
     correlation_id = f"{n * 2654435761 % 2**32:08x}-5b1c-4e5d-9c3f-{n:012x}"
     answer = attempt(
         provider=provider,
@@ -124,7 +126,10 @@ def one_of_a_week(n: int, timestamp: str) -> Row:
         cost_sats=cost,
         estimated_cost_sats=cost + 1,
     )
-    lost = {**answer, **dict.fromkeys(("input_tokens", "output_tokens", "cost_sats", "http_status"))}
+    lost = {
+        **answer,
+        **dict.fromkeys(("input_tokens", "output_tokens", "cost_sats", "http_status")),
+    }
     lost |= {"provider": "alpha", "failure": "no_answer", "money": "unknown"}
     down = lost | {"failure": "server_error", "http_status": 503, "money": "free"}
     match n:
@@ -152,7 +157,9 @@ def one_of_a_week(n: int, timestamp: str) -> Row:
 def shown_commands() -> Mapping[str, str]:
     """The commands of the README and what it says they print."""
     blocks = re.findall(
-        r"```console\n\$ (arbstr (?:stats|requests)[^\n]*)\n(.*?)```", README.read_text("utf-8"), re.S
+        r"```console\n\$ (arbstr (?:stats|requests)[^\n]*)\n(.*?)```",
+        README.read_text("utf-8"),
+        re.S,
     )
     return dict(blocks)
 
@@ -177,3 +184,351 @@ def test_the_readme_shows_what_the_commands_print(ask: Ask) -> None:
             assert output == printed
     if os.environ.get("ARBSTR_WRITE_README"):
         README.write_text(text, "utf-8")
+
+
+# -- the same questions as over HTTP
+
+
+SPAN = ("--since", "2026-02-03", "--until", "2026-02-04")
+LOST = attempt(provider="beta", failure="no_answer", money="unknown", http_status=None)
+
+
+def small_ledger(path: str = "arbstr.db") -> None:
+    write_ledger(
+        Path(path),
+        [
+            request("abcd-1", policy="code", tries=[attempt()]),
+            request("abcd-2", streaming=1, cost_sats=0.00025, tries=[LOST, attempt()]),
+            request("abce-3", status="rejected", provider=None, cost_sats=None),
+        ],
+    )
+
+
+def test_every_parameter_of_the_routes_is_an_option(ask: Ask) -> None:
+    for command, names in (("stats", STATS_PARAMETERS), ("requests", REQUESTS_PARAMETERS)):
+        done = ask(command, "--help")
+        assert done.code == 0
+        for name in names:
+            assert f"--{name.replace('_', '-')} " in done.out
+
+
+def test_json_is_what_the_routes_answer(tmp_path: Path) -> None:
+    with arbstr_process(config_text=PROVIDERLESS.format(tmp_path=tmp_path)) as process:
+        for said in ("one", "two"):
+            assert process.chat("gpt-4o", said=said).status_code == 404
+        process.wait_rows(2)
+        environ = {"DATABASE_URL": str(tmp_path / "other.db")}
+        for command, route in (
+            (["stats", "--group-by", "day"], "stats?group_by=day"),
+            (["requests", "--per-page", "1", "--order", "asc"], "requests?per_page=1&order=asc"),
+            (["requests", "--status", "rejected"], "requests?status=rejected"),
+        ):
+            until = ["--since", "2026-01-01", "--until", "9999-01-01"]
+            # The proxy runs meanwhile, and its journal is there.
+            printed = run_arbstr(*command, *until, "--json", environ=environ)
+            over_http = process.ask("GET", f"/v1/{route}&since=2026-01-01&until=9999-01-01")
+            assert json.loads(printed.stdout) == over_http.json()
+        request_id = over_http.json()["data"][0]["correlation_id"]
+        printed = run_arbstr("requests", request_id[:8], "--json", environ=environ)
+        assert json.loads(printed.stdout) == process.ask("GET", f"/requests/{request_id}").json()
+        assert process.stop() == 0
+
+
+PROVIDERLESS = """
+[database]
+path = "{tmp_path}/other.db"
+[[providers]]
+name = "alpha"
+url = "http://127.0.0.1:9"
+models = ["m"]
+"""
+
+
+def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> None:
+    small_ledger()
+    for arguments, said in (
+        (("stats", "--range", "week"), '"range" must be one of last_1h, last_24h'),
+        (("stats", "--group-by", "id"), '"group_by" must be one of model, provider'),
+        (("stats", "--since", "yesterday"), '"since" must be a date or time'),
+        (("stats", "--model", ""), '"model" is empty'),
+        (("requests", "--per-page", "1000"), '"per_page" must be a whole number from 1 to 100'),
+        (("requests", "--sort", "id; DROP TABLE requests"), '"sort" must be one of timestamp'),
+        (("requests", "abcd", "--page", "2"), "an ID goes with no other option but --json"),
+        (("requests", "abc"), "an ID needs its first 4 characters at least"),
+        (("stats", "--modell", "m"), "unrecognized arguments"),
+    ):
+        done = ask(*arguments)
+        assert (done.code, done.out) == (2, ""), arguments
+        assert said in done.err
+    for arguments, said in (
+        (("stats", *SPAN, "--model", "m"), 'No model "m" is configured, and the log has none'),
+        (("stats", *SPAN, "--model", "m", "--json"), 'Known are "gpt-4o".'),
+        (("requests", *SPAN, "--provider", "\udcff"), 'Known are "alpha", "beta".'),
+        (("requests", "zzzz"), "The log has no request with this id."),
+        (("requests", "zzzz\udcff", "--json"), "The log has no request with this id."),
+        (("requests", "abcd"), "Several ids begin so; give more of it."),
+    ):
+        done = ask(*arguments)
+        assert (done.code, done.out) == (1, ""), arguments
+        assert done.err.startswith("arbstr: ")
+        assert said in done.err
+
+
+def test_a_whole_id_is_found_though_another_begins_like_it(ask: Ask) -> None:
+    write_ledger(Path("arbstr.db"), [request("abcd"), request("abcd-e")])
+    assert ask("requests", "abcd", "--json").json["correlation_id"] == "abcd"
+
+
+# -- where they look
+
+
+def test_without_a_database_one_line_says_what_to_do(ask: Ask, tmp_path: Path) -> None:
+    for command in ("stats", "requests"):
+        done = ask(command)
+        assert (done.code, done.out) == (1, "")
+        assert done.err == (
+            f"arbstr: database {tmp_path}/arbstr.db: there is no such file yet: "
+            "let `arbstr run` begin it, or choose another file with [database] path or "
+            "$DATABASE_URL\n"
+        )
+    assert not Path("arbstr.db").exists()
+
+
+def test_the_configuration_says_which_database_though_its_variables_are_not_set(ask: Ask) -> None:
+    Path("ledger").mkdir()
+    small_ledger("ledger/here.db")
+    Path("config.toml").write_text(CONFIG.replace("${ALPHA_URL}", "http://127.0.0.1:9"))
+    assert ask("stats", *SPAN, "--json").json["counts"]["total"] == 3
+
+
+def test_the_environment_names_the_database(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_ledger("elsewhere.db")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///elsewhere.db")
+    assert ask("requests", *SPAN, "--json").json["total"] == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (CONFIG, 'providers."alpha".url needs the environment variable ALPHA_URL'),
+        (CONFIG.replace("ledger/here", "${PLACE}"), "database.path needs the environment variable"),
+        ("[database]\npaht = 1", 'database.paht is not a known key; did you mean "path"?'),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_said_to_be_so(
+    config: str, said: str, ask: Ask
+) -> None:
+    Path("config.toml").write_text(config)
+    done = ask("stats")
+    assert done.code == 1
+    assert said in done.err
+
+
+def test_a_named_configuration_must_be_there(ask: Ask) -> None:
+    assert "nowhere.toml: there is no such file" in ask("stats", "-c", "nowhere.toml").err
+
+
+def test_files_of_others_and_of_other_versions_are_refused(ask: Ask) -> None:
+    def refused(sql: str) -> str:
+        Path("arbstr.db").unlink(missing_ok=True)
+        with closing(sqlite3.connect("arbstr.db")) as connection:
+            connection.executescript(sql)
+        before = Path("arbstr.db").read_bytes()
+        done = ask("stats")
+        assert (done.code, done.out, len(done.err.splitlines())) == (1, "", 1)
+        assert Path("arbstr.db").read_bytes() == before
+        return done.err
+
+    assert "it belongs to another program" in refused("CREATE TABLE theirs (x)")
+    ours = f"PRAGMA application_id = {0x61726273}; CREATE TABLE requests (x);"
+    assert "a newer arbstr wrote it (schema 99" in refused(f"{ours} PRAGMA user_version = 99")
+    assert "start `arbstr run` once" in refused(f"{ours} PRAGMA user_version = 1")
+    Path("arbstr.db").write_bytes(b"not a database, but long enough to be looked at" * 100)
+    assert "file is not a database" in ask("stats").err
+
+
+def test_a_ledger_nobody_has_open_is_read_from_a_directory_nobody_may_write_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As root no directory is closed; the check is told so.
+    small_ledger("arbstr.db")
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not (mode & os.W_OK) and real(path, mode))
+    assert cli.main(["stats", *SPAN, "--json"]) == 0
+    assert os.listdir(tmp_path) == ["arbstr.db"]
+
+
+def test_what_a_killed_arbstr_left_in_its_journal_is_read(tmp_path: Path) -> None:
+    config = PROVIDERLESS.format(tmp_path=tmp_path)
+    with arbstr_process(config_text=config, directory=tmp_path) as process:
+        process.database = tmp_path / "other.db"
+        assert process.chat("gpt-4o").status_code == 404
+        process.wait_rows(1)
+        assert process.stop(SIGKILL) == -SIGKILL
+    assert (tmp_path / "other.db-wal").stat().st_size > 0
+    done = run_arbstr("requests", "--json", directory=tmp_path)
+    assert [row["status"] for row in json.loads(done.stdout)["data"]] == ["rejected"]
+
+
+# -- what is printed
+
+
+def test_an_empty_ledger_is_no_error(ask: Ask) -> None:
+    write_ledger(Path("arbstr.db"))
+    span = "from 2026-02-03 00:00:00 to 2026-02-04 00:00:00 UTC"
+    assert ask("stats", *SPAN).out == f"0 requests  {span}\n"
+    assert ask("requests", *SPAN).out == f"0 requests  {span}\n"
+
+
+def test_no_amount_is_rounded_to_nothing(ask: Ask) -> None:
+    write_ledger(
+        Path("arbstr.db"),
+        [
+            request("a", cost_sats=0.00025),
+            request("b", cost_sats=1234.5),
+            request("c", cost_sats=1e-9),
+            request("d", cost_sats=None),
+            request("e", cost_sats=0),
+        ],
+    )
+    lines = ask("requests", *SPAN, "--order", "asc").out.splitlines()[2:7]
+    assert [line.split()[7] for line in lines] == [
+        "0.00025",
+        "1,234.50000",
+        "<0.000001",
+        "unknown",
+        "0.00000",
+    ]
+    assert "1,234.50025 sats for" in ask("stats", *SPAN).out
+
+
+def test_days_without_requests_have_a_line_and_every_cost_has_a_bar(ask: Ask) -> None:
+    rows = [
+        request("a", timestamp="2026-02-03T04:05:06.789Z", cost_sats=1000),
+        request("b", timestamp="2026-02-05T04:05:06.789Z", cost_sats=0.001),
+        request("c", timestamp="2026-02-06T04:05:06.789Z", cost_sats=0),
+    ]
+    write_ledger(Path("arbstr.db"), rows)
+    printed = ask("stats", "--since", "2026-02-01", "--until", "2026-02-10").out
+    bars = dict(
+        (line.split()[0], line.count("\N{FULL BLOCK}"))
+        for line in printed.splitlines()
+        if line.startswith("2026-")
+    )
+    assert bars == {"2026-02-03": 40, "2026-02-04": 0, "2026-02-05": 1, "2026-02-06": 0}
+
+
+def test_a_long_time_is_shown_by_its_last_two_months(ask: Ask) -> None:
+    rows = [
+        request("a", timestamp="2020-01-01T00:00:00.000Z"),
+        request("b", timestamp="2026-02-03T00:00:00.000Z"),
+    ]
+    write_ledger(Path("arbstr.db"), rows)
+    printed = ask("stats", "--since", "2020-01-01", "--until", "2026-02-10").out
+    days = [line[:10] for line in printed.splitlines() if line.startswith("202")]
+    assert (len(days), days[0], days[-1]) == (62, "2025-12-04", "2026-02-03")
+
+
+@pytest.mark.parametrize("group", ["model", "provider", "policy", "day", "hour"])
+def test_one_group_is_one_table(group: str, ask: Ask) -> None:
+    small_ledger()
+    done = ask("stats", *SPAN, "--group-by", group)
+    first = {"model": "gpt-4o", "provider": "alpha", "policy": "code", "day": "2026-02-03"}
+    lines = done.out.splitlines()
+    assert lines[-1 if group in ("model", "day", "hour") else 6].startswith(
+        first.get(group, "2026-02-03 04:00")
+    )
+    assert done.out.count("requests  answered") == 1
+
+
+EVIL = "\x1b[31mred[/red][bold]\n\x07\u202e" + "m" * 200
+
+
+def test_names_cannot_play_with_the_terminal(ask: Ask) -> None:
+    write_ledger(
+        Path("arbstr.db"),
+        [request("evil-1", model=EVIL, requested_model=f"{EVIL}!", tries=[attempt(model=EVIL)])],
+    )
+    for arguments in (("stats", *SPAN), ("requests", *SPAN), ("requests", "evil-1")):
+        done = ask(*arguments)
+        assert done.code == 0
+        assert all(char.isprintable() or char == "\n" for char in done.out)
+        assert "?[31mred[/red]" in "".join(done.out.split())
+
+
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch, ask: Ask
+) -> None:
+    small_ledger()
+    assert "\x1b" not in ask("requests", *SPAN).out
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[32mok" in ask("requests", *SPAN).out
+
+
+def test_a_terminal_without_unicode_gets_ascii() -> None:
+    write_ledger(Path("arbstr.db"), [request("a", model="gpt-ö")])
+    done = run_arbstr("stats", *SPAN, environ={"PYTHONIOENCODING": "ascii"}, directory=Path.cwd())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "gpt-?" in done.stdout
+    assert "#" * 40 in done.stdout
+
+
+# -- init
+
+
+def test_init_writes_the_example_for_its_owner_alone_and_says_what_to_do(ask: Ask) -> None:
+    old = os.umask(0)
+    try:
+        done = ask("init")
+    finally:
+        os.umask(old)
+    assert (done.code, done.err) == (0, "")
+    path = Path("config.toml")
+    assert path.read_text("utf-8") == (README.parent / "config.example.toml").read_text("utf-8")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir() == ["config.toml"]
+    for step in ("1. put your own providers", "export ALPHA_KEY=", "arbstr check", "arbstr run"):
+        assert step in done.out
+    checked = run_arbstr("check", environ={"ALPHA_KEY": "k"}, directory=Path.cwd())
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert "warning" not in checked.stdout
+
+
+@pytest.mark.parametrize("there", ["file", "directory", "dangling link"])
+def test_init_leaves_alone_what_is_there(there: str, ask: Ask) -> None:
+    path = Path("mine.toml")
+    match there:
+        case "file":
+            path.write_text("mine")
+        case "directory":
+            path.mkdir()
+        case _:
+            path.symlink_to("nowhere.toml")
+    done = ask("init", "-c", "mine.toml")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        "arbstr: mine.toml: is there already and was left alone; name another with -c PATH\n"
+    )
+    assert os.listdir() == ["mine.toml"]
+    if there == "file":
+        assert path.read_text() == "mine"
+
+
+def test_init_says_what_it_could_not_write(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = ask("init", "-c", "no/where.toml")
+    assert done.err == "arbstr: no/where.toml: cannot be written: No such file or directory\n"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = ask("init")
+    assert done.err == "arbstr: config.toml: cannot be written: No space left on device\n"
+    assert os.listdir() == []  # half a configuration would be worse than none
+
+
+def test_init_names_the_file_in_the_commands_that_follow(ask: Ask) -> None:
+    done = ask("init", "-c", "other.toml")
+    assert "arbstr check -c other.toml" in done.out
+    assert "arbstr run -c other.toml" in done.out

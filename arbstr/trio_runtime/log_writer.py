@@ -1,6 +1,6 @@
 """Records on their way into the database: a bounded queue, batches, a drop counter, a drain.
 
-    offer(record) --> pending, by correlation id --50 ms or 200 rows--> one transaction
+    offer(record) --> pending, by correlation id --0.2 s or 200 rows--> one transaction
                         |     ^                                             |
           full: the least     +---- kept, tried again with backoff <-- locked, full, read-only, ...
           loss is dropped
@@ -41,9 +41,10 @@ BATCH_ROWS: Final = 200
 """Records a transaction: some milliseconds of Python in the thread, which compete with the
 requests for the interpreter; picked."""
 
-LINGER_SECONDS: Final = 0.05
-"""How long the first record of a batch waits for company. A hop to the thread costs about
-0.7 ms (measured), a chat takes longer than this; picked."""
+LINGER_SECONDS: Final = 0.2
+"""How long the first record of a batch waits for company. A hop to the thread costs about 0.7 ms
+and makes the requests win the interpreter back at each of their system calls (measured); a
+crash may lose what is younger; picked."""
 
 BACKOFF_SECONDS: Final = 0.1
 """The first wait after a failure of the database; doubled each time ..."""
@@ -111,14 +112,7 @@ class LogWriter:
         self._linger = linger
         self._backoff = backoff
         self._backoff_limit = backoff_limit
-        self._store = partial(
-            store,
-            boot_id=database.boot_id,
-            upsert=read_sql("upsert_request"),
-            forget=read_sql("delete_attempts"),
-            insert=read_sql("insert_attempt"),
-            ratios=RatioTable(),
-        )
+        self._store = Store(database.boot_id)
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
         self._pending: dict[str, tuple[Loss, Record]] = {}
@@ -277,46 +271,54 @@ _REQUEST_COLUMNS: Final = tuple(
 _ATTEMPT_COLUMNS: Final = tuple(f.name for f in fields(AttemptRow))
 
 
-def store(
-    batch: Sequence[Record],
-    connection: sqlite3.Connection,
-    *,
-    boot_id: str,
-    upsert: str,
-    forget: str,
-    insert: str,
-    ratios: RatioTable,
-) -> tuple[Refused, ...]:
-    """Write a batch inside the caller's transaction. Returns what was left out.
+@final
+class Store:
+    """Writes batches of records, inside a transaction of the caller's."""
 
-    Raises `sqlite3.DatabaseError` when it is the database that fails and not a record.
-    """
-    refused: list[Refused] = []
-    for record in batch:
-        connection.execute("SAVEPOINT record")
+    def __init__(self, boot_id: str) -> None:
+        self._boot_id = boot_id
+        self._upsert = read_sql("upsert_request")
+        self._insert = read_sql("insert_attempt")
+        self._ratios = RatioTable()
+
+    def __call__(
+        self, batch: Sequence[Record], connection: sqlite3.Connection
+    ) -> tuple[Refused, ...]:
+        """Writes a batch. Returns what was left out, because something is wrong with it.
+
+        Raises `sqlite3.DatabaseError` when it is the database that fails and not a record.
+        """
+        connection.execute("SAVEPOINT batch")
+        refused: list[Refused] = []
         try:
-            request = _adapted(record, _REQUEST_COLUMNS)
-            request |= {"attempts": len(record.attempts), "boot_id": boot_id}
-            if connection.execute(upsert, request).rowcount:
-                connection.execute(forget, request)
-                connection.executemany(
-                    insert,
-                    [
-                        _adapted(attempt, _ATTEMPT_COLUMNS)
-                        | {"correlation_id": request["correlation_id"]}
-                        for attempt in record.attempts
-                    ],
-                )
-                if record.token_ratio is not None:
-                    ratios.learn(connection, record.policy or NO_POLICY, record.token_ratio)
+            self._write(batch, connection)
         # Anything at all may be wrong with a record; it must not hold up the others.
         except Exception as error:
             if _is_trouble(error):
                 raise
-            connection.execute("ROLLBACK TO record")
-            refused.append(Refused(record, f"{type(error).__name__}: {error}"))
-        connection.execute("RELEASE record")
-    return tuple(refused)
+            connection.execute("ROLLBACK TO batch")
+            if len(batch) == 1:
+                refused.append(Refused(batch[0], f"{type(error).__name__}: {error}"))
+            else:
+                refused += (one for record in batch for one in self((record,), connection))
+        connection.execute("RELEASE batch")
+        return tuple(refused)
+
+    def _write(self, batch: Sequence[Record], connection: sqlite3.Connection) -> None:
+        samples: dict[str, list[float]] = {}
+        for record in batch:
+            request = _adapted(record, _REQUEST_COLUMNS)
+            request["attempts"], request["boot_id"] = len(record.attempts), self._boot_id
+            if not connection.execute(self._upsert, request).rowcount:
+                continue  # the row is final, and so are its attempts
+            for attempt in record.attempts:
+                row = _adapted(attempt, _ATTEMPT_COLUMNS)
+                row["correlation_id"] = request["correlation_id"]
+                connection.execute(self._insert, row)
+            if record.token_ratio is not None:
+                samples.setdefault(record.policy or NO_POLICY, []).append(record.token_ratio)
+        for policy, learnt in samples.items():
+            self._ratios.learn(connection, policy, learnt)
 
 
 def _is_trouble(error: Exception) -> bool:
@@ -332,9 +334,9 @@ def _adapted(row: Record | AttemptRow, columns: Sequence[str]) -> dict[str, obje
 
 
 def _column_value(value: object) -> object:
-    if isinstance(value, Decimal):
+    if type(value) is Decimal:
         return float(value)
-    if isinstance(value, str) and not value.isascii():
+    if type(value) is str and not value.isascii():
         # A client may name a model with half a surrogate pair, which no UTF-8 can hold.
         return value.encode("utf-8", "replace").decode()
     return value

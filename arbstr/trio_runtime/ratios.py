@@ -10,6 +10,7 @@ started, and what it found there.
 
 import logging
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, final
@@ -30,14 +31,15 @@ class RatioTable:
         self._select = read_sql("token_ratio")
         self._upsert = read_sql("upsert_token_ratio")
 
-    def learn(self, connection: sqlite3.Connection, policy: str, sample: float) -> None:
-        """Adds one sample to a policy's row, inside the caller's transaction."""
+    def learn(self, connection: sqlite3.Connection, policy: str, samples: Sequence[float]) -> None:
+        """Adds samples to a policy's row, in their order, inside the caller's transaction."""
         row = connection.execute(self._select, {"policy": policy}).fetchone()
-        before = (None if row is None else restored(*row)) or NOTHING_LEARNT
-        after = before.after(sample)
+        ratio = (None if row is None else restored(*row)) or NOTHING_LEARNT
+        for sample in samples:
+            ratio = ratio.after(sample)
         connection.execute(
             self._upsert,
-            {"policy": policy, "avg_ratio": after.average, "sample_count": after.samples},
+            {"policy": policy, "avg_ratio": ratio.average, "sample_count": ratio.samples},
         )
 
 

@@ -105,7 +105,7 @@ async def test_a_ratio_nobody_learnt_is_replaced(tmp_path: Path, average: object
 async def test_a_database_in_memory_has_them_too() -> None:
     async with open_database(IN_MEMORY) as database:
         assert await read_ratios(database) == {}
-        await database.transaction(lambda connection: RatioTable().learn(connection, "", 0.5))
+        await database.transaction(lambda connection: RatioTable().learn(connection, "", [0.5]))
         assert await read_ratios(database) == {"": learnt(0.5)}
 
 

@@ -1,1 +1,0 @@
-DELETE FROM attempts WHERE correlation_id = :correlation_id
