@@ -1,8 +1,8 @@
 -- Every name a filter may have because the log knows it. An attempt that may have been paid for
 -- counts for its own provider, which may have no request to its name.
-SELECT DISTINCT 'model', model FROM request_hours
-UNION SELECT DISTINCT 'provider', provider FROM request_hours WHERE provider <> ''
-UNION SELECT DISTINCT 'policy', policy FROM request_hours WHERE policy <> ''
+SELECT DISTINCT 'model', model FROM request_days
+UNION SELECT DISTINCT 'provider', provider FROM request_days WHERE provider <> ''
+UNION SELECT DISTINCT 'policy', policy FROM request_days WHERE policy <> ''
 UNION SELECT 'provider', attempts.provider
     FROM requests INDEXED BY requests_possibly_spent
     JOIN attempts USING (correlation_id)

@@ -1,4 +1,4 @@
--- The figures of one part of a span: from the sums of whole hours, or row by row. What the braces
+-- The figures of one part of a span: from the sums of whole days or hours, or row by row. What the braces
 -- name is filled in from constants of reports.py; every value that was asked for is bound.
 SELECT
     {key},

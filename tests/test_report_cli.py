@@ -24,6 +24,7 @@ from tests.ledgers import Row, attempt, request, write_ledger
 from tests.process import arbstr_process, clean_environ, run_arbstr
 
 README = Path(__file__).parents[1] / "README.md"
+WRITE_README = "ARBSTR_WRITE_README" in os.environ  # before a test takes it away
 
 CONFIG = """
 [database]
@@ -157,7 +158,7 @@ def one_of_a_week(n: int, timestamp: str) -> Row:
 def shown_commands() -> Mapping[str, str]:
     """The commands of the README and what it says they print."""
     blocks = re.findall(
-        r"```console\n\$ (arbstr (?:stats|requests)[^\n]*)\n(.*?)```",
+        r"```\n\$ (arbstr (?:stats|requests)[^\n]*)\n(.*?)```",
         README.read_text("utf-8"),
         re.S,
     )
@@ -176,13 +177,13 @@ def test_the_readme_shows_what_the_commands_print(ask: Ask) -> None:
         done = ask(*shlex.split(command)[1:])
         assert (done.code, done.err) == (0, "")
         printed = "".join(f"{line.rstrip()}\n" for line in done.out.splitlines())
-        if os.environ.get("ARBSTR_WRITE_README"):
+        if WRITE_README:
             before = f"$ {command}\n{output}```"
             assert text.count(before) == 1
             text = text.replace(before, f"$ {command}\n{printed}```")
         else:
             assert output == printed
-    if os.environ.get("ARBSTR_WRITE_README"):
+    if WRITE_README:
         README.write_text(text, "utf-8")
 
 
@@ -213,11 +214,13 @@ def test_every_parameter_of_the_routes_is_an_option(ask: Ask) -> None:
 
 
 def test_json_is_what_the_routes_answer(tmp_path: Path) -> None:
-    with arbstr_process(config_text=PROVIDERLESS.format(tmp_path=tmp_path)) as process:
+    with arbstr_process(config_text=ELSEWHERE.format(tmp_path=tmp_path)) as process:
+        process.database = tmp_path / "other.db"
         for said in ("one", "two"):
             assert process.chat("gpt-4o", said=said).status_code == 404
         process.wait_rows(2)
         environ = {"DATABASE_URL": str(tmp_path / "other.db")}
+        over_http = process.ask("GET", "/v1/stats")
         for command, route in (
             (["stats", "--group-by", "day"], "stats?group_by=day"),
             (["requests", "--per-page", "1", "--order", "asc"], "requests?per_page=1&order=asc"),
@@ -234,7 +237,7 @@ def test_json_is_what_the_routes_answer(tmp_path: Path) -> None:
         assert process.stop() == 0
 
 
-PROVIDERLESS = """
+ELSEWHERE = """
 [database]
 path = "{tmp_path}/other.db"
 [[providers]]
@@ -246,7 +249,7 @@ models = ["m"]
 
 def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> None:
     small_ledger()
-    for arguments, said in (
+    usage: tuple[tuple[tuple[str, ...], str], ...] = (
         (("stats", "--range", "week"), '"range" must be one of last_1h, last_24h'),
         (("stats", "--group-by", "id"), '"group_by" must be one of model, provider'),
         (("stats", "--since", "yesterday"), '"since" must be a date or time'),
@@ -256,18 +259,20 @@ def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> N
         (("requests", "abcd", "--page", "2"), "an ID goes with no other option but --json"),
         (("requests", "abc"), "an ID needs its first 4 characters at least"),
         (("stats", "--modell", "m"), "unrecognized arguments"),
-    ):
+    )
+    for arguments, said in usage:
         done = ask(*arguments)
         assert (done.code, done.out) == (2, ""), arguments
         assert said in done.err
-    for arguments, said in (
+    unknown: tuple[tuple[tuple[str, ...], str], ...] = (
         (("stats", *SPAN, "--model", "m"), 'No model "m" is configured, and the log has none'),
         (("stats", *SPAN, "--model", "m", "--json"), 'Known are "gpt-4o".'),
         (("requests", *SPAN, "--provider", "\udcff"), 'Known are "alpha", "beta".'),
         (("requests", "zzzz"), "The log has no request with this id."),
         (("requests", "zzzz\udcff", "--json"), "The log has no request with this id."),
         (("requests", "abcd"), "Several ids begin so; give more of it."),
-    ):
+    )
+    for arguments, said in unknown:
         done = ask(*arguments)
         assert (done.code, done.out) == (1, ""), arguments
         assert done.err.startswith("arbstr: ")
@@ -359,14 +364,14 @@ def test_a_ledger_nobody_has_open_is_read_from_a_directory_nobody_may_write_in(
 
 
 def test_what_a_killed_arbstr_left_in_its_journal_is_read(tmp_path: Path) -> None:
-    config = PROVIDERLESS.format(tmp_path=tmp_path)
+    config = ELSEWHERE.format(tmp_path=tmp_path)
     with arbstr_process(config_text=config, directory=tmp_path) as process:
         process.database = tmp_path / "other.db"
         assert process.chat("gpt-4o").status_code == 404
         process.wait_rows(1)
         assert process.stop(SIGKILL) == -SIGKILL
-    assert (tmp_path / "other.db-wal").stat().st_size > 0
-    done = run_arbstr("requests", "--json", directory=tmp_path)
+        assert (tmp_path / "other.db-wal").stat().st_size > 0
+        done = run_arbstr("requests", "--json", directory=tmp_path)
     assert [row["status"] for row in json.loads(done.stdout)["data"]] == ["rejected"]
 
 
@@ -392,12 +397,12 @@ def test_no_amount_is_rounded_to_nothing(ask: Ask) -> None:
         ],
     )
     lines = ask("requests", *SPAN, "--order", "asc").out.splitlines()[2:7]
-    assert [line.split()[7] for line in lines] == [
-        "0.00025",
-        "1,234.50000",
+    assert [line.split()[8] for line in lines] == [
+        "0.000250",
+        "1,234.500000",
         "<0.000001",
         "unknown",
-        "0.00000",
+        "0.000000",
     ]
     assert "1,234.50025 sats for" in ask("stats", *SPAN).out
 
@@ -410,11 +415,11 @@ def test_days_without_requests_have_a_line_and_every_cost_has_a_bar(ask: Ask) ->
     ]
     write_ledger(Path("arbstr.db"), rows)
     printed = ask("stats", "--since", "2026-02-01", "--until", "2026-02-10").out
-    bars = dict(
-        (line.split()[0], line.count("\N{FULL BLOCK}"))
+    bars = {
+        line.split()[0]: line.count("\N{FULL BLOCK}")
         for line in printed.splitlines()
         if line.startswith("2026-")
-    )
+    }
     assert bars == {"2026-02-03": 40, "2026-02-04": 0, "2026-02-05": 1, "2026-02-06": 0}
 
 
@@ -434,10 +439,7 @@ def test_one_group_is_one_table(group: str, ask: Ask) -> None:
     small_ledger()
     done = ask("stats", *SPAN, "--group-by", group)
     first = {"model": "gpt-4o", "provider": "alpha", "policy": "code", "day": "2026-02-03"}
-    lines = done.out.splitlines()
-    assert lines[-1 if group in ("model", "day", "hour") else 6].startswith(
-        first.get(group, "2026-02-03 04:00")
-    )
+    assert f"\n{first.get(group, '2026-02-03 04:00')}  " in done.out
     assert done.out.count("requests  answered") == 1
 
 

@@ -118,8 +118,8 @@ class Span:
     since: int
     until: int
 
-    def parts(self) -> tuple["Span", "Span", "Span"]:
-        """What comes before the first whole hour, the whole hours, what comes after the last."""
-        first = min(-(-self.since // HOUR_MS) * HOUR_MS, self.until)
-        last = max(self.until // HOUR_MS * HOUR_MS, first)
+    def split(self, unit: int) -> tuple["Span", "Span", "Span"]:
+        """What comes before the first whole unit (in ms), the whole ones, what comes after."""
+        first = min(-(-self.since // unit) * unit, self.until)
+        last = max(self.until // unit * unit, first)
         return Span(self.since, first), Span(first, last), Span(last, self.until)

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 INBOX_MESSAGES: Final = 10
 """Pieces of a body (each at most `MAX_RECV`) that wait for the application (Hypercorn's value)."""
 
+CLOSE_SECONDS: Final = 1.0
+"""How long it may take to close the connection of an answer that was not ended: no time at all."""
+
 STATUS_LINES: Final = {
     status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
     for status in HTTPStatus
@@ -151,7 +154,9 @@ class RequestStream(HTTPStream):
         try:
             await self.app(self.scope, receive, self.app_send, *in_thread)
         finally:
-            await self.app_send(None)
+            if not self.closed:
+                with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                    await self.app_send(None)
 
     async def _receive(self) -> Any:  # noqa: ANN401 - ASGI's messages are untyped
         await self._protocol.invite_body()

@@ -51,6 +51,9 @@ log = logging.getLogger(__name__)
 MAX_DRAINS: Final = 200
 """Answers of departed clients read on at once; beyond it the connection is closed instead."""
 
+KEEP_SECONDS: Final = 2.0
+"""How long stray ecash may take to reach the disk once nobody waits for the answer any more."""
+
 
 def utc_timestamp() -> str:
     """Now, in the log's fixed-width format."""
@@ -301,7 +304,9 @@ class Attempts:
                 )
             )
             self._book(reservation, n)
-            await self._hub.change.keep(call.stray_change(), call.provider.name)
+            # At shutdown this task is cancelled, and ecash must be on disk all the same.
+            with trio.move_on_after(KEEP_SECONDS, shield=True):
+                await self._hub.change.keep(call.stray_change(), call.provider.name)
             call.close()
             self._hub.draining -= 1
             self.draining -= 1

@@ -375,12 +375,13 @@ class ChatRun:
 
     def _keep(self, record: Record) -> None:
         for attempt in record.attempts:
-            if attempt.price_differs:
+            stated, computed = attempt.provider_cost_sats, attempt.cost_sats
+            if attempt.price_differs and stated is not None and computed is not None:
                 log.warning(
                     'provider "%s" says it charged %s sats, its configured rates give %s',
                     attempt.provider,
-                    attempt.provider_cost_sats,
-                    attempt.cost_sats,
+                    format_sats(stated),
+                    format_sats(computed),
                     extra=self._extra(),
                 )
         self._hub.learn_ratio(record.policy, record.token_ratio)

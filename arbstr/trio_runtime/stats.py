@@ -1,7 +1,7 @@
 """The figures of /v1/stats: counts, costs and latencies of the requests in a span of time.
 
-    span --parts--> whole hours: the sums of `request_hours` (`sql/0002_reports.sql`)
-                    its two ends: row by row
+    span --split--> whole days: the sums of `request_days` (`sql/0002_reports.sql`)
+                    at its ends whole hours, `request_hours`; beyond these, row by row
     percentiles: in the order of the index `requests_by_latency`, or sorted if few are asked for
 
 A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
@@ -17,13 +17,14 @@ here waits for more than the disk; call it in a thread. Raises `sqlite3.Error`.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from math import fsum
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
-from arbstr.sansio.moments import Span, format_moment
+from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
 from arbstr.sansio.reports import Filters, Group
 from arbstr.trio_runtime.database import read_sql
 
@@ -41,11 +42,11 @@ _KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
         Group.MODEL: "model",
         Group.PROVIDER: "provider",
         Group.POLICY: "policy",
-        Group.DAY: "substr(hour, 1, 10)",
-        Group.HOUR: "hour",
+        Group.DAY: "substr({moment}, 1, 10)",
+        Group.HOUR: "substr({moment}, 1, 13)",
     }
 )
-"""What `request_hours` and `request_measures` are grouped by."""
+"""What sums and rows are grouped by; `{moment}` is the column of their time."""
 
 _ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
     {
@@ -136,6 +137,39 @@ def count_requests(
     return int(_sum(figures.values())["total"])
 
 
+# -- parts of a span -------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where figures are read from: a table, the column of its time, and how long its texts are."""
+
+    table: str
+    moment: str
+    width: int
+
+
+_DAYS: Final = _Source("request_days", "day", len("2026-02-03"))
+_HOURS: Final = _Source("request_hours", "hour", len("2026-02-03T04"))
+_ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
+
+
+def _sources(span: Span, group: Group | None) -> Iterator[tuple[_Source, Span]]:
+    """The parts of a span, each with the coarsest sums that have it."""
+    if group is Group.HOUR:
+        pieces: tuple[Span, ...] = (span,)
+    else:
+        before, days, after = span.split(DAY_MS)
+        pieces = (before, after)
+        if days.since < days.until:
+            yield _DAYS, days
+    for piece in pieces:
+        for source, part in zip((_ROWS, _HOURS, _ROWS), piece.split(HOUR_MS), strict=True):
+            if part.since < part.until:
+                yield source, part
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 
@@ -153,24 +187,17 @@ def _read_figures(
     values: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, _Figures]:
     """By the key of the group; nothing for a group without rows."""
-    before, hours, after = filters.span.parts()
     where = Where(filters, also=also)
     parts: dict[str, list[_Figures]] = {}
-    for table, moment, span, width in (
-        ("request_measures", "timestamp", before, None),
-        ("request_hours", "hour", hours, len("2026-02-03T04")),
-        ("request_measures", "timestamp", after, None),
-    ):
-        if span.since == span.until:
-            continue
+    for source, span in _sources(filters.span, group):
         sql = sql_text("stats").format(
-            key=_KEYS[group],
-            part=table,
-            moment=moment,
+            key=_KEYS[group].format(moment=source.moment),
+            part=source.table,
+            moment=source.moment,
             filters=where.sql,
             group_by="GROUP BY 1" if group is not None else "",
         )
-        its_ends = {name: text[:width] for name, text in ends(span).items()}
+        its_ends = {name: text[: source.width] for name, text in ends(span).items()}
         for key, *row in connection.execute(sql, {**where.values, **values, **its_ends}):
             figures = {name: value or 0 for name, value in zip(_FIGURES, row, strict=True)}
             if figures["total"]:

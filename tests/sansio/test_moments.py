@@ -128,16 +128,20 @@ def test_moments_without_a_text_are_written_as_the_nearest_that_has_one() -> Non
     assert format_moment(LATEST + 1) == "9999-12-31T23:59:59.999Z"
 
 
-@given(st.integers(-3 * DAY_MS, 3 * DAY_MS), st.integers(0, 2 * DAY_MS))
+@given(
+    st.integers(-3 * DAY_MS, 3 * DAY_MS),
+    st.integers(0, 2 * DAY_MS),
+    st.sampled_from((HOUR_MS, DAY_MS)),
+)
 @settings(deadline=None)
-def test_the_parts_of_a_span_are_the_span_and_the_middle_is_whole_hours(
-    since: int, length: int
+def test_a_span_is_split_into_whole_units_and_less_than_one_at_each_end(
+    since: int, length: int, unit: int
 ) -> None:
-    before, hours, after = Span(since, since + length).parts()
-    assert (before.since, before.until) == (since, hours.since)
-    assert (after.since, after.until) == (hours.until, since + length)
-    assert before.until - before.since < HOUR_MS
-    assert after.until - after.since < HOUR_MS
-    assert hours.since <= hours.until
-    if hours.since < hours.until:
-        assert hours.since % HOUR_MS == hours.until % HOUR_MS == 0
+    before, whole, after = Span(since, since + length).split(unit)
+    assert (before.since, before.until) == (since, whole.since)
+    assert (after.since, after.until) == (whole.until, since + length)
+    assert before.until - before.since < unit
+    assert after.until - after.since < unit
+    assert whole.since <= whole.until
+    if whole.since < whole.until:
+        assert whole.since % unit == whole.until % unit == 0

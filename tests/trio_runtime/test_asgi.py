@@ -8,6 +8,8 @@ never end still fails.
 """
 
 from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import h11
@@ -489,6 +491,58 @@ async def test_a_path_arrives_decoded_and_the_query_apart() -> None:
     assert scope["query_string"] == b"x=%20&y"
     assert scope["method"] == "GET"
     assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
+
+
+# ---- heads
+
+
+@pytest.mark.parametrize("status", [200, 299, 418, 424, 599])
+async def test_a_head_says_status_date_and_the_headers_in_their_order(status: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = {b"x-b": b"1", b"x-a": "größe".encode("latin-1"), b"content-length": b"2"}
+        await start(send, status, headers)
+        await say(send, b"{}")
+
+    async with OURS(app) as site:
+        peer = await site.ask(GET)
+        lines = (await peer.until(b"\r\n\r\n{}")).split(b"\r\n")
+    assert lines[0].startswith(b"HTTP/1.1 %d " % status)
+    assert parsedate_to_datetime(lines[1].removeprefix(b"date: ").decode()).tzinfo is UTC
+    assert lines[2:4] == [b"x-b: 1", b"x-a: gr\xf6\xdfe"]
+    assert [line.lower() for line in lines[4:]] == [b"content-length: 2", b"", b"{}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(b"x-a", b"1\r\nset-cookie: a=b"), (b"x-a", b"1\n"), (b"x-a", b"\r"), (b"x\r\ny", b"1")],
+)
+async def test_a_header_with_a_line_end_is_refused_and_leaves_room_for_the_error(
+    name: bytes, value: bytes
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await start(send, headers={name: value})
+        except ValueError:
+            await reply(send, b"refused", 500)
+
+    async with OURS(app) as site:
+        peer = await site.ask(GET)
+        answer = await peer.answer()
+        assert (answer.status, answer.body) == (500, b"refused")
+        assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("lengths", [(b"2", b"3"), (b"x",), (b"-1",)])
+async def test_a_framing_that_is_none_is_refused(lengths: tuple[bytes, ...]) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", length) for length in lengths]
+        with pytest.raises(h11.LocalProtocolError):
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await reply(send, b"refused", 500)
+
+    async with OURS(app) as site:
+        peer = await site.ask(GET)
+        assert (await peer.answer()).body == b"refused"
 
 
 # ---- an application that breaks

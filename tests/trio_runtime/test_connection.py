@@ -720,6 +720,28 @@ async def test_stop_closes_after_an_answer_though_much_was_sent_behind_its_reque
         assert app.begun == 1
 
 
+async def test_stop_in_the_middle_of_a_stream_begins_nothing_that_waits_behind_it() -> None:
+    begun, may_end = 0, trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal begun
+        begun += 1
+        await start(send)
+        await say(send, b"one", more=True)
+        await may_end.wait()
+        await say(send, b"two")
+
+    async with OURS(app) as site:
+        peer = await site.ask(POST + POST)
+        await peer.until(b"one")
+        await quiet()
+        site.server.stop()
+        may_end.set()
+        assert (await peer.answer()).body == b"onetwo"
+        assert await peer.rest() == b""
+        assert begun == 1
+
+
 async def test_stop_lets_an_upload_end_and_answers_it() -> None:
     async with OURS(echo) as site:
         peer = await site.ask(POST[:-2])

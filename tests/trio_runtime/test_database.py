@@ -14,10 +14,10 @@ import trio
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime import boot_lock
 from arbstr.trio_runtime import database as module
+from arbstr.trio_runtime.boot_lock import BootLock
 from arbstr.trio_runtime.database import (
     APPLICATION_ID,
     IN_MEMORY,
-    BootLock,
     Database,
     database_path,
     open_database,
