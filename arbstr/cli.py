@@ -153,9 +153,9 @@ def _read_config(path: Path, environ: Mapping[str, str]) -> "Config":
     except FileNotFoundError:
         raise ConfigError(
             (
-                f"{path.absolute()}: there is no such file; write it (config.example.toml shows "
-                "every key), name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, "
-                "which needs none",
+                f"{path.absolute()}: there is no such file; let `arbstr init` write a first one, "
+                "name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs "
+                "none",
             )
         ) from None
     except UnicodeDecodeError:

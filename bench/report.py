@@ -16,6 +16,9 @@ from bench.scenarios import Scenario
 BUSY: Final = 0.8
 """Share of a core from which on the load generator or the provider is what was measured."""
 
+ENOUGH: Final = 0.95
+"""Share of the events asked for from which on a target carried the load it was given."""
+
 PLOT_WIDTH: Final = 48
 
 
@@ -118,7 +121,7 @@ def table(scenario: Scenario, measured: Sequence[Measured]) -> str:
         f"{scenario.name}: {scenario.about}",
         f"  {what}; {rounds} of {scenario.seconds:g} s; direct is absolute",
         *_aligned(rows),
-        *_warnings(measured),
+        *_warnings(scenario, measured),
     ]
     return "\n".join(lines) + "\n"
 
@@ -134,11 +137,19 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return lines
 
 
-def _warnings(measured: Sequence[Measured]) -> list[str]:
-    lines = []
+def _warnings(scenario: Scenario, measured: Sequence[Measured]) -> list[str]:
+    order, lines = scenario.order, []
+    asked = scenario.connections * order.burst / order.every_us * 1e6 if scenario.ramp else 0.0
     for m in measured:
         if m.errors():
             lines.append(f"  ! {m.target}: {m.errors()} answers were wrong, first: {m.error()}")
+        speed = m.per_second()
+        if speed is not None and speed.mid < ENOUGH * asked:
+            # Late streams: the first had ended before the last began, or events queue up.
+            lines.append(
+                f"  ! {m.target}: {speed.mid:.0f} of {asked:.0f} events/s came through, "
+                "so its x floor is not for the same load"
+            )
         if m.target == DIRECT:
             continue
         if m.load_busy() > BUSY:

@@ -172,8 +172,8 @@ def test_a_missing_file_is_named_in_full_with_three_ways_out(
     command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert problem(capsys, command) == (
-        f"{tmp_path}/config.toml: there is no such file; write it (config.example.toml shows every "
-        "key), name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs none"
+        f"{tmp_path}/config.toml: there is no such file; let `arbstr init` write a first one, name "
+        "another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs none"
     )
 
 

@@ -349,11 +349,7 @@ class Http11(H11Protocol):
         """
         await self._close_stream()
         wire = self.connection
-        if (
-            self._owner.stopping
-            or wire.our_state is not h11.DONE
-            or wire.their_state is not h11.DONE
-        ):
+        if wire.our_state is not h11.DONE or wire.their_state is not h11.DONE:
             await self.send(Closed())
             return
         wire.start_next_cycle()

@@ -21,7 +21,7 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio import exchange as life
-from arbstr.sansio.breaker import Admitted, CircuitOpen, Outcome, Refused, Resting, Ticket
+from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
 from arbstr.sansio.budget import NotWithinBudget, Reservation, most_sats
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
@@ -148,13 +148,12 @@ class Attempts:
         return None
 
     def _admit(self, name: str) -> Refused | None:
-        """Takes the breaker's leave. One ticket serves all tries at the same provider."""
+        """Takes the breaker's leave. One ticket serves all tries at the same provider, as long as
+        its circuit stays closed meanwhile."""
         now = trio.current_time()
         if self._ticket is not None:
-            if self._ticket.provider == name:
-                view = self._hub.board.view(name, now)
-                if view.retry_at is not None:
-                    return CircuitOpen(view.retry_at)
+            view = self._hub.board.view(name, now)
+            if self._ticket.provider == name and view.state == "closed":
                 return Resting(view.resting_until) if view.resting_until is not None else None
             self._give_verdict(self._verdict)
         admission = self._hub.board.admit(name, now)
@@ -320,7 +319,8 @@ class Attempts:
             failure = call.given_up(FailureKind.CLIENT_LEFT, "was given up: the client left")
             self._note_answer(call)
             self._note(life.AttemptFailed(failure))
-            self._verdict = Outcome.NEUTRAL
+        if self._exchange.phase is life.Phase.READY:
+            self._verdict = Outcome.NEUTRAL  # the client left, in an attempt or between two
         self._give_verdict(self._verdict)
         self.leave_call()
         self.book()

@@ -20,8 +20,8 @@ import trio
 from arbstr.sansio.moments import DAY_MS, format_moment
 from arbstr.trio_runtime.database import Database, read_sql
 
-BATCH_ROWS: Final = 500
-"""Requests a transaction: about 25 ms in the thread (measured)."""
+BATCH_ROWS: Final = 250
+"""Requests a transaction: about 30 ms in the thread (bench/million_rows.py)."""
 
 PAUSE_SECONDS: Final = 0.1
 """Between two batches, for the log writer and the disk: a million rows leave in some minutes."""
@@ -29,7 +29,7 @@ PAUSE_SECONDS: Final = 0.1
 INTERVAL_SECONDS: Final = 3600.0
 """How often old rows are looked for; a day's worth of them leaves in 24 portions. Picked."""
 
-FREED_PAGES: Final = 400
+FREED_PAGES: Final = 200
 """Pages of 4 kB given back to the file system by one batch: more than its rows take, so that a
 file that is full of free pages shrinks as well."""
 

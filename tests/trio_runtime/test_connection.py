@@ -22,6 +22,7 @@ import trio
 import trio.testing
 from quart_trio import QuartTrio
 
+from arbstr.trio_runtime import connection
 from arbstr.trio_runtime.asgi import DISCONNECT_KEY, Http11
 from arbstr.trio_runtime.connection import (
     KEEP_ALIVE_SECONDS,
@@ -96,6 +97,19 @@ async def test_head_and_first_event_are_one_write_and_so_are_last_event_and_end(
     assert second == b"3\r\ntwo\r\n"
     assert last == b"5\r\nthree\r\n0\r\n\r\n"
     assert len(await writes_of(STOCK, stream, GET)) > 3
+
+
+async def test_what_the_kernel_takes_at_once_is_written_without_a_checkpoint() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with trio.testing.assert_no_checkpoints():
+            await start(send)
+            for _ in range(3):
+                await say(send, b"one", more=True)
+            await say(send, b"two")
+
+    async with OURS(app) as site:
+        peer = await site.ask(GET)
+        assert (await peer.answer()).body == b"oneoneonetwo"
 
 
 # ---- one task per request
@@ -543,6 +557,26 @@ async def test_a_client_that_reads_a_little_now_and_then_is_not_cut(
             assert len(await peer.stream.receive_some(1000)) == 1000
         await quiet()
         assert site.open == 1
+        assert not app.left.is_set()
+        await jump_until_closed(site, clock)
+
+
+async def test_elsewhere_whole_writes_are_the_progress_that_is_seen(
+    clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "send_queue", lambda sock: None)
+    monkeypatch.setattr(connection, "unread_bytes", dict)
+    app = Told(flood)
+    async with OURS(app) as site:
+        peer = await site.ask(GET)
+        await until(lambda: len(site.server.writing) == 1)
+        for _ in range(3):
+            for _ in range(11):
+                await quiet()
+                clock.jump(STALL_SECONDS / 12)
+            written = len(site.writes)
+            while len(site.writes) < written + 2:
+                await peer.stream.receive_some(1_000_000)
         assert not app.left.is_set()
         await jump_until_closed(site, clock)
 

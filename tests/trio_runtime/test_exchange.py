@@ -481,6 +481,7 @@ async def test_a_client_may_leave_while_it_is_kept_alive() -> None:
         async with proxy.asking(stream=True) as client:
             await client.head()
             await client.until(b": keep-alive\n\n")
+            await fake.wait_requests()
         await fake.wait_left()
         assert (await proxy.record()).status == "client_disconnected"
 
@@ -591,6 +592,7 @@ async def test_the_shutdown_after_the_early_head_is_told_as_an_event() -> None:
     ):
         await client.head()
         await client.until(b": keep-alive\n\n")
+        await fake.wait_requests()
         proxy.hub.stop_all()
         body, whole = await client.rest()
     assert whole

@@ -136,14 +136,17 @@ async def test_a_cut_after_output_is_a_new_failure_after_a_success() -> None:
         assert shown["last_error"] == "ended its stream before the answer was complete"
 
 
-async def test_a_client_that_leaves_gives_no_verdict() -> None:
+@pytest.mark.parametrize("play", [Play(ending="hang"), error_answer(500)], ids=["attempt", "wait"])
+async def test_a_client_that_leaves_gives_no_verdict(play: Play) -> None:
+    more = "[breaker]\nfailures = 1\n[retry]\nbackoff = 1000"
     async with (
-        open_fake_provider(Play(ending="hang")) as first,
-        open_proxy(only(first, more="[breaker]\nfailures = 1")) as proxy,
+        open_fake_provider(play) as first,
+        open_proxy(only(first, more=more)) as proxy,
     ):
         async with proxy.asking():
             await first.wait_requests(1)
-        await first.wait_left()
+            await wait_all_tasks_blocked(0.01)
+        await proxy.record()
         await proxy.wait_idle()
         assert await state(proxy) == ("closed", 0)
 
@@ -411,6 +414,29 @@ async def test_a_late_cut_of_a_stream_from_before_the_circuit_opened_changes_not
         assert b"stream_interrupted" in (await client.rest())[0]
         await proxy.wait_idle()
         assert await state(proxy) == ("half_open", 3)
+
+
+async def test_a_retry_that_comes_back_to_a_half_open_circuit_is_no_second_probe(
+    mock_clock: MockClock,
+) -> None:
+    more = "[retry]\nmax_retries = 1\nbackoff = 100\n[breaker]\nfailures = 1"
+    script = [error_answer(500), CLOSE_AFTER_REQUEST, Play(ending="hang")]
+    async with (
+        open_fake_provider(script) as first,
+        open_fake_provider() as second,
+        open_proxy(two(first, second, more=more)) as proxy,
+        proxy.asking() as early,
+    ):
+        await first.wait_requests(1)
+        await wait_all_tasks_blocked(0.01)
+        assert (await proxy.chat()).status == 424
+        assert await state(proxy) == ("open", 1)
+        mock_clock.jump(31)
+        async with proxy.asking():
+            await first.wait_requests(3)
+            mock_clock.jump(100)
+            assert (await early.reply()).headers["x-arbstr-provider"] == "second"
+            assert first.hits == 3
 
 
 # --- what a provider shows itself to be -------------------------------------------------------

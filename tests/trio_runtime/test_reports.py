@@ -293,7 +293,7 @@ def key_of(group: Group, row: dict[str, Any], time: str, policy: object) -> obje
 
 @pytest.mark.parametrize("share", [0, 10**9], ids=["by sorting", "by walking the index"])
 @given(seeds, sizes)
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_the_figures_are_those_of_plain_python(share: int, seed: int, size: int) -> None:
     dice = Dice(seed)
     asked = dice.filters()
@@ -309,7 +309,7 @@ def test_the_figures_are_those_of_plain_python(share: int, seed: int, size: int)
 
 
 @given(seeds, sizes, st.sampled_from(Group))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_the_groups_are_those_of_plain_python_and_add_up(
     seed: int, size: int, group: Group
 ) -> None:
@@ -341,7 +341,7 @@ def test_the_groups_are_those_of_plain_python_and_add_up(
 
 
 @given(seeds, sizes)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_the_rows_of_a_page_are_those_of_plain_python(seed: int, size: int) -> None:
     dice = Dice(seed)
     asked = dice.filters()

@@ -1,0 +1,172 @@
+"""A ledger in trouble for long, under load; and one that has become read-only.
+
+`test_troubled_ledger.py` has the short troubles. Here the soak test has all of them in a row, for
+half a minute each at 50 requests a second, and then more than the queue can hold.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.fakes import fake_process
+from tests.process import ArbstrProcess, arbstr_process, wait_until
+from tests.test_troubled_ledger import CONFIG, full, locked, log_counters
+
+TROUBLED: Final = "the request log cannot be written"
+SECONDS: Final = 30
+PER_SECOND: Final = 50
+CAPACITY: Final = 10_000
+"""Of the log writer's queue."""
+
+
+@pytest.fixture
+def arbstr(tmp_path: Path) -> Iterator[ArbstrProcess]:
+    """A process whose ledger lies in a directory of its own."""
+    (tmp_path / "ledger").mkdir()
+    with fake_process() as fake:
+        config = CONFIG.format(url=fake.url)
+        quiet = ("--log-level", "warning")
+        with arbstr_process(config_text=config, directory=tmp_path, arguments=quiet) as process:
+            process.database = tmp_path / "ledger" / "arbstr.db"
+            yield process
+
+
+@contextmanager
+def read_only(process: ArbstrProcess) -> Iterator[None]:
+    """Nothing can be written where the ledger lies: not by root either, if we are root."""
+    directory = process.database.parent
+    copy = directory.with_name("copy")
+    shutil.copytree(directory, copy)
+    if os.geteuid() != 0:
+        original = directory.with_name("original")
+        directory.rename(original)
+        copy.rename(directory)
+        for path in (*directory.iterdir(), directory):
+            path.chmod(0o555)
+        yield
+        directory.chmod(0o755)
+        shutil.rmtree(directory)
+        original.rename(directory)
+        return
+    if subprocess.run(["mount", "--bind", copy, directory], check=False).returncode:
+        pytest.skip("root may not mount here, and nothing else stops root from writing")
+    subprocess.run(["mount", "-o", "remount,bind,ro", directory], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", directory], check=True)
+        shutil.rmtree(copy)
+
+
+def test_chats_are_answered_where_nothing_can_be_written_and_their_rows_come_after(
+    arbstr: ArbstrProcess,
+) -> None:
+    first = arbstr.chat("fake-ok")
+    arbstr.wait_final(first.headers["x-arbstr-request-id"])
+    with read_only(arbstr):
+        replies = [arbstr.chat("fake-ok", stream=stream) for stream in (False, True)]
+        arbstr.wait_stderr(TROUBLED)
+        counters = log_counters(arbstr)
+        # What was written before can still be asked for.
+        stats = arbstr.ask("GET", "/v1/stats").json()
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert (counters["queued"], counters["dropped"]) == (2, 0)
+    assert stats["counts"]["total"] == 1
+    for reply in replies:
+        assert arbstr.wait_final(reply.headers["x-arbstr-request-id"])["status"] == "ok"
+    assert arbstr.stderr().count(TROUBLED) == 1
+
+
+Trouble = Callable[[ArbstrProcess], AbstractContextManager[None]]
+
+
+def untroubled(process: ArbstrProcess) -> AbstractContextManager[None]:
+    """For comparison."""
+    del process
+    return nullcontext()
+
+
+def ask_steadily(arbstr: ArbstrProcess, seconds: float) -> list[float]:
+    """`PER_SECOND` chats a second; all are answered. Returns how long each took, in ms, sorted."""
+
+    def ask(due: float) -> float:
+        time.sleep(max(0.0, due - time.monotonic()))
+        begin = time.monotonic()
+        assert arbstr.chat("fake-ok").status_code == 200
+        return (time.monotonic() - begin) * 1000
+
+    start = time.monotonic()
+    dues = [start + n / PER_SECOND for n in range(int(seconds * PER_SECOND))]
+    with ThreadPoolExecutor(16) as pool:
+        return sorted(pool.map(ask, dues))
+
+
+def p99(ordered: list[float]) -> float:
+    return ordered[len(ordered) * 99 // 100]
+
+
+@pytest.mark.soak
+def test_long_troubles_delay_no_chat_and_lose_no_row(arbstr: ArbstrProcess) -> None:
+    count = 0
+    found: dict[str, float] = {}
+    for trouble in (untroubled, locked, full, read_only):
+        with trouble(arbstr):
+            took = ask_steadily(arbstr, SECONDS)
+            counters = log_counters(arbstr)
+        count += len(took)
+        found[trouble.__name__] = p99(took)
+        assert counters["dropped"] == 0
+        wait_until(lambda n=count: len(arbstr.rows()) == n, "all rows")  # type: ignore[misc]  # mypy infers no default
+        wait_until(lambda: log_counters(arbstr)["queued"] == 0, "an empty queue")
+    print({name: f"p99 {ms:.1f} ms" for name, ms in found.items()})
+    assert max(found.values()) < found["untroubled"] + 20
+    assert {row["status"] for row in arbstr.rows()} == {"ok"}
+    assert arbstr.stderr().count(TROUBLED) == 3
+
+
+@pytest.mark.soak
+def test_what_the_queue_cannot_hold_is_counted_and_what_was_paid_is_printed(
+    arbstr: ArbstrProcess,
+) -> None:
+    asked = CAPACITY + 1000
+    lock = threading.Lock()
+    paid: set[str] = set()
+
+    def ask(n: int) -> None:
+        reply = arbstr.chat("fake-ok" if n % 20 else "nobody's")
+        if reply.status_code == 200:
+            with lock:
+                paid.add(reply.headers["x-arbstr-request-id"])
+
+    with locked(arbstr):
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(ask, range(asked)))
+        counters = log_counters(arbstr)
+        assert counters["queued"] <= CAPACITY
+        assert counters["dropped"] >= asked - CAPACITY
+    wait_until(lambda: log_counters(arbstr)["queued"] == 0, "an empty queue")
+    stored = {row["correlation_id"]: row["status"] for row in arbstr.rows()}
+    printed: list[Any] = [
+        json.loads(line.partition("row dropped: ")[2])
+        for line in arbstr.stderr().splitlines()
+        if "row dropped: " in line
+    ]
+    printed_ids = {row["correlation_id"] for row in printed}
+    assert paid <= stored.keys() | printed_ids
+    assert not printed_ids & stored.keys()
+    lost = asked - len(stored)
+    assert lost >= asked - CAPACITY
+    assert log_counters(arbstr)["dropped"] >= lost  # rows in flight count as well
+    # What cost nothing went first, and without a word.
+    assert lost - asked // 20 <= len(printed) < lost
+    assert {row["status"] for row in printed} == {"ok"}
