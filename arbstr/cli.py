@@ -248,7 +248,14 @@ def _config_to_run(
         warnings = _warnings(config, path)
     if options.listen:
         config = replace(config, server=replace(config.server, listen=options.listen))
+    if _is_open(config):
+        warnings = (*warnings, f"anyone who can reach {config.server.listen} can spend your money")
     return config, warnings
+
+
+def _is_open(config: "Config") -> bool:
+    """Whether requests of other machines would be served, and without a token."""
+    return not config.server.is_loopback and config.server.auth_token is None
 
 
 def _check_runnable(config: "Config", options: argparse.Namespace) -> None:
@@ -262,7 +269,7 @@ def _check_runnable(config: "Config", options: argparse.Namespace) -> None:
                 f"there are {', '.join(sorted(names))}",
             )
         )
-    if config.server.is_loopback or config.server.auth_token or options.allow_unauthenticated:
+    if options.allow_unauthenticated or not _is_open(config):
         return
     raise ConfigError(
         (
@@ -300,6 +307,11 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         )
     for warning in _warnings(config, path):
         print(f"warning: {warning}")
+    if _is_open(config):
+        print(
+            f"warning: {config.server.listen} is open to other machines and there is no [server] "
+            "auth_token; `arbstr run` refuses that without --allow-unauthenticated"
+        )
     return 0
 
 

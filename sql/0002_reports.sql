@@ -67,14 +67,14 @@ INSERT INTO request_hours SELECT
     hour, model, provider, policy, status, streaming,
     sum(requests), sum(unknown_cost), sum(cost_sats), sum(input_tokens), sum(output_tokens),
     sum(latency_ms), sum(ttft_requests), sum(ttft_ms)
-FROM request_measures
+FROM request_measures WHERE status <> 'in_flight'
 GROUP BY hour, model, provider, policy, status, streaming;
 
 INSERT INTO request_days SELECT
     day, model, provider, policy, status, streaming,
     sum(requests), sum(unknown_cost), sum(cost_sats), sum(input_tokens), sum(output_tokens),
     sum(latency_ms), sum(ttft_requests), sum(ttft_ms)
-FROM request_measures
+FROM request_measures WHERE status <> 'in_flight'
 GROUP BY day, model, provider, policy, status, streaming;
 
 -- To write (id, 1) here adds the row with that id to the sums, (id, -1) takes it out.
@@ -126,16 +126,18 @@ CREATE TRIGGER tally_request INSTEAD OF INSERT ON request_tally BEGIN
         );
 END;
 
-CREATE TRIGGER request_inserted AFTER INSERT ON requests
+-- A request in flight is in no sum: it would be taken out again a moment later, and of them there
+-- are so few that they can be looked up.
+CREATE TRIGGER request_inserted AFTER INSERT ON requests WHEN new.status IS NOT 'in_flight'
 BEGIN INSERT INTO request_tally VALUES (new.id, 1); END;
 
-CREATE TRIGGER request_will_change BEFORE UPDATE ON requests
+CREATE TRIGGER request_will_change BEFORE UPDATE ON requests WHEN old.status IS NOT 'in_flight'
 BEGIN INSERT INTO request_tally VALUES (old.id, -1); END;
 
-CREATE TRIGGER request_changed AFTER UPDATE ON requests
+CREATE TRIGGER request_changed AFTER UPDATE ON requests WHEN new.status IS NOT 'in_flight'
 BEGIN INSERT INTO request_tally VALUES (new.id, 1); END;
 
-CREATE TRIGGER request_will_be_deleted BEFORE DELETE ON requests
+CREATE TRIGGER request_will_be_deleted BEFORE DELETE ON requests WHEN old.status IS NOT 'in_flight'
 BEGIN INSERT INTO request_tally VALUES (old.id, -1); END;
 
 -- Latencies in order: a percentile is found by walking here, without sorting a million of them.
@@ -146,6 +148,7 @@ WHERE status IN ('ok', 'failed', 'client_disconnected', 'stream_incomplete');
 CREATE INDEX requests_possibly_spent ON requests (timestamp, correlation_id, policy)
 WHERE possibly_spent > 0;
 CREATE INDEX attempts_possibly_spent ON attempts (
-    correlation_id, provider, model, cost_sats, provider_cost_sats, estimated_cost_sats
+    correlation_id, provider, model, failure, money,
+    cost_sats, provider_cost_sats, estimated_cost_sats
 ) WHERE failure IS NOT NULL AND money IS NOT 'free';
 CREATE INDEX requests_without_success ON requests (status, timestamp) WHERE status <> 'ok';

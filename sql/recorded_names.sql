@@ -3,6 +3,9 @@
 SELECT DISTINCT 'model', model FROM request_days
 UNION SELECT DISTINCT 'provider', provider FROM request_days WHERE provider <> ''
 UNION SELECT DISTINCT 'policy', policy FROM request_days WHERE policy <> ''
+UNION SELECT 'model', model FROM requests WHERE status = 'in_flight'
+UNION SELECT 'provider', provider FROM requests WHERE status = 'in_flight' AND provider <> ''
+UNION SELECT 'policy', policy FROM requests WHERE status = 'in_flight' AND policy <> ''
 UNION SELECT 'provider', attempts.provider
     FROM requests INDEXED BY requests_possibly_spent
     JOIN attempts USING (correlation_id)

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 CORPUS = Path(__file__).parent / "corpus"
 
+LASTS = ("finish", "usage", "done")
+"""The event a stream may end with."""
+
 
 def recorded(name: str) -> bytes:
     """A file of tests/corpus, whose README says where each is from."""
@@ -36,3 +39,23 @@ def cuttings(draw: st.DrawFn, data: bytes) -> list[bytes]:
     points = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
     edges = [0, *points, len(data)]
     return [data[a:b] for a, b in itertools.pairwise(edges)]
+
+
+GOLDEN_TEXT = 'Caf\u00e9 "usage":{} \U0001f680\u2028"error":1 data:'
+"""What the model says in golden.sse."""
+
+DRESSES = tuple(
+    itertools.product(
+        [b"\n", b"\r\n", b"\r"], [b"", b"\xef\xbb\xbf"], [b" ", b""], [True, False], LASTS
+    )
+)
+"""Every way to write the golden stream: line end, BOM, space, its last event ended, last event."""
+
+
+def dressed(line_end: bytes, mark: bytes, space: bytes, ended: bool, last: str) -> bytes:
+    """The golden stream written in one of `DRESSES`."""
+    events = recorded("golden.sse").split(b"\n\n")[:-1]
+    events = events[: len(events) - 2 + LASTS.index(last)]
+    lines = [event.replace(b"data: ", b"data:" + space, 1) for event in events]
+    data = mark + b"".join(line + line_end * 2 for line in lines)
+    return data if ended else data.removesuffix(line_end * 2)

@@ -10,7 +10,6 @@
 At the end of the block every client leaves, and no connection of `OURS` may be left.
 """
 
-import gc
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -300,7 +299,6 @@ async def open_site(app: App, *, stock: bool = False, **options: float) -> Async
     if failure is not None:
         # Raised out here, a test's failure reads as if there were no nursery around it.
         raise failure
-    gc.collect()  # a socket nobody closed would warn here, and fail
 
 
 OURS: Final[OpenSite] = open_site

@@ -86,7 +86,8 @@ def test_the_version_is_printed_by_python_dash_m() -> None:
 def test_the_help_names_every_command() -> None:
     done = run_arbstr("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("run", "serve", "check", "providers"))
+    names = ("run", "serve", "check", "providers", "cost", "stats", "requests", "init")
+    assert all(name in done.stdout for name in names)
 
 
 @pytest.mark.parametrize(

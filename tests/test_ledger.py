@@ -177,7 +177,9 @@ def test_a_request_has_one_row_and_one_line_that_say_what_became_of_it(
     assert f"model={row['model']} provider={row['provider'] or '-'} status=" in line
     assert f"ms={row['latency_ms']} " in line
     assert f"policy={row['policy'] or '-'} " in line
-    sats = "unknown" if row["cost_sats"] is None else row["cost_sats"]
+    may_have_cost = any(money != "free" for _, _, money in attempts_of(arbstr, row))
+    nothing = "unknown" if may_have_cost else "0"
+    sats = nothing if row["cost_sats"] is None else row["cost_sats"]
     assert f"sats={sats} request_id=" in line
 
 

@@ -32,7 +32,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.process import ArbstrProcess, arbstr_process
+from tests.process import ArbstrProcess, arbstr_process, chat_body, run_arbstr
 
 CANARY: Final = "CANARY"
 TOKEN: Final = "token-CANARY-1"
@@ -161,6 +161,17 @@ ROUTES: Final = (
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/embeddings"),
     ("DELETE", "/v1/models"),
+    ("GET", "/v1/stats?group_by=provider"),
+    ("GET", "/v1/requests?per_page=100"),
+    ("GET", "/v1/requests?status=failed"),
+    ("GET", "/v1/requests/nobody's"),
+    ("POST", "/v1/cost"),
+)
+COMMANDS: Final = (
+    ("stats",),
+    ("stats", "--json"),
+    ("requests",),
+    ("requests", "--json"),
 )
 SENT: Final = {"cookie": "session=CANARY", "x-api-key": "CANARY", "x-arbstr-note": "CANARY"}
 BEARER: Final = {**SENT, "authorization": f"Bearer {TOKEN}"}
@@ -185,6 +196,41 @@ def ask_everything(process: ArbstrProcess) -> Iterator[tuple[str, str]]:
         yield f"{method} {path} refused", of_reply(process.ask(method, path, headers=wrong))
 
 
+def ask_reports(process: ArbstrProcess) -> Iterator[tuple[str, str]]:
+    """What the ledger's routes and commands, and the estimate, say of all of that."""
+    rows = process.rows()
+    count, seen = len(rows), {row["status"]: row["correlation_id"] for row in rows}
+    assert {"ok", "failed", "stream_incomplete"} <= seen.keys()
+    for status, request_id in seen.items():
+        path = f"/v1/requests/{request_id}"
+        reply = process.ask("GET", path, headers=BEARER)
+        assert (reply.status_code, reply.json()["correlation_id"]) == (200, request_id)
+        yield f"GET {path}, {status}", of_reply(reply)
+        yield f"requests, {status}", printed(process.directory, "requests", request_id)
+    stats = process.ask("GET", "/v1/stats?group_by=provider", headers=BEARER)
+    assert [name for name in PROVIDERS if f'"{name}"' not in stats.text] == []
+    yield "stats by provider", of_reply(stats)
+    for page in (1, 2):
+        path = f"/v1/requests?per_page=100&page={page}"
+        reply = process.ask("GET", path, headers=BEARER)
+        assert reply.text.count('"correlation_id"') == (100 if page == 1 else count - 100)
+        yield path, of_reply(reply)
+    for provider in PROVIDERS:
+        body = json.dumps(chat_body(f"{provider}:good", "CANARY asked")).encode()
+        reply = process.ask("POST", "/v1/cost", headers=BEARER, content=body)
+        assert reply.status_code == 200
+        yield f"POST /v1/cost, {provider}", of_reply(reply)
+    for command in COMMANDS:
+        yield " ".join(command), printed(process.directory, *command)
+
+
+def printed(directory: Path, *command: str) -> str:
+    done = run_arbstr(*command, environ=ENVIRON, directory=directory)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 100
+    return done.stdout + done.stderr
+
+
 async def test_no_key_comes_out_anywhere(tmp_path: Path) -> None:
     async with open_fake_provider(tell) as fake:
         with arbstr_process(
@@ -192,6 +238,7 @@ async def test_no_key_comes_out_anywhere(tmp_path: Path) -> None:
         ) as process:
             replies = await trio.to_thread.run_sync(lambda: list(ask_everything(process)))
             await trio.to_thread.run_sync(process.wait_rows, len(PROVIDERS) * len(ECHOES) * 2)
+            replies += await trio.to_thread.run_sync(lambda: list(ask_reports(process)))
             ledger = read_ledger(tmp_path)
             process.stop()
     assert {asked: text for asked, text in replies if CANARY in text} == {}

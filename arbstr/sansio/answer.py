@@ -81,7 +81,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     """
     text = body.removeprefix(_BOM).strip()
     if not text:
-        return BadAnswer("the answer was empty")
+        return BadAnswer("answered with nothing at all")
     if _SSE_LINE.match(text):
         return _put_together(body, choices)
     value = parse_json(text)
@@ -101,7 +101,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
         or (isinstance(detail, dict) and detail.get("error"))
     ):
         return ErrorAnswer(text)
-    return BadAnswer("the answer was JSON without choices")
+    return BadAnswer("answered with JSON that has no choices")
 
 
 def as_stream(answer_body: bytes) -> bytes:
@@ -135,13 +135,13 @@ def as_stream(answer_body: bytes) -> bytes:
 
 def _what_else(text: bytes, content_type: str) -> str:
     if text.startswith(b"<"):
-        return "the answer was HTML or XML, not JSON"
+        return "answered with HTML or XML, not JSON"
     if text.startswith(b"{"):
-        return "the answer was JSON cut short or broken"
+        return "answered with JSON that is cut short or broken"
     named = content_type.partition(";")[0].strip().lower()
     if named == "text/event-stream":
-        return "the answer was neither JSON nor a stream of events, though it was labelled as one"
-    return "the answer was not a JSON object"
+        return "answered with neither JSON nor a stream of events, though labelled as one"
+    return "answered with something that is not a JSON object"
 
 
 def _as_delta(choice: _Plain) -> _Plain:
@@ -174,7 +174,7 @@ def _put_together(body: bytes, choices: int) -> Answer | BadAnswer | ErrorAnswer
     reader = SSEReader()
     events = reader.feed(body)
     if reader.overflow:
-        return BadAnswer("the answer was a stream with an event that was too large")
+        return BadAnswer("answered with a stream with an event that was too large")
     whole: _Plain = {}
     merged: dict[int, _Plain] = {}
     finished: set[int] = set()
@@ -193,10 +193,10 @@ def _put_together(body: bytes, choices: int) -> Answer | BadAnswer | ErrorAnswer
         complete = sum(index < choices for index in finished) >= choices
         if (facts.error or event.name == b"error") and not complete:
             if output:
-                return BadAnswer("the answer was a stream that broke off with an error")
+                return BadAnswer("answered with a stream that broke off with an error")
             return ErrorAnswer(data)
         if facts.garbled and event not in last and not complete:
-            return BadAnswer("the answer was a stream with an event that was not JSON")
+            return BadAnswer("answered with a stream with an event that was not JSON")
         usage = facts.usage or usage
         cost = facts.provider_cost_msats if facts.provider_cost_msats is not None else cost
         value = parse_json(data)
@@ -206,9 +206,9 @@ def _put_together(body: bytes, choices: int) -> Answer | BadAnswer | ErrorAnswer
         finished.update(index for index, _ in facts.finished)
         _merge_chunk(whole, merged, value, facts.indexes)
     if not merged:
-        return BadAnswer("the answer was a stream without choices")
+        return BadAnswer("answered with a stream without choices")
     if not done and sum(index < choices for index in finished) < choices:
-        return BadAnswer("the answer was a stream that ended before it was complete")
+        return BadAnswer("answered with a stream that ended before it was complete")
     whole["object"] = "chat.completion"
     whole["choices"] = [_as_message(merged[index]) for index in sorted(merged)]
     if "usage" in whole:
@@ -216,7 +216,7 @@ def _put_together(body: bytes, choices: int) -> Answer | BadAnswer | ErrorAnswer
     try:
         text = json.dumps(whole, separators=(",", ":"), allow_nan=False)
     except (ValueError, RecursionError):
-        return BadAnswer("the answer was a stream that JSON cannot carry")
+        return BadAnswer("answered with a stream that JSON cannot carry")
     return Answer(text.encode(), usage, cost)
 
 

@@ -18,7 +18,7 @@ from arbstr.sansio.errors import ErrorReply
 if TYPE_CHECKING:
     from arbstr.sansio.config import Secret
 
-OPEN_PATHS = frozenset({"/livez"})
+OPEN_PATHS = frozenset({"/livez", "/v1/livez"})
 """Answered without a token: a supervisor that only asks "do you live" holds no secret."""
 
 

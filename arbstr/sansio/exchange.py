@@ -2,7 +2,7 @@
 
     phase        ROUTING --Routed--> READY --AttemptStarted--> ATTEMPTING --Answered--> ANSWERED
                     |                  ^ |                         |                        |
-                 Refused               | Refused, Failed,      AttemptFailed            Delivered
+                 Refused               | Refused, Failed,      AttemptFailed       Delivered, Failed
                     |                  | Interrupted               |                        |
                     v                  +-|-------------------------+                        v
                   ENDED <----------------+----------------------------------------------- ENDED
@@ -120,7 +120,7 @@ class Delivered:
 @final
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """All attempts are over; the client gets `error`."""
+    """All attempts are over, or a bug of ours kept the answer; the client gets `error`."""
 
     error: ErrorReply
 
@@ -195,6 +195,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
         # The whole answer is known but not yet in the client's hands.
         Phase.ANSWERED: {
             Delivered: Phase.ENDED,
+            Failed: Phase.ENDED,
             ClientLeft: Phase.ENDED,
         },
         # The handler may learn only now that the client went; that changes nothing.
@@ -468,7 +469,7 @@ class Exchange:
             timestamp=self.timestamp,
             model=candidate.offer.model if candidate is not None else self.requested_model,
             requested_model=self.requested_model,
-            provider=candidate.offer.provider.name if candidate is not None else None,
+            provider=last.candidate.offer.provider.name if last is not None else None,
             policy=self.policy,
             streaming=self.streaming,
             input_tokens=usage.input_tokens if usage is not None else None,

@@ -78,7 +78,7 @@ LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
         LastWord.RATE_LIMITED: Word("Rate limits: ask again later", None, waits=True),
         LastWord.BUDGET_EXCEEDED: Word("[budget] sats_per_day does not allow it"),
         LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
-        LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key arbstr has for it"),
+        LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key, or needs one"),
         LastWord.MODEL_NOT_FOUND: Word("No answer: the model is not known there", None),
         LastWord.CONNECT_TIMEOUT: Word("No answer: connecting took too long"),
         LastWord.UPSTREAM_ERROR: Word("No answer: every provider failed"),
@@ -91,6 +91,7 @@ _STOPPED: Final = (
     'it with the header `X-Arbstr-Respend: allow`, or set `possibly_spent = "next"` under '
     "`[retry]` in the configuration."
 )
+_STOPPED_BY_US: Final = " arbstr was stopping and could not wait for the answer. Sending the request again may pay twice."
 _STOPPED_WITH_CONSENT: Final = (
     " Other providers were allowed to be asked until one further attempt may have cost. Repeating "
     "the request with the header `X-Arbstr-Respend: allow` may pay once more."
@@ -179,7 +180,10 @@ def last_word(
     if said is LastWord.BUDGET_EXCEEDED:
         message += _account_of([standing for _, standing in standings])
     if said is LastWord.POSSIBLY_SPENT:
-        message += _STOPPED_WITH_CONSENT if consent else _STOPPED
+        if isinstance(decisive, Failure) and decisive.kind is FailureKind.SHUTDOWN:
+            message += _STOPPED_BY_US
+        else:
+            message += _STOPPED_WITH_CONSENT if consent else _STOPPED
     retry_after: float | None = None
     if word.waits:
         times = (standing.free_at() for _, standing in standings)

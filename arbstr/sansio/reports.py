@@ -206,7 +206,7 @@ class _Given:
             if name in self._values:
                 raise _BadParameterError(name, "is given more than once.")
             if not value:
-                raise _BadParameterError(name, "is empty; leave it out to ask for everything.")
+                raise _BadParameterError(name, "is empty; give it a value or leave it out.")
             self._values[name] = value
 
     def filters(self, now: int) -> Filters:

@@ -26,7 +26,7 @@ from arbstr.sansio.budget import NotWithinBudget, Reservation, most_sats
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
+from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, seen
 from arbstr.sansio.retry import (
     Answered,
     Attempt,
@@ -43,6 +43,7 @@ from arbstr.sansio.retry import (
 )
 from arbstr.sansio.routing import Candidate
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream import UpstreamCall
 
@@ -119,16 +120,19 @@ class Attempts:
         began = trio.current_time()
         failure = await self._try(command)
         if failure is None:
+            name = command.candidate.offer.provider.name
             self._hub.learn_latency(
-                command.candidate.offer.provider.name,
+                name,
                 trio.current_time() - began,
                 stream=self._request.stream,
             )
             self._give_verdict(Outcome.SUCCESS)
-            if self._request.stream:
+            closed = self._hub.board.view(name, trio.current_time()).state == "closed"
+            if self._request.stream and closed:
                 # The first output was a success. To break off later is a failure of its own, so
-                # it takes a leave of its own, and with it a generation.
-                self._admit(command.candidate.offer.provider.name)
+                # it takes a leave of its own, and with it a generation; but never the probe's,
+                # which a stream would keep for as long as it runs.
+                self._admit(name)
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
@@ -240,6 +244,13 @@ class Attempts:
         )
         self.leave_call()
 
+    def given_up(self, kind: FailureKind, sentence: str) -> Failure:
+        """The running attempt is stopped for a reason that is not the provider's."""
+        if self.call is None:
+            # A bug of ours, before there was a call: then nothing was sent.
+            return seen(FailureKind.NOT_SENT, Kind.OPENAI, sentence)
+        return self.call.given_up(kind, sentence)
+
     def _note_answer(self, call: UpstreamCall) -> None:
         """What is known of the open call's answer, whole or not."""
         if call.status is not None:
@@ -285,45 +296,47 @@ class Attempts:
     ) -> None:
         money = Money.UNKNOWN
         try:
-            with trio.move_on_after(seconds):
-                money = await call.learn_the_rest()
-                await call.finish()
+            try:
+                with trio.move_on_after(seconds):
+                    money = await call.learn_the_rest()
+                    await call.finish()
+            finally:
+                await self._end_drain(call, n, money, reservation)
         except Exception as error:
             # A bug of ours. It must not end the nursery, and with it the process.
-            log.error("a drain broke off: %r", error, extra=self._extra())
-        finally:
-            self._note(
-                life.Drained(
-                    n,
-                    call.status,
-                    call.upstream_request_id,
-                    call.usage,
-                    call.provider_cost_msats,
-                    money,
-                )
-            )
+            log_bug(log, "a drain broke off", error, **self._extra())
+
+    async def _end_drain(
+        self, call: UpstreamCall, n: int, money: Money, reservation: Reservation | None
+    ) -> None:
+        try:
+            asked, price = call.upstream_request_id, call.provider_cost_msats
+            self._note(life.Drained(n, call.status, asked, call.usage, price, money))
             self._book(reservation, n)
             # At shutdown this task is cancelled, and ecash must be on disk all the same.
             with trio.move_on_after(KEEP_SECONDS, shield=True):
                 await self._hub.change.keep(call.stray_change(), call.provider.name)
-            call.close()
+        finally:
             self._hub.draining -= 1
             self.draining -= 1
+            call.close()
             self._drained()
 
     def end(self) -> None:
         """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at."""
-        call = self.call
-        if self._exchange.phase is life.Phase.ATTEMPTING and call is not None:
-            # Nobody else ends an attempt that runs: the handler was cancelled, the client left.
-            failure = call.given_up(FailureKind.CLIENT_LEFT, "was given up: the client left")
-            self._note_answer(call)
-            self._note(life.AttemptFailed(failure))
-        if self._exchange.phase is life.Phase.READY:
-            self._verdict = Outcome.NEUTRAL  # the client left, in an attempt or between two
-        self._give_verdict(self._verdict)
-        self.leave_call()
-        self.book()
+        try:
+            if self._exchange.phase is life.Phase.ATTEMPTING:
+                # Nobody else ends an attempt that runs: the handler was cancelled, the client left.
+                failure = self.given_up(FailureKind.CLIENT_LEFT, "was given up: the client left")
+                if self.call is not None:
+                    self._note_answer(self.call)
+                self._note(life.AttemptFailed(failure))
+            if self._exchange.phase is life.Phase.READY:
+                self._verdict = Outcome.NEUTRAL  # the client left, in an attempt or between two
+        finally:
+            self._give_verdict(self._verdict)
+            self.leave_call()
+            self.book()
 
     def _give_verdict(self, outcome: Outcome) -> None:
         ticket, self._ticket = self._ticket, None

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from arbstr.sansio.budget import Budget
-from arbstr.sansio.money import format_sats
+from arbstr.sansio.money import add_sats, format_sats
 from arbstr.trio_runtime.database import Database, read_sql
 
 log = logging.getLogger(__name__)
@@ -74,9 +74,9 @@ def _spent_on_day_of(database: Database, now: float) -> Decimal:
         "boot_id": database.boot_id,
     }
     with closing(database.connect_reader()) as reader:
-        (sats,) = reader.execute(read_sql("spent_since"), parameters).fetchone()
-    # The digits of the column, not the binary fraction behind them.
-    return Decimal(repr(sats))
+        rows = reader.execute(read_sql("spent_since"), parameters)
+        # The digits of the column, not the binary fraction behind them.
+        return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
 
 
 def _logged(moment: datetime) -> str:

@@ -7,6 +7,7 @@ should change come all the same, it is on disk before the answer is used, and no
 import os
 import re
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, final
 
@@ -64,13 +65,14 @@ class Change:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            print(
-                f"arbstr: ecash came back and could not be written to disk ({error}). "
-                f"It is yours, keep it:\n{lines}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
+            with suppress(OSError, ValueError):  # nobody may be there to read it
+                print(
+                    f"arbstr: ecash came back and could not be written to disk ({error}). "
+                    f"It is yours, keep it:\n{lines}",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
 
 def _one_line(token: str) -> str:

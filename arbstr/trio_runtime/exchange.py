@@ -61,6 +61,8 @@ async def serve_chat(
     )
     run = ChatRun(hub, responder, request, exchange, headers)
     hub.running.add(run)
+    if hub.stopping:
+        run.stop()  # its body came too late: an answer could not be waited for
     try:
         with trio.CancelScope() as client_scope:
             on_disconnect(client_scope.cancel)
@@ -69,8 +71,8 @@ async def serve_chat(
         run.broke()
         raise
     finally:
-        run.end()
         hub.running.discard(run)
+        run.end()
 
 
 @final
@@ -327,30 +329,33 @@ class ChatRun:
     def broke(self) -> None:
         """A bug of ours ended the request; the client gets the 500 of every route."""
         error = ErrorReply("internal_error", "arbstr failed; its log says how.")
-        call = self._attempts.call if self._attempts is not None else None
-        if self._exchange.phase is life.Phase.ATTEMPTING and call is not None:
-            failure = call.given_up(FailureKind.NO_ANSWER, "was given up: arbstr failed")
+        if self._exchange.phase is life.Phase.ATTEMPTING and self._attempts is not None:
+            failure = self._attempts.given_up(FailureKind.NO_ANSWER, "was given up: arbstr failed")
             self._note(life.AttemptFailed(failure))
         if self._exchange.phase is life.Phase.ROUTING:
             self._note(life.Refused(error))
-        elif self._exchange.phase is life.Phase.READY:
+        elif self._exchange.phase is not life.Phase.ENDED:
             self._note(life.Failed(error))
 
     def end(self) -> None:
         """Whatever happened: breaker, connection, record. Has no checkpoint to be cancelled at."""
-        if self._attempts is not None:
-            self._attempts.end()
-        self._finish()
+        try:
+            if self._attempts is not None:
+                self._attempts.end()
+        finally:
+            self._finish()
 
     def _finish(self) -> None:
-        """The client's part is over: one line in the log, and the row unless a drain goes on."""
+        """The client's part is over: the row, unless a drain goes on, and a line in the log."""
         if self._over:
             return
         self._over = True
-        if self._exchange.phase is not life.Phase.ENDED:
+        if self._exchange.phase not in (life.Phase.ATTEMPTING, life.Phase.ENDED):
             self._note(life.ClientLeft())
         now, draining = trio.current_time(), self._draining()
         record = self._exchange.finished(now) if draining else self._exchange.close(now)
+        if not draining:
+            self._keep(record)
         log.info(
             "%s model=%s provider=%s status=%s policy=%s ms=%d sats=%s",
             "stream" if record.streaming else "plain",
@@ -359,11 +364,9 @@ class ChatRun:
             record.error_status or record.status,
             record.policy or "-",
             record.latency_ms,
-            format_sats(record.cost_sats) if record.cost_sats is not None else "unknown",
+            _spent(record),
             extra=self._extra(),
         )
-        if not draining:
-            self._keep(record)
 
     def _draining(self) -> bool:
         return self._attempts is not None and self._attempts.draining > 0
@@ -374,6 +377,8 @@ class ChatRun:
             self._keep(self._exchange.close(trio.current_time()))
 
     def _keep(self, record: Record) -> None:
+        self._hub.log_writer.offer(record)
+        self._hub.learn_ratio(record.policy, record.token_ratio)
         for attempt in record.attempts:
             stated, computed = attempt.provider_cost_sats, attempt.cost_sats
             if attempt.price_differs and stated is not None and computed is not None:
@@ -384,8 +389,6 @@ class ChatRun:
                     format_sats(computed),
                     extra=self._extra(),
                 )
-        self._hub.learn_ratio(record.policy, record.token_ratio)
-        self._hub.log_writer.offer(record)
 
     def _note(self, event: life.Event) -> None:
         self._exchange.note(event, trio.current_time())
@@ -398,3 +401,10 @@ def _content_type(call: UpstreamCall) -> str:
     """The provider's own words for JSON; what a stream was put together to is plain JSON."""
     given = call.headers.get("content-type", "")
     return given if "json" in given.lower() else "application/json"
+
+
+def _spent(record: Record) -> str:
+    """What a finished request cost, for the line in the log."""
+    if record.cost_sats is not None:
+        return format_sats(record.cost_sats)
+    return "unknown" if record.may_have_cost else "0"

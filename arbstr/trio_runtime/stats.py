@@ -2,6 +2,7 @@
 
     span --split--> whole days: the sums of `request_days` (`sql/0002_reports.sql`)
                     at its ends whole hours, `request_hours`; beyond these, row by row
+                    and whatever is in flight
     percentiles: in the order of the index `requests_by_latency`, or sorted if few are asked for
 
 A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
@@ -18,7 +19,7 @@ here waits for more than the disk; call it in a thread. Raises `sqlite3.Error`.
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import fsum
 from types import MappingProxyType
@@ -36,17 +37,9 @@ WALK_SHARE: Final = 16
 A step of the walk takes about 0.08 us and there are as many as rows in the log at most; sorting
 takes 1.1 us for each row asked for (measured, SQLite 3.40)."""
 
-_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
-    {
-        None: "NULL",
-        Group.MODEL: "model",
-        Group.PROVIDER: "provider",
-        Group.POLICY: "policy",
-        Group.DAY: "substr({moment}, 1, 10)",
-        Group.HOUR: "substr({moment}, 1, 13)",
-    }
-)
-"""What sums and rows are grouped by; `{moment}` is the column of their time."""
+_DAY_WIDTH: Final = len("2026-02-03")
+_HOUR_WIDTH: Final = len("2026-02-03T04")
+"""Characters of the log's text of a moment that say the day, and the hour."""
 
 _ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
     {
@@ -54,11 +47,11 @@ _ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
         Group.MODEL: "coalesce(attempts.model, '')",
         Group.PROVIDER: "coalesce(attempts.provider, '')",
         Group.POLICY: "coalesce(requests.policy, '')",
-        Group.DAY: "substr(requests.timestamp, 1, 10)",
-        Group.HOUR: "substr(requests.timestamp, 1, 13)",
+        Group.DAY: f"substr(requests.timestamp, 1, {_DAY_WIDTH})",
+        Group.HOUR: f"substr(requests.timestamp, 1, {_HOUR_WIDTH})",
     }
 )
-"""The same for attempts."""
+"""What attempts are grouped by, in `sql/possibly_spent.sql`."""
 
 _OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
     {"model": "model", "provider": "provider", "policy": "policy"}
@@ -149,10 +142,31 @@ class _Source:
     moment: str
     width: int
 
+    def key(self, group: Group | None) -> str:
+        """What its rows are grouped by: where it can be, a column in whose order they lie."""
+        match group:
+            case None:
+                return "NULL"
+            case Group.MODEL | Group.PROVIDER | Group.POLICY:
+                return group.value
+            case Group.DAY:
+                return self._beginning(_DAY_WIDTH)
+            case Group.HOUR:
+                return self._beginning(_HOUR_WIDTH)
 
-_DAYS: Final = _Source("request_days", "day", len("2026-02-03"))
-_HOURS: Final = _Source("request_hours", "hour", len("2026-02-03T04"))
+    def _beginning(self, width: int) -> str:
+        return self.moment if width == self.width else f"substr({self.moment}, 1, {width})"
+
+
+_DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
+_HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
 _ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
+_IN_FLIGHT: Final = replace(
+    _ROWS,
+    # CROSS, so that SQLite begins with those few.
+    table="(SELECT id FROM requests WHERE status = 'in_flight') CROSS JOIN request_measures USING (id)",
+)
+"""What the sums do not have."""
 
 
 def _sources(span: Span, group: Group | None) -> Iterator[tuple[_Source, Span]]:
@@ -168,6 +182,9 @@ def _sources(span: Span, group: Group | None) -> Iterator[tuple[_Source, Span]]:
         for source, part in zip((_ROWS, _HOURS, _ROWS), piece.split(HOUR_MS), strict=True):
             if part.since < part.until:
                 yield source, part
+    _, summed, _ = span.split(HOUR_MS)
+    if summed.since < summed.until:
+        yield _IN_FLIGHT, summed
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -191,7 +208,7 @@ def _read_figures(
     parts: dict[str, list[_Figures]] = {}
     for source, span in _sources(filters.span, group):
         sql = sql_text("stats").format(
-            key=_KEYS[group].format(moment=source.moment),
+            key=source.key(group),
             part=source.table,
             moment=source.moment,
             filters=where.sql,

@@ -342,22 +342,31 @@ class UpstreamCall:
             return
 
     async def _first_output(self) -> bytes | Failure:
-        while True:
-            try:
-                data = await self._receive()
-            except AnswerBroken as error:
-                return self.cut_short(_broke(error))
-            out = self._fed(data)
-            if self.relay.not_sse:
-                return await self._from_plain()
-            # Output first: what came after it in the same piece is `_relay`'s to judge.
-            if self.relay.committed:
-                return out
-            failure = self.stream_failure()
-            if failure is not None:
-                return failure
-            if self.ended:
-                return self._ended_without_output()
+        idle, events = self.provider.timeouts.idle, 0
+        with trio.CancelScope() as silence:
+            while True:
+                try:
+                    data = await self._receive()
+                except AnswerBroken as error:
+                    return self.cut_short(_broke(error))
+                out = self._fed(data)
+                if self.relay.not_sse:
+                    break
+                # Output first: what came after it in the same piece is `_relay`'s to judge.
+                if self.relay.committed:
+                    return out
+                failure = self.stream_failure()
+                if failure is not None:
+                    return failure
+                if self.ended:
+                    return self._ended_without_output()
+                if self.relay.events != events:
+                    # From the first event on, the time between two of them is limited, too.
+                    events = self.relay.events
+                    silence.deadline = trio.current_time() + idle
+        if silence.cancelled_caught:
+            return self.cut_short(f"sent nothing for {idle:g} s")
+        return await self._from_plain()
 
     def _fed(self, data: bytes) -> bytes:
         """What the client gets of these bytes, or of the end that `b""` is."""

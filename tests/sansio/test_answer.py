@@ -132,7 +132,7 @@ def test_anything_else_is_bad_and_says_why_in_our_words(body: bytes) -> None:
     for content_type in ("application/json", "text/event-stream; charset=utf-8", ""):
         verdict = judged(body, content_type=content_type)
         assert isinstance(verdict, BadAnswer)
-        assert verdict.sentence.startswith("the answer ")
+        assert verdict.sentence.startswith("answered with ")
 
 
 def test_a_stream_that_is_not_complete_for_every_choice_is_bad() -> None:

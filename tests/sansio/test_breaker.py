@@ -307,6 +307,14 @@ class BoardMachine(RuleBasedStateMachine):
         if outcome is Outcome.NEUTRAL:
             assert after == before
 
+    @rule(name=st.sampled_from(NAMES))
+    def a_provider_fails_until_its_circuit_opens_and_then_its_time_passes(self, name: str) -> None:
+        """By chance alone the machine seldom comes to a circuit that is half-open."""
+        while isinstance(answer := self.board.admit(name, self.now), Admitted):
+            self.newest[name] = max(self.newest[name], answer.ticket.generation)
+            self.board.settle(answer.ticket, Outcome.FAILURE, self.now)
+        self.now += 30.0
+
     @rule(name=st.sampled_from(NAMES), seconds=st.sampled_from([-1.0, 0.0, 7.0, 90.0, 86400.0]))
     def a_provider_wants_to_rest(self, name: str, seconds: float) -> None:
         before = self.board.view(name, self.now).resting_until
@@ -331,5 +339,5 @@ class BoardMachine(RuleBasedStateMachine):
             assert len(probes) <= 1, name
 
 
-BoardMachine.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=40)
+BoardMachine.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
 TestBoardMachine = BoardMachine.TestCase

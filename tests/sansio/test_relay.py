@@ -14,7 +14,16 @@ from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.money import Usage
 from arbstr.sansio.relay import DONE, KEEP_ALIVE, MAX_HELD_BYTES, Relay
 from arbstr.sansio.sse import MAX_EVENT_BYTES, SSEReader
-from tests.cuttings import byte_by_byte, cut_in_two, cuttings, in_steps, recorded
+from tests.cuttings import (
+    DRESSES,
+    GOLDEN_TEXT,
+    byte_by_byte,
+    cut_in_two,
+    cuttings,
+    dressed,
+    in_steps,
+    recorded,
+)
 
 ARBSTR = b'{"request_id":"r1","provider":"alpha","model":"m1","cost_sats":0.5}'
 CUT = ErrorReply("stream_interrupted", "The provider alpha stopped in the middle.")
@@ -593,23 +602,11 @@ def test_what_is_learnt_from_known_streams(name: str) -> None:
     assert learnt == LEARNT[name]
 
 
-GOLDEN_TEXT = 'Caf\u00e9 "usage":{} \U0001f680\u2028"error":1 data:'
-
-
-@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
-@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no BOM", "BOM"])
-@pytest.mark.parametrize("space", [b" ", b""], ids=["space", "no space"])
-@pytest.mark.parametrize("ended", [True, False], ids=["ended", "not ended"])
-@pytest.mark.parametrize("last", ["finish", "usage", "done"])
+@pytest.mark.parametrize(("line_end", "mark", "space", "ended", "last"), DRESSES)
 def test_the_golden_stream_reads_the_same_in_every_dress(
     line_end: bytes, mark: bytes, space: bytes, ended: bool, last: str
 ) -> None:
-    events = recorded("golden.sse").split(b"\n\n")[:-1]
-    events = events[: len(events) - ["done", "usage", "finish"].index(last)]
-    lines = [event.replace(b"data: ", b"data:" + space, 1) for event in events]
-    data = mark + b"".join(line + line_end * 2 for line in lines)
-    if not ended:
-        data = data.removesuffix(line_end * 2)
+    data = dressed(line_end, mark, space, ended, last)
     expected = through([data])
     out = expected[0]
     assert isinstance(out, bytes)

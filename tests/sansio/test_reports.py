@@ -166,7 +166,7 @@ def test_an_unknown_parameter_is_refused_with_the_known_ones(
 @pytest.mark.parametrize(("parse", "known"), PARSERS)
 def test_an_empty_and_a_second_value_are_refused(parse: Parse, known: tuple[str, ...]) -> None:
     for name in known:
-        assert refusal(parse, (name, "")).startswith(f'"{name}" is empty; leave it out')
+        assert refusal(parse, (name, "")).startswith(f'"{name}" is empty; give it a value')
     twice = (("model", "a"), ("model", "a"))
     assert refusal(parse, *twice) == '"model" is given more than once.'
 

@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from arbstr.trio_runtime import app, exchange, status
+from arbstr.trio_runtime import app, attempts, exchange, status
 from tests.fakes import (
     completion,
     error_answer,
@@ -408,6 +408,32 @@ async def test_a_bug_in_a_chat_is_a_500_and_one_line_and_the_connection_lives(
         assert (await proxy.record()).status == "rejected"
         await client.send("POST", CHAT, chat_body())
         assert (await client.reply()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "failure"),
+    [
+        pytest.param(attempts, "UpstreamCall", "not_sent", id="before there is a call"),
+        pytest.param(attempts, "outgoing_body", "not_sent", id="before it is sent"),
+        pytest.param(exchange, "passed_on", None, id="when the answer is there"),
+    ],
+)
+async def test_a_bug_in_any_phase_of_a_chat_is_one_row_that_says_so(
+    where: object, name: str, failure: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        open_fake_provider(json_answer(completion())) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, broken)
+            reply = await proxy.chat()
+        assert (reply.status, reply.error["code"]) == (500, "internal_error")
+        record = await proxy.record()
+        assert (record.status, record.error_status) == ("failed", 500)
+        assert [row.failure for row in record.attempts] == [failure]
+        assert not proxy.hub.running
+        assert (await proxy.chat()).status == 200
 
 
 async def test_a_bug_in_a_stream_after_its_head_is_the_error_event(

@@ -691,6 +691,24 @@ async def test_comments_do_not_keep_a_stream_alive_after_output_either(
     assert "sent nothing for 10 s" in reply.error["message"]
 
 
+async def test_comments_do_not_keep_a_stream_alive_that_has_begun_without_output(
+    mock_clock: MockClock,
+) -> None:
+    script = stream([ROLE, *COMMENTS], ending="hang")
+    limits = "[timeouts]\nidle = 10\nfirst_output = 1000"
+    async with (
+        open_fake_provider(script) as first,
+        open_fake_provider() as second,
+        open_proxy(two(first, second, more=limits)) as proxy,
+        proxy.asking(stream=True) as client,
+    ):
+        await pass_time(mock_clock, 15, until=lambda: bool(proxy.log.final), step=1)
+        reply = await client.reply()
+        await first.wait_left()
+    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert "sent nothing for 10 s" in reply.error["message"]
+
+
 async def test_a_deadline_of_one_provider_is_not_the_others() -> None:
     async with (
         open_fake_provider(SILENCE) as first,

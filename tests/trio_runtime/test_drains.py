@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.sansio.failure import Money
 from arbstr.trio_runtime import attempts
+from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.upstream import UpstreamCall
 from tests.fakes import (
     ROUTSTR_ID,
@@ -334,22 +334,28 @@ async def test_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert proxy.hub.draining == 1
 
 
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(UpstreamCall, "learn_the_rest"), (Change, "keep")],
+    ids=["reading", "its end"],
+)
 async def test_a_bug_in_a_drain_ends_nothing_but_that_drain(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(self: UpstreamCall) -> Money:
-        raise ValueError("a bug")
+    async def broken(*_: object) -> None:
+        raise ValueError("a prompt nobody may read")
 
-    monkeypatch.setattr(UpstreamCall, "learn_the_rest", broken)
+    monkeypatch.setattr(owner, name, broken)
     async with (
         open_fake_provider(SILENCE) as fake,
-        open_proxy(config(node(fake.url))) as proxy,
+        open_proxy(config(node(fake.url, more="drain_seconds = 0.1"))) as proxy,
     ):
         async with proxy.asking():
             await fake.wait_requests()
         assert (await proxy.record()).attempts[0].money == "unknown"
         assert (await proxy.get("/livez")).status == 200
     assert [r.levelno for r in caplog.records if "drain" in r.getMessage()] == [logging.ERROR]
+    assert "prompt" not in caplog.text
 
 
 @pytest.mark.parametrize("ending", ["clean", "fin", "hang"])

@@ -543,6 +543,16 @@ async def test_the_shutdown_ends_a_wait_that_has_cost_nothing_with_503() -> None
     assert (record.status, record.possibly_spent) == ("failed", 0)
 
 
+@STREAMED
+async def test_a_request_that_begins_after_the_shutdowns_grace_is_not_sent(streaming: bool) -> None:
+    async with open_fake_provider() as fake, open_proxy(only(fake.url)) as proxy:
+        proxy.hub.stop_all()
+        reply = await proxy.chat(stream=streaming)
+        record = await proxy.record()
+    assert (reply.status, reply.error["code"]) == (503, "shutting_down")
+    assert (record.status, record.possibly_spent, fake.hits) == ("failed", 0, 0)
+
+
 async def test_the_shutdown_of_a_stream_that_only_waits_for_its_usage_is_a_success() -> None:
     async with (
         open_fake_provider(stream([ROLE, WORD, STOP], ending="hang")) as fake,

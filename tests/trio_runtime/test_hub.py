@@ -416,6 +416,26 @@ async def test_a_late_cut_of_a_stream_from_before_the_circuit_opened_changes_not
         assert await state(proxy) == ("half_open", 3)
 
 
+async def test_a_stream_from_before_the_circuit_opened_is_not_its_probe(
+    mock_clock: MockClock,
+) -> None:
+    gate, never = trio.Event(), trio.Event()
+    late = stream([gate, *hello()[:2], never])
+    async with (
+        open_fake_provider([late] + [error_answer(500)] * 3 + [by_name]) as first,
+        open_proxy(only(first)) as proxy,
+        proxy.asking(stream=True) as client,
+    ):
+        await first.wait_requests(1)
+        await opened(proxy, mock_clock)
+        gate.set()
+        await client.head()
+        await client.until(b"Hello")
+        # It runs on, and the one probe is still to be had.
+        assert (await proxy.chat()).status == 200
+        assert await state(proxy) == ("closed", 0)
+
+
 async def test_a_retry_that_comes_back_to_a_half_open_circuit_is_no_second_probe(
     mock_clock: MockClock,
 ) -> None:
