@@ -91,7 +91,7 @@ _STOPPED: Final = (
     'it with the header `X-Arbstr-Respend: allow`, or set `possibly_spent = "next"` under '
     "`[retry]` in the configuration."
 )
-_STOPPED_BY_US: Final = " arbstr was stopping and could not wait for the answer. Sending the request again may pay twice."
+_STOPPED_BY_US: Final = " arbstr was stopping. Sending the request again may pay twice."
 _STOPPED_WITH_CONSENT: Final = (
     " Other providers were allowed to be asked until one further attempt may have cost. Repeating "
     "the request with the header `X-Arbstr-Respend: allow` may pay once more."

@@ -161,12 +161,9 @@ class _Source:
 _DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
 _HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
 _ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
-_IN_FLIGHT: Final = replace(
-    _ROWS,
-    # CROSS, so that SQLite begins with those few.
-    table="(SELECT id FROM requests WHERE status = 'in_flight') CROSS JOIN request_measures USING (id)",
-)
-"""What the sums do not have."""
+_RUNNING: Final = "SELECT id FROM requests WHERE status = 'in_flight'"
+_IN_FLIGHT: Final = replace(_ROWS, table=f"({_RUNNING}) CROSS JOIN request_measures USING (id)")
+"""What the sums do not have. CROSS, so that SQLite begins with those few."""
 
 
 def _sources(span: Span, group: Group | None) -> Iterator[tuple[_Source, Span]]:
