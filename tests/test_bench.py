@@ -104,3 +104,19 @@ def test_a_shortened_stream_has_fewer_events_of_the_same_pace() -> None:
     short = shortened(scenario, 1, 0.1)
     assert short.order.events < scenario.order.events
     assert short.order.every_us == scenario.order.every_us
+
+
+def test_the_ledger_benchmark_asks_everything_and_cleans_up(tmp_path: Path) -> None:
+    command = [sys.executable, "bench/million_rows.py", "--rows", "600", "--rounds", "1"]
+    done = subprocess.run(
+        [*command, "--directory", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for question in ("stats, 30 days, by hour", "requests, the dearest", "a batch of 250 old rows"):
+        assert question in done.stdout
+    assert list(tmp_path.iterdir()) == []

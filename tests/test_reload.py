@@ -246,6 +246,24 @@ async def test_a_request_of_before_says_nothing_of_the_provider_of_that_name_now
         assert (await health_of(proxy)) == {"state": "closed", "failure_count": 0}
 
 
+async def test_nor_do_its_further_tries() -> None:
+    gate = trio.Event()
+    more = "[retry]\nmax_retries = 1\nbackoff = 0.001\n[breaker]\nfailures = 1\n"
+    limited = answer(429, headers=[("retry-after", "600")])
+    async with (
+        open_fake_provider([answer(500, before=[gate]), limited]) as old,
+        open_fake_provider() as new,
+        open_proxy(config(provider("alpha", old.url), more=more)) as proxy,
+    ):
+        async with proxy.asking() as client:
+            await old.wait_requests()
+            adopt(proxy, config(provider("alpha", new.url, key="sk-another"), more=more))
+            gate.set()
+            assert (await client.reply()).headers["x-arbstr-retries"] == "2/alpha"
+        assert (await proxy.chat()).status == 200
+        assert (old.hits, new.hits) == (2, 1)
+
+
 async def test_new_limits_of_the_breaker_count_from_the_next_verdict_on() -> None:
     async with open_fake_provider(answer(500)) as fake:
         table = provider("alpha", fake.url)

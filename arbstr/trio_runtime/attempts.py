@@ -23,6 +23,7 @@ import trio
 from arbstr.sansio import exchange as life
 from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
 from arbstr.sansio.budget import NotWithinBudget, Reservation, most_sats
+from arbstr.sansio.catalog import Provider
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
@@ -120,19 +121,16 @@ class Attempts:
         began = trio.current_time()
         failure = await self._try(command)
         if failure is None:
-            name = command.candidate.offer.provider.name
-            self._hub.learn_latency(
-                name,
-                trio.current_time() - began,
-                stream=self._request.stream,
-            )
+            provider, now = command.candidate.offer.provider, trio.current_time()
+            if self._is_known(provider):
+                self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
             self._give_verdict(Outcome.SUCCESS)
-            closed = self._hub.board.view(name, trio.current_time()).state == "closed"
+            closed = self._hub.board.view(provider.name, now).state == "closed"
             if self._request.stream and closed:
                 # The first output was a success. To break off later is a failure of its own, so
                 # it takes a leave of its own, and with it a generation; but never the probe's,
                 # which a stream would keep for as long as it runs.
-                self._admit(name)
+                self._admit(provider)
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
@@ -144,17 +142,24 @@ class Attempts:
         reserved = self._hub.budget.reserve(most, time.time())
         if not isinstance(reserved, Reservation):
             return reserved
-        refused = self._admit(candidate.offer.provider.name)
+        refused = self._admit(candidate.offer.provider)
         if refused is not None:
             self._hub.budget.settle(reserved, Decimal(0))
             return refused
         self._reservation = reserved
         return None
 
-    def _admit(self, name: str) -> Refused | None:
+    def _is_known(self, provider: Provider) -> bool:
+        """Whether what is learnt of it may be kept: a reload may have given its name away."""
+        return self._snapshot is self._hub.snapshot or self._hub.still_has(provider)
+
+    def _admit(self, provider: Provider) -> Refused | None:
         """Takes the breaker's leave. One ticket serves all tries at the same provider, as long as
         its circuit stays closed meanwhile."""
-        now = trio.current_time()
+        name, now = provider.name, trio.current_time()
+        if not self._is_known(provider):
+            self._give_verdict(self._verdict)
+            return None  # nobody keeps a circuit for it
         if self._ticket is not None:
             view = self._hub.board.view(name, now)
             if self._ticket.provider == name and view.state == "closed":
@@ -228,7 +233,7 @@ class Attempts:
         self._verdict = Outcome.FAILURE if failure.trips and counts else Outcome.NEUTRAL
         self._last_error = failure.sentence
         rest = rest_seconds(failure)
-        if rest is not None:
+        if rest is not None and self._is_known(call.provider):
             self._hub.board.rest(name, now + rest, now)
         # A reload forgets it, and may have given the name to another provider.
         is_current = self._snapshot is self._hub.snapshot

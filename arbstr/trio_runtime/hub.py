@@ -81,6 +81,14 @@ class Hub:
         seen = (provider.name, provider.url) in self._routstr
         return Kind.ROUTSTR if seen else provider.kind
 
+    def still_has(self, provider: Provider) -> bool:
+        """Whether no reload took the provider away, or gave its name to another URL or key."""
+        return any(
+            (now.name, now.url, now.authorization)
+            == (provider.name, provider.url, provider.authorization)
+            for now in self.snapshot.catalog.providers
+        )
+
     def showed_itself(self, provider: Provider, request_id: str) -> None:
         """A provider that was taken for an ordinary one answered as a Routstr node does."""
         # Not by name alone: a reload may give the name to another provider.

@@ -21,7 +21,7 @@ from arbstr.sansio.moments import DAY_MS, format_moment
 from arbstr.trio_runtime.database import Database, read_sql
 
 BATCH_ROWS: Final = 250
-"""Requests a transaction: about 30 ms in the thread (bench/million_rows.py)."""
+"""Requests a transaction: about 40 ms in the thread (bench/million_rows.py)."""
 
 PAUSE_SECONDS: Final = 0.1
 """Between two batches, for the log writer and the disk: a million rows leave in some minutes."""

@@ -67,6 +67,16 @@ async def one(proxy: Proxy, dice: random.Random, replies: list[Reply]) -> None:
             await client.reply()
 
 
+def table(name: str, url: str, *, rate: int = 1, kind: str = "openai") -> str:
+    """A provider with a key of its own."""
+    more = "drain_seconds = 0.1"
+    return provider(name, url, rate=rate, kind=kind, key=f"sk-test-of-{name}", more=more)
+
+
+def keys_seen(fake: FakeProvider) -> set[str | None]:
+    return {request.header("authorization") for request in fake.requests}
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_happens_every_request_has_one_truthful_row(seed: int) -> None:
     dice = random.Random(seed)
@@ -84,9 +94,9 @@ async def test_whatever_happens_every_request_has_one_truthful_row(seed: int) ->
         open_fake_provider(erratic(dice, [])) as third,
         open_proxy(
             config(
-                provider("first", first.url, more="drain_seconds = 0.1"),
-                provider("second", second.url, rate=2, kind="routstr", more="drain_seconds = 0.1"),
-                provider("third", third.url, rate=3, kind="routstr", more="drain_seconds = 0.1"),
+                table("first", first.url),
+                table("second", second.url, rate=2, kind="routstr"),
+                table("third", third.url, rate=3, kind="routstr"),
                 more=MORE,
             )
         ) as proxy,
@@ -104,6 +114,8 @@ async def test_whatever_happens_every_request_has_one_truthful_row(seed: int) ->
     # A client may be gone before its request has been read: then there is no row at all.
     assert len(replies) <= len(rows) == len(proxy.log.final) <= REQUESTS
     assert hits <= len(attempts)
+    for name, fake in zip(("first", "second", "third"), fakes, strict=True):
+        assert keys_seen(fake) == {f"Bearer sk-test-of-{name}"}
     assert all(attempt.money is not None for attempt in attempts)
     for row in rows.values():
         failed = [attempt for attempt in row.attempts if attempt.failure is not None]
