@@ -2,7 +2,7 @@
 
 import itertools
 
-import httpx
+import httpx2  # what the SDK sends with; it brings it
 import openai
 import pytest
 
@@ -19,23 +19,29 @@ def passed_on(data: bytes, *, asks_usage: bool) -> list[bytes]:
     return [piece for piece in [*pieces, relay.end_input(), relay.finish(ARBSTR)] if piece]
 
 
-def told(body: list[bytes]) -> tuple[str, list[str], list[tuple[int, int]]]:
-    """What the SDK makes of it: the text, the finish reasons, the usages."""
+def told(body: list[bytes]) -> tuple[list[str], str, list[str], list[tuple[int, int]]]:
+    """What the SDK makes of it: the roles, the text, the finish reasons, the usages."""
     head = {"content-type": "text/event-stream"}
-    transport = httpx.MockTransport(lambda _: httpx.Response(200, headers=head, content=iter(body)))
-    text, reasons, usages = "", [], []
+    transport = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers=head, content=iter(body))
+    )
+    roles: list[str] = []
+    text = ""
+    reasons: list[str] = []
+    usages: list[tuple[int, int]] = []
     with (
-        httpx.Client(transport=transport, trust_env=False) as http,
+        httpx2.Client(transport=transport, trust_env=False) as http,
         openai.OpenAI(base_url="http://arbstr/v1", api_key="x", http_client=http) as client,
         client.chat.completions.create(model="m", messages=[], stream=True) as stream,
     ):
         for seen in stream:
             for choice in seen.choices:
+                roles += [choice.delta.role] if choice.delta.role else []
                 text += choice.delta.content or ""
                 reasons += [choice.finish_reason] if choice.finish_reason else []
             if seen.usage is not None:
                 usages.append((seen.usage.prompt_tokens, seen.usage.completion_tokens))
-    return text, reasons, usages
+    return roles, text, reasons, usages
 
 
 @pytest.mark.parametrize("asks_usage", [False, True], ids=["not asked", "asked"])
@@ -46,7 +52,7 @@ def test_the_sdk_reads_the_golden_stream_in_every_dress(
     body = passed_on(dressed(line_end, mark, space, ended, last), asks_usage=asks_usage)
     usages = [(3, 2)] if asks_usage and last != "finish" else []
     for pieces in (body, [b"".join(body)], byte_by_byte(b"".join(body))):
-        assert told(pieces) == (GOLDEN_TEXT, ["stop"], usages)
+        assert told(pieces) == (["assistant"], GOLDEN_TEXT, ["stop"], usages)
 
 
 def test_there_are_72_dresses_and_no_two_are_the_same() -> None:

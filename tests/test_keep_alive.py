@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from arbstr.sansio.relay import KEEP_ALIVE
-from tests.fakes import DONE, Play, chunk, hello, open_fake_provider, sse, stream
+from tests.fakes import DONE, Play, hello, open_fake_provider, stream
 from tests.process import arbstr_process
 from tests.proxy import config, open_proxy, pass_time, provider
 
@@ -18,14 +18,13 @@ THINKS: Final = 1.25
 TICKING: Final = f"[stream]\nkeepalive = {PERIOD}\n"
 SILENT: Final = "[stream]\nkeepalive = 0\n"
 ROLE, *REST = hello()
-EMPTY: Final = sse(chunk(""))
 
 THINKING: Final = {
     "before the head": stream(hello(), before=[THINKS]),
     "before the first event": stream([THINKS, *hello()]),
     "after the role": stream([ROLE, THINKS, *REST]),
     "with comments of its own": stream(
-        [step for _ in range(25) for step in (b": busy\n\n", THINKS / 25)] + [*hello()]
+        [step for _ in range(5) for step in (b": busy\n\n", THINKS / 5)] + [*hello()]
     ),
 }
 thinking = pytest.mark.parametrize("play", THINKING.values(), ids=THINKING)
@@ -65,9 +64,10 @@ async def test_until_the_first_token_comments_come_at_every_period(
 
         nursery.start_soon(read)
         await pass_time(mock_clock, 4 * THINKS, until=lambda: bool(bodies), step=PERIOD / 4)
+        took = trio.current_time() - began
     count, events = answered(bodies[0])
     assert events == EVENTS
-    assert 11 <= count <= THINKS / PERIOD
+    assert len(came) <= count <= took / PERIOD
     gaps = [after - before for before, after in zip([began, *came], came, strict=False)]
     assert max(gaps) < 4 * PERIOD
 
@@ -97,14 +97,13 @@ async def test_without_keep_alive_not_a_byte_comes_before_the_first_token(
     assert answered(body) == (0, EVENTS)
 
 
-@thinking
 @pytest.mark.parametrize(("more", "least"), [(TICKING, 3), (SILENT, 0)], ids=["0.1", "0"])
-async def test_the_same_in_a_whole_process(play: Play, more: str, least: int) -> None:
-    async with open_fake_provider(play) as fake:
+async def test_the_same_in_a_whole_process(more: str, least: int) -> None:
+    async with open_fake_provider(THINKING["after the role"]) as fake:
         text = config(provider("alpha", fake.url), more=more)
         with arbstr_process(config_text=text) as process:
             reply = await trio.to_thread.run_sync(lambda: process.chat(stream=True))
     count, events = answered(reply.content)
     assert events == EVENTS
     assert count >= least
-    assert bool(count) == bool(least)
+    assert least or not count

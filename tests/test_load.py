@@ -8,8 +8,9 @@ events and never for time. `pytest -m soak` runs the same with more of everythin
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -386,9 +387,49 @@ def test_500_mb_for_a_client_that_stops_reading_cost_no_memory() -> None:
     trio.run(main)
 
 
-def resident(pid: int) -> int:
-    """Bytes of a process that are in memory."""
+@pytest.mark.soak
+async def test_a_line_of_100_mb_ends_the_stream_and_is_not_kept() -> None:
+    """The most memory a whole process ever had, and how much of the line it took."""
+    written = 0
+    line = b'data: {"choices":[{"index":0,"delta":{"content":"'
+
+    async def serve(tcp: trio.SocketStream) -> None:
+        nonlocal written
+        async with tcp:
+            received = b""
+            while b'"messages"' not in received:
+                received += await tcp.receive_some(65_536)
+            with suppress(trio.BrokenResourceError):  # arbstr leaves
+                await tcp.send_all(TORRENT_HEAD + ROLE + WORDS[0] + line)
+                for _ in range(100):
+                    await tcp.send_all(b"x" * MB)
+                    written += MB
+                await tcp.send_all(b'"}}]}\n\n' + b"".join(END))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1"
+        with arbstr_process(config_text=config(provider("alpha", url))) as arbstr:
+            before = resident(arbstr.pid)
+            async with await trio.open_tcp_stream("127.0.0.1", arbstr.port) as tcp:
+                client = Client(tcp, "localhost")
+                await client.send("POST", CHAT, chat_body(stream=True))
+                reply = await client.reply()
+            await trio.to_thread.run_sync(partial(arbstr.wait_rows, status="stream_incomplete"))
+            most = resident(arbstr.pid, "VmHWM")
+        nursery.cancel_scope.cancel()
+    assert (reply.status, reply.whole) == (200, True)
+    assert reply.body.startswith(ROLE + WORDS[0] + b'data: {"error":')
+    assert reply.error["code"] == "stream_interrupted"
+    assert "an event of over 16 MiB" in reply.error["message"]
+    assert most - before < 64 * MB
+    assert written < 50 * MB
+
+
+def resident(pid: int, which: str = "VmRSS") -> int:
+    """Bytes of a process that are in memory; of "VmHWM": the most there ever were."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{which}:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("the kernel does not say")

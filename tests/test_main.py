@@ -18,8 +18,9 @@ import httpx
 import pytest
 import trio
 
+from arbstr.sansio import breaker, refusal, retry
 from arbstr.sansio.config import Config, parse_config
-from arbstr.trio_runtime import main
+from arbstr.trio_runtime import connection, exchange, main
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.mock import MOCK_CONFIG
@@ -318,6 +319,22 @@ def here() -> Config:
     config = parse_config(MOCK_CONFIG, {})
     server = replace(config.server, listen="127.0.0.1:0", shutdown_seconds=7.0)
     return replace(config, server=server)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "promised"),
+    [
+        pytest.param(connection.STALL_SECONDS, 60, id="a client that takes nothing is cut"),
+        pytest.param(main.WATCHDOG_SECONDS, 8, id="beyond shutdown_seconds the exit is forced"),
+        pytest.param(exchange.AFTER_COMPLETE_SECONDS, 2, id="for usage and [DONE]"),
+        pytest.param(retry.PROBE_WAIT, 5, id="for another request's probe"),
+        pytest.param(breaker.LONGEST_REST, 600, id="a provider rests"),
+        pytest.param(refusal.MAX_REST_SECONDS, 600, id="Retry-After is believed"),
+    ],
+)
+def test_waits_are_as_long_as_promised(seconds: float, promised: float) -> None:
+    """Other tests take these from the code, so that they would follow a slip of the pen."""
+    assert seconds == promised
 
 
 def test_a_ctrl_c_while_the_database_opens_is_not_lost(

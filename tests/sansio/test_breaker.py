@@ -307,13 +307,19 @@ class BoardMachine(RuleBasedStateMachine):
         if outcome is Outcome.NEUTRAL:
             assert after == before
 
-    @rule(name=st.sampled_from(NAMES))
-    def a_provider_fails_until_its_circuit_opens_and_then_its_time_passes(self, name: str) -> None:
-        """By chance alone the machine seldom comes to a circuit that is half-open."""
+    @rule(target=tickets, name=st.sampled_from(NAMES))
+    def a_circuit_opens_and_its_time_passes(self, name: str) -> MultipleResults[Ticket]:
+        """By chance alone the machine seldom comes that far. One request outlasts all of it."""
+        late: list[Ticket] = []
         while isinstance(answer := self.board.admit(name, self.now), Admitted):
             self.newest[name] = max(self.newest[name], answer.ticket.generation)
-            self.board.settle(answer.ticket, Outcome.FAILURE, self.now)
+            if late or answer.ticket.probe:
+                self.board.settle(answer.ticket, Outcome.FAILURE, self.now)
+            else:
+                late.append(answer.ticket)
+        self.out[name] += late
         self.now += 30.0
+        return multiple(*late)
 
     @rule(name=st.sampled_from(NAMES), seconds=st.sampled_from([-1.0, 0.0, 7.0, 90.0, 86400.0]))
     def a_provider_wants_to_rest(self, name: str, seconds: float) -> None:

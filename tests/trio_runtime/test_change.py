@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 import stat
 from pathlib import Path
@@ -68,6 +69,25 @@ async def test_a_token_that_cannot_be_written_is_printed_once(
     assert printed.err.count(TOKEN) == 1
     assert "It is yours" in printed.err
     assert printed.out == ""
+
+
+async def test_tokens_are_synced_after_they_are_written_and_before_keeping_them_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "arbstr.db.change"
+    synced: list[tuple[bool, bytes]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        # Read by its name: what lies in the process's own buffer is not there yet.
+        same = os.path.samestat(os.fstat(descriptor), path.stat())
+        synced.append((same, path.read_bytes()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    await Change(str(path)).keep((TOKEN, OTHER), "alpha")
+    assert synced == [(True, path.read_bytes())]
+    assert kept(path) == [("alpha", TOKEN), ("alpha", OTHER)]
 
 
 async def test_a_cancelled_request_keeps_its_change_all_the_same(tmp_path: Path) -> None:

@@ -53,12 +53,19 @@ class Ending:
     def tail(self) -> bytes:
         """What arbstr writes behind the provider's events."""
         if self.told is None:
-            said = {"request_id": "ID", "provider": "first", "model": "gpt-4o"}
-            said |= {"cost_sats": self.counts["cost_sats"], "latency_ms": 0}
-            said |= {name: self.counts[name] for name in ("input_tokens", "output_tokens")}
+            said: dict[str, Any] = {
+                "request_id": "ID",
+                "provider": "first",
+                "model": "gpt-4o",
+                "cost_sats": self.counts["cost_sats"],
+                "latency_ms": 0,
+                "input_tokens": self.counts["input_tokens"],
+                "output_tokens": self.counts["output_tokens"],
+                "retries": None,
+            }
             head = b'data: {"id":"chatcmpl-fake","object":"chat.completion.chunk",'
             head += b'"created":1700000000,"model":"gpt-4o","choices":[],"arbstr":'
-            return DONE + head + json.dumps({**said, "retries": None}).encode() + b"}\n\n"
+            return DONE + head + json.dumps(said).encode() + b"}\n\n"
         message = json.dumps(self.told).encode()
         more = b'"type":"upstream_error","param":null,"code":"stream_interrupted"'
         return b'data: {"error":{"message":%b,%b}}\n\n' % (message, more)
