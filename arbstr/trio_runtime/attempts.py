@@ -306,7 +306,9 @@ class Attempts:
                     money = await call.learn_the_rest()
                     await call.finish()
             finally:
-                await self._end_drain(call, n, money, reservation)
+                # At shutdown this task is cancelled, and ecash must be on disk all the same.
+                with trio.move_on_after(KEEP_SECONDS, shield=True):
+                    await self._end_drain(call, n, money, reservation)
         except Exception as error:
             # A bug of ours. It must not end the nursery, and with it the process.
             log_bug(log, "a drain broke off", error, **self._extra())
@@ -318,9 +320,7 @@ class Attempts:
             asked, price = call.upstream_request_id, call.provider_cost_msats
             self._note(life.Drained(n, call.status, asked, call.usage, price, money))
             self._book(reservation, n)
-            # At shutdown this task is cancelled, and ecash must be on disk all the same.
-            with trio.move_on_after(KEEP_SECONDS, shield=True):
-                await self._hub.change.keep(call.stray_change(), call.provider.name)
+            await self._hub.change.keep(call.stray_change(), call.provider.name)
         finally:
             self._hub.draining -= 1
             self.draining -= 1

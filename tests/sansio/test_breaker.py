@@ -307,9 +307,12 @@ class BoardMachine(RuleBasedStateMachine):
         if outcome is Outcome.NEUTRAL:
             assert after == before
 
-    @rule(target=tickets, name=st.sampled_from(NAMES))
-    def a_circuit_opens_and_its_time_passes(self, name: str) -> MultipleResults[Ticket]:
-        """By chance alone the machine seldom comes that far. One request outlasts all of it."""
+    @rule(target=tickets, name=st.sampled_from(NAMES), late_outcome=st.sampled_from(Outcome))
+    def a_circuit_opens_and_its_time_passes(
+        self, name: str, late_outcome: Outcome
+    ) -> MultipleResults[Ticket]:
+        """By chance alone the machine seldom comes that far. One request outlasts all of it, and
+        ends while the probe is under way."""
         late: list[Ticket] = []
         while isinstance(answer := self.board.admit(name, self.now), Admitted):
             self.newest[name] = max(self.newest[name], answer.ticket.generation)
@@ -319,7 +322,13 @@ class BoardMachine(RuleBasedStateMachine):
                 late.append(answer.ticket)
         self.out[name] += late
         self.now += 30.0
-        return multiple(*late)
+        if not late or not isinstance(answer := self.board.admit(name, self.now), Admitted):
+            return multiple(*late)
+        self.newest[name] = max(self.newest[name], answer.ticket.generation)
+        self.out[name].append(answer.ticket)
+        self.out[name].remove(late[0])
+        self.board.settle(late[0], late_outcome, self.now)
+        return multiple(answer.ticket)
 
     @rule(name=st.sampled_from(NAMES), seconds=st.sampled_from([-1.0, 0.0, 7.0, 90.0, 86400.0]))
     def a_provider_wants_to_rest(self, name: str, seconds: float) -> None:
@@ -343,6 +352,8 @@ class BoardMachine(RuleBasedStateMachine):
         for name, tickets in self.out.items():
             probes = [each for each in tickets if each.probe]
             assert len(probes) <= 1, name
+            if probes:
+                assert not isinstance(self.board.admit(name, self.now), Admitted), "a second probe"
 
 
 BoardMachine.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
