@@ -61,7 +61,7 @@ def cost_sats(usage: Usage, rates: Rates) -> Decimal:
     """
     cached = max(0, min(usage.cached_tokens or 0, usage.input_tokens))
     cached_rate = rates.input_rate if rates.cached_input_rate is None else rates.cached_input_rate
-    # A context's own methods: entering a context for each request costs more than the sum.
+    # A context's own methods, so that no context is entered for each request.
     times, plus = _EXACT.multiply, _EXACT.add
     tokens = plus(
         times(Decimal(usage.input_tokens - cached), rates.input_rate),

@@ -43,8 +43,8 @@ requests for the interpreter; picked."""
 
 LINGER_SECONDS: Final = 0.2
 """How long the first record of a batch waits for company. A hop to the thread costs about 0.7 ms
-and makes the requests win the interpreter back at each of their system calls (measured); a
-crash may lose what is younger; picked."""
+(measured), and while it works the requests share the interpreter with it; a crash may lose what is
+younger; picked."""
 
 BACKOFF_SECONDS: Final = 0.1
 """The first wait after a failure of the database; doubled each time ..."""

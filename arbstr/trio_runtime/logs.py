@@ -103,7 +103,7 @@ def log_bug(log: logging.Logger, what: str, error: BaseException, **extra: str) 
 
 def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> None:
     """Sets up the process's log: level debug, info, warning or error; style text or json."""
-    # Nothing here prints the caller's thread, process or task, which cost more than the line.
+    # Nothing here prints the caller's thread or process (logging's HOWTO, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))

@@ -145,7 +145,8 @@ def _calm_the_collector() -> None:
     """Keeps the garbage collector off what lives as long as the process.
 
     By default it looks through a part of the heap every 700 new objects, and most of the heap is
-    modules: 13 % of the CPU of a plain request (measured). A request leaves few cycles behind.
+    modules. Without this a plain request took about 7 % more CPU (measured in rounds that lay
+    between 11 % less and 12 % more, on a busy machine). A request leaves few cycles behind.
     """
     gc.collect()
     gc.freeze()
