@@ -21,7 +21,7 @@ ORDER: Final = {
     "sansio": (
         *("errors", "secrets", "money", "moments"),
         *("addresses", "credentials", "values", "settings", "faults", "config", "reload"),
-        *("callers", "catalog", "chat"),
+        *("heads", "callers", "catalog", "chat"),
         *("refusal", "failure"),
         *("breaker", "latency", "ratios", "routing", "quote", "budget", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
@@ -33,7 +33,7 @@ ORDER: Final = {
         *("connect", "http11", "content_coding", "transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
-        *("asgi", "connection", "app", "mock", "main"),
+        *("framing", "asgi", "connection", "app", "mock", "main"),
     ),
 }
 """The modules of both halves, each below those it may import. The docstrings of the two packages
@@ -56,7 +56,10 @@ LIBRARIES: Final = {
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
     "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
-    "h11": {"trio_runtime/http11", "trio_runtime/asgi", "trio_runtime/mock"},
+    "h11": {
+        *("trio_runtime/asgi", "trio_runtime/framing"),
+        *("trio_runtime/http11", "trio_runtime/mock"),
+    },
     "rich": {"ledger_text"},
     "sqlite3": {
         *("cost_command", "ledger_commands"),

@@ -39,5 +39,5 @@ The order of the modules; each imports only from those before it:
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     responder, attempts, exchange                      one chat request
-    asgi, connection, app, mock, main                  towards the clients, and the process
+    framing, asgi, connection, app, mock, main         towards the clients, and the process
 """

@@ -4,11 +4,14 @@
       RequestStream   that request and its answer
         Inbox           what its application still has to receive
 
+A request whose head `sansio/heads.py` can read never meets h11; every other one is h11's, from its
+first byte to the end of its answer (framing.py).
+
 The socket below is `connection.py`'s, whose docstring says how all this differs from Hypercorn.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -19,12 +22,15 @@ from urllib.parse import unquote
 import h11
 import trio
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.events import Body, EndBody, Request, StreamClosed
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
+
+from arbstr.sansio.heads import read_request
+from arbstr.trio_runtime.framing import NAMES, Fields, Framing, H11Framing, LengthFraming
 
 if TYPE_CHECKING:
     from hypercorn.config import Config as HypercornConfig
@@ -45,9 +51,6 @@ STATUS_LINES: Final = {
 }
 """With reason phrases: optional by RFC 9112 4, but people read them in `curl -i`."""
 
-FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
-"""Headers that say where an answer ends and what becomes of the connection."""
-
 DISCONNECT_KEY: Final = "arbstr.on_disconnect"
 """Key in the ASGI scope's `state`: a function that takes a callback, which is called, without a
 checkpoint in between, if the client leaves before the last byte was handed to its socket."""
@@ -64,29 +67,43 @@ class Inbox:
     """What an application receives: pieces of the body, then that the client is gone."""
 
     def __init__(self) -> None:
-        self._put, self._get = trio.open_memory_channel[Any](INBOX_MESSAGES)
+        self._messages: deque[dict[str, Any]] = deque()
+        self._closed = False
+        self._changed = trio.Event()
 
     async def put(self, body: bytes, *, more: bool) -> None:
-        """Adds a piece; waits for room. Nothing happens once the inbox is closed."""
-        message = {"type": "http.request", "body": body, "more_body": more}
-        with suppress(trio.ClosedResourceError):
-            try:
-                # Without a checkpoint, so that a request that comes in one piece is whole before
-                # the application begins.
-                self._put.send_nowait(message)
-            except trio.WouldBlock:
-                await self._put.send(message)
+        """Adds a piece; waits for room. Nothing happens once the inbox is closed.
+
+        Where there is room it has no checkpoint, so that a request that comes in one piece is whole
+        before the application begins.
+        """
+        while len(self._messages) >= INBOX_MESSAGES and not self._closed:
+            await self._wait()
+        self._messages.append({"type": "http.request", "body": body, "more_body": more})
+        self._wake()
 
     def close(self) -> None:
         """Nothing more will come; whoever waits for room is woken."""
-        self._put.close()
+        self._closed = True
+        self._wake()
 
-    async def receive(self) -> Any:  # noqa: ANN401 - ASGI's messages are untyped
-        """The next message."""
-        try:
-            return await self._get.receive()
-        except trio.EndOfChannel:
-            return {"type": "http.disconnect"}
+    async def receive(self) -> dict[str, Any]:
+        """The next message. Waits, and has a checkpoint, only if there is none."""
+        while not self._messages:
+            if self._closed:
+                await trio.lowlevel.checkpoint()
+                return {"type": "http.disconnect"}
+            await self._wait()
+        message = self._messages.popleft()
+        self._wake()
+        return message
+
+    async def _wait(self) -> None:
+        self._changed = trio.Event()
+        await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
 
 
 @final
@@ -118,30 +135,29 @@ class RequestStream(HTTPStream):
             callback()
 
     async def handle(self, event: "StreamEvent") -> None:
-        """Takes an event from the protocol."""
-        if isinstance(event, Request):
-            self._begin(event)
-        elif isinstance(event, Body):
-            await self._inbox.put(bytes(event.data), more=True)
-        elif isinstance(event, EndBody):
-            await self._inbox.put(b"", more=False)
-        elif isinstance(event, StreamClosed):
+        """Takes an event from the protocol: that the exchange is over."""
+        if isinstance(event, StreamClosed):
             self.closed = True
             self._inbox.close()
 
-    def _begin(self, event: Request) -> None:
-        path, _, query = event.raw_path.partition(b"?")
+    async def take_body(self, body: bytes, *, more: bool) -> None:
+        """Takes a piece of the request's body; waits for room."""
+        await self._inbox.put(body, more=more)
+
+    def begin(self, method: str, target: bytes, version: str, headers: Fields) -> None:
+        """Hands the request to the application, in a task of its own."""
+        path, _, query = target.partition(b"?")
         self.scope = {
             "type": "http",
-            "http_version": event.http_version,
+            "http_version": version,
             "asgi": {"spec_version": "2.1", "version": "3.0"},
-            "method": event.method,
+            "method": method,
             "scheme": self.scheme,
             "path": unquote(path.decode("ascii")),
             "raw_path": path,
             "query_string": query,
             "root_path": "",
-            "headers": event.headers,
+            "headers": headers,
             "client": self.client,
             "server": self.server,
             "state": ConnectionState({DISCONNECT_KEY: self._register}),
@@ -184,10 +200,11 @@ class RequestStream(HTTPStream):
             data, self._head = self._head, b""
             body = message.get("body", b"")
             last = not message.get("more_body", False)
+            framing = self._protocol.framing
             if body and not suppress_body(self.scope["method"], self.response["status"]):
-                data += self._protocol.serialise(h11.Data(data=body))
+                data += framing.data(body)
             if last:
-                data += self._protocol.serialise(h11.EndOfMessage())
+                data += framing.end()
             if data:
                 await self.send(RawData(data))  # type: ignore[arg-type]  # see __init__
             if last:
@@ -242,20 +259,50 @@ class Http11(H11Protocol):
         )
         self._owner = owner
         self._behind: trio.CancelScope | None = None
+        self._h11_framing = H11Framing(self.connection)
+        self.framing: Framing = self._h11_framing
 
     async def handle(self, event: "Event") -> None:
         """Takes bytes of the client, or that it is gone."""
-        if isinstance(event, Closed) or not self._has_said_all:
+        if isinstance(event, RawData):
+            await self._take(event.data)
+        else:
             await super().handle(event)
 
+    async def _take(self, data: bytes) -> None:
+        while data and not self.framing.has_said_all:
+            if isinstance(self.framing, LengthFraming):
+                data = await self._take_body(self.framing, data)
+                continue
+            head = read_request(data) if self._is_between_requests else None
+            if head is None:
+                self.connection.receive_data(data)
+                await self._handle_events()
+                return
+            self.framing = framing = LengthFraming(head)
+            await self.send(Updated(idle=False))
+            self._begin(b"POST", head.target, b"1.1", head.headers)
+            data = await self._take_body(framing, data[head.size :], first=True)
+
     @property
-    def _has_said_all(self) -> bool:
-        """Whether this was the last request; some clients send an empty line behind it."""
-        return self.connection.their_state is h11.MUST_CLOSE
+    def _is_between_requests(self) -> bool:
+        """Whether h11 has nothing: no request, and no byte of the next one."""
+        return self.connection.their_state is h11.IDLE and not self.connection.trailing_data[0]
+
+    async def _take_body(
+        self, framing: LengthFraming, data: bytes, *, first: bool = False
+    ) -> bytes:
+        """Takes what belongs to the request in flight. Returns what is to be looked at next."""
+        if self.stream is not None and (first or framing.uploading):
+            body, data = framing.take(data)
+            await self.stream.take_body(body, more=framing.uploading)
+        if data and not framing.has_said_all:
+            return data + await self._wait_for_turn()
+        return b""
 
     async def _handle_events(self) -> None:
         """Takes what h11 finds in the bytes so far. `Upgrade` is ignored (RFC 9110 7.8)."""
-        while not self._has_said_all:
+        while not self.framing.has_said_all:
             try:
                 event = self.connection.next_event()
             except h11.RemoteProtocolError as error:
@@ -263,45 +310,40 @@ class Http11(H11Protocol):
                 return
             if isinstance(event, h11.Request):
                 await self.send(Updated(idle=False))
-                await self._create_stream(event)
+                headers = list(event.headers)
+                self._begin(event.method, event.target, event.http_version, headers)
             elif event is h11.PAUSED:
-                await self._wait_for_turn()
+                ahead = await self._wait_for_turn()
+                if ahead:  # to h11 no bytes are the end of the connection
+                    self.connection.receive_data(ahead)
             elif self.stream is None:
                 return
             elif isinstance(event, h11.Data):
-                await self.stream.handle(Body(stream_id=STREAM_ID, data=event.data))
+                await self.stream.take_body(bytes(event.data), more=True)
             elif isinstance(event, h11.EndOfMessage):
-                await self.stream.handle(EndBody(stream_id=STREAM_ID))
+                await self.stream.take_body(b"", more=False)
             else:
                 return  # h11 needs data, or the client has said that it is leaving
 
-    async def _create_stream(self, request: h11.Request) -> None:
+    def _begin(self, method: bytes, target: bytes, version: bytes, headers: Fields) -> None:
         self.stream = RequestStream(self)
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=list(request.headers),
-                http_version=request.http_version.decode(),
-                method=request.method.decode("ascii").upper(),
-                raw_path=request.target,
-                state=self.connection_state,
-            )
-        )
+        self.stream.begin(method.decode("ascii").upper(), target, version.decode(), headers)
 
-    async def _wait_for_turn(self) -> None:
-        """More has come than the request that is being answered (or it asked for an upgrade)."""
+    async def _wait_for_turn(self) -> bytes:
+        """More has come than the request that is being answered (or it asked for an upgrade).
+
+        Returns what has come meanwhile.
+        """
         with trio.CancelScope() as self._behind:
             await self._owner.read_ahead()
         self._behind = None
-        ahead = self._owner.take_ahead()
-        if ahead:  # to h11 no bytes are the end of the connection
-            self.connection.receive_data(ahead)
+        return self._owner.take_ahead()
 
     async def _refuse(self, status: int) -> None:
         """What h11 cannot read has no route and no id; its answer is a bare status."""
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             data = self.head(status, [(b"content-length", b"0")])
-            await self.send(RawData(data + self.serialise(h11.EndOfMessage())))
+            await self.send(RawData(data + self.framing.end()))
         self.client_left()
         await self._close_stream()
         await self.send(Closed())
@@ -315,18 +357,18 @@ class Http11(H11Protocol):
     @property
     def uploading(self) -> bool:
         """Whether a body has begun and not ended, or was not HTTP."""
-        return self.connection.their_state in {h11.SEND_BODY, h11.ERROR}
+        return self.framing.uploading
 
-    def head(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    def head(self, status: int, headers: Fields) -> bytes:
         """The bytes of a response head. Raises `ValueError` for a header with a line end in it.
 
-        h11 is told what decides the framing, and says the rest of it; it would check and rewrite
+        The framing is told only what decides it, and says the rest: h11 would check and rewrite
         every other header twice. By the profile that is 30 us instead of 50 for each answer.
         """
         framing: list[tuple[bytes, bytes]] = []
         lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date_line(int(time()))]
         for name, value in headers:
-            if name in FRAMING:
+            if name in NAMES:
                 framing.append((name, value))
             else:
                 lines.append(b"%b: %b\r\n" % (name, value))
@@ -335,12 +377,7 @@ class Http11(H11Protocol):
         head = b"".join(lines)
         if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
             raise ValueError("a response header holds a line end")
-        told = self.serialise(h11.Response(status_code=status, headers=framing))
-        return head + told[told.index(b"\r\n") + 2 :]
-
-    def serialise(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> bytes:
-        """The bytes of one h11 event. Raises `h11.LocalProtocolError` if it may not come now."""
-        return self.connection.send(event) or b""
+        return head + self.framing.head(status, framing)
 
     async def finish_stream(self) -> None:
         """The answer is out: makes the connection ready for the next request, or closes it.
@@ -348,11 +385,10 @@ class Http11(H11Protocol):
         Has no checkpoint: the task that sent the answer may be cancelled by now.
         """
         await self._close_stream()
-        wire = self.connection
-        if wire.our_state is not h11.DONE or wire.their_state is not h11.DONE:
+        if not self.framing.renew():
             await self.send(Closed())
             return
-        wire.start_next_cycle()
+        self.framing = self._h11_framing
         await self.send(Updated(idle=True))
         if self._behind is not None:
             self._behind.cancel()

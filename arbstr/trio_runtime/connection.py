@@ -111,6 +111,17 @@ def write_now(sock: trio.socket.SocketType, data: bytes) -> int:
         return 0
 
 
+async def receive(sock: trio.socket.SocketType) -> bytes:
+    """Waits, then reads. Raises `OSError`, or `trio.ClosedResourceError` if we close it."""
+    if os.name != "posix":
+        return await sock.recv(MAX_RECV)
+    # trio's own `recv` asks the kernel first, and between two requests there is never anything.
+    while True:
+        await trio.lowlevel.wait_readable(sock)
+        with suppress(BlockingIOError):
+            return os.read(sock.fileno(), MAX_RECV)
+
+
 def unread_bytes() -> Mapping[tuple[str, str], str]:
     """What local sockets hold unread, by their own and their peer's address as `/proc` writes them.
 
@@ -198,8 +209,8 @@ class ClientConnection(TCPServer):
     async def _receive(self) -> bytes:
         """Bytes of the client; none once it is gone, which a half-closed connection is, too."""
         try:
-            data = bytes(await self.stream.receive_some(MAX_RECV))
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
+            data = await receive(self.stream.socket)
+        except (trio.ClosedResourceError, OSError):
             return b""
         # A request that comes in the same moment as the end of its connection is not begun.
         return b"" if self._scope.cancel_called else data

@@ -17,6 +17,8 @@ import pytest
 import trio
 import trio.testing
 
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.trio_runtime import asgi
 from arbstr.trio_runtime.asgi import INBOX_MESSAGES
 from arbstr.trio_runtime.connection import (
     LINGER_IDLE_SECONDS,
@@ -51,6 +53,13 @@ from tests.site import (
 @pytest.fixture
 def clock() -> trio.testing.MockClock:
     return trio.testing.MockClock(rate=1.0)
+
+
+@pytest.fixture(autouse=True, params=["as it comes", "all by h11"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every conversation is held twice: what sansio/heads.py reads must go no other way by h11."""
+    if request.param == "all by h11":
+        monkeypatch.setattr(asgi, "read_request", lambda data: None)
 
 
 # ---- a refused upload
@@ -589,14 +598,16 @@ async def test_an_application_that_just_stops_leaves_its_answer_without_its_end(
         assert (answer.body, answer.whole) == (b"half", False)
 
 
-async def test_an_application_that_breaks_http_is_told_so() -> None:
-    caught = []
+@pytest.mark.parametrize("body", [b"much more", b""], ids=["too much", "too little"])
+async def test_an_application_that_breaks_http_is_told_so(body: bytes) -> None:
+    caught: list[Exception] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         try:
             await start(send, headers={b"content-length": b"1"})
-            await say(send, b"much more")
-        except h11.LocalProtocolError as error:
+            await say(send, body)
+            await say(send, b"", more=False)
+        except (h11.LocalProtocolError, LocalProtocolError) as error:
             caught.append(error)
 
     async with OURS(app) as site:

@@ -1,0 +1,157 @@
+"""Where a request ends and how its answer is delimited: RFC 9112 6 and 9.3, for one request.
+
+    H11Framing      what h11 says, whatever the request
+    LengthFraming   a request whose head `sansio/heads.py` could read: it is a POST over HTTP/1.1
+                    with a Content-Length, so nothing is left to decide but to count
+
+Both are told the same and say the same bytes; tests/trio_runtime/test_asgi.py compares them.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Protocol, final
+
+import h11
+
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.heads import RequestHead
+
+NAMES: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""Headers that say where an answer ends and what becomes of the connection."""
+
+_BODILESS: Final = frozenset({204, 304})
+
+Fields = Sequence[tuple[bytes, bytes]]
+
+
+class Framing(Protocol):
+    """One request and its answer on a connection."""
+
+    @property
+    def uploading(self) -> bool:
+        """Whether a body has begun and not ended, or was not HTTP."""
+
+    @property
+    def has_said_all(self) -> bool:
+        """Whether this was the client's last request; some send an empty line behind it."""
+
+    def head(self, status: int, fields: Fields) -> bytes:
+        """The framing's own lines of an answer's head, and the empty line.
+
+        `fields` are those of `NAMES` that the application gave.
+        """
+
+    def data(self, body: bytes) -> bytes:
+        """A piece of the answer's body as it is written."""
+
+    def end(self) -> bytes:
+        """The end of the answer. Raises if its body was not as long as announced."""
+
+    def renew(self) -> bool:
+        """After the end: whether the connection takes another request."""
+
+
+@final
+class H11Framing:
+    """What h11 makes of it. One for all requests of a connection."""
+
+    def __init__(self, connection: h11.Connection) -> None:
+        self._h11 = connection
+
+    @property
+    def uploading(self) -> bool:
+        """See `Framing`."""
+        return self._h11.their_state in {h11.SEND_BODY, h11.ERROR}
+
+    @property
+    def has_said_all(self) -> bool:
+        """See `Framing`."""
+        return self._h11.their_state is h11.MUST_CLOSE
+
+    def head(self, status: int, fields: Fields) -> bytes:
+        """See `Framing`. Raises `h11.LocalProtocolError` if it may not come now."""
+        told = self._h11.send(h11.Response(status_code=status, headers=list(fields))) or b""
+        return told[told.index(b"\r\n") + 2 :]
+
+    def data(self, body: bytes) -> bytes:
+        """See `Framing`. Raises `h11.LocalProtocolError` if it may not come now."""
+        return self._h11.send(h11.Data(data=body)) or b""
+
+    def end(self) -> bytes:
+        """See `Framing`. Raises `h11.LocalProtocolError` if it may not come now."""
+        return self._h11.send(h11.EndOfMessage()) or b""
+
+    def renew(self) -> bool:
+        """See `Framing`."""
+        if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
+            return False
+        self._h11.start_next_cycle()
+        return True
+
+
+@final
+class LengthFraming:
+    """A request with a Content-Length, counted."""
+
+    __slots__ = ("_awaited", "_chunked", "_closes", "_ended", "_to_send")
+
+    def __init__(self, request: RequestHead) -> None:
+        self._awaited = request.length
+        self._closes = request.closes
+        self._chunked = False
+        self._to_send: int | None = None  # None before the head
+        self._ended = False
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of these bytes is the request's body, and what is behind it."""
+        body, rest = data[: self._awaited], data[self._awaited :]
+        self._awaited -= len(body)
+        return body, rest
+
+    @property
+    def uploading(self) -> bool:
+        """See `Framing`."""
+        return self._awaited > 0
+
+    @property
+    def has_said_all(self) -> bool:
+        """See `Framing`."""
+        return self._closes and not self._awaited
+
+    def head(self, status: int, fields: Fields) -> bytes:
+        """See `Framing`. A length counts before a coding; without either it is chunked."""
+        if self._to_send is not None:
+            raise LocalProtocolError("an answer has one head")
+        length = None
+        for name, value in fields:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"connection":
+                self._closes = self._closes or value.lower() == b"close"
+        last = b"connection: close\r\n\r\n" if self._closes else b"\r\n"
+        self._to_send = length or 0
+        if length is not None:
+            return b"content-length: %d\r\n%b" % (length, last)
+        if status in _BODILESS:
+            return last
+        self._chunked = True
+        return b"transfer-encoding: chunked\r\n" + last
+
+    def data(self, body: bytes) -> bytes:
+        """See `Framing`. Raises `LocalProtocolError` if there is more than was announced."""
+        if self._chunked:
+            return b"%x\r\n%b\r\n" % (len(body), body)
+        if self._to_send is None or self._ended or len(body) > self._to_send:
+            raise LocalProtocolError("a body is no longer than its head said")
+        self._to_send -= len(body)
+        return body
+
+    def end(self) -> bytes:
+        """See `Framing`. Raises `LocalProtocolError` if less came than was announced."""
+        if self._ended or self._to_send != 0:
+            raise LocalProtocolError("a body is as long as its head said, and ends once")
+        self._ended = True
+        return b"0\r\n\r\n" if self._chunked else b""
+
+    def renew(self) -> bool:
+        """See `Framing`."""
+        return self._ended and not self._closes and not self._awaited
