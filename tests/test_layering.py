@@ -30,7 +30,7 @@ ORDER: Final = {
     "trio_runtime": (
         *("logs", "change", "boot_lock", "database", "budget", "ratios", "log_writer"),
         *("retention", "stats", "reports"),
-        *("connect", "http11", "content_coding", "transport", "upstream"),
+        *("connect", "readers", "http11", "content_coding", "transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
         *("framing", "asgi", "connection", "app", "mock", "main"),
@@ -58,7 +58,7 @@ LIBRARIES: Final = {
     "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
     "h11": {
         *("trio_runtime/asgi", "trio_runtime/framing"),
-        *("trio_runtime/http11", "trio_runtime/mock"),
+        *("trio_runtime/http11", "trio_runtime/mock", "trio_runtime/readers"),
     },
     "rich": {"ledger_text"},
     "sqlite3": {

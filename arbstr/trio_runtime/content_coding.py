@@ -3,7 +3,7 @@
 import zlib
 from typing import Final, final
 
-from arbstr.trio_runtime.http11 import AnswerBroken
+from arbstr.trio_runtime.readers import AnswerBroken
 
 DECODE_STEP: Final = 1024 * 1024
 """Bytes that come out at once: a small body may hold a thousand times its size, and whoever reads

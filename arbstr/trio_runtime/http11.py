@@ -1,8 +1,9 @@
 """One HTTP/1.1 request and its answer on a pipe, knowing at every moment what has happened.
 
-h11 reads the answer and keeps the state. The request is written from a head that was checked and
-rendered once per provider, so h11 is told of it by a small event that says the same to its state
-machine: this method, this Connection header, no body left to send.
+The request is written from a head that was checked and rendered once per provider. Who reads the
+answer is known with its first bytes (readers.py); if that is h11, it is told of the request then,
+by a small event that says the same to its state machine: this method, this Connection header, no
+body left to send.
 
 A `Connection` is one exchange; the `Link` below it lives on to serve the next one.
 """
@@ -15,6 +16,7 @@ import trio
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.trio_runtime.connect import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Origin, Pipe
+from arbstr.trio_runtime.readers import AnswerBroken, Head, Reader, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,8 +27,6 @@ MAX_HEAD: Final = 65_536
 PIECE_SIZE: Final = 1_048_576
 """Bytes of a request encrypted and written before other tasks get a turn (picked)."""
 
-_END: Final = h11.EndOfMessage()
-
 _BEFORE: Final = "before the answer began"
 
 
@@ -36,24 +36,6 @@ class SendFailed(Exception):  # noqa: N818 - a fact about the wire, told in the 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence)
         self.sentence = sentence
-
-
-class AnswerBroken(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
-    """The answer ended too early or is not HTTP. `sentence` says what was seen, in our words."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The head of an answer. Header names are lower-case; the values are as they came."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    reason: bytes
 
 
 @final
@@ -69,7 +51,9 @@ class RequestHead:
     counts: bool = field(repr=False)
     """Whether an empty body is announced with a Content-Length, too."""
     told: h11.Request = field(repr=False)
-    """What h11's state machine is told."""
+    """What h11's state machine is told, if it is asked to read the answer."""
+    plain: bool = field(repr=False)
+    """Whether it is a POST that says nothing about the connection."""
 
     @classmethod
     def prepare(
@@ -93,7 +77,8 @@ class RequestHead:
             headers=[pair for pair in headers if pair[0].lower() in (b"host", b"connection")],
         )
         counts = method not in (b"GET", b"HEAD", b"DELETE", b"OPTIONS")
-        return cls(rendered[: -len(b"\r\n")], counts, told)
+        plain = method == b"POST" and b"connection" not in names
+        return cls(rendered[: -len(b"\r\n")], counts, told, plain)
 
     def render(self, length: int) -> bytes:
         """The head as it is written before a body of `length` bytes."""
@@ -126,14 +111,14 @@ class Connection:
     """
 
     __slots__ = (
+        "_asked",
         "_cut",
-        "_dry",
         "_give_back",
         "_head",
         "_link",
+        "_reader",
         "_sent_whole",
         "bytes_received",
-        "complete",
         "reused",
         "written",
     )
@@ -143,9 +128,10 @@ class Connection:
     ) -> None:
         self._link: Link | None = link
         self._give_back = give_back
+        self._asked: RequestHead | None = None
+        self._reader: Reader | None = None
         self._head: Head | None = None
         self._cut: str | None = None
-        self._dry = False
         self._sent_whole = False
         self.reused = reused
         """Whether an earlier exchange has used this socket."""
@@ -153,8 +139,11 @@ class Connection:
         """Bytes of the request the kernel has taken (encrypted ones with TLS). 0: not a byte."""
         self.bytes_received = 0
         """Bytes of the answer so far, head and framing included."""
-        self.complete = False
+
+    @property
+    def complete(self) -> bool:
         """True once the last byte of the answer has been given out."""
+        return self._reader is not None and self._reader.complete
 
     @property
     def head_received(self) -> bool:
@@ -169,9 +158,10 @@ class Connection:
         is `receive_head`'s to tell.
         """
         link = self._claimed()
+        if self._asked is not None:
+            raise LocalProtocolError("an exchange has one request")
         await trio.lowlevel.checkpoint_if_cancelled()
-        link.http.send(head.told)
-        link.http.send(_END)
+        self._asked = head
         data = memoryview(head.render(len(body)) + body)
         for start in range(0, len(data), PIECE_SIZE):
             if start:
@@ -234,7 +224,7 @@ class Connection:
         b"" is the end of a complete answer. Raises AnswerBroken when it was cut short.
         """
         link = self._claimed()
-        if self.complete or not self._dry:
+        if self._reader is None or self._reader.complete or not self._reader.dry:
             await trio.lowlevel.checkpoint()
             data = self._pull(link)
             if data or self.complete:
@@ -273,13 +263,17 @@ class Connection:
         return self._link
 
     def _take_in(self, link: Link, limit: int) -> None:
-        """Feeds h11 with what has arrived."""
+        """Feeds the reader with what has arrived."""
         data = link.pipe.receive_nowait(limit)
-        if data:
-            self.bytes_received += len(data)
-            link.http.receive_data(data)
-        elif link.pipe.ended == CLOSED and self._head is not None:
-            link.http.receive_data(data)  # which is how a body without framing ends
+        if not data and (link.pipe.ended != CLOSED or self._head is None):
+            return
+        # No bytes are how a body without framing ends.
+        self.bytes_received += len(data)
+        if self._reader is None:
+            if self._asked is None:
+                raise LocalProtocolError("the request comes before the answer")
+            self._reader = reader_of(link.http, self._asked.told, data, plain=self._asked.plain)
+        self._reader.feed(data)
 
     def _next_head(self, link: Link) -> Head | None:
         """The final head, None as long as it is not complete."""
@@ -288,76 +282,30 @@ class Connection:
         if self._cut is not None:
             raise AnswerBroken(self._cut)
         try:
-            event = link.http.next_event()
-            while type(event) is h11.InformationalResponse:
-                event = link.http.next_event()
-        except h11.RemoteProtocolError as error:
-            # The hint h11 gives for a head that is too long, and for nothing else here.
-            too_long = error.error_status_hint == 431
-            self._cut = (
-                "the head of the answer is over 64 kB"
-                if too_long
-                else "the answer is not valid HTTP/1.1"
-            )
-            raise AnswerBroken(self._cut) from error
-        if type(event) is h11.Response:
-            headers = tuple((name.lower(), value) for name, value in event.headers.raw_items())
-            self._head = Head(event.status_code, headers, event.reason)
-            return self._head
-        if link.pipe.ended is not None:
+            self._head = self._reader.head() if self._reader is not None else None
+        except AnswerBroken as error:
+            self._cut = error.sentence
+            raise
+        if self._head is None and link.pipe.ended is not None:
             where = "within the head of the answer" if self.bytes_received else _BEFORE
             self._cut = f"{link.pipe.ended} {where}"
             raise AnswerBroken(self._cut)
-        return None
+        return self._head
 
     def _pull(self, link: Link) -> bytes:
-        """The body bytes h11 has, in one object; may set `complete`."""
-        if self.complete:
-            return b""
-        if self._head is None:
+        """The body bytes there are, in one object; may set `complete`."""
+        if self._reader is None or self._head is None:
             raise LocalProtocolError("the head comes before the body")
-        parts: list[bytes] = []
-        size = 0
-        self._dry = False
-        try:
-            while self._cut is None and size < DRAIN_SIZE:
-                event = link.http.next_event()
-                if type(event) is h11.Data:
-                    parts.append(event.data)
-                    size += len(event.data)
-                elif type(event) is h11.EndOfMessage:
-                    self.complete = True
-                    break
-                elif link.pipe.ended in (None, CLOSED):
-                    self._dry = True
-                    break
-                else:
-                    self._cut = f"{link.pipe.ended} before the body was complete"
-        except h11.RemoteProtocolError:
-            self._cut = (
-                "the body is not valid HTTP/1.1"
-                if link.pipe.ended is None
-                else f"{link.pipe.ended} before the body was complete"
-            )
-        if not parts and self._cut is not None:
-            raise AnswerBroken(self._cut)
-        return b"".join(parts)
+        return b"" if self._reader.complete else self._reader.pull(link.pipe.ended)
 
     def _reusable(self, link: Link) -> bool:
-        if not self._sent_whole or self._head is None:
+        if not self._sent_whole or self._reader is None or self._head is None:
             return False
         try:
-            if not self.complete:
+            if not self._reader.complete:
                 # The end of a chunked body often arrives just after its last bytes.
                 self._take_in(link, RECEIVE_SIZE)
                 self._pull(link)
         except AnswerBroken:
             return False
-        http = link.http
-        return (
-            self.complete
-            and http.our_state is h11.DONE
-            and http.their_state is h11.DONE
-            and http.trailing_data == (b"", False)
-            and link.pipe.ended is None
-        )
+        return self._reader.complete and link.pipe.ended is None and self._reader.renew()

@@ -20,14 +20,8 @@ import httpx
 import trio
 
 from arbstr.trio_runtime.connect import ConnectFailed, Origin, open_pipe
-from arbstr.trio_runtime.http11 import (
-    AnswerBroken,
-    Connection,
-    Head,
-    Link,
-    RequestHead,
-    SendFailed,
-)
+from arbstr.trio_runtime.http11 import Connection, Link, RequestHead, SendFailed
+from arbstr.trio_runtime.readers import AnswerBroken, Head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -121,7 +115,6 @@ class Transport(httpx.AsyncBaseTransport):
         if self._closed or not reusable:
             self._close(link)
             return
-        link.http.start_next_cycle()
         link.idle_since = trio.current_time()
         links = self._idle.setdefault(link.origin, deque())
         links.append(link)
