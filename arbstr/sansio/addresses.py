@@ -8,6 +8,7 @@ import ipaddress
 import re
 from base64 import b64encode
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
@@ -63,10 +64,12 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+@lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the host: 127.0.0.0/8, ::1, localhost and names below it.
 
-    A name is loopback by RFC 6761 6.3, not by what a resolver says.
+    A name is loopback by RFC 6761 6.3, not by what a resolver says. Cached, because every request
+    names one in its Host, and it is mostly the same.
     """
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -21,7 +21,7 @@ from typing import Final, TypeAlias, final
 
 from arbstr.sansio.money import Usage
 from arbstr.sansio.sse import SSEReader
-from arbstr.sansio.usage import parse_json, read_event, read_object
+from arbstr.sansio.usage import parse_json, read_event, read_price
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SSE_LINE: Final = re.compile(rb"(?:data|event|id|retry)?:")
@@ -92,8 +92,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
         return BadAnswer(_what_else(text, content_type))
     listed = value.get("choices")
     if isinstance(listed, list) and listed and all(isinstance(one, dict) for one in listed):
-        facts = read_object(value)
-        return Answer(body, facts.usage, facts.provider_cost_msats)
+        return Answer(body, *read_price(value))
     detail = value.get("detail")  # FastAPI, so Routstr, wraps errors in it
     if (
         value.get("error")

@@ -10,6 +10,7 @@ The calendar is arithmetic here, because a machine imports no clock, and `dateti
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, final
 
 HOUR_MS: Final = 3_600_000
@@ -101,13 +102,17 @@ def parse_moment(text: str) -> int | None:
 
 def format_moment(moment: int) -> str:
     """The log's text of a moment. Moments that have none give the nearest that has."""
-    days, ms = divmod(min(max(moment, EARLIEST), LATEST), DAY_MS)
+    second, ms = divmod(min(max(moment, EARLIEST), LATEST), 1000)
+    return f"{_to_the_second(second)}.{ms:03}Z"
+
+
+@lru_cache(maxsize=4)
+def _to_the_second(second: int) -> str:
+    """Cached, because each request has a few moments in the same second."""
+    days, second = divmod(second, DAY_MS // 1000)
     year, month, day = _date(days)
-    minutes, ms = divmod(ms, 60_000)
-    return (
-        f"{year:04}-{month:02}-{day:02}"
-        f"T{minutes // 60:02}:{minutes % 60:02}:{ms // 1000:02}.{ms % 1000:03}Z"
-    )
+    minutes, second = divmod(second, 60)
+    return f"{year:04}-{month:02}-{day:02}T{minutes // 60:02}:{minutes % 60:02}:{second:02}"
 
 
 @final

@@ -59,13 +59,17 @@ def cost_sats(usage: Usage, rates: Rates) -> Decimal:
     More cached tokens than input tokens count as all of them: a provider's arithmetic must not
     turn into a refund.
     """
-    cached = max(0, min(usage.cached_tokens or 0, usage.input_tokens))
+    return _cost(usage.input_tokens, usage.cached_tokens or 0, usage.output_tokens, rates)
+
+
+def _cost(input_tokens: int, cached_tokens: int, output_tokens: int, rates: Rates) -> Decimal:
+    cached = max(0, min(cached_tokens, input_tokens))
     cached_rate = rates.input_rate if rates.cached_input_rate is None else rates.cached_input_rate
     # A context's own methods, so that no context is entered for each request.
     times, plus = _EXACT.multiply, _EXACT.add
     tokens = plus(
-        times(Decimal(usage.input_tokens - cached), rates.input_rate),
-        times(Decimal(usage.output_tokens), rates.output_rate),
+        times(Decimal(input_tokens - cached), rates.input_rate),
+        times(Decimal(output_tokens), rates.output_rate),
     )
     if cached:
         tokens = plus(tokens, times(Decimal(cached), cached_rate))
@@ -77,7 +81,7 @@ def estimate_sats(input_tokens: int, output_tokens: int, n: int, rates: Rates) -
 
     The input is read once and the base fee paid once, whatever `n`.
     """
-    return cost_sats(Usage(input_tokens, output_tokens * n), rates)
+    return _cost(input_tokens, 0, output_tokens * n, rates)
 
 
 def add_sats(*amounts: Decimal) -> Decimal:

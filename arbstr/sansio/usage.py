@@ -26,7 +26,7 @@ Nothing here raises, whatever the bytes.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NoReturn, final
@@ -139,7 +139,7 @@ def read_event(data: bytes, *, output_seen: bool) -> Facts:
 
 
 def read_object(value: Mapping[str, object]) -> Facts:
-    """What a parsed chunk, or a parsed plain answer, says."""
+    """What a parsed chunk says."""
     choices = value.get("choices")
     output = False
     indexes: list[int] = []
@@ -156,7 +156,6 @@ def read_object(value: Mapping[str, object]) -> Facts:
             finished.append((index, reason if isinstance(reason, str) else "other"))
         output = output or bool(reason) or _has_output(choice)
     usage_found = _usages(value, listed)
-    readable = [usage for usage in map(read_usage, usage_found) if usage is not None]
     created = value.get("created")
     return Facts(
         is_chunk=isinstance(choices, list),
@@ -167,12 +166,28 @@ def read_object(value: Mapping[str, object]) -> Facts:
         or (value.get("object") == "error" and not isinstance(choices, list))
         or any(reason == "error" for _, reason in finished),
         usage_only=choices == [] and bool(usage_found),
-        usage=readable[0] if readable else None,
+        usage=_first_usage(usage_found),
         provider_cost_msats=read_stated_cost(value),
         id=_text(value.get("id")),
         created=created if type(created) is int and created > 0 else None,
         model=_text(value.get("model")),
     )
+
+
+def read_price(value: Mapping[str, object]) -> tuple[Usage | None, Decimal | None]:
+    """Tokens, and what the provider says it charged (millisats), of a plain answer."""
+    choices = value.get("choices")
+    found = _usages(value, choices if isinstance(choices, list) else [])
+    return _first_usage(found), read_stated_cost(value)
+
+
+def _first_usage(found: Sequence[Mapping[str, object]]) -> Usage | None:
+    """The first one that can be believed."""
+    for each in found:
+        usage = read_usage(each)
+        if usage is not None:
+            return usage
+    return None
 
 
 def read_usage(usage: Mapping[str, object]) -> Usage | None:

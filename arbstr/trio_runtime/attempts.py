@@ -14,7 +14,6 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, final
 
@@ -28,6 +27,7 @@ from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, seen
+from arbstr.sansio.moments import format_moment
 from arbstr.sansio.retry import (
     Answered,
     Attempt,
@@ -59,7 +59,7 @@ KEEP_SECONDS: Final = 2.0
 
 def utc_timestamp() -> str:
     """Now, in the log's fixed-width format."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return format_moment(time.time_ns() // 1_000_000)
 
 
 @final
@@ -189,12 +189,13 @@ class Attempts:
             secrets=self._snapshot.catalog.secrets,
         )
         failure: Failure | None = None
-        with trio.move_on_after(timeouts.connect) as connecting:
-            failure = await call.connect(self._hub.transport)
-        if connecting.cancelled_caught:
-            return call.connect_timed_out(timeouts.connect)
-        if failure is not None:
-            return failure
+        if not call.take_kept(self._hub.transport):
+            with trio.move_on_after(timeouts.connect) as connecting:
+                failure = await call.connect(self._hub.transport)
+            if connecting.cancelled_caught:
+                return call.connect_timed_out(timeouts.connect)
+            if failure is not None:
+                return failure
         body = outgoing_body(
             request,
             model=offer.upstream_model,

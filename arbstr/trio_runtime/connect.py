@@ -10,6 +10,7 @@ a cancelled wait can lose nothing, because bytes are only ever taken between two
 import errno
 import functools
 import os
+import select
 import socket
 import ssl
 from dataclasses import dataclass
@@ -113,11 +114,15 @@ def default_ssl_context() -> ssl.SSLContext:
 class Pipe:
     """A connected socket. Only the `wait_*` methods block; a cancelled one has lost nothing."""
 
-    __slots__ = ("_socket", "ended")
+    __slots__ = ("_news", "_socket", "ended")
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self._socket = connected
+        # The same question as a `recv` that only peeks, without an exception for the usual answer.
+        self._news = select.poll() if hasattr(select, "poll") else None  # not on Windows
+        if self._news is not None:
+            self._news.register(connected, select.POLLIN)
         self.ended: str | None = None
         """How the peer's half ended: `CLOSED`, or what broke; None while it may still send."""
 
@@ -186,6 +191,8 @@ class Pipe:
         """True if the peer has neither sent nor closed anything since the last read."""
         if self.ended is not None:
             return False
+        if self._news is not None:
+            return not self._news.poll(0)
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

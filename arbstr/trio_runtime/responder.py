@@ -155,6 +155,8 @@ def passed_on(headers: Mapping[str, str], secrets: Collection[Secret]) -> Header
         for name, value in headers.items()
         if name.startswith(PASSED_PREFIXES) or name in PASSED_NAMES
     }
+    if not passed:
+        return ()
     # All at once, because it costs as much as one; a header's value holds no line end.
     values = redact("\n".join(passed.values()), secrets).split("\n")
     return tuple(header(name, value) for name, value in zip(passed, values, strict=False))

@@ -78,9 +78,18 @@ class Transport(httpx.AsyncBaseTransport):
         Raises ConnectFailed, or `trio.ClosedResourceError` after `aclose`. The caller owns the
         result and must `release` it; a cancelled call leaves nothing behind.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        kept = self.kept(origin)
+        if kept is not None:
+            return kept
+        link = Link(origin, await open_pipe(origin, self._ssl_context))
+        self._open += 1
+        return Connection(link, self._take_back, reused=False)
+
+    def kept(self, origin: Origin) -> Connection | None:
+        """A healthy idle connection of that origin, if there is one. As `connect`, but at once."""
         if self._closed:
             raise trio.ClosedResourceError("the transport was closed")
-        await trio.lowlevel.checkpoint_if_cancelled()
         self.close_expired()
         links = self._idle.get(origin)
         while links:
@@ -88,9 +97,7 @@ class Transport(httpx.AsyncBaseTransport):
             if link.pipe.quiet():
                 return Connection(link, self._take_back, reused=True)
             self._close(link)
-        link = Link(origin, await open_pipe(origin, self._ssl_context))
-        self._open += 1
-        return Connection(link, self._take_back, reused=False)
+        return None
 
     def close_expired(self) -> None:
         """Closes what has been idle for too long. `connect` does so, an idle process may."""

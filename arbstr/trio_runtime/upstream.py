@@ -171,6 +171,11 @@ class UpstreamCall:
 
     # -- one attempt ---------------------------------------------------------------------------
 
+    def take_kept(self, transport: Transport) -> bool:
+        """Takes an idle connection to the provider, if there is one."""
+        self._connection = transport.kept(self._target.origin)
+        return self._connection is not None
+
     async def connect(self, transport: Transport) -> Failure | None:
         """A connection to the provider, new or kept."""
         try:
