@@ -1,7 +1,9 @@
 """One chat request from its bytes to its row. Read it top to bottom.
 
-serve_chat       parse, then a ChatRun in a scope that ends when the client leaves
-ChatRun.run      route, find an answer (attempts.py), deliver it or say why there is none
+serve_chat       parse, then a ChatRun
+ChatRun.run      route, find an answer, deliver it or say why there is none, in a scope that ends
+                 when the client leaves
+  _work          find an answer (attempts.py), within `[timeouts] total` and until the shutdown
   _relay         a stream, event by event, until it is complete or broken
   _deliver_*     the last bytes for the client
   end            whatever happened: exactly one record
@@ -63,10 +65,9 @@ async def serve_chat(
     hub.running.add(run)
     if hub.stopping:
         run.stop()  # its body came too late: an answer could not be waited for
+    on_disconnect(run.client_left)
     try:
-        with trio.CancelScope() as client_scope:
-            on_disconnect(client_scope.cancel)
-            await run.run()
+        await run.run()
     except Exception:
         run.broke()
         raise
@@ -94,14 +95,39 @@ class ChatRun:
         self._exchange = exchange
         self._headers = headers
         self._attempts: Attempts | None = None
-        self._work = trio.CancelScope()
+        # One scope, because each costs about 15 us: it ends the run when the client leaves, and
+        # while the answer is looked for, that work alone.
+        self._scope = trio.CancelScope()
+        self._working = False
+        self._left = False
         self._stopped = False
+        self._error: ErrorReply | None = None
         self._over = False
         self._unsent = b""
         self._last_bytes = b""
 
     async def run(self) -> None:
         """Finds an answer and delivers it, or says why there is none."""
+        with self._scope:
+            self._attempts = attempts = await self._route()
+            if attempts is None:
+                return
+            await self._work(attempts)
+            if not self._scope.cancel_called:
+                await self._deliver(attempts)
+                return
+        attempts = self._attempts
+        if self._left or attempts is None:
+            return
+        # The shutdown or `[timeouts] total` ended the scope, and the client is to hear of it.
+        if self._working:
+            self._working = False
+            self._error = self._cut_by_ourselves(attempts)
+        with trio.CancelScope() as self._scope:
+            await self._deliver(attempts)
+
+    async def _route(self) -> Attempts | None:
+        """Who may be asked. `None`: nobody, and the client was told so."""
         config = self._snapshot.config
         route = plan(
             self._request,
@@ -113,9 +139,9 @@ class ChatRun:
         if isinstance(route, NoRoute):
             self._note(life.Refused(route.error, route.policy))
             await self._responder.error(route.error, self._policy_header())
-            return
+            return None
         self._note(life.Routed(route.policy, route.candidates[0]))
-        self._attempts = attempts = Attempts(
+        return Attempts(
             self._hub,
             self._snapshot,
             self._request,
@@ -123,15 +149,6 @@ class ChatRun:
             self._new_retry(route),
             self._drained,
         )
-        if not (self._request.stream and config.stream.keepalive):
-            await self._answer(attempts)
-            return
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                self._responder.keep_alive, config.stream.keepalive, self._policy_header
-            )
-            await self._answer(attempts)
-            nursery.cancel_scope.cancel()
 
     def _new_retry(self, route: RoutePlan) -> Retry:
         retry = self._snapshot.config.retry
@@ -145,19 +162,35 @@ class ChatRun:
             max_sats=route.max_sats,
         )
 
-    async def _answer(self, attempts: Attempts) -> None:
-        total = self._snapshot.config.timeouts.total
-        if total:
-            self._work.deadline = self._exchange.received + total
-        error: ErrorReply | None = None
-        with self._work:
-            error = await attempts.find()
-            if error is None and self._request.stream:
-                error = await self._relay(attempts)
-        if self._work.cancelled_caught:
-            error = self._cut_by_ourselves(attempts)
-        if error is not None:
-            await self._deliver_error(error)
+    async def _work(self, attempts: Attempts) -> None:
+        """Finds an answer, and relays it if it is a stream. Without an `_error` it is whole."""
+        config = self._snapshot.config
+        self._working = True
+        if self._stopped:
+            self._scope.cancel()
+        if config.timeouts.total:
+            self._scope.deadline = self._exchange.received + config.timeouts.total
+        if self._request.stream and config.stream.keepalive:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(
+                    self._responder.keep_alive, config.stream.keepalive, self._policy_header
+                )
+                await self._find(attempts)
+                nursery.cancel_scope.cancel()
+        else:
+            await self._find(attempts)
+        if config.timeouts.total and not self._scope.cancel_called:
+            self._scope.deadline = inf
+
+    async def _find(self, attempts: Attempts) -> None:
+        error = await attempts.find()
+        if error is None and self._request.stream:
+            error = await self._relay(attempts)
+        self._working, self._error = False, error
+
+    async def _deliver(self, attempts: Attempts) -> None:
+        if self._error is not None:
+            await self._deliver_error(self._error)
         elif self._request.stream:
             await self._finish_stream(attempts)
         else:
@@ -321,10 +354,16 @@ class ChatRun:
 
     # -- the end -------------------------------------------------------------------------------
 
+    def client_left(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._left = True
+        self._scope.cancel()
+
     def stop(self) -> None:
         """Ends the request now, with an honest answer: the shutdown's grace is over."""
         self._stopped = True
-        self._work.cancel()
+        if self._working:
+            self._scope.cancel()
 
     def broke(self) -> None:
         """A bug of ours ended the request; the client gets the 500 of every route."""
