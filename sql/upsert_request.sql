@@ -1,17 +1,6 @@
--- A row is finalised once: only one still in flight, or taken for dead, may change.
-INSERT INTO requests (
-    correlation_id, timestamp, model, requested_model, provider, policy, streaming,
-    input_tokens, output_tokens, cached_tokens, reasoning_tokens,
-    cost_sats, estimated_cost_sats, provider_cost_sats,
-    latency_ms, ttft_ms, stream_duration_ms,
-    success, status, error_status, error_message, attempts, possibly_spent, boot_id
-) VALUES (
-    :correlation_id, :timestamp, :model, :requested_model, :provider, :policy, :streaming,
-    :input_tokens, :output_tokens, :cached_tokens, :reasoning_tokens,
-    :cost_sats, :estimated_cost_sats, :provider_cost_sats,
-    :latency_ms, :ttft_ms, :stream_duration_ms,
-    :success, :status, :error_status, :error_message, :attempts, :possibly_spent, :boot_id
-)
+-- A row is finalised once: only one still in flight, or taken for dead, may change. store.py fills in
+-- the braces: its columns, and as many rows of question marks as it writes at once.
+INSERT INTO requests ({columns}) VALUES {rows}
 ON CONFLICT (correlation_id) DO UPDATE SET
     timestamp = excluded.timestamp,
     model = excluded.model,

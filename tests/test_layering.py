@@ -28,7 +28,7 @@ ORDER: Final = {
         *("record", "exchange", "reports"),
     ),
     "trio_runtime": (
-        *("logs", "change", "boot_lock", "database", "budget", "ratios", "log_writer"),
+        *("logs", "change", "boot_lock", "database", "budget", "ratios", "store", "log_writer"),
         *("retention", "stats", "reports"),
         *("connect", "readers", "http11", "content_coding", "transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
@@ -63,9 +63,9 @@ LIBRARIES: Final = {
     "rich": {"ledger_text"},
     "sqlite3": {
         *("cost_command", "ledger_commands"),
-        *("trio_runtime/budget", "trio_runtime/database", "trio_runtime/log_writer"),
+        *("trio_runtime/budget", "trio_runtime/database"),
         *("trio_runtime/ratios", "trio_runtime/reports", "trio_runtime/retention"),
-        "trio_runtime/stats",
+        *("trio_runtime/stats", "trio_runtime/store"),
     },
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""

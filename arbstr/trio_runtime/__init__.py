@@ -33,7 +33,7 @@ the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline
 The order of the modules; each imports only from those before it:
 
     logs, change, boot_lock, database, budget,         what is left behind
-      ratios, log_writer
+      ratios, store, log_writer
     retention, stats, reports                          what is removed of it, and told of it
     connect, readers, http11, content_coding,          towards the providers
       transport, upstream

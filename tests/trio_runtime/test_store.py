@@ -1,0 +1,197 @@
+"""How records become rows: together where that is possible, one by one where one is special."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+import pytest
+
+from arbstr.sansio.record import AttemptRow, Record
+from arbstr.trio_runtime.store import SIZES, NotTogether, Store
+from tests.ledgers import memory_ledger
+
+ATTEMPT: Final = AttemptRow(
+    n=1,
+    provider="alpha",
+    model="gpt-4o",
+    started_at="2026-02-03T04:05:06.790Z",
+    duration_ms=12,
+    failure=None,
+    http_status=200,
+    money="spent",
+    input_tokens=10,
+    output_tokens=20,
+    cost_sats=Decimal("0.125"),
+    estimated_cost_sats=Decimal("0.5"),
+    provider_cost_sats=None,
+    upstream_request_id=None,
+)
+
+ENDED: Final = Record(
+    correlation_id="",
+    timestamp="2026-02-03T04:05:06.789Z",
+    model="gpt-4o",
+    requested_model="gpt-4o",
+    provider="alpha",
+    policy="code",
+    streaming=False,
+    input_tokens=10,
+    output_tokens=20,
+    cached_tokens=None,
+    reasoning_tokens=None,
+    cost_sats=Decimal("0.125"),
+    estimated_cost_sats=Decimal("0.5"),
+    provider_cost_sats=None,
+    latency_ms=15,
+    ttft_ms=None,
+    stream_duration_ms=None,
+    success=True,
+    status="ok",
+    error_status=None,
+    error_message=None,
+    possibly_spent=0,
+    attempts=(ATTEMPT,),
+    token_ratio=2.0,
+)
+
+RUNNING: Final = replace(
+    ENDED,
+    status="in_flight",
+    success=False,
+    cost_sats=None,
+    attempts=(replace(ATTEMPT, money=None, cost_sats=None),),
+    token_ratio=None,
+)
+
+
+def ended(correlation_id: str, *, attempts: int = 1) -> Record:
+    tries = tuple(replace(ATTEMPT, n=n) for n in range(1, attempts + 1))
+    return replace(ENDED, correlation_id=correlation_id, attempts=tries)
+
+
+def running(correlation_id: str) -> Record:
+    return replace(RUNNING, correlation_id=correlation_id)
+
+
+POISON: Final = replace(ended("bad"), input_tokens=10**30)
+
+
+@pytest.fixture
+def ledger() -> Iterator[sqlite3.Connection]:
+    with memory_ledger() as connection:
+        yield connection
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store("boot")
+
+
+def rows(
+    ledger: sqlite3.Connection, columns: str, table: str = "requests"
+) -> list[tuple[object, ...]]:
+    return ledger.execute(f"SELECT {columns} FROM {table}").fetchall()
+
+
+def sums_agree(ledger: sqlite3.Connection) -> None:
+    """What the triggers keep is what the finished rows add up to."""
+    sums = "sum(requests), sum(unknown_cost), sum(cost_sats), sum(latency_ms)"
+    (expected,) = rows(ledger, sums, "request_measures WHERE status <> 'in_flight'")
+    assert rows(ledger, sums, "request_hours") == [expected]
+    assert rows(ledger, sums, "request_days") == [expected]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 39, 40, 41, 87, 200])
+def test_a_batch_of_any_size_is_written_in_its_order(
+    ledger: sqlite3.Connection, store: Store, count: int
+) -> None:
+    ids = [f"{n:03}" for n in range(count)]
+    batch = [ended(each, attempts=n % 3) for n, each in enumerate(ids)]
+    store.together(batch, ledger)
+    assert rows(ledger, "id, correlation_id, attempts", "requests ORDER BY id") == [
+        (n + 1, each, n % 3) for n, each in enumerate(ids)
+    ]
+    assert rows(ledger, "correlation_id, n", "attempts ORDER BY 1, 2") == [
+        (record.correlation_id, attempt.n) for record in batch for attempt in record.attempts
+    ]
+    if count:
+        sums_agree(ledger)
+        assert rows(ledger, "*", "token_ratios") == [("code", 2.0, count)]
+
+
+def test_the_usual_batch_takes_few_statements_and_no_savepoint(
+    ledger: sqlite3.Connection, store: Store
+) -> None:
+    store.together([running(str(n)) for n in range(8)], ledger)
+    said: list[str] = []
+    ledger.set_trace_callback(said.append)
+    store.together([ended(str(n)) for n in range(200)], ledger)
+    ledger.set_trace_callback(None)
+    for table in ("requests", "attempts"):
+        # A statement is told of again after each of its triggers.
+        statements = {each for each in said if f"INTO {table} (" in each}
+        assert len(statements) == 200 // SIZES[0]
+    assert not any("SAVEPOINT" in each for each in said)
+    assert rows(ledger, "status, count(*)", "requests GROUP BY 1") == [("ok", 200)]
+    assert rows(ledger, "money, count(*)", "attempts GROUP BY 1") == [("spent", 200)]
+    sums_agree(ledger)
+
+
+def test_a_row_that_is_final_keeps_its_attempts_and_the_others_are_written(
+    ledger: sqlite3.Connection, store: Store
+) -> None:
+    store.together([ended("final"), running("running")], ledger)
+    late = replace(ended("final", attempts=2), status="failed", token_ratio=9.0)
+    batch = [ended("new"), late, ended("running")]
+    ledger.execute("BEGIN")
+    with pytest.raises(NotTogether):
+        store.together(batch, ledger)
+    ledger.execute("ROLLBACK")
+    assert store.one_by_one(batch, ledger) == ()
+    assert rows(ledger, "correlation_id, status", "requests ORDER BY id") == [
+        ("final", "ok"),
+        ("running", "ok"),
+        ("new", "ok"),
+    ]
+    assert rows(ledger, "correlation_id, n, money", "attempts ORDER BY 1") == [
+        ("final", 1, "spent"),
+        ("new", 1, "spent"),
+        ("running", 1, "spent"),
+    ]
+    assert rows(ledger, "avg_ratio, sample_count", "token_ratios") == [(2.0, 3)]
+    sums_agree(ledger)
+
+
+def test_what_cannot_be_stored_is_left_out_alone(ledger: sqlite3.Connection, store: Store) -> None:
+    numberless = replace(ended("numberless"), attempts=(replace(ATTEMPT, n=None),))  # type: ignore[arg-type]  # wrong on purpose
+    batch = [ended("before"), POISON, numberless, ended("after")]
+    ledger.execute("BEGIN")
+    with pytest.raises(NotTogether):
+        store.together(batch, ledger)
+    ledger.execute("ROLLBACK")
+    refused = store.one_by_one(batch, ledger)
+    assert [each.record.correlation_id for each in refused] == ["bad", "numberless"]
+    assert refused[0].error.startswith("OverflowError: ")
+    assert refused[1].error.startswith("IntegrityError: ")
+    assert rows(ledger, "correlation_id", "requests ORDER BY id") == [("before",), ("after",)]
+    assert rows(ledger, "count(*)", "attempts") == [(2,)]
+    sums_agree(ledger)
+
+
+@pytest.mark.parametrize("way", ["together", "one_by_one"])
+def test_a_database_that_fails_is_no_fault_of_a_record(
+    ledger: sqlite3.Connection, store: Store, way: str
+) -> None:
+    ledger.execute("PRAGMA query_only = 1")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        getattr(store, way)([ended("one"), ended("two")], ledger)
+
+
+def test_no_statement_has_more_values_than_any_sqlite_takes(
+    ledger: sqlite3.Connection, store: Store
+) -> None:
+    ledger.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    store.together([ended(str(n)) for n in range(SIZES[0])], ledger)
+    assert rows(ledger, "count(*)") == [(SIZES[0],)]
