@@ -236,6 +236,11 @@ class RecordingLog:
         self._changed.set()
         self._changed = trio.Event()
 
+    def offer_in_flight(self, correlation_id: str, row: Callable[[], Record]) -> None:
+        record = row()
+        assert record.correlation_id == correlation_id
+        self.offer(record)
+
     def statistics(self) -> LogStatistics:
         """As LogWriter.statistics."""
         return LogStatistics(0, len(self.offered), 0)

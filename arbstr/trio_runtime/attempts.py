@@ -28,6 +28,7 @@ from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, seen
 from arbstr.sansio.moments import format_moment
+from arbstr.sansio.record import Record
 from arbstr.sansio.retry import (
     Answered,
     Attempt,
@@ -117,7 +118,7 @@ class Attempts:
             return Skipped(refused)
         self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
         if self._exchange.attempts_made == 1:
-            self._hub.log_writer.offer(self._exchange.in_flight(trio.current_time()))
+            self._hub.log_writer.offer_in_flight(self._exchange.correlation_id, self._in_flight)
         began = trio.current_time()
         failure = await self._try(command)
         if failure is None:
@@ -135,6 +136,9 @@ class Attempts:
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
         return AttemptFailed(failure, probe=probe)
+
+    def _in_flight(self) -> Record:
+        return self._exchange.in_flight(trio.current_time())
 
     def _may_send(self, candidate: Candidate) -> Refused | NotWithinBudget | None:
         """Sets aside what an attempt may cost, then takes the breaker's leave."""

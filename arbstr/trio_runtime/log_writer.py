@@ -7,7 +7,8 @@
 
 `offer` is synchronous and never fails: the answer of a request never waits for its row. A final
 record that finds its in-flight row still pending takes its place, so most short requests cost
-one insert. The row in the database is finalised once; see `sql/upsert_request.sql`.
+one insert; the row of a request in flight is made only when it is to be written. The row in the
+database is finalised once; see `sql/upsert_request.sql`.
 
 When the queue is full, what is dropped first is what is missed least: `Loss`. A record that may
 have cost money is printed whole when it must be dropped, as one line of JSON in the log.
@@ -16,13 +17,13 @@ have cost money is printed whole when it must be dropped, as one line of JSON in
 import json
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from functools import partial
 from itertools import islice
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import trio
 
@@ -53,6 +54,8 @@ BACKOFF_LIMIT_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 3.0
 """How long closing tries to write what is left; fits between the end of the last request and
 the exit's hard limit."""
+
+MakeRecord: TypeAlias = Callable[[], Record]
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +116,7 @@ class LogWriter:
         self._store = Store(database.boot_id)
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
-        self._pending: dict[str, tuple[Loss, Record]] = {}
+        self._pending: dict[str, tuple[Loss, Record | MakeRecord]] = {}
         self._by_loss = tuple(OrderedDict[str, None]() for _ in Loss)
         self._in_hand = 0
         self._written = 0
@@ -125,7 +128,14 @@ class LogWriter:
 
     def offer(self, record: Record) -> None:
         """Queue a record. Never blocks, never raises; microseconds. From trio's thread only."""
-        self._add(record)
+        self._queue(record.correlation_id, loss_of(record), record)
+
+    def offer_in_flight(self, correlation_id: str, row: MakeRecord) -> None:
+        """Queue the row of a request in flight. `row` makes it, if it is ever to be written."""
+        self._queue(correlation_id, Loss.IN_FLIGHT, row)
+
+    def _queue(self, key: str, loss: Loss, record: Record | MakeRecord) -> None:
+        self._add(key, loss, record)
         if len(self._pending) + self._in_hand > self._capacity:
             self._drop_oldest()
         if len(self._pending) >= self._wanted:
@@ -135,8 +145,7 @@ class LogWriter:
         """The counters as of now."""
         return LogStatistics(len(self._pending) + self._in_hand, self._written, self._dropped)
 
-    def _add(self, record: Record) -> None:
-        key, loss = record.correlation_id, loss_of(record)
+    def _add(self, key: str, loss: Loss, record: Record | MakeRecord) -> None:
         earlier = self._pending.get(key)
         if earlier is not None:
             del self._by_loss[earlier[0]][key]
@@ -150,7 +159,7 @@ class LogWriter:
                 key, _ = keys.popitem(last=False)
                 loss, record = self._pending.pop(key)
                 self._dropped += 1
-                if loss is Loss.MONEY:
+                if loss is Loss.MONEY and isinstance(record, Record):
                     _print(record)
                 return
 
@@ -159,17 +168,19 @@ class LogWriter:
         for key, (loss, _) in taken:
             del self._pending[key]
             del self._by_loss[loss][key]
-        return tuple(record for _, (_, record) in taken)
+        return tuple(record if isinstance(record, Record) else record() for _, (_, record) in taken)
 
     def _put_back(self, batch: Sequence[Record]) -> None:
         """Before all that came since; a final record among that takes its in-flight one's place."""
         self._in_hand = 0
-        since = [record for _, record in self._pending.values()]
+        since = tuple(self._pending.items())
         self._pending.clear()
         for keys in self._by_loss:
             keys.clear()
-        for record in (*batch, *since):
-            self._add(record)
+        for record in batch:
+            self._add(record.correlation_id, loss_of(record), record)
+        for key, (loss, newer) in since:
+            self._add(key, loss, newer)
 
     async def run(self) -> None:
         """Write until closed and empty, or until the deadline that `close` set.
