@@ -30,7 +30,7 @@ ORDER: Final = {
     "trio_runtime": (
         *("logs", "change", "boot_lock", "database", "budget", "ratios", "log_writer"),
         *("retention", "stats", "reports"),
-        *("connect", "http11", "content_coding", "transport", "upstream"),
+        *("tunnel", "connect", "http11", "content_coding", "transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
         *("asgi", "connection", "app", "mock", "main"),
@@ -56,7 +56,11 @@ LIBRARIES: Final = {
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
     "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
-    "h11": {"trio_runtime/http11", "trio_runtime/asgi", "trio_runtime/mock"},
+    "h11": {
+        *("trio_runtime/http11", "trio_runtime/tunnel"),
+        *("trio_runtime/asgi", "trio_runtime/mock"),
+    },
+    "socksio": {"trio_runtime/tunnel"},
     "rich": {"ledger_text"},
     "sqlite3": {
         *("cost_command", "ledger_commands"),
