@@ -303,7 +303,7 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     for provider in config.providers:
         print(
             f"  {provider.name}  {provider.endpoint.shown_endpoint}  "
-            f"kind {provider.kind}  {_key_status(provider)}"
+            f"kind {provider.kind}  {_access(provider)}"
         )
     for warning in _warnings(config, path):
         print(f"warning: {warning}")
@@ -320,6 +320,12 @@ def _budget(config: "Config") -> str:
 
     limit = config.budget.sats_per_day
     return "none" if limit is None else f"{format_sats(limit)} sats a day (UTC)"
+
+
+def _access(provider: "ProviderConfig") -> str:
+    """With which key, and through which proxy."""
+    proxy = "" if provider.proxy is None else f"  through {provider.proxy.shown}"
+    return _key_status(provider) + proxy
 
 
 def _key_status(provider: "ProviderConfig") -> str:
@@ -388,7 +394,7 @@ def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = _config_path(options, environ)
     config = _read_config(path, environ)
     for provider in config.providers:
-        print(f"{provider.name}  {provider.endpoint.shown_url}  {_key_status(provider)}")
+        print(f"{provider.name}  {provider.endpoint.shown_url}  {_access(provider)}")
         for model in provider.models:
             known_as = provider.model_ids.get(model)
             name = f"{model} (as {known_as})" if known_as else model

@@ -30,7 +30,7 @@ ORDER: Final = {
     "trio_runtime": (
         *("logs", "change", "boot_lock", "database", "budget", "ratios", "store", "log_writer"),
         *("retention", "stats", "reports"),
-        *("connect", "readers", "http11", "content_coding", "transport", "upstream"),
+        *("tunnel", "connect", "readers", "http11", "content_coding", "transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
         *("framing", "asgi", "connection", "app", "mock", "main"),
@@ -58,8 +58,10 @@ LIBRARIES: Final = {
     "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
     "h11": {
         *("trio_runtime/asgi", "trio_runtime/framing"),
-        *("trio_runtime/http11", "trio_runtime/mock", "trio_runtime/readers"),
+        *("trio_runtime/http11", "trio_runtime/readers", "trio_runtime/tunnel"),
+        "trio_runtime/mock",
     },
+    "socksio": {"trio_runtime/tunnel"},
     "rich": {"ledger_text"},
     "sqlite3": {
         *("cost_command", "ledger_commands"),

@@ -123,6 +123,7 @@ auth_token = "let-me-in"
 [[providers]]
 name = "dear"
 url = "https://far.example/v1"
+proxy = "socks5://tor.example:9050"
 models = ["one", "two"]
 input_rate = 0.1
 output_rate = 12.5

@@ -1,4 +1,4 @@
-"""Where arbstr listens and where providers are: `host:port` and URLs, taken apart and put together.
+"""Where arbstr listens, where providers are and through whom: texts, taken apart and put together.
 
 Pure text; nothing is resolved. Every refusal is a `ValueError` whose message is the rest of a
 sentence about the value ("must be ...") and never repeats the value, which may carry a password.
@@ -23,6 +23,17 @@ _LISTEN_RULE: Final = (
     "must be host:port, like 127.0.0.1:8080 or [::1]:8080, with a port from 0 to 65535"
 )
 _URL_RULE: Final = "must be an http:// or https:// URL with a host, like https://api.example.com/v1"
+_PROXY_RULE: Final = (
+    "must be socks5://host:port (Tor: socks5://127.0.0.1:9050) or http://host:port, perhaps with "
+    "user:password@ before the host, and with %XX for what is no letter or digit in these"
+)
+
+PROXY_SCHEMES: Final = ("socks5", "socks5h", "http")
+"""The first two are one: elsewhere the `h` asks that names be looked up by the proxy, which here is
+always so."""
+
+LONGEST_LOGIN: Final = 255
+"""Bytes of the user and of the password that SOCKS5 can carry (RFC 1929, 2)."""
 
 LONGEST_URL: Final = 4096
 """Characters; half of what servers commonly take as a request's first line."""
@@ -30,6 +41,10 @@ LONGEST_URL: Final = 4096
 SHORTEST_QUERY_SECRET: Final = 8
 """Characters from which the value of a query parameter is taken for a key. Picked: shorter ones are
 versions and flags, and redacting `v=1` by value would eat every 1."""
+
+SHORTEST_PROXY_SECRET: Final = 4
+"""The same for what a proxy is given to log in. Picked: Tor takes any user and password, to keep
+circuits apart, so that people write `a:b`; a password that guards something is longer."""
 
 
 def _is_ip(host: str) -> bool:
@@ -76,6 +91,11 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         name = host.lower().rstrip(".")
         return name == "localhost" or name.endswith(".localhost")
+
+
+def is_onion(host: str) -> bool:
+    """Whether the host is an onion service, which Tor alone can reach (RFC 7686)."""
+    return host.lower().rstrip(".").endswith(".onion")
 
 
 def parse_host(text: str) -> str:
@@ -127,21 +147,8 @@ def parse_url(text: str) -> Endpoint:
     No path means `/v1`; a path is taken as it is, and one that already ends in
     `/chat/completions` is not extended again.
     """
-    if not text.isascii() or re.search(r"[\x00-\x20\x7f\\]", text):
-        raise ValueError(
-            "must be written in ASCII without blanks; use punycode for the host and %XX elsewhere"
-        )
-    if len(text) > LONGEST_URL:
-        raise ValueError(f"must have at most {LONGEST_URL} characters")
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError(_URL_RULE) from None
-    if parts.scheme not in ("http", "https") or not host or port == 0:
-        raise ValueError(_URL_RULE)
-    bracketed = parts.netloc.rpartition("@")[2].startswith("[")
-    if not (_is_ip(host) if bracketed else _is_name_or_ipv4(host)):
+    parts, host, port = _split(text, _URL_RULE)
+    if parts.scheme not in ("http", "https") or port == 0:
         raise ValueError(_URL_RULE)
     if parts.fragment or text.endswith("#"):
         raise ValueError('must not have a fragment; remove the "#" and what follows')
@@ -153,17 +160,93 @@ def parse_url(text: str) -> Endpoint:
         shown_url=urlunsplit((parts.scheme, netloc, parts.path, "", "")),
         shown_endpoint=urlunsplit((parts.scheme, netloc, path, "", "")),
         host=host.rstrip("."),
-        basic=_basic(parts),
+        basic=None if parts.username is None else _basic(*_login(parts)),
         secrets=_url_secrets(parts),
     )
 
 
-def _basic(parts: SplitResult) -> Secret | None:
+def _split(text: str, rule: str) -> tuple[SplitResult, str, int | None]:
+    """A URL with a host that can be one, its host and its port. Raises `ValueError`."""
+    if not text.isascii() or re.search(r"[\x00-\x20\x7f\\]", text):
+        raise ValueError(
+            "must be written in ASCII without blanks; use punycode for the host and %XX elsewhere"
+        )
+    if len(text) > LONGEST_URL:
+        raise ValueError(f"must have at most {LONGEST_URL} characters")
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(rule) from None
+    bracketed = parts.netloc.rpartition("@")[2].startswith("[")
+    if not host or not (_is_ip(host) if bracketed else _is_name_or_ipv4(host)):
+        raise ValueError(rule)
+    return parts, host, port
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Through whom a provider is reached. `host` is in lower case, IPv6 without brackets.
+
+    `login` is a user and a password, decoded. `secrets` is what must be redacted by value.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    login: tuple[Secret, Secret] | None = field(default=None, hash=False)
+    secrets: tuple[Secret, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def shown(self) -> str:
+        """The URL without userinfo."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def basic(self) -> Secret | None:
+        """The Proxy-Authorization header that `login` stands for."""
+        return None if self.login is None else _basic(*(part.reveal() for part in self.login))
+
+
+def parse_proxy(text: str) -> Proxy:
+    """A proxy's URL -> its `Proxy`. Raises `ValueError` with the rule."""
+    parts, host, port = _split(text, _PROXY_RULE)
+    if parts.scheme == "https":
+        raise ValueError(
+            "must not be https://, for arbstr speaks no TLS with a proxy itself; use its http:// "
+            "or socks5:// port (what an https:// provider gets is encrypted all the same)"
+        )
+    if parts.scheme not in PROXY_SCHEMES or not port:
+        raise ValueError(_PROXY_RULE)
+    if parts.path.strip("/") or "?" in text or "#" in text:
+        raise ValueError("must end with the port; remove what follows it")
     if parts.username is None:
-        return None
+        return Proxy(parts.scheme, host, port)
+    user, password = _login(parts)
+    if parts.scheme != "http" and not all(
+        0 < len(part.encode()) <= LONGEST_LOGIN for part in (user, password)
+    ):
+        raise ValueError(
+            f"must have both a user and a password, of at most {LONGEST_LOGIN} bytes each; SOCKS5 "
+            "knows no others"
+        )
+    basic = _basic(user, password).reveal().removeprefix("Basic ")
+    written = parts.password or parts.username
+    found = dict.fromkeys((written, unquote(written), basic))
+    secrets = tuple(Secret(text) for text in found if len(text) >= SHORTEST_PROXY_SECRET)
+    return Proxy(parts.scheme, host, port, (Secret(user), Secret(password)), secrets)
+
+
+def _login(parts: SplitResult) -> tuple[str, str]:
     # RFC 7617 2: the pair is percent-decoded before it is encoded.
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Secret("Basic " + b64encode(pair.encode()).decode("ascii"))
+    return unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def _basic(user: str, password: str) -> Secret:
+    """The header of RFC 7617."""
+    return Secret("Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii"))
 
 
 def _url_secrets(parts: SplitResult) -> tuple[Secret, ...]:

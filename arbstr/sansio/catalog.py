@@ -12,6 +12,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, final
 
+from arbstr.sansio.addresses import Proxy
 from arbstr.sansio.config import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
@@ -33,7 +34,8 @@ class Provider:
 
     `url` is where chat completions are posted; it may carry a query and is not for showing.
     `shown_url` is the configured URL, `shown_endpoint` the posted one, both without userinfo and
-    query. `authorization` is the value of that header, whole, or `None` to send none.
+    query. `authorization` is the value of that header, whole, or `None` to send none. `proxy` is
+    through whom it is reached, `None` for directly.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Provider:
     models: tuple[str, ...]
     timeouts: Timeouts
     drain_seconds: float
+    proxy: Proxy | None = None
 
 
 @final
@@ -150,6 +153,7 @@ def _provider(config: ProviderConfig) -> Provider:
         models=config.models,
         timeouts=config.timeouts,
         drain_seconds=config.drain_seconds,
+        proxy=config.proxy,
     )
 
 
@@ -162,6 +166,8 @@ def _secrets(config: Config) -> tuple[Secret, ...]:
             found.append(provider.api_key)
         if endpoint.basic is not None:
             found.append(Secret(endpoint.basic.reveal().removeprefix("Basic ")))
+        if provider.proxy is not None:
+            found += provider.proxy.secrets
     return tuple(found)
 
 

@@ -31,7 +31,7 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
 
 from arbstr.sansio import values
-from arbstr.sansio.addresses import parse_url
+from arbstr.sansio.addresses import is_loopback, is_onion, parse_url
 from arbstr.sansio.credentials import (
     Kind,
     find_key,
@@ -353,6 +353,7 @@ class _Reader:
             model_ids=table.model_ids,
             drain_seconds=table.drain_seconds,
             timeouts=replace(timeouts, **_given(own)),
+            proxy=table.proxy,
         )
 
     def _model_rates(self, value: object, path: Path) -> dict[str, dict[str, Any]] | None:
@@ -409,6 +410,7 @@ class _Reader:
             )
         if provider.api_key is not None and provider.endpoint.basic is not None:
             self._warn((*path, "url"), "has a user and password that are not sent: api_key is")
+        self._warn_of_the_way(provider, raw, path)
         unpriced = [model for model in provider.models if provider.rates_for(model) is None]
         if unpriced:
             what = "" if unpriced == [*provider.models] else f" for {quoted_list(unpriced)}"
@@ -416,6 +418,31 @@ class _Reader:
                 path,
                 f"has no rates{what}: it comes after every priced one and is refused under any "
                 "cap or budget",
+            )
+
+    def _warn_of_the_way(
+        self, provider: ProviderConfig, raw: Mapping[str, Any], path: Path
+    ) -> None:
+        """About the proxy, and what goes through it."""
+        host, proxy = provider.endpoint.host, provider.proxy
+        if proxy is None:
+            if is_onion(host):
+                self._warn(
+                    (*path, "url"),
+                    "is an onion service, which can be reached through Tor alone; add "
+                    'proxy = "socks5://127.0.0.1:9050"',
+                )
+            return
+        if proxy.login is not None and "${" not in raw["proxy"]:
+            self._warn(
+                (*path, "proxy"), "has a password that is written into the file; write ${VARIABLE}"
+            )
+        plain = provider.url.lower().startswith("http:")
+        if plain and not is_onion(host) and not is_loopback(host):
+            self._warn(
+                (*path, "url"),
+                "is not encrypted, so whoever runs the proxy, or the exit of Tor, can read the key "
+                "and every chat; use https://",
             )
 
     def _warn(self, path: Path, sentence: str) -> None:

@@ -3,8 +3,8 @@
     part of the file            a change of it
     [server], [database]        waits for a restart: the old values stay, and a sentence says so
     everything else             counts for every request from now on
-    a provider whose name, URL  keeps its circuit breaker
-      and key stayed
+    a provider whose name, URL, keeps its circuit breaker
+      key and proxy stayed
     any other provider          begins with a closed one
 
 Requests in flight are not asked: they keep the configuration they started with.
@@ -62,4 +62,4 @@ def _waiting(old: Config, read: Config) -> tuple[str, ...]:
 
 def _is_same(before: ProviderConfig, after: ProviderConfig) -> bool:
     """Whether what was learnt of one says anything of the other."""
-    return before.url == after.url and before.api_key == after.api_key
+    return (before.url, before.api_key, before.proxy) == (after.url, after.api_key, after.proxy)

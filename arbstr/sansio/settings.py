@@ -182,6 +182,7 @@ class ProviderTable:
     api_key: Annotated[Secret | None, values.secret] = None
     kind: Annotated[Kind | None, values.kind] = None
     drain_seconds: Annotated[float, values.seconds] = 60.0
+    proxy: Annotated[addresses.Proxy | None, values.proxy] = None
     model_ids: Annotated[Mapping[str, str], values.model_ids] = field(
         default_factory=lambda: _EMPTY
     )
@@ -229,6 +230,7 @@ class ProviderConfig:
     model_ids: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     drain_seconds: float = 60.0
     timeouts: Timeouts = field(default_factory=Timeouts)
+    proxy: addresses.Proxy | None = None
 
     @property
     def endpoint(self) -> addresses.Endpoint:

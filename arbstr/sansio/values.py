@@ -11,7 +11,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
-from arbstr.sansio.addresses import parse_listen, parse_url
+from arbstr.sansio.addresses import Proxy, parse_listen, parse_proxy, parse_url
 from arbstr.sansio.credentials import Kind
 from arbstr.sansio.secrets import Secret
 
@@ -73,6 +73,11 @@ def url(value: object) -> str:
     """A provider's base URL, left as it is."""
     parse_url(text(value))
     return text(value)
+
+
+def proxy(value: object) -> Proxy:
+    """Through whom a provider is reached."""
+    return parse_proxy(text(value))
 
 
 def kind(value: object) -> Kind:

@@ -22,8 +22,8 @@ is the order of closing, backwards (`main`):
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
 may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the
 breaker's leave, deadlines) -> `upstream` (one request to one provider; exceptions become facts) ->
-`transport`, `http11`, `readers`, `connect` (what was written and read). `hub` is what requests
-share, `snapshot` what one keeps from its first line to its last.
+`transport`, `http11`, `readers`, `connect`, `tunnel` (what was written and read, through which
+proxy). `hub` is what requests share, `snapshot` what one keeps from its first line to its last.
 
 The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
 and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written
@@ -35,8 +35,8 @@ The order of the modules; each imports only from those before it:
     logs, change, boot_lock, database, budget,         what is left behind
       ratios, store, log_writer
     retention, stats, reports                          what is removed of it, and told of it
-    connect, readers, http11, content_coding,          towards the providers
-      transport, upstream
+    tunnel, connect, readers, http11,                  towards the providers
+      content_coding, transport, upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     responder, attempts, exchange                      one chat request
     framing, asgi, connection, app, mock, main         towards the clients, and the process

@@ -1,4 +1,4 @@
-"""From an origin to an open pipe: name lookup, TCP, TLS, and nothing of HTTP.
+"""From an origin to an open pipe: name lookup, TCP, a proxy's tunnel, TLS, and no request yet.
 
 `trio.open_tcp_stream` connects (dual stack, RFC 6555), then the socket is taken out of Trio's
 wrappers: a `Pipe` waits with `trio.lowlevel.wait_readable` and reads and writes without blocking.
@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Final, Self, final
 import httpx
 import trio
 
+from arbstr.sansio.addresses import Proxy, is_onion
+from arbstr.trio_runtime.tunnel import Handshake, handshake_with
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -33,6 +36,8 @@ RECORD_SIZE: Final = 16_384
 
 CLOSED: Final = "the connection was closed"
 RESET: Final = "the connection was reset"
+
+_WITH_PROXY: Final = "during the handshake with the proxy"
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -55,7 +60,7 @@ _NOT_FOUND: Final = frozenset(
 
 
 class ConnectFailed(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
-    """No usable connection: name, TCP or TLS. Not a byte of a request was written.
+    """No usable connection: name, TCP, proxy or TLS. Not a byte of a request was written.
 
     `sentence` is arbstr's own short wording. Deadlines are the caller's cancel scopes.
     """
@@ -68,14 +73,18 @@ class ConnectFailed(Exception):  # noqa: N818 - a fact about the wire, told in t
 @final
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Whom to connect to. `host` is ASCII (IDNA), an IPv6 literal is without brackets."""
+    """Whom to connect to, and through whom: connections are shared by what is equal in all of it.
+
+    `host` is ASCII (IDNA), an IPv6 literal is without brackets.
+    """
 
     scheme: str
     host: str
     port: int
+    proxy: Proxy | None = None
 
     @classmethod
-    def of(cls, url: str | httpx.URL) -> Self:
+    def of(cls, url: str | httpx.URL, proxy: Proxy | None = None) -> Self:
         """The origin of an absolute http or https URL. Raises ValueError for anything else."""
         try:
             parsed = httpx.URL(url)
@@ -84,7 +93,7 @@ class Origin:
         if parsed.scheme not in _DEFAULT_PORTS or not parsed.raw_host:
             raise ValueError("not an http or https URL")
         port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
-        return cls(parsed.scheme, parsed.raw_host.decode("ascii"), port)
+        return cls(parsed.scheme, parsed.raw_host.decode("ascii"), port, proxy)
 
     @property
     def authority(self) -> bytes:
@@ -133,6 +142,16 @@ class Pipe:
     def send_nowait(self, data: memoryview) -> int:
         """Hands bytes to the kernel and says how many. Raises BlockingIOError or OSError."""
         return self._socket.send(data)
+
+    async def send_raw(self, data: bytes) -> None:
+        """Until the kernel has taken all of it, as it is. Raises OSError."""
+        await trio.lowlevel.checkpoint()
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self.send_nowait(left) :]
+            except BlockingIOError:
+                await self.wait_writable()
 
     async def wait_writable(self) -> None:
         """Until the kernel takes more bytes."""
@@ -228,7 +247,7 @@ class TlsPipe(Pipe):
                 finished = True
             except ssl.SSLWantReadError:
                 finished = False
-            await self._flush()
+            await self.send_raw(self._outgoing.read())
             if finished:
                 return
             await self.wait_readable()
@@ -237,15 +256,6 @@ class TlsPipe(Pipe):
                 self._incoming.write(data)
             elif self.ended is not None:
                 raise ConnectFailed(f"{self.ended} during the TLS handshake")
-
-    async def _flush(self) -> None:
-        await trio.lowlevel.checkpoint()
-        data = memoryview(self._outgoing.read())
-        while data:
-            try:
-                data = data[self.send_nowait(data) :]
-            except BlockingIOError:
-                await self.wait_writable()
 
     def protect(self, data: memoryview) -> memoryview:
         """The encryption of `data`, and before it whatever TLS itself had left to say."""
@@ -278,26 +288,74 @@ class TlsPipe(Pipe):
 async def open_pipe(origin: Origin, context: ssl.SSLContext | None = None) -> Pipe:
     """Connects, with TLS for https. Raises ConnectFailed; a cancelled call leaves nothing open.
 
-    `context` decides who is trusted; without one it is `default_ssl_context()`.
+    `context` decides who is trusted; without one it is `default_ssl_context()`. Behind a proxy the
+    only name that is looked up here is the proxy's own.
     """
-    try:
-        stream = await trio.open_tcp_stream(origin.host, origin.port)
-    except (OSError, UnicodeError) as error:
-        raise ConnectFailed(_connect_sentence(error)) from error
-    wrapped = stream.socket
-    connected = socket.socket(wrapped.family, wrapped.type, wrapped.proto, wrapped.detach())
+    way = ""
+    if origin.proxy is not None:
+        connected = await _tunnel(origin.proxy, origin.host, origin.port)
+        way = "through the proxy: "
+    elif is_onion(origin.host):
+        # RFC 7686, 2: a lookup would find nothing, and tell the name server who is asked for.
+        raise ConnectFailed("an onion service can be reached through Tor alone; set proxy")
+    else:
+        connected = await _connect(origin.host, origin.port)
     if origin.scheme == "http":
         return Pipe(connected)
     try:
         pipe = TlsPipe(connected, context or default_ssl_context(), origin.host)
         await pipe.handshake()
+    except ConnectFailed as error:
+        connected.close()
+        raise ConnectFailed(way + error.sentence) from error
     except (OSError, ValueError) as error:
         connected.close()
-        raise ConnectFailed(_tls_sentence(error)) from error
+        raise ConnectFailed(way + _tls_sentence(error)) from error
     except BaseException:
         connected.close()
         raise
     return pipe
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    try:
+        stream = await trio.open_tcp_stream(host, port)
+    except (OSError, UnicodeError) as error:
+        raise ConnectFailed(_connect_sentence(error)) from error
+    wrapped = stream.socket
+    return socket.socket(wrapped.family, wrapped.type, wrapped.proto, wrapped.detach())
+
+
+async def _tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
+    """A socket whose other end is, by way of the proxy, the host's."""
+    try:
+        connected = await _connect(proxy.host, proxy.port)
+    except ConnectFailed as error:
+        raise ConnectFailed(f"no connection to the proxy ({error.sentence})") from error
+    try:
+        await _shake_hands(Pipe(connected), handshake_with(proxy, host, port))
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+async def _shake_hands(pipe: Pipe, handshake: Handshake) -> None:
+    while True:
+        try:
+            await pipe.send_raw(handshake.data_to_send())
+        except OSError as error:
+            raise ConnectFailed(f"{RESET} {_WITH_PROXY}") from error
+        if handshake.ready:
+            return
+        if handshake.refused is not None:
+            raise ConnectFailed(handshake.refused)
+        await pipe.wait_readable()
+        data = pipe.receive_nowait(RECEIVE_SIZE)
+        if data:
+            handshake.feed(data)
+        elif pipe.ended is not None:
+            raise ConnectFailed(f"{pipe.ended} {_WITH_PROXY}")
 
 
 def _connect_sentence(error: OSError | UnicodeError) -> str:

@@ -82,10 +82,10 @@ class Hub:
         return Kind.ROUTSTR if seen else provider.kind
 
     def still_has(self, provider: Provider) -> bool:
-        """Whether no reload took the provider away, or gave its name to another URL or key."""
+        """Whether no reload took the provider away, or gave it another URL, key or proxy."""
         return any(
-            (now.name, now.url, now.authorization)
-            == (provider.name, provider.url, provider.authorization)
+            (now.name, now.url, now.authorization, now.proxy)
+            == (provider.name, provider.url, provider.authorization, provider.proxy)
             for now in self.snapshot.catalog.providers
         )
 

@@ -29,6 +29,7 @@ import trio
 
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.database import Database
+from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.store import NotTogether, Refused, Store
 
 CAPACITY: Final = 10_000
@@ -168,7 +169,15 @@ class LogWriter:
         for key, (loss, _) in taken:
             del self._pending[key]
             del self._by_loss[loss][key]
-        return tuple(record if isinstance(record, Record) else record() for _, (_, record) in taken)
+        batch: list[Record] = []
+        for _, (_, record) in taken:
+            try:
+                batch.append(record if isinstance(record, Record) else record())
+            except Exception as error:
+                # A bug of ours in making one row must not end the writer of all others.
+                log_bug(_log, "the row of a request in flight was lost", error)
+                self._dropped += 1
+        return tuple(batch)
 
     def _put_back(self, batch: Sequence[Record]) -> None:
         """Before all that came since; a final record among that takes its in-flight one's place."""

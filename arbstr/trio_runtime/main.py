@@ -169,7 +169,11 @@ async def _open_mock(config: Config, mock: Mock | None) -> AsyncIterator[Config]
         return
     names = [provider.name for provider in config.providers]
     async with open_mock_providers(names, delay=mock.delay, failing=mock.failing) as urls:
-        providers = (replace(provider, url=urls[provider.name]) for provider in config.providers)
+        providers = (
+            # On loopback, where no proxy leads.
+            replace(provider, url=urls[provider.name], proxy=None)
+            for provider in config.providers
+        )
         yield replace(config, providers=tuple(providers))
 
 

@@ -71,7 +71,10 @@ def _rates(rates: Rates | None) -> dict[str, float | None] | None:
 
 
 def providers(hub: Hub) -> dict[str, Any]:
-    """Each provider as configured, without its key, and how it stands right now."""
+    """Each provider as configured, without its key, and how it stands right now.
+
+    `proxy` is there if it is reached through one.
+    """
     now, snapshot = trio.current_time(), hub.snapshot
     found = []
     for provider in snapshot.catalog.providers:
@@ -81,6 +84,7 @@ def providers(hub: Hub) -> dict[str, Any]:
             {
                 "name": provider.name,
                 "url": provider.shown_url,
+                **({} if provider.proxy is None else {"proxy": provider.proxy.shown}),
                 "kind": hub.kind_of(provider).value,
                 "models": list(provider.models),
                 "rates": {

@@ -86,7 +86,7 @@ class Target:
     def of(cls, provider: Provider) -> "Target":
         """Prepares the heads of the requests to one provider. Only these headers are ever sent."""
         url = httpx.URL(provider.url)
-        origin = Origin.of(url)
+        origin = Origin.of(url, provider.proxy)
         common = [
             (b"host", origin.authority),
             (b"user-agent", USER_AGENT),

@@ -128,6 +128,18 @@ def test_everything_secret_is_redacted_by_value() -> None:
     assert redact(said, found.secrets) == "[REDACTED] " * 7 + "and the rest"
 
 
+def test_what_a_proxy_is_given_is_redacted_unless_it_is_too_short_to_be_a_secret() -> None:
+    table = '[[providers]]\nname="{}"\nurl="https://h"\nmodels=["m"]\nproxy="{}"\n'
+    long, short = "socks5://someone:p%40ss@h:1", "socks5://a:b@h:1"
+    found = catalog(table.format("long", long) + table.format("short", short))
+    said = "p%40ss p@ss c29tZW9uZTpwQHNz someone a b"
+    assert redact(said, found.secrets) == "[REDACTED] " * 3 + "someone a b"
+    assert [provider.proxy and provider.proxy.shown for provider in found.providers] == [
+        "socks5://h:1",
+        "socks5://h:1",
+    ]
+
+
 def test_redaction_takes_the_longest_secret_and_does_not_touch_its_own_mark() -> None:
     secrets = (Secret("abc"), Secret("abcdef"), Secret("RED"), Secret(""))
     assert redact("abcdef abc x", secrets) == "[REDACTED] [REDACTED] x"

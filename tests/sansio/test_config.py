@@ -270,7 +270,10 @@ def test_a_bad_url_is_refused(url: str, says: str) -> None:
             'retention is not a known key; did you mean "retention_days"?',
         ),
         ("[budget]\nsats_a_day = 1", 'sats_a_day is not a known key; did you mean "sats_per_day"?'),
-        (provider('proxy = "socks5://x"'), "proxy is not a known key"),
+        (
+            provider('prox = "socks5://x:1"'),
+            '"alpha".prox is not a known key; did you mean "proxy"',
+        ),
         ('[[policies.rules]]\nname = "r"\nmax_sats_per_day = 1', "day is not a known key"),
         ('"we ird\\n" = 1', '"we ird?" is not a known key'),
     ],
@@ -439,6 +442,103 @@ def test_a_stated_kind_goes_before_the_inferred_one() -> None:
     assert first(provider('kind = "openai"'), ARBSTR_ALPHA_API_KEY=CASHU).kind is Kind.OPENAI
 
 
+# Proxies
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "login"),
+    [
+        ("socks5://127.0.0.1:9050", "socks5://127.0.0.1:9050", None),
+        ("SOCKS5H://Tor.lan:9050/", "socks5h://tor.lan:9050", None),
+        ("http://[::1]:3128", "http://[::1]:3128", None),
+        ("socks5://u:p@h:1080", "socks5://h:1080", ("u", "p")),
+        ("socks5://u%40x:p%3A%2F%C3%A9@h:1080", "socks5://h:1080", ("u@x", "p:/é")),
+        ("http://token@h:80", "http://h:80", ("token", "")),
+    ],
+)
+def test_a_proxy_is_taken_apart(url: str, shown: str, login: tuple[str, str] | None) -> None:
+    found = first(provider('proxy = "${P}"'), P=url).proxy
+    assert found is not None
+    assert found.shown == shown
+    assert (found.login and tuple(part.reveal() for part in found.login)) == login
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "must be a string that is not empty"),
+        ("127.0.0.1:9050", "must be socks5://host:port (Tor: socks5://127.0.0.1:9050) or http://"),
+        ("socks5://", "must be socks5://host:port"),
+        ("socks5://127.0.0.1", "must be socks5://host:port"),
+        ("socks5://127.0.0.1:0", "must be socks5://host:port"),
+        ("socks5://127.0.0.1:port", "must be socks5://host:port"),
+        ("socks5://127.0.0.300:1", "must be socks5://host:port"),
+        ("socks5://u:p?secret-1@h:1", "must be socks5://host:port"),
+        ("socks4://h:1", "must be socks5://host:port"),
+        ("ftp://u:secret-1@h:1", "must be socks5://host:port"),
+        ("https://u:secret-1@h:1", "must not be https://, for arbstr speaks no TLS with a proxy"),
+        ("socks5://h:1/path", "must end with the port; remove what follows it"),
+        ("socks5://h:1?x=secret-1", "must end with the port"),
+        ("http://h:1#", "must end with the port"),
+        ("socks5://hä:1", "must be written in ASCII"),
+        ("socks5://u:secret 1@h:1", "must be written in ASCII"),
+        ("socks5://secret-1@h:1", "must have both a user and a password, of at most 255 bytes"),
+        ("socks5://:secret-1@h:1", "must have both a user and a password"),
+        (f"socks5h://u:{'%C3%A9' * 128}@h:1", "must have both a user and a password"),
+    ],
+)
+def test_a_bad_proxy_is_refused_without_its_text(url: str, says: str) -> None:
+    sentence = problem(provider('proxy = "${P}"'), P=url)
+    assert f'config.toml: providers."alpha".proxy {says}' in sentence
+    assert "secret" not in sentence
+
+
+def test_a_proxy_is_a_string() -> None:
+    assert '"alpha".proxy must be a string' in problem(provider("proxy = 9050"))
+
+
+def on(url: str, more: str = "") -> str:
+    rates = "input_rate = 1\noutput_rate = 1"
+    return f'[[providers]]\nname = "a"\nurl = "{url}"\nmodels = ["m"]\n{rates}\n{more}'
+
+
+TOR = 'proxy = "socks5://127.0.0.1:9050"'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (on("http://abc.onion"), '"a".url is an onion service, which can be reached through Tor'),
+        (on("https://ABC.ONION./v1"), '"a".url is an onion service'),
+        (on("http://h.example", TOR), '"a".url is not encrypted, so whoever runs the proxy'),
+        (on("HTTP://h.example", TOR), '"a".url is not encrypted'),
+        (
+            on("https://h", 'proxy = "socks5://u:secret-1@h:1"'),
+            '"a".proxy has a password that is written into the file; write ${VARIABLE}',
+        ),
+    ],
+)
+def test_a_way_that_may_not_be_meant_is_warned_of(text: str, says: str) -> None:
+    (warning,) = parse_config(text, {}).warnings
+    assert says in warning
+    assert "secret" not in warning
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        on("http://abc.onion", TOR),
+        on("https://h.example", TOR),
+        on("http://h.example"),
+        # With `ssh -D` the loopback is that of the other end.
+        on("http://127.0.0.1:8000", TOR),
+        on("https://h.example", 'proxy = "socks5://u:${A}@h:1"'),
+    ],
+)
+def test_other_ways_are_not_warned_of(text: str) -> None:
+    assert parse_config(text, {"A": "secret"}).warnings == ()
+
+
 # Rates
 
 
@@ -600,6 +700,7 @@ def test_no_secret_is_in_the_repr_of_a_config() -> None:
     url = "https://canary-user:canary-password@h/v1?key=canary-query"
     api_key = "canary-key"
     models = ["m"]
+    proxy = "http://canary-user:canary-password@h:3128"
     """
     config = parse_config(text, {"ARBSTR_B_API_KEY": "canary-environment"})
     assert "canary" not in repr(config)
@@ -632,7 +733,10 @@ VALUES = st.recursive(
     max_leaves=4,
 )
 KEYS = st.sampled_from(
-    ["name", "url", "models", "api_key", "input_rate", "timeouts", "model_rates", "model_ids", "x"]
+    [
+        *("name", "url", "models", "api_key", "proxy", "input_rate"),
+        *("timeouts", "model_rates", "model_ids", "x"),
+    ]
 )
 TOPS = st.sampled_from(["server", "providers", "policies", "timeouts", "stream", "x"])
 

@@ -20,6 +20,7 @@ def provider(name: str, more: str = "input_rate = 1\noutput_rate = 2", url: str 
 
 
 ALPHA, BETA = provider("alpha"), provider("beta")
+PROXY: Final = 'proxy = "socks5://127.0.0.1:9050"\n'
 KEYED: Final = 'api_key = "${KEY}"\n'
 
 
@@ -45,12 +46,29 @@ def test_providers_come_go_and_change() -> None:
         pytest.param(read(provider("alpha", KEYED), KEY="sk-new"), False, id="another key"),
         pytest.param(read(ALPHA, ARBSTR_ALPHA_API_KEY=""), False, id="no key any more"),
         pytest.param(read(provider("alpha", url="https://b.example")), False, id="another URL"),
+        pytest.param(read(provider("alpha", PROXY)), False, id="a proxy"),
         pytest.param(read(provider("alpha", 'kind = "routstr"')), True, id="another kind"),
         pytest.param(read(provider("alpha", "drain_seconds = 1")), True, id="other prices"),
     ],
 )
 def test_a_circuit_stays_with_name_url_and_key(after: Config, kept: bool) -> None:
     assert change(read(ALPHA), after).kept == ({"alpha"} if kept else frozenset())
+
+
+@pytest.mark.parametrize(
+    ("proxy", "kept"),
+    [
+        pytest.param("socks5://one:password@127.0.0.1:9050", True, id="the same"),
+        pytest.param("socks5://one:another@127.0.0.1:9050", False, id="another password"),
+        pytest.param("socks5://127.0.0.1:9050", False, id="no password"),
+        pytest.param("socks5://one:password@127.0.0.1:9051", False, id="another port"),
+    ],
+)
+def test_a_circuit_stays_with_the_proxy(proxy: str, kept: bool) -> None:
+    before = provider("alpha", 'proxy = "socks5://one:password@127.0.0.1:9050"')
+    found = change(read(before), read(provider("alpha", f'proxy = "{proxy}"')))
+    assert found.kept == ({"alpha"} if kept else frozenset())
+    assert found.changed == (() if kept else ("alpha",))
 
 
 def test_server_and_database_wait_for_a_restart_and_keep_their_old_values() -> None:

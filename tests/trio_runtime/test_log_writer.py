@@ -227,6 +227,50 @@ async def test_the_memory_database_is_written_too() -> None:
             assert reader.execute("SELECT correlation_id FROM requests").fetchall() == [("one",)]
 
 
+# -- the row of a request in flight
+
+
+async def test_the_row_of_a_request_that_is_over_before_it_is_written_is_never_made(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database, open_log_writer(database) as log:
+        log.offer_in_flight("one", lambda: pytest.fail("nobody reads it"))
+        log.offer(record("one"))
+        assert log.statistics().queued == 1
+    assert rows(path, "correlation_id, status") == [("one", "ok")]
+
+
+async def test_the_row_of_a_request_in_flight_says_how_it_stands_when_it_is_written(
+    tmp_path: Path,
+) -> None:
+    path, provider = tmp_path / "arbstr.db", "alpha"
+    async with open_database(str(path)) as database, open_log_writer(database, linger=0) as log:
+        log.offer_in_flight("one", lambda: replace(record("one", "in_flight"), provider=provider))
+        provider = "beta"
+        await until(log, lambda now: now.written == 1)
+        assert rows(path, "provider, status") == [("beta", "in_flight")]
+        log.offer(record("one"))
+    assert rows(path, "provider, status") == [("alpha", "ok")]
+
+
+async def test_a_row_that_cannot_be_made_is_lost_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def bug() -> Record:
+        raise RuntimeError
+
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path)) as database, open_log_writer(database, linger=0) as log:
+        log.offer_in_flight("one", bug)
+        await until(log, lambda now: now.dropped == 1)
+        log.offer(record("two"))
+    assert rows(path, "correlation_id") == [("two",)]
+    assert log.statistics() == LogStatistics(queued=0, written=1, dropped=1)
+    (line,) = warnings_and_above(caplog)
+    assert line.startswith("the row of a request in flight was lost: RuntimeError at ")
+
+
 # -- when
 
 
