@@ -30,7 +30,8 @@ ORDER: Final = {
     "trio_runtime": (
         *("logs", "change", "boot_lock", "database", "budget", "ratios", "store", "log_writer"),
         *("retention", "stats", "reports"),
-        *("tunnel", "connect", "readers", "http11", "content_coding", "transport", "upstream"),
+        *("tunnel", "connect", "readers", "http11", "content_coding"),
+        *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
         *("framing", "asgi", "connection", "app", "mock", "main"),
@@ -55,7 +56,7 @@ LIBRARIES: Final = {
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
-    "httpx": {"trio_runtime/connect", "trio_runtime/transport", "trio_runtime/upstream"},
+    "httpx": {"trio_runtime/connect", "trio_runtime/httpx_transport"},
     "h11": {
         *("trio_runtime/asgi", "trio_runtime/framing"),
         *("trio_runtime/http11", "trio_runtime/readers", "trio_runtime/tunnel"),

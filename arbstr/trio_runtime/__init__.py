@@ -36,7 +36,8 @@ The order of the modules; each imports only from those before it:
       ratios, store, log_writer
     retention, stats, reports                          what is removed of it, and told of it
     tunnel, connect, readers, http11,                  towards the providers
-      content_coding, transport, upstream
+      content_coding, transport, httpx_transport,
+      upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     responder, attempts, exchange                      one chat request
     framing, asgi, connection, app, mock, main         towards the clients, and the process

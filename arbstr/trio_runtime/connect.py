@@ -10,13 +10,13 @@ a cancelled wait can lose nothing, because bytes are only ever taken between two
 import errno
 import functools
 import os
+import re
 import select
 import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, final
 
-import httpx
 import trio
 
 from arbstr.sansio.addresses import Proxy, is_onion
@@ -40,6 +40,12 @@ RESET: Final = "the connection was reset"
 _WITH_PROXY: Final = "during the handshake with the proxy"
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+_PLAIN_URL: Final = re.compile(
+    r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([0-9]{1,5}))?"
+    r"((?:/(?!\.)[A-Za-z0-9._~-]*)+(?:\?[A-Za-z0-9._~=&-]+)?)?"
+)
+"""A URL whose parts need no more than to be cut out."""
 
 _CONNECT_SENTENCES: Final = {
     errno.ECONNREFUSED: "connection refused",
@@ -84,16 +90,10 @@ class Origin:
     proxy: Proxy | None = None
 
     @classmethod
-    def of(cls, url: str | httpx.URL, proxy: Proxy | None = None) -> Self:
+    def of(cls, url: str, proxy: Proxy | None = None) -> Self:
         """The origin of an absolute http or https URL. Raises ValueError for anything else."""
-        try:
-            parsed = httpx.URL(url)
-        except httpx.InvalidURL:
-            raise ValueError("not a URL") from None
-        if parsed.scheme not in _DEFAULT_PORTS or not parsed.raw_host:
-            raise ValueError("not an http or https URL")
-        port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
-        return cls(parsed.scheme, parsed.raw_host.decode("ascii"), port, proxy)
+        scheme, host, port, _ = _taken_apart(url)
+        return cls(scheme, host, port, proxy)
 
     @property
     def authority(self) -> bytes:
@@ -102,6 +102,32 @@ class Origin:
         if self.port != _DEFAULT_PORTS[self.scheme]:
             host = f"{host}:{self.port}"
         return host.encode("ascii")
+
+
+def target_of(url: str) -> bytes:
+    """What a request for this URL names as its target: path and query. Raises as `Origin.of`."""
+    return _taken_apart(url)[3]
+
+
+def _taken_apart(url: str) -> tuple[str, str, int, bytes]:
+    """Scheme, host, port and target."""
+    plain = _PLAIN_URL.fullmatch(url)
+    if plain is not None:
+        scheme, host, port, target = plain.groups()
+        number = int(port or 0) or _DEFAULT_PORTS[scheme]
+        if number < 65_536:
+            return scheme, host, number, (target or "/").encode()
+    # Names in other scripts, IPv6, what must be quoted. Loaded here, for it takes 5 MB.
+    import httpx
+
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise ValueError("not a URL") from None
+    if parsed.scheme not in _DEFAULT_PORTS or not parsed.raw_host:
+        raise ValueError("not an http or https URL")
+    number = parsed.port or _DEFAULT_PORTS[parsed.scheme]
+    return parsed.scheme, parsed.raw_host.decode("ascii"), number, parsed.raw_path
 
 
 @functools.cache
@@ -114,6 +140,8 @@ def default_ssl_context() -> ssl.SSLContext:
     directory = ssl.get_default_verify_paths().capath
     # Certificates in a directory are loaded when they are needed, so they are not counted.
     if not context.cert_store_stats()["x509_ca"] and not (directory and os.listdir(directory)):
+        import httpx  # see _taken_apart
+
         context = httpx.create_ssl_context(trust_env=False)
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION

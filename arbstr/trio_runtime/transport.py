@@ -4,27 +4,19 @@ The owner of a `Connection` is who called `connect`; this pool holds the idle on
 is no slot to lose and nobody ever waits for one. What must not happen (httpcore #1093: a request
 cancelled while the pool is full blocks a slot for good) has no place to happen in.
 
-`Transport` is an `httpx.AsyncBaseTransport`, too, for callers who want httpx's types.
+Who wants httpx's types finds them in `httpx_transport.py`.
 """
 
-import math
 import ssl
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar, final
+from typing import Self, final
 
-import httpx
 import trio
 
-from arbstr.trio_runtime.connect import ConnectFailed, Origin, open_pipe
+from arbstr.trio_runtime.connect import ConnectFailed, Origin, open_pipe, target_of
 from arbstr.trio_runtime.http11 import Connection, Link, RequestHead, SendFailed
 from arbstr.trio_runtime.readers import AnswerBroken, Head
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
 
 __all__ = [
     "AnswerBroken",
@@ -36,9 +28,8 @@ __all__ = [
     "SendFailed",
     "Transport",
     "TransportStatistics",
+    "target_of",
 ]
-
-_T = TypeVar("_T")
 
 
 @final
@@ -51,7 +42,7 @@ class TransportStatistics:
 
 
 @final
-class Transport(httpx.AsyncBaseTransport):
+class Transport:
     """One per process. `async with`, or `aclose`, closes the idle connections at the end.
 
     `idle_seconds` is how long an unused connection is kept: Routstr nodes close theirs after 5.0 s,
@@ -71,6 +62,12 @@ class Transport(httpx.AsyncBaseTransport):
         self._idle: dict[Origin, deque[Link]] = {}
         self._open = 0
         self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.aclose()
 
     async def connect(self, origin: Origin) -> Connection:
         """The connection of that origin that was used last, if it is healthy, or a new one.
@@ -131,87 +128,3 @@ class Transport(httpx.AsyncBaseTransport):
     def _close(self, link: Link) -> None:
         self._open -= 1
         link.pipe.close()
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The same as httpx's interface: its exceptions, and its four timeouts but `pool`."""
-        try:
-            origin = Origin.of(request.url)
-        except ValueError as error:
-            raise httpx.UnsupportedProtocol(str(error), request=request) from None
-        body = await request.aread()
-        framing = (b"content-length", b"transfer-encoding")
-        head = RequestHead.prepare(
-            request.method.encode("ascii"),
-            request.url.raw_path,
-            [pair for pair in request.headers.raw if pair[0].lower() not in framing],
-        )
-        while True:
-            connect = partial(self.connect, origin)
-            connection = await _as_httpx(request, httpx.ConnectTimeout, connect)
-            try:
-                send = partial(connection.send, head, body)
-                await _as_httpx(request, httpx.WriteTimeout, send)
-                answer = await _as_httpx(request, httpx.ReadTimeout, connection.receive_head)
-            except httpx.WriteError:
-                connection.release()
-                if connection.reused:
-                    continue  # not a byte was written
-                raise
-            except BaseException:
-                connection.release()
-                raise
-            return httpx.Response(
-                answer.status,
-                headers=list(answer.headers),
-                stream=_Body(connection, request),
-                extensions={"http_version": b"HTTP/1.1", "reason_phrase": answer.reason},
-            )
-
-
-@final
-class _Body(httpx.AsyncByteStream):
-    """The body of an answer as httpx reads it."""
-
-    def __init__(self, connection: Connection, request: httpx.Request) -> None:
-        self._connection = connection
-        self._request = request
-
-    def __aiter__(self) -> "AsyncIterator[bytes]":
-        return self
-
-    async def __anext__(self) -> bytes:
-        receive = self._connection.receive_some
-        data = await _as_httpx(self._request, httpx.ReadTimeout, receive)
-        if not data:
-            raise StopAsyncIteration
-        return data
-
-    async def aclose(self) -> None:
-        await self._connection.aclose()
-
-
-_PHASES: Final[Mapping[type[httpx.TimeoutException], str]] = MappingProxyType(
-    {httpx.ConnectTimeout: "connect", httpx.WriteTimeout: "write", httpx.ReadTimeout: "read"}
-)
-"""Which of the request's timeouts a timeout exception belongs to."""
-
-
-async def _as_httpx(
-    request: httpx.Request,
-    too_slow: type[httpx.TimeoutException],
-    call: "Callable[[], Awaitable[_T]]",
-) -> _T:
-    """Awaits `call` with httpx's deadline for that phase and httpx's exceptions."""
-    phase = _PHASES[too_slow]
-    seconds = request.extensions.get("timeout", {}).get(phase)
-    try:
-        with trio.fail_after(math.inf if seconds is None else seconds):
-            return await call()
-    except trio.TooSlowError:
-        raise too_slow(f"{phase} timed out", request=request) from None
-    except ConnectFailed as error:
-        raise httpx.ConnectError(error.sentence, request=request) from error
-    except SendFailed as error:
-        raise httpx.WriteError(error.sentence, request=request) from error
-    except AnswerBroken as error:
-        raise httpx.RemoteProtocolError(error.sentence, request=request) from error

@@ -13,7 +13,6 @@ from decimal import Decimal
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, final
 
-import httpx
 import trio
 
 from arbstr import __version__
@@ -45,6 +44,7 @@ from arbstr.trio_runtime.transport import (
     RequestHead,
     SendFailed,
     Transport,
+    target_of,
 )
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ class Target:
     @classmethod
     def of(cls, provider: Provider) -> "Target":
         """Prepares the heads of the requests to one provider. Only these headers are ever sent."""
-        url = httpx.URL(provider.url)
-        origin = Origin.of(url, provider.proxy)
+        origin, target = Origin.of(provider.url, provider.proxy), target_of(provider.url)
         common = [
             (b"host", origin.authority),
             (b"user-agent", USER_AGENT),
@@ -97,7 +96,7 @@ class Target:
             common.append((b"authorization", provider.authorization.reveal().encode()))
 
         def head(accept: bytes) -> RequestHead:
-            return RequestHead.prepare(b"POST", url.raw_path, [*common, (b"accept", accept)])
+            return RequestHead.prepare(b"POST", target, [*common, (b"accept", accept)])
 
         return cls(origin, head(b"application/json"), head(b"text/event-stream"))
 

@@ -1,6 +1,7 @@
 """From an origin to a pipe: names, addresses, certificates, and what is said when there is none."""
 
 import errno
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -10,9 +11,18 @@ import httpx
 import pytest
 import trio
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.trio_runtime.connect import ConnectFailed, Origin, default_ssl_context, open_pipe
+from arbstr.trio_runtime import connect
+from arbstr.trio_runtime.connect import (
+    ConnectFailed,
+    Origin,
+    default_ssl_context,
+    open_pipe,
+    target_of,
+)
 from arbstr.trio_runtime.transport import AnswerBroken, RequestHead, Transport
 from tests.trio_runtime.raw_provider import (
     OK,
@@ -85,6 +95,38 @@ def closed_port() -> Iterator[int]:
 def test_the_origin_of_a_url(url: str, origin: Origin, authority: bytes) -> None:
     assert Origin.of(url) == origin
     assert origin.authority == authority
+
+
+@given(
+    st.sampled_from(["http://", "https://", "HTTP://", "http:/"]),
+    st.text("ab-.xn:1[]@A%", max_size=8)
+    | st.sampled_from(["api.test", "a.b-c.onion", "127.0.0.1"]),
+    st.sampled_from(["", ":0", ":1", ":080", ":443", ":65535", ":65536", ":x"]),
+    st.text("/a.b~-_%? &=#+A\\", max_size=8),
+    st.text("?&=a1%#/", max_size=4),
+)
+def test_a_plain_url_is_taken_apart_as_httpx_does(
+    scheme: str, host: str, port: str, path: str, query: str
+) -> None:
+    url = scheme + host + port + path + query
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connect, "_PLAIN_URL", re.compile("(?!)"))
+            by_httpx = Origin.of(url), target_of(url)
+    except ValueError:
+        with pytest.raises(ValueError, match="URL"):
+            Origin.of(url)
+        return
+    assert (Origin.of(url), target_of(url)) == by_httpx
+
+
+def test_urls_as_people_write_them_do_not_need_httpx() -> None:
+    for url in (
+        "https://openrouter.ai/api/v1/chat/completions",
+        "http://127.0.0.1:8000/v1/chat/completions?key=a-b_c",
+        "http://abcdef.onion/v1/chat/completions",
+    ):
+        assert connect._PLAIN_URL.fullmatch(url)
 
 
 @pytest.mark.parametrize("url", ["ftp://h", "h", "", "http://", "http://[::1", "http://h:port"])

@@ -1,15 +1,13 @@
-"""Connections that are kept, handed out, given up; and the same as an httpx transport."""
+"""Connections that are kept, handed out, given up."""
 
 import random
 
-import httpx
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.trio_runtime.transport import (
     AnswerBroken,
-    ConnectFailed,
     Connection,
     Origin,
     RequestHead,
@@ -229,81 +227,6 @@ async def test_a_refusal_is_read_although_the_provider_hung_up_while_we_wrote() 
         assert (await connection.receive_head()).status == 413
         connection.release()
         assert transport.statistics().open == 0
-
-
-# As an httpx transport
-
-
-async def test_httpx_reads_plain_and_streamed_answers_and_reuses_the_connection() -> None:
-    seen = []
-
-    async def handler(peer: Peer) -> None:
-        while (request := await peer.request()) is not None:
-            seen.append(request)
-            await peer.say(
-                b"HTTP/1.1 201 Made\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\nX-A: 2\r\n\r\n"
-                b"6\r\ndata:x\r\n2\r\n\n\n\r\n0\r\n\r\n"
-            )
-
-    async with provider(handler) as origin, Transport() as transport:
-        url = f"http://127.0.0.1:{origin.port}"
-        async with httpx.AsyncClient(transport=transport) as client:
-            answer = await client.post(f"{url}/v1/x?y=z", json={"a": 1})
-            assert (answer.status_code, answer.reason_phrase) == (201, "Made")
-            assert answer.headers.get_list("x-a") == ["1", "2"]
-            assert answer.content == b"data:x\n\n"
-            async with client.stream("GET", f"{url}/") as streamed:
-                assert [part async for part in streamed.aiter_bytes()] == [b"data:x\n\n"]
-            assert transport.statistics() == TransportStatistics(open=1, idle=1)
-    assert seen[0].startswith(b"POST /v1/x?y=z HTTP/1.1\r\n")
-    assert seen[0].endswith(b'\r\nContent-Length: 7\r\n\r\n{"a":1}')
-    assert seen[0].lower().count(b"content-length") == 1
-    assert b"Host: 127.0.0.1:%d\r\n" % origin.port in seen[0]
-    assert b"content-length" not in seen[1].lower()
-
-
-async def test_httpx_gets_its_own_exceptions() -> None:
-    async def say_nothing(peer: Peer) -> None:
-        await peer.gone()
-
-    async with httpx.AsyncClient(transport=Transport()) as client:
-        with pytest.raises(httpx.UnsupportedProtocol):
-            await client.get("ftp://h/")
-        async with provider(answering(b"", then="close")) as origin:
-            url = f"http://127.0.0.1:{origin.port}/"
-            with pytest.raises(httpx.RemoteProtocolError, match="before the answer began"):
-                await client.get(url)
-        with pytest.raises(httpx.ConnectError, match="connection refused") as caught:
-            await client.get(url)
-        assert isinstance(caught.value.__cause__, ConnectFailed)
-        async with provider(say_nothing) as origin:
-            url = f"http://127.0.0.1:{origin.port}/"
-            with pytest.raises(httpx.ReadTimeout):
-                await client.get(url, timeout=httpx.Timeout(20, read=0.01))
-            with pytest.raises(httpx.WriteTimeout):
-                await client.post(
-                    url, content=b"x" * 20_000_000, timeout=httpx.Timeout(20, write=0.01)
-                )
-        async with provider(
-            answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", then="close")
-        ) as origin:
-            with pytest.raises(httpx.RemoteProtocolError, match="before the body was complete"):
-                await client.get(f"http://127.0.0.1:{origin.port}/")
-
-
-async def test_httpx_leaving_a_stream_closes_its_connection() -> None:
-    left = trio.Event()
-
-    async def handler(peer: Peer) -> None:
-        await peer.request()
-        await peer.say(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
-        await peer.gone()
-        left.set()
-
-    async with provider(handler) as origin, httpx.AsyncClient(transport=Transport()) as client:
-        async with client.stream("GET", f"http://127.0.0.1:{origin.port}/") as answer:
-            assert answer.status_code == 200
-        await left.wait()
 
 
 # Cancellation
