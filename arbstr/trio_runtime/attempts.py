@@ -146,12 +146,15 @@ class Attempts:
         reserved = self._hub.budget.reserve(most, time.time())
         if not isinstance(reserved, Reservation):
             return reserved
-        refused = self._admit(candidate.offer.provider)
-        if refused is not None:
-            self._hub.budget.settle(reserved, Decimal(0))
+        refused: Refused | None = None
+        try:
+            refused = self._admit(candidate.offer.provider)
+            if refused is None:
+                self._reservation = reserved
             return refused
-        self._reservation = reserved
-        return None
+        finally:
+            if self._reservation is not reserved:
+                self._hub.budget.settle(reserved, Decimal(0))
 
     def _is_known(self, provider: Provider) -> bool:
         """Whether what is learnt of it may be kept: a reload may have given its name away."""

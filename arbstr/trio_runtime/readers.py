@@ -74,13 +74,14 @@ def reader_of(http: h11.Connection, request: h11.Request, data: bytes, *, plain:
 class H11Reader:
     """What h11 reads. See `Reader`."""
 
-    __slots__ = ("_head", "_http", "complete", "dry")
+    __slots__ = ("_ambiguous", "_head", "_http", "complete", "dry")
 
     def __init__(self, http: h11.Connection, request: h11.Request) -> None:
         http.send(request)
         http.send(_END)
         self._http = http
         self._head: Head | None = None
+        self._ambiguous = False
         self.complete = False
         self.dry = False
 
@@ -107,6 +108,9 @@ class H11Reader:
         if type(event) is h11.Response:
             headers = tuple((name.lower(), value) for name, value in event.headers.raw_items())
             self._head = Head(event.status_code, headers, event.reason)
+            # Whoever is between us may have believed the other one (RFC 9112 6.3).
+            names = {name for name, _ in headers}
+            self._ambiguous = names >= {b"content-length", b"transfer-encoding"}
         return self._head
 
     def pull(self, ended: str | None) -> bytes:
@@ -147,6 +151,7 @@ class H11Reader:
             http.our_state is not h11.DONE
             or http.their_state is not h11.DONE
             or http.trailing_data != (b"", False)
+            or self._ambiguous
         ):
             return False
         http.start_next_cycle()

@@ -7,6 +7,7 @@ tests/test_door.py.
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -433,6 +434,20 @@ async def test_a_bug_in_any_phase_of_a_chat_is_one_row_that_says_so(
         assert (record.status, record.error_status) == ("failed", 500)
         assert [row.failure for row in record.attempts] == [failure]
         assert not proxy.hub.running
+        assert (await proxy.chat()).status == 200
+
+
+async def test_a_bug_before_an_attempt_gives_back_what_was_set_aside_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        open_fake_provider(json_answer(completion())) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(proxy.hub.board, "admit", broken)
+            assert (await proxy.chat()).status == 500
+        assert not proxy.hub.budget.view(time.time()).reserved
         assert (await proxy.chat()).status == 200
 
 

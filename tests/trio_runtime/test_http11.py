@@ -407,6 +407,17 @@ async def test_an_early_200_does_not_stop_the_writing(wire: Wire) -> None:
     assert wire.released == [True]
 
 
+async def test_an_answer_that_says_two_lengths_is_the_last_of_its_connection(wire: Wire) -> None:
+    connection = await wire.asked()
+    wire.peer.sendall(
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\n") + b"2\r\nok\r\n0\r\n\r\n"
+    )
+    await connection.receive_head()
+    assert await read_all(connection) == b"ok"
+    connection.release()
+    assert wire.released == [False]
+
+
 async def test_release_takes_the_end_of_a_chunked_body_that_has_arrived(wire: Wire) -> None:
     connection = await wire.asked()
     wire.peer.sendall(CHUNKED + b"5\r\nhello\r\n")
