@@ -173,6 +173,10 @@ class RequestStream(HTTPStream):
             if not self.closed:
                 with trio.move_on_after(CLOSE_SECONDS, shield=True):
                     await self.app_send(None)
+            # What the application registered refers to it, and its scope to us: a cycle, which the
+            # collector would have to find.
+            self._on_disconnect = None
+            self.scope["state"].clear()
 
     async def _receive(self) -> Any:  # noqa: ANN401 - ASGI's messages are untyped
         await self._protocol.invite_body()

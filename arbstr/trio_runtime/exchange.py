@@ -383,6 +383,8 @@ class ChatRun:
                 self._attempts.end()
         finally:
             self._finish()
+            if not self._draining():
+                self._attempts = None  # it refers to us: a cycle, for the collector to find
 
     def _finish(self) -> None:
         """The client's part is over: the row, unless a drain goes on, and a line in the log."""

@@ -1,8 +1,9 @@
 """Delivery: what the client gets of an answer, when a stream is over, and what the row says."""
 
+import gc
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,7 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import Proxy, config, open_proxy, provider, rows
+from tests.proxy import Proxy, chat_body, config, open_proxy, provider, rows
 
 ROLE: Final = sse(chunk("", role="assistant"))
 WORD: Final = sse(chunk("Hello"))
@@ -774,3 +775,40 @@ async def test_a_bug_after_the_head_ends_the_stream_with_an_error_event(
     assert b"[DONE]" not in reply.body
     assert not record.success
     assert record.possibly_spent == 1
+
+
+# --- what is left behind ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def garbage() -> Iterator[list[object]]:
+    """Whatever only the collector could find, while the test runs."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    yield gc.garbage
+    gc.set_debug(0)
+    gc.garbage.clear()
+    gc.enable()
+
+
+@STREAMED
+@pytest.mark.parametrize("fails", [False, True], ids=["answered", "failed over"])
+async def test_a_request_leaves_nothing_for_the_collector(
+    streaming: bool, fails: bool, garbage: list[object]
+) -> None:
+    good = stream(hello()) if streaming else json_answer(completion())
+    plays = [error_answer(503), good] if fails else [good]
+    async with (
+        open_fake_provider(plays * 3) as fake,
+        open_proxy(only(fake.url)) as proxy,
+        proxy.client() as client,
+    ):
+        for turn in range(3):
+            await client.send("POST", "/v1/chat/completions", chat_body(stream=streaming))
+            assert (await client.reply()).status == 200
+            await proxy.record(turn + 1)
+        await wait_all_tasks_blocked()
+        gc.collect()
+        ours = {type(thing) for thing in garbage if type(thing).__module__.startswith("arbstr.")}
+    assert not ours
