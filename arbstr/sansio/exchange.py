@@ -218,15 +218,9 @@ class _Attempt:
     failure: Failure | None = None
     usage: Usage | None = None
     provider_cost_msats: Decimal | None = None
+    cost: Decimal | None = None
     answered: bool = False
     drained: Money = Money.UNKNOWN
-
-    @property
-    def cost(self) -> Decimal | None:
-        rates = self.candidate.offer.rates
-        if self.usage is None or rates is None:
-            return None
-        return cost_sats(self.usage, rates)
 
     @property
     def provider_cost(self) -> Decimal | None:
@@ -260,8 +254,10 @@ class _Attempt:
         return self.failure is not None and self.money is not Money.FREE
 
     def learn(self, usage: Usage | None, provider_cost_msats: Decimal | None) -> None:
-        if usage is not None:
+        if usage is not None and usage is not self.usage:
             self.usage = usage
+            rates = self.candidate.offer.rates
+            self.cost = None if rates is None else cost_sats(usage, rates)
         if provider_cost_msats is not None:
             self.provider_cost_msats = provider_cost_msats
 

@@ -303,7 +303,6 @@ class ChatRun:
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
         assert call.answer is not None  # and a plain one has an answer
-        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
         self._note(life.Answered())
         headers = [
             header("content-type", _content_type(call)),

@@ -434,8 +434,9 @@ class UpstreamCall:
         )
         match verdict:
             case Answer(body=body):
-                self.answer = verdict = replace(verdict, body=without_tokens(body))
-                return verdict
+                clean = without_tokens(body)
+                self.answer = verdict if clean is body else replace(verdict, body=clean)
+                return self.answer
             case BadAnswer(sentence):
                 return self._failure(FailureKind.BAD_ANSWER, sentence)
             case ErrorAnswer(data):
