@@ -7,6 +7,7 @@ Time is a mock clock that also runs by itself: a test jumps over 60 seconds, and
 never end still fails.
 """
 
+import random
 from contextlib import suppress
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -319,6 +320,54 @@ async def test_a_request_may_come_in_pieces_of_any_size(cut: int) -> None:
             await quiet_now()
         assert (await peer.answer()).body == b"/one body"
         assert (await peer.answer()).body == b"/two body"
+
+
+def any_request(dice: random.Random, n: int) -> tuple[bytes, bytes]:
+    """A request of one kind or another, and what `echo` answers."""
+    body = dice.randbytes(dice.choice([0, 1, 5, 3000, 150_000]))
+    path = b"/%d" % n
+    host = b"host: h\r\n"
+    length = b"content-length: %d\r\n" % len(body)
+    pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)] + [b""]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    heads = [
+        (b"POST ", host + length, body),
+        (b"POST ", b"connection: keep-alive\r\n" + length + host, body),
+        (b"PUT ", host + length, body),
+        (b"POST ", host + b"transfer-encoding: chunked\r\n", chunks),
+        (b"POST ", host + b"expect: 100-continue\r\n" + length, body),
+        (b"GET ", host, b""),
+    ]
+    method, fields, sent = dice.choice(heads)
+    said = b"" if method == b"GET " else body
+    return method + path + b" HTTP/1.1\r\n" + fields + b"\r\n" + sent, path + b" " + said
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_requests_of_all_kinds_behind_each_other_cut_anywhere(seed: int) -> None:
+    dice = random.Random(seed)
+    pairs = [any_request(dice, n) for n in range(20)]
+    last = b"POST /last HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+    sent = b"".join(request for request, _ in pairs) + last + b"\r\n"
+
+    async def speak() -> None:
+        at = 0
+        while at < len(sent):
+            size = dice.choice([1, 2, 50, 500, 20_000, 100_000])
+            await peer.send(sent[at : at + size])
+            at += size
+            if dice.random() < 0.5:
+                await quiet_now()
+
+    async with OURS(echo) as site:
+        peer = await site.connect()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(speak)
+            for _, expected in pairs:
+                assert (await peer.answer("POST")).body == expected
+            final = await peer.answer("POST")
+        assert (final.body, final.headers["connection"]) == (b"/last ok", "close")
+        assert await peer.is_closed()
 
 
 async def test_a_flood_of_requests_behind_one_is_read_only_so_far() -> None:
