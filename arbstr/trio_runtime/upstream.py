@@ -239,8 +239,9 @@ class UpstreamCall:
 
     def connect_timed_out(self, seconds: float) -> Failure:
         """Our own deadline for the connection passed."""
+        way = " through its proxy" if self._target.origin.proxy is not None else ""
         return replace(
-            self._failure(FailureKind.NOT_SENT, f"did not connect within {seconds:g} s"),
+            self._failure(FailureKind.NOT_SENT, f"did not connect{way} within {seconds:g} s"),
             timed_out_connecting=True,
         )
 

@@ -52,8 +52,10 @@ STOP: Final = sse(chunk(finish="stop"))
 STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 
 
-def provider_at(url: str, *, kind: str = "openai", key: str | None = KEY) -> Provider:
-    settled = parse_config(config(provider("first", url, kind=kind, key=key)), {})
+def provider_at(
+    url: str, *, kind: str = "openai", key: str | None = KEY, more: str = ""
+) -> Provider:
+    settled = parse_config(config(provider("first", url, kind=kind, key=key, more=more)), {})
     return build_catalog(settled).providers[0]
 
 
@@ -64,8 +66,9 @@ def call_of(
     key: str | None = KEY,
     max_answer_bytes: int = 1_000_000,
     added_stream_options: bool = False,
+    more: str = "",
 ) -> UpstreamCall:
-    where = provider_at(url, kind=kind.value, key=key)
+    where = provider_at(url, kind=kind.value, key=key, more=more)
     return UpstreamCall(
         where,
         Target.of(where),
@@ -144,6 +147,20 @@ async def test_a_refused_connection_is_not_sent() -> None:
     assert isinstance(found, Failure)
     assert (found.kind, found.money, found.trips) == (K.NOT_SENT, Money.FREE, True)
     assert found.sentence == "could not be reached: connection refused"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("", "did not connect within 10 s"),
+        ('proxy = "socks5://127.0.0.1:9050"', "did not connect through its proxy within 10 s"),
+    ],
+)
+def test_a_connection_that_takes_too_long_is_not_sent_and_says_which_way(
+    more: str, sentence: str
+) -> None:
+    found = call_of("http://provider.test/v1", more=more).connect_timed_out(10.0)
+    assert (found.kind, found.sentence) == (FailureKind.NOT_SENT, sentence)
 
 
 @pytest.mark.parametrize("ending", ["fin", "rst"])
