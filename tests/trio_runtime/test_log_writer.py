@@ -18,7 +18,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.record import Record
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.log_writer import (
     LogStatistics,
@@ -27,53 +27,20 @@ from arbstr.trio_runtime.log_writer import (
     loss_of,
     open_log_writer,
 )
+from tests.records import ATTEMPT, RECORD
 
 NEVER: Final = float("inf")
-
-ATTEMPT: Final = AttemptRow(
-    n=1,
-    provider="alpha",
-    model="gpt-4o",
-    started_at="2026-02-03T04:05:06.790Z",
-    duration_ms=12,
-    failure=None,
-    http_status=200,
-    money="spent",
-    input_tokens=10,
-    output_tokens=20,
-    cost_sats=Decimal("0.125"),
-    estimated_cost_sats=Decimal("0.5"),
-    provider_cost_sats=Decimal("0.13"),
-    upstream_request_id="up-1",
-)
 
 
 def record(correlation_id: str, status: str = "ok", *, cost: bool = True) -> Record:
     """A record as an exchange makes it. `cost`: whether an attempt of it may have cost."""
     attempt = ATTEMPT if cost else replace(ATTEMPT, money="free", failure="not_sent")
-    return Record(
+    return replace(
+        RECORD,
         correlation_id=correlation_id,
-        timestamp="2026-02-03T04:05:06.789Z",
-        model="gpt-4o",
-        requested_model="gpt-4o",
-        provider="alpha",
-        policy=None,
-        streaming=False,
-        input_tokens=10,
-        output_tokens=20,
-        cached_tokens=None,
-        reasoning_tokens=None,
-        cost_sats=Decimal("0.125"),
-        estimated_cost_sats=Decimal("0.5"),
-        provider_cost_sats=Decimal("0.13"),
         latency_ms=0 if status == "in_flight" else 15,
-        ttft_ms=None,
-        stream_duration_ms=None,
         success=status == "ok",
         status=status,
-        error_status=None,
-        error_message=None,
-        possibly_spent=0,
         attempts=() if status in ("in_flight", "rejected") else (attempt,),
     )
 

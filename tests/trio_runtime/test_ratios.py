@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -15,37 +14,13 @@ from arbstr.sansio.record import Record
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.ratios import RatioTable, ratios_in, read_ratios
-
-RECORD: Final = Record(
-    correlation_id="",
-    timestamp="2026-02-03T04:05:06.789Z",
-    model="gpt-4o",
-    requested_model="gpt-4o",
-    provider="alpha",
-    policy=None,
-    streaming=False,
-    input_tokens=10,
-    output_tokens=5,
-    cached_tokens=None,
-    reasoning_tokens=None,
-    cost_sats=Decimal("0.125"),
-    estimated_cost_sats=None,
-    provider_cost_sats=None,
-    latency_ms=15,
-    ttft_ms=None,
-    stream_duration_ms=None,
-    success=True,
-    status="ok",
-    error_status=None,
-    error_message=None,
-    possibly_spent=0,
-    attempts=(),
-    token_ratio=0.5,
-)
+from tests.records import RECORD
 
 
 def row(correlation_id: str, ratio: float | None = 0.5, policy: str | None = None) -> Record:
-    return replace(RECORD, correlation_id=correlation_id, token_ratio=ratio, policy=policy)
+    return replace(
+        RECORD, correlation_id=correlation_id, token_ratio=ratio, policy=policy, attempts=()
+    )
 
 
 async def write(path: Path, *records: Record) -> None:

@@ -3,58 +3,16 @@
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from typing import Final
 
 import pytest
 
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.record import Record
 from arbstr.trio_runtime.store import SIZES, NotTogether, Store
 from tests.ledgers import memory_ledger
+from tests.records import ATTEMPT, RECORD
 
-ATTEMPT: Final = AttemptRow(
-    n=1,
-    provider="alpha",
-    model="gpt-4o",
-    started_at="2026-02-03T04:05:06.790Z",
-    duration_ms=12,
-    failure=None,
-    http_status=200,
-    money="spent",
-    input_tokens=10,
-    output_tokens=20,
-    cost_sats=Decimal("0.125"),
-    estimated_cost_sats=Decimal("0.5"),
-    provider_cost_sats=None,
-    upstream_request_id=None,
-)
-
-ENDED: Final = Record(
-    correlation_id="",
-    timestamp="2026-02-03T04:05:06.789Z",
-    model="gpt-4o",
-    requested_model="gpt-4o",
-    provider="alpha",
-    policy="code",
-    streaming=False,
-    input_tokens=10,
-    output_tokens=20,
-    cached_tokens=None,
-    reasoning_tokens=None,
-    cost_sats=Decimal("0.125"),
-    estimated_cost_sats=Decimal("0.5"),
-    provider_cost_sats=None,
-    latency_ms=15,
-    ttft_ms=None,
-    stream_duration_ms=None,
-    success=True,
-    status="ok",
-    error_status=None,
-    error_message=None,
-    possibly_spent=0,
-    attempts=(ATTEMPT,),
-    token_ratio=2.0,
-)
+ENDED: Final = replace(RECORD, policy="code", token_ratio=2.0)
 
 RUNNING: Final = replace(
     ENDED,
