@@ -32,7 +32,6 @@ from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.log_writer import open_log_writer
-from arbstr.trio_runtime.mock import open_mock_providers
 from arbstr.trio_runtime.ratios import read_ratios
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
 from arbstr.trio_runtime.reports import Reports
@@ -165,6 +164,9 @@ async def _open_mock(config: Config, mock: Mock | None) -> AsyncIterator[Config]
     if mock is None:
         yield config
         return
+    # Only who asks for mocks pays for them: half a megabyte.
+    from arbstr.trio_runtime.mock import open_mock_providers
+
     names = [provider.name for provider in config.providers]
     async with open_mock_providers(names, delay=mock.delay, failing=mock.failing) as urls:
         providers = (
