@@ -191,7 +191,7 @@ def _file_warning(path: Path) -> str | None:
 def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.sansio.catalog import build_catalog
     from arbstr.trio_runtime.database import IN_MEMORY, database_path
-    from arbstr.trio_runtime.logs import configure_logging
+    from arbstr.trio_runtime.logs import configure_logging, flush_logging
     from arbstr.trio_runtime.main import Mock, Options, run
 
     if not options.mock and (options.mock_delay is not None or options.mock_fail):
@@ -208,6 +208,7 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     def announce(url: str) -> None:
         for warning in reading.warnings:
             log.warning("%s", warning)
+        flush_logging()  # a terminal shows both, and that it listens is the last word
         try:
             print(f"arbstr {__version__} listens on {url}")
             if mock:
@@ -217,7 +218,10 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
             _forget_output()
 
-    return run(config, Options(database, mock, None if mock else read), announce)
+    try:
+        return run(config, Options(database, mock, None if mock else read), announce)
+    finally:
+        flush_logging()
 
 
 def _reading_to_run(options: argparse.Namespace, environ: Mapping[str, str]) -> "Reading":

@@ -28,7 +28,8 @@ ORDER: Final = {
         *("record", "exchange", "reports"),
     ),
     "trio_runtime": (
-        *("logs", "change", "boot_lock", "database", "budget", "ratios", "store", "log_writer"),
+        *("lines", "logs", "change", "boot_lock", "database"),
+        *("budget", "ratios", "store", "log_writer"),
         *("retention", "stats", "reports"),
         *("tunnel", "connect", "readers", "http11", "content_coding"),
         *("transport", "httpx_transport", "upstream"),

@@ -372,10 +372,10 @@ def test_each_signal_starts_a_watchdog_and_the_second_waits_for_nobody(
 
 
 def test_a_watchdog_ends_the_process_whatever_the_rest_of_it_does(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     codes: queue.Queue[int] = queue.Queue()
     monkeypatch.setattr(os, "_exit", codes.put)
     main._start_watchdog(0.0, 5)
     assert codes.get(timeout=PATIENCE) == 5
-    assert "giving up waiting" in capsys.readouterr().err
+    assert "giving up waiting" in caplog.text

@@ -32,8 +32,8 @@ the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline
 
 The order of the modules; each imports only from those before it:
 
-    logs, change, boot_lock, database, budget,         what is left behind
-      ratios, store, log_writer
+    lines, logs, change, boot_lock, database,          what is left behind
+      budget, ratios, store, log_writer
     retention, stats, reports                          what is removed of it, and told of it
     tunnel, connect, readers, http11,                  towards the providers
       content_coding, transport, httpx_transport,

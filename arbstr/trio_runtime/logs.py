@@ -1,11 +1,15 @@
 """How a line of arbstr's own log looks. One event, one line, on standard error.
 
+    log.info(...) --formatter: time, level, sentence, nothing secret--> line --lines.py--> stderr
+
 Every line of a request bears its id. Known secrets and anything that looks like ecash are taken
-out of the finished line, whoever wrote it.
+out of the finished line, whoever wrote it. Who logs never waits for standard error; `flush_logging`
+does, before something else is printed there and before the process ends.
 """
 
 import json
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Collection
@@ -13,8 +17,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, final
 
-from arbstr.sansio.catalog import redact
+from arbstr.sansio.catalog import redactor
 from arbstr.sansio.secrets import Secret
+from arbstr.trio_runtime.lines import LineWriter
+
+FLUSH_SECONDS: Final = 1.0
+"""How long a standard error that takes nothing may hold up the end of the process; picked."""
 
 ESCAPED: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     ord("\n"): "\\n",
@@ -42,14 +50,14 @@ def _second(epoch: int) -> str:
 class _Formatter(logging.Formatter):
     def __init__(self, secrets: Collection[Secret]) -> None:
         super().__init__()
-        self._secrets = secrets
+        self._redact = redactor(secrets)
 
     def message(self, record: logging.LogRecord) -> str:
         """The sentence, with a traceback behind it if the record carries one."""
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
-        return redact(text, self._secrets)
+        return self._redact(text)
 
 
 @final
@@ -60,7 +68,9 @@ class TextFormatter(_Formatter):
         """One line."""
         request_id = getattr(record, "request_id", None)
         tail = f" request_id={request_id}" if request_id is not None else ""
-        message = self.message(record).translate(ESCAPED)
+        message = self.message(record)
+        if not message.isprintable():  # which nothing that is escaped is
+            message = message.translate(ESCAPED)
         return f"{_time(record)} {record.levelname:<7} {message}{tail}"
 
 
@@ -101,12 +111,68 @@ def log_bug(log: logging.Logger, what: str, error: BaseException, **extra: str) 
     )
 
 
+@final
+class _LineHandler(logging.Handler):
+    """Never waits for `descriptor`, which belongs to it from now on."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._writer = LineWriter(descriptor, self._lost)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes the line, or lets it wait its turn."""
+        try:
+            self._writer.offer(record.levelno, f"{self.format(record)}\n")
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Waits until all is written, at most `FLUSH_SECONDS`."""
+        self._writer.flush(FLUSH_SECONDS)
+
+    def close(self) -> None:
+        """The same, for the last time. Python does it when the process ends, if nobody else did."""
+        self._writer.close(FLUSH_SECONDS)
+        super().close()
+
+    def _lost(self, count: int) -> str:
+        said = "%d lines are missing here: standard error did not take them"
+        record = logging.LogRecord(__name__, logging.WARNING, "", 0, said, (count,), None)
+        return f"{self.format(record)}\n"
+
+
 def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> None:
     """Sets up the process's log: level debug, info, warning or error; style text or json."""
-    # Nothing here prints the caller's thread or process (logging's HOWTO, "Optimization").
+    # Nothing here prints the caller's place, thread or process (logging's HOWTO, "Optimization").
+    logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    root = logging.getLogger()
+    # Set up again, it keeps its thread, and with it the order of its lines.
+    handler = next((each for each in root.handlers if isinstance(each, _LineHandler)), None)
+    for other in root.handlers[:]:
+        if other is not handler:
+            root.removeHandler(other)
+            other.close()
+    chosen = handler or _new_handler()
+    chosen.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
+    if handler is None:
+        root.addHandler(chosen)
+    root.setLevel(level.upper())
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _new_handler() -> logging.Handler:
+    try:
+        # A duplicate, so that nobody else's closing gives its number to another file.
+        return _LineHandler(os.dup(sys.stderr.fileno()))
+    except (AttributeError, OSError, ValueError):
+        # None, because whoever started us closed it; or a test's, which is no file.
+        return logging.StreamHandler(sys.stderr)
+
+
+def flush_logging() -> None:
+    """Waits until standard error has all lines, at most `FLUSH_SECONDS`."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LineHandler):
+            handler.flush()

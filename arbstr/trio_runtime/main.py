@@ -14,7 +14,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +31,7 @@ from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.log_writer import open_log_writer
+from arbstr.trio_runtime.logs import FLUSH_SECONDS, flush_logging
 from arbstr.trio_runtime.ratios import read_ratios
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
 from arbstr.trio_runtime.reports import Reports
@@ -249,8 +249,15 @@ async def _until_stopped(
 def _start_watchdog(seconds: float, code: int) -> None:
     """Ends the process after `seconds`, from a thread, whatever the rest of it is doing."""
 
+    def say_so() -> None:
+        log.error("still not stopped; giving up waiting")
+        flush_logging()
+
     def strike() -> None:
-        print("arbstr: still not stopped; giving up waiting", file=sys.stderr, flush=True)
+        # What hangs may hold a lock of the log's.
+        words = threading.Thread(target=say_so, daemon=True)
+        words.start()
+        words.join(2 * FLUSH_SECONDS)
         os._exit(code)
 
     timer = threading.Timer(seconds, strike)

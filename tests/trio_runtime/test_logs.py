@@ -1,15 +1,19 @@
 """The process's own log: one event, one line, whoever wrote what into it; and nothing secret."""
 
+import errno
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from contextlib import contextmanager, redirect_stderr
+from typing import IO, Any, Final
 
 import pytest
 
 from arbstr.sansio.secrets import Secret
-from arbstr.trio_runtime.logs import NOISY, configure_logging, log_bug
+from arbstr.trio_runtime.lines import LOST_BYTES
+from arbstr.trio_runtime.logs import NOISY, configure_logging, flush_logging, log_bug
 
 KEY: Final = "sk-canary-0123456789abcdef"
 SECRETS: Final = (Secret(KEY), Secret("hunter2"))
@@ -40,9 +44,11 @@ def stderr(
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     noisy = {name: logging.getLogger(name).level for name in NOISY}
-    for name in ("logThreads", "logProcesses", "logMultiprocessing"):
+    for name in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing"):
         monkeypatch.setattr(logging, name, getattr(logging, name))
     yield Written(capsys)
+    for ours in set(root.handlers) - set(handlers):
+        ours.close()
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, value in noisy.items():
@@ -223,3 +229,76 @@ def test_setting_up_again_replaces_the_first(stderr: Written) -> None:
     configure_logging("info", "json", SECRETS)
     log.info(KEY)
     assert json.loads(only(stderr))["message"] == "[REDACTED]"
+
+
+# ---- a standard error with a file descriptor, as a process has it
+
+
+@contextmanager
+def piped() -> Iterator[IO[str]]:
+    """A pipe is standard error; what can be read of it."""
+    read, write = os.pipe()
+    with os.fdopen(read) as reader, os.fdopen(write, "w") as pipe, redirect_stderr(pipe):
+        yield reader
+
+
+def test_a_line_is_there_before_the_next_thing_happens(stderr: Written) -> None:
+    with piped() as reader:
+        configure_logging("info", "text", SECRETS)
+        log.info("key %s", KEY, extra={"request_id": "r-1"})
+        line = reader.readline()
+    assert re.fullmatch(TIME + r" INFO    key \[REDACTED\] request_id=r-1\n", line)
+
+
+def test_set_up_again_it_goes_on_with_what_it_had(stderr: Written) -> None:
+    with piped() as reader:
+        configure_logging("info", "text", ())
+        (handler,) = logging.getLogger().handlers
+        long = "x" * 200_000  # which the pipe does not take at once
+        log.info("%s", long)
+        configure_logging("error", "json", SECRETS)
+        log.info("not seen")
+        log.error("%s", KEY)
+        assert logging.getLogger().handlers == [handler]
+        assert reader.readline().endswith(f"INFO    {long}\n")
+        assert json.loads(reader.readline())["message"] == "[REDACTED]"
+        flush_logging()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_what_standard_error_did_not_take_is_told(
+    style: str, stderr: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with piped() as reader:
+        configure_logging("info", style, ())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            log.info("one")
+            log.info("two")
+        log.info("three")
+        told, three = reader.readline(), reader.readline()
+    assert "2 lines are missing here: standard error did not take them" in told
+    assert "warning" in told.lower()
+    assert "three" in three
+    assert len(told) < LOST_BYTES
+
+
+def test_a_message_that_does_not_fit_its_arguments_disturbs_nobody(
+    stderr: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    with piped() as reader:
+        configure_logging("info", "text", ())
+        log.info("%d", "no number")
+        log.info("after")
+        assert reader.readline().endswith("after\n")
+
+
+def test_a_process_without_standard_error_logs_nowhere(stderr: Written) -> None:
+    with redirect_stderr(None):
+        configure_logging("info", "text", ())
+        log.error("one")
+        flush_logging()

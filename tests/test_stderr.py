@@ -1,0 +1,119 @@
+"""A whole process whose standard error takes nothing: it serves, and it ends."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from signal import SIGINT, SIGTERM
+from typing import IO, Final, final
+
+import httpx
+import pytest
+
+from tests.process import PATIENCE, chat_body, clean_environ
+
+RUN: Final = (sys.executable, "-m", "arbstr", "run", "--mock", "-l", "127.0.0.1:0")
+REQUESTS: Final = 5
+
+
+@final
+class Served:
+    """A running arbstr, asked over HTTP."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self.process = process
+        assert process.stdout is not None
+        self.url = next(line for line in process.stdout if "OPENAI_BASE_URL=" in line)
+        self.url = self.url.partition("OPENAI_BASE_URL=")[2].strip()
+
+    def answers(self) -> list[int]:
+        """Asks a few times; the codes of the answers."""
+        with httpx.Client(trust_env=False, timeout=PATIENCE) as client:
+            url = f"{self.url}/chat/completions"
+            return [client.post(url, json=chat_body()).status_code for _ in range(REQUESTS)]
+
+    def stop(self, *signals: int) -> int:
+        for number in signals:
+            self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def served(stderr: int | IO[bytes], command: Sequence[str] = RUN) -> Iterator[Served]:
+    """`arbstr run --mock` with this standard error."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=clean_environ(),
+        text=True,
+    ) as process:
+        try:
+            yield Served(process)
+        finally:
+            process.kill()
+
+
+@final
+class Pipe:
+    """A pipe that takes nothing more, as when a `less` that reads it is left alone."""
+
+    def __init__(self) -> None:
+        reader, end = os.pipe()
+        self.reader, self.end = os.fdopen(reader, "rb", 0), os.fdopen(end, "wb", 0)
+        os.set_blocking(end, False)
+        for piece in (b"#" * 4096, b"#"):
+            with suppress(BlockingIOError):
+                while os.write(end, piece):
+                    pass
+        os.set_blocking(end, True)
+
+    def read_to_end(self) -> str:
+        """To where the last who could write is gone."""
+        self.end.close()
+        return self.reader.readall().replace(b"#", b"").decode()
+
+
+@pytest.fixture
+def stuffed() -> Iterator[Pipe]:
+    pipe = Pipe()
+    with pipe.reader, pipe.end:
+        yield pipe
+
+
+def test_where_nobody_reads_requests_are_answered_and_the_end_comes(stuffed: Pipe) -> None:
+    with served(stuffed.end) as arbstr:
+        assert arbstr.answers() == [200] * REQUESTS
+        assert arbstr.stop(SIGTERM) == 0
+
+
+def test_two_signals_end_it_too(stuffed: Pipe) -> None:
+    with served(stuffed.end) as arbstr:
+        assert arbstr.answers() == [200] * REQUESTS
+        assert arbstr.stop(SIGINT, SIGINT) in (0, 130)  # it may be gone before the second
+
+
+def test_who_reads_again_has_every_line(stuffed: Pipe) -> None:
+    with served(stuffed.end) as arbstr:
+        assert arbstr.answers() == [200] * REQUESTS
+        arbstr.process.send_signal(SIGTERM)
+        lines = stuffed.read_to_end().splitlines()
+        assert arbstr.stop() == 0
+    assert sum(" INFO    plain model=" in line for line in lines) == REQUESTS
+    assert lines[-1].endswith(" stopped")
+
+
+def test_where_nobody_can_read_any_more_it_goes_on(stuffed: Pipe) -> None:
+    stuffed.reader.close()
+    with served(stuffed.end) as arbstr:
+        assert arbstr.answers() == [200] * REQUESTS
+        assert arbstr.stop(SIGTERM) == 0
+
+
+def test_without_a_standard_error_it_goes_on() -> None:
+    closed = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *RUN)
+    with served(subprocess.DEVNULL, closed) as arbstr:
+        assert arbstr.answers() == [200] * REQUESTS
+        assert arbstr.stop(SIGTERM) == 0
