@@ -17,6 +17,7 @@ that is busy, which costs that more than its write(2) for each line: 30 us a pla
 
 import os
 import select
+import stat
 import sys
 import threading
 from collections import deque
@@ -27,9 +28,6 @@ from typing import Final, final
 
 CAPACITY: Final = 10_000
 """Lines kept while nothing can be written: 10 s at 1000 a second, in about 3 MB; picked."""
-
-LOST_BYTES: Final = 256
-"""More than the line of `lost` takes, which may come before any other."""
 
 
 @final
@@ -51,25 +49,31 @@ class LineWriter:
         self._numbers = count()
         self._queued = 0
         self._dropped = 0
-        self._torn = False  # the last thing written is half a line
+        self._half = False  # the first line in the queue is the rest of one
+        self._torn = False  # the last thing written is the beginning of one, whose rest is lost
+        self._clear = True  # nothing waits, is being written, is to be told of, or is closed
         self._writing = False  # the thread is
         self._stuck = False
         self._closed = False
         self._thread: threading.Thread | None = None
         # Reentrant: the collector may run a finalizer that logs while one of us holds it.
-        lock = threading.RLock()
-        self._wanted = threading.Condition(lock)  # the thread waits for it
-        self._settled = threading.Condition(lock)  # whoever flushes waits for it
+        self._lock = threading.RLock()
+        self._wanted = threading.Condition(self._lock)  # the thread waits for it
+        self._settled = threading.Condition(self._lock)  # whoever flushes waits for it
 
     def offer(self, level: int, line: str) -> None:
         """Write a line, which ends in a newline, or queue it. Does not wait; never raises."""
         data = line.encode("utf-8", "backslashreplace")
-        with self._wanted:
-            if self._closed:
-                return
-            if not (self._queued or self._writing) and self._takes(len(data) + LOST_BYTES):
-                self._write((data,))
-            else:
+        with self._lock:
+            if self._clear and self._takes(len(data)):
+                try:
+                    written = os.write(self._descriptor, data)
+                except OSError:
+                    written = 0  # what comes of it is the thread's affair
+                if written == len(data):
+                    return
+                self._half, data = written > 0, data[written:]
+            if not self._closed:
                 self._enqueue(level, data)
 
     def flush(self, seconds: float) -> bool:
@@ -78,17 +82,17 @@ class LineWriter:
         Once that was in vain it waits no more until something is written again, so that an end
         which flushes in several places waits once.
         """
-        with self._settled:
+        with self._lock:
             settled = self._settled.wait_for(self._is_settled, 0 if self._stuck else seconds)
             self._stuck = not settled
             return settled
 
     def close(self, seconds: float) -> bool:
         """The same, and the end: what is offered from now on is lost."""
-        with self._settled:
+        with self._lock:
             settled = self.flush(seconds)
             if not self._closed:
-                self._closed = True
+                self._closed, self._clear = True, False
                 if self._thread is None:
                     os.close(self._descriptor)
                 self._wanted.notify()
@@ -98,6 +102,7 @@ class LineWriter:
         return not (self._queued or self._writing)
 
     def _enqueue(self, level: int, data: bytes) -> None:
+        self._clear = False
         self._queue.setdefault(level, deque()).append((next(self._numbers), data))
         self._queued += 1
         if self._queued > self._capacity:
@@ -122,9 +127,10 @@ class LineWriter:
 
     def _take(self) -> Sequence[bytes]:
         """Waits for lines and takes them all, in their order. None: it is time to end."""
-        with self._wanted:
+        with self._lock:
             self._writing = False
             if not self._queued:
+                self._clear = not (self._dropped or self._torn or self._closed)
                 self._settled.notify_all()
             self._wanted.wait_for(lambda: self._queued or self._closed)
             lines = [data for _, data in sorted(chain.from_iterable(self._queue.values()))]
@@ -134,8 +140,7 @@ class LineWriter:
             return lines
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        """Writes them with one write(2), if all are taken at once. Either the lock is held, or the
-        thread writes and whoever offers sees that."""
+        """Writes them with one write(2), if all are taken at once."""
         dropped = self._dropped  # grows meanwhile, and that is told of the next time
         # What was dropped was older; and half a line is to end before the next begins.
         head = self._lost(dropped).encode() if dropped else b""
@@ -145,13 +150,13 @@ class LineWriter:
             while rest:
                 rest = rest[self._write_some(rest) :]
         except OSError:
-            self._torn = self._torn or len(rest) < len(data)
+            self._torn = self._torn or self._half or len(rest) < len(data)
             dropped = -len(lines)
         else:
             self._torn = False
-        with self._wanted:
+        with self._lock:
             self._dropped -= dropped
-            self._stuck = False
+            self._half = self._stuck = False
 
     def _write_some(self, data: memoryview) -> int:
         try:
@@ -163,13 +168,15 @@ class LineWriter:
 
 
 def _readiness(descriptor: int) -> Callable[[int], bool]:
-    """What says whether so many bytes can be written without waiting, in about a microsecond."""
+    """What says whether so many bytes can be written without waiting."""
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return lambda size: True
     if sys.platform == "win32" or os.isatty(descriptor):
         # A terminal says that it takes some, and may then not take a whole line: one whose
         # network went away, for example, with its buffer nearly full.
         return lambda size: False
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
-    # A pipe that is ready takes so much (POSIX) unless another process fills it in that moment, a
-    # socket takes more, and a file everything.
+    # A pipe that is ready takes so much (POSIX), unless another process fills it in that moment; a
+    # socket takes more.
     return lambda size: size <= select.PIPE_BUF and bool(poll.poll(0))
