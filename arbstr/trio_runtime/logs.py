@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Collection
 from datetime import UTC, datetime
@@ -38,8 +39,8 @@ NOISY: Final = ("httpx", "httpcore", "quart", "hypercorn", "hpack", "asyncio")
 """Libraries whose INFO lines name URLs or repeat what arbstr says itself."""
 
 
-def _time(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+def _time(created: float) -> str:
+    return f"{_second(int(created))}.{int(created % 1 * 1000):03d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -52,44 +53,62 @@ class _Formatter(logging.Formatter):
         super().__init__()
         self._redact = redactor(secrets)
 
-    def message(self, record: logging.LogRecord) -> str:
-        """The sentence, with a traceback behind it if the record carries one."""
+    def format(self, record: logging.LogRecord) -> str:
+        """One line: the sentence, with a traceback behind it if the record carries one."""
         text = record.getMessage()
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
-        return self._redact(text)
+        request_id = getattr(record, "request_id", None)
+        return self.line(record.created, record.levelname, record.name, text, request_id)
+
+    def line(self, created: float, level: str, name: str, text: str, request_id: str | None) -> str:
+        """One line of these parts. `created` is in seconds since 1970."""
+        raise NotImplementedError
 
 
 @final
 class TextFormatter(_Formatter):
     """For a person: time, level, sentence, and the request's id at the end."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def line(self, created: float, level: str, name: str, text: str, request_id: str | None) -> str:
         """One line."""
-        request_id = getattr(record, "request_id", None)
+        text = self._redact(text)
+        if not text.isprintable():  # which nothing that is escaped is
+            text = text.translate(ESCAPED)
         tail = f" request_id={request_id}" if request_id is not None else ""
-        message = self.message(record)
-        if not message.isprintable():  # which nothing that is escaped is
-            message = message.translate(ESCAPED)
-        return f"{_time(record)} {record.levelname:<7} {message}{tail}"
+        return f"{_time(created)} {level:<7} {text}{tail}"
 
 
 @final
 class JsonFormatter(_Formatter):
     """For a machine: one JSON object a line."""
 
-    def format(self, record: logging.LogRecord) -> str:
+    def line(self, created: float, level: str, name: str, text: str, request_id: str | None) -> str:
         """One line."""
         line = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": self.message(record),
+            "time": _time(created),
+            "level": level.lower(),
+            "logger": name,
+            "message": self._redact(text),
         }
-        request_id = getattr(record, "request_id", None)
         if request_id is not None:
             line["request_id"] = request_id
         return json.dumps(line, ensure_ascii=False)
+
+
+def log_request(log: logging.Logger, text: str, request_id: str) -> None:
+    """`log.info(text)` for the line that every request has, without what logging does for others.
+
+    Where anybody else listens as well it is log.info. Alone it takes 4 us where log.info takes 9
+    (in a loop); it saved about 20 of a plain request's 950 us (on a busy machine; 10 to 45 by run).
+    """
+    if not log.isEnabledFor(logging.INFO):
+        return
+    handlers = logging.root.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], _LineHandler):
+        handlers[0].tell(log.name, text, request_id)
+    else:
+        log.info("%s", text, extra={"request_id": request_id})
 
 
 def log_bug(log: logging.Logger, what: str, error: BaseException, **extra: str) -> None:
@@ -115,14 +134,20 @@ def log_bug(log: logging.Logger, what: str, error: BaseException, **extra: str) 
 class _LineHandler(logging.Handler):
     """Never waits for `descriptor`, which belongs to it from now on."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, style: _Formatter) -> None:
         super().__init__()
+        self.style = style
         self._writer = LineWriter(descriptor, self._lost)
+
+    def tell(self, name: str, text: str, request_id: str) -> None:
+        """A line of level INFO, now."""
+        line = self.style.line(time.time(), "INFO", name, text, request_id)
+        self._writer.offer(logging.INFO, f"{line}\n")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the line, or lets it wait its turn."""
         try:
-            self._writer.offer(record.levelno, f"{self.format(record)}\n")
+            self._writer.offer(record.levelno, f"{self.style.format(record)}\n")
         except Exception:
             self.handleError(record)
 
@@ -137,8 +162,8 @@ class _LineHandler(logging.Handler):
 
     def _lost(self, count: int) -> str:
         said = "%d lines are missing here: standard error did not take them"
-        record = logging.LogRecord(__name__, logging.WARNING, "", 0, said, (count,), None)
-        return f"{self.format(record)}\n"
+        line = self.style.line(time.time(), "WARNING", __name__, said % count, None)
+        return f"{line}\n"
 
 
 def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> None:
@@ -147,28 +172,31 @@ def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> No
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
+    formatter = JsonFormatter(secrets) if style == "json" else TextFormatter(secrets)
     # Set up again, it keeps its thread, and with it the order of its lines.
     handler = next((each for each in root.handlers if isinstance(each, _LineHandler)), None)
     for other in root.handlers[:]:
         if other is not handler:
             root.removeHandler(other)
             other.close()
-    chosen = handler or _new_handler()
-    chosen.setFormatter(JsonFormatter(secrets) if style == "json" else TextFormatter(secrets))
     if handler is None:
-        root.addHandler(chosen)
+        root.addHandler(_new_handler(formatter))
+    else:
+        handler.style = formatter
     root.setLevel(level.upper())
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _new_handler() -> logging.Handler:
+def _new_handler(style: _Formatter) -> logging.Handler:
     try:
         # A duplicate, so that nobody else's closing gives its number to another file.
-        return _LineHandler(os.dup(sys.stderr.fileno()))
+        return _LineHandler(os.dup(sys.stderr.fileno()), style)
     except (AttributeError, OSError, ValueError):
         # None, because whoever started us closed it; or a test's, which is no file.
-        return logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(style)
+        return handler
 
 
 def flush_logging() -> None:

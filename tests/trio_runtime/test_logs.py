@@ -12,7 +12,13 @@ from typing import IO, Any, Final
 import pytest
 
 from arbstr.sansio.secrets import Secret
-from arbstr.trio_runtime.logs import NOISY, configure_logging, flush_logging, log_bug
+from arbstr.trio_runtime.logs import (
+    NOISY,
+    configure_logging,
+    flush_logging,
+    log_bug,
+    log_request,
+)
 
 KEY: Final = "sk-canary-0123456789abcdef"
 SECRETS: Final = (Secret(KEY), Secret("hunter2"))
@@ -301,3 +307,33 @@ def test_a_process_without_standard_error_logs_nowhere(stderr: Written) -> None:
         configure_logging("info", "text", ())
         log.error("one")
         flush_logging()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_the_line_of_a_request_is_as_any_other(style: str, stderr: Written) -> None:
+    said = f"model=gröss\n{KEY} %s"
+    with piped() as reader:
+        configure_logging("info", style, SECRETS)
+        log.info("%s", said, extra={"request_id": "r-1"})
+        log_request(log, said, "r-1")
+        expected, line = reader.readline(), reader.readline()
+        configure_logging("warning", style, SECRETS)
+        log_request(log, said, "r-1")
+        log.warning("last")
+        assert "last" in reader.readline()
+    assert re.sub(TIME, "", line) == re.sub(TIME, "", expected)
+    assert re.search(TIME, line)
+    assert "[REDACTED]" in line
+
+
+def test_the_line_of_a_request_is_seen_by_whoever_listens(
+    stderr: Written, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with piped() as reader:
+        configure_logging("info", "text", ())
+        logging.getLogger().addHandler(caplog.handler)
+        log_request(log, "100 %s", "r-1")
+        assert reader.readline().endswith("INFO    100 %s request_id=r-1\n")
+    (record,) = caplog.records
+    assert (record.getMessage(), vars(record)["request_id"]) == ("100 %s", "r-1")
