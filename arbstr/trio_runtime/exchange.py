@@ -28,6 +28,7 @@ from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing import NoRoute, RoutePlan, plan
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.logs import log_request
 from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on, policy_header
 from arbstr.trio_runtime.transport import AnswerBroken
 from arbstr.trio_runtime.upstream import UpstreamCall
@@ -396,17 +397,7 @@ class ChatRun:
         record = self._exchange.finished(now) if draining else self._exchange.close(now)
         if not draining:
             self._keep(record)
-        log.info(
-            "%s model=%s provider=%s status=%s policy=%s ms=%d sats=%s",
-            "stream" if record.streaming else "plain",
-            record.model,
-            record.provider or "-",
-            record.error_status or record.status,
-            record.policy or "-",
-            record.latency_ms,
-            _spent(record),
-            extra=self._extra(),
-        )
+        log_request(log, _line(record), record.correlation_id)
 
     def _draining(self) -> bool:
         return self._attempts is not None and self._attempts.draining > 0
@@ -441,6 +432,15 @@ def _content_type(call: UpstreamCall) -> str:
     """The provider's own words for JSON; what a stream was put together to is plain JSON."""
     given = call.headers.get("content-type", "")
     return given if "json" in given.lower() else "application/json"
+
+
+def _line(record: Record) -> str:
+    """What the log says of a finished request."""
+    return (
+        f"{'stream' if record.streaming else 'plain'} model={record.model} "
+        f"provider={record.provider or '-'} status={record.error_status or record.status} "
+        f"policy={record.policy or '-'} ms={record.latency_ms} sats={_spent(record)}"
+    )
 
 
 def _spent(record: Record) -> str:
