@@ -5,8 +5,10 @@ the exact version pyproject.toml pins. Each difference from Hypercorn 0.18 is on
 a test in test_connection.py or test_asgi.py, which also shows what Hypercorn itself does:
 
     one write per message     It writes head, body and end of a plain answer apart. Here what the
-                              kernel takes at once costs neither a lock nor a checkpoint, and h11
-                              is told only those headers of an answer that frame it.
+                              kernel takes at once costs neither a lock nor a checkpoint.
+    ordinary requests         It asks h11 about each. Here one whose head `sansio/heads.py` can read
+                              never meets h11, and of any other h11 is told only those headers of
+                              the answer that frame it (framing.py).
     one task per request      It starts and cancels another for the keep-alive timeout; here that
                               is a deadline on the connection's one cancel scope.
     the end of an answer      It recycles a connection inside the application's last `send`, which
