@@ -253,7 +253,7 @@ async def open_site(app: App, *, stock: bool = False, **options: float) -> Async
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     listening = Listening(listener)
     address = listener.socket.getsockname()[:2]
-    server = None if stock else Server(app, [listening], **options)  # type: ignore[list-item]  # it has all a listener has
+    server = None if stock else Server(app, [listening], **options)
     site = Site(listening, address, server)
     if server is not None:
         server.write_now = partial(counted_write, listening.writes, server.write_now)

@@ -35,7 +35,7 @@ ORDER: Final = {
         *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),
-        *("framing", "asgi", "connection", "app", "mock", "main"),
+        *("framing", "asgi", "connection", "listener", "app", "mock", "main"),
     ),
 }
 """The modules of both halves, each below those it may import. The docstrings of the two packages

@@ -40,5 +40,6 @@ The order of the modules; each imports only from those before it:
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     responder, attempts, exchange                      one chat request
-    framing, asgi, connection, app, mock, main         towards the clients, and the process
+    framing, asgi, connection, listener, app, mock,    towards the clients, and the process
+      main
 """

@@ -323,7 +323,7 @@ class Server:
     def __init__(
         self,
         app: Callable[..., Awaitable[None]],
-        listeners: Sequence[trio.SocketListener],
+        listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
         *,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
         stall_seconds: float = STALL_SECONDS,

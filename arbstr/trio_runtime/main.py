@@ -30,6 +30,7 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.listener import EagerListener
 from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.logs import FLUSH_SECONDS, flush_logging
 from arbstr.trio_runtime.ratios import read_ratios
@@ -177,9 +178,9 @@ async def _open_mock(config: Config, mock: Mock | None) -> AsyncIterator[Config]
         yield replace(config, providers=tuple(providers))
 
 
-async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+async def _listen(host: str, port: int) -> list[EagerListener]:
     try:
-        return await trio.open_tcp_listeners(port, host=host)
+        return [EagerListener(each) for each in await trio.open_tcp_listeners(port, host=host)]
     except OSError as error:
         # Not os.strerror(errno): the numbers of a failed name lookup are not those of errno.
         reason = error.strerror or str(error)
@@ -192,7 +193,7 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
         ) from None
 
 
-def _base_url(listeners: list[trio.SocketListener]) -> str:
+def _base_url(listeners: list[EagerListener]) -> str:
     host, port = listeners[0].socket.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
