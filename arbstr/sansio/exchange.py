@@ -14,7 +14,7 @@ background drain learnt about an attempt that had already failed, and may come a
 Drive it with `note(event, now)` as things happen, and call `close(now)` once, when nothing more
 can be learnt; it returns the one `Record`. If nobody said how the request ended, the client left:
 the handler was cancelled, and a cancelled handler cannot be asked. `in_flight(now)` is the row as
-far as it is known at dispatch.
+far as it is known so far.
 
 No text of a prompt or an answer may enter this module, and no text a provider wrote: what is
 stored is numbers, names from the configuration and arbstr's own sentences.
@@ -431,7 +431,7 @@ class Exchange:
         return f'{head[:-1]}, "cost_sats": {figure}, {tail[1:]}'.encode()
 
     def in_flight(self, now: float) -> Record:
-        """The row to queue when the request is dispatched."""
+        """The row of a request that was dispatched, as it stands while nothing is final."""
         return self._record("in_flight", now)
 
     def finished(self, now: float) -> Record:
@@ -459,7 +459,9 @@ class Exchange:
         candidate = last.candidate if last is not None else self._first
         usage = last.usage if last is not None else None
         ended = self._ended if self._ended is not None else now
-        began = self._output_began
+        began, running = self._output_began, status == "in_flight"
+        # A request whose answer is only drained is in flight, too; how it ended comes with its end.
+        error = None if running else self._error
         return Record(
             correlation_id=self.correlation_id,
             timestamp=self.timestamp,
@@ -475,13 +477,13 @@ class Exchange:
             cost_sats=last.cost if last is not None else None,
             estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
             provider_cost_sats=last.provider_cost if last is not None else None,
-            latency_ms=0 if status == "in_flight" else _ms(ended - self.received),
+            latency_ms=0 if running else _ms(ended - self.received),
             ttft_ms=_ms(began - self.received) if began is not None else None,
-            stream_duration_ms=_ms(ended - began) if began is not None else None,
+            stream_duration_ms=None if began is None or running else _ms(ended - began),
             success=status == "ok",
             status=status,
-            error_status=self._error.status if self._error is not None else None,
-            error_message=self._error.message if self._error is not None else None,
+            error_status=error.status if error is not None else None,
+            error_message=error.message if error is not None else None,
             possibly_spent=self.possibly_spent,
             attempts=tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
             # Only of whole answers: half of one would teach that answers are short.

@@ -196,7 +196,7 @@ async def _read_body(
         "body_too_large",
         f"The body is over the limit of {limit / 1e6:g} MB ([server] max_body_mb).",
     )
-    if int(headers.get("content-length", 0)) > limit:  # h11 lets only digits through
+    if int(headers.get("content-length", 0)) > limit:  # only digits come so far
         return too_large
     parts: list[bytes] = []
     size = 0

@@ -72,7 +72,7 @@ class Inbox:
         self._changed = trio.Event()
 
     async def put(self, body: bytes, *, more: bool) -> None:
-        """Adds a piece; waits for room. Nothing happens once the inbox is closed.
+        """Adds a piece; waits for room, or until nobody takes any more.
 
         Where there is room it has no checkpoint, so that a request that comes in one piece is whole
         before the application begins.
@@ -278,7 +278,13 @@ class Http11(H11Protocol):
             if isinstance(self.framing, LengthFraming):
                 data = await self._take_body(self.framing, data)
                 continue
-            head = read_request(data) if self._is_between_requests else None
+            head = None
+            if self._is_between_requests:
+                # Some clients send an empty line behind a body (RFC 9112 2.2).
+                data = data.removeprefix(b"\r\n")
+                if not data:
+                    return
+                head = read_request(data)
             if head is None:
                 self.connection.receive_data(data)
                 await self._handle_events()
@@ -300,9 +306,11 @@ class Http11(H11Protocol):
         if self.stream is not None and (first or framing.uploading):
             body, data = framing.take(data)
             await self.stream.take_body(body, more=framing.uploading)
-        if data and not framing.has_said_all:
-            return data + await self._wait_for_turn()
-        return b""
+        # The answer may have ended while the last piece waited for room: then there is no turn to
+        # wait for, and nobody to end the wait.
+        if data and self.framing is framing and not framing.has_said_all:
+            data += await self._wait_for_turn()
+        return data
 
     async def _handle_events(self) -> None:
         """Takes what h11 finds in the bytes so far. `Upgrade` is ignored (RFC 9110 7.8)."""

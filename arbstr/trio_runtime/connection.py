@@ -119,6 +119,8 @@ async def receive(sock: trio.socket.SocketType) -> bytes:
         return await sock.recv(MAX_RECV)
     # trio's own `recv` asks the kernel first, and between two requests there is never anything.
     while True:
+        if sock.fileno() < 0:
+            raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(sock)
         with suppress(BlockingIOError):
             return os.read(sock.fileno(), MAX_RECV)
@@ -219,6 +221,7 @@ class ClientConnection(TCPServer):
 
     async def read_ahead(self) -> None:
         """Reads on while an answer is under way, until cancelled, to notice a departed client."""
+        self._scope.deadline = math.inf  # an answer may take as long as it takes
         while len(self._ahead) < READ_AHEAD_BYTES:
             data = await self._receive()
             if not data:

@@ -104,6 +104,7 @@ class ChatRun:
         self._stopped = False
         self._error: ErrorReply | None = None
         self._over = False
+        self._ended = False
         self._unsent = b""
         self._last_bytes = b""
 
@@ -383,8 +384,13 @@ class ChatRun:
                 self._attempts.end()
         finally:
             self._finish()
-            if not self._draining():
-                self._attempts = None  # it refers to us: a cycle, for the collector to find
+            self._ended = True
+            self._forget()
+
+    def _forget(self) -> None:
+        """The attempts refer to us: a cycle, which the collector would have to find."""
+        if self._ended and not self._draining():
+            self._attempts = None
 
     def _finish(self) -> None:
         """The client's part is over: the row, unless a drain goes on, and a line in the log."""
@@ -406,6 +412,7 @@ class ChatRun:
         """A drain has ended: the last one brings the row, if the client's part is over."""
         if self._over and not self._draining():
             self._keep(self._exchange.close(trio.current_time()))
+            self._forget()
 
     def _keep(self, record: Record) -> None:
         self._hub.log_writer.offer(record)

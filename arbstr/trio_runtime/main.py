@@ -32,7 +32,7 @@ from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.listener import EagerListener
 from arbstr.trio_runtime.log_writer import open_log_writer
-from arbstr.trio_runtime.logs import FLUSH_SECONDS, flush_logging
+from arbstr.trio_runtime.logs import flush_logging
 from arbstr.trio_runtime.ratios import read_ratios
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
 from arbstr.trio_runtime.reports import Reports
@@ -51,6 +51,9 @@ HURRIED_WORDS_SECONDS: Final = 0.25
 WATCHDOG_SECONDS: Final = 8.0
 """Past `shutdown_seconds` the process ends, whatever happens: two seconds for last words, three
 for flushing the log (log_writer.FLUSH_SECONDS), two for closing the database."""
+
+FAREWELL_SECONDS: Final = 0.2
+"""How long a forced exit waits for the line that says so; a pipe that is read takes it at once."""
 
 HURRY_SECONDS: Final = 5.0
 """The same after a second signal, which waits for nobody: the log is flushed, and no more."""
@@ -255,10 +258,10 @@ def _start_watchdog(seconds: float, code: int) -> None:
         flush_logging()
 
     def strike() -> None:
-        # What hangs may hold a lock of the log's.
+        # What hangs may hold a lock of the log's, or be standard error.
         words = threading.Thread(target=say_so, daemon=True)
         words.start()
-        words.join(2 * FLUSH_SECONDS)
+        words.join(FAREWELL_SECONDS)
         os._exit(code)
 
     timer = threading.Timer(seconds, strike)

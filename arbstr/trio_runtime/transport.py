@@ -97,7 +97,7 @@ class Transport:
         return None
 
     def close_expired(self) -> None:
-        """Closes what has been idle for too long. `connect` does so, an idle process may."""
+        """Closes what has been idle for too long. `kept` does so, an idle process may."""
         oldest = trio.current_time() - self._idle_seconds
         for links in self._idle.values():
             while links and links[0].idle_since <= oldest:

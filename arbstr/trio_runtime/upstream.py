@@ -105,9 +105,9 @@ class Target:
 class UpstreamCall:
     """One request to one provider. Owned by whoever made it; `close` ends it.
 
-    `await connect(transport)`, then one of `await plain(body)` and `await stream(body)`. After
-    `stream` returned bytes, `await more()` brings the rest, until `ended`. `secrets` are taken out
-    of what the client may read of an error.
+    `take_kept(transport)` or `await connect(transport)`, then one of `await plain(body)` and
+    `await stream(body)`. After `stream` returned bytes, `await more()` brings the rest, until
+    `ended`. `secrets` are taken out of what the client may read of an error.
     """
 
     def __init__(

@@ -262,6 +262,19 @@ def test_a_row_in_flight_is_known_as_far_as_it_is() -> None:
     assert not record.may_have_cost
 
 
+def test_a_row_in_flight_says_nothing_of_an_end_that_is_still_to_come() -> None:
+    streaming = told(*ATTEMPTING, OutputBegan(), streaming=True).in_flight(110.0)
+    assert (streaming.ttft_ms is not None, streaming.stream_duration_ms) == (True, None)
+    # Its client has its error, and a drain goes on.
+    drained = told(*ATTEMPTING, AttemptFailed(UNKNOWN), Failed(ERROR)).in_flight(110.0)
+    assert (drained.status, drained.error_status, drained.error_message) == (
+        "in_flight",
+        None,
+        None,
+    )
+    assert drained.possibly_spent == 1
+
+
 # --- money ------------------------------------------------------------------------------------
 
 

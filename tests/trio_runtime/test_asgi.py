@@ -370,6 +370,48 @@ async def test_requests_of_all_kinds_behind_each_other_cut_anywhere(seed: int) -
         assert await peer.is_closed()
 
 
+async def test_an_answer_that_ends_while_its_request_waits_for_room_holds_up_nobody() -> None:
+    may_answer = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await may_answer.wait()
+        await receive()
+        await reply(send, scope["path"].encode())
+
+    pieces = INBOX_MESSAGES  # behind the empty one that came with the head: the last must wait
+    async with OURS(app) as site:
+        peer = await site.ask(
+            b"POST /one HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n" % pieces
+        )
+        for _ in range(pieces - 1):
+            await quiet_now()
+            await peer.send(b"x")
+        await quiet_now()
+        await peer.send(b"x" + POST.replace(b" / ", b" /two "))
+        await quiet()
+        may_answer.set()
+        first = await peer.answer("POST")
+        assert first.body == b"/one"
+        if first.headers.get("connection") == "close":  # h11 has not seen the last piece
+            assert await peer.is_closed()
+        else:
+            assert (await peer.answer("POST")).body == b"/two"
+
+
+@pytest.mark.parametrize("reader", ["as it comes"], indirect=True)
+@pytest.mark.parametrize("kept", [1, 3])
+async def test_an_empty_line_behind_a_body_is_no_request(kept: int) -> None:
+    # All by h11 the line is taken for a request, because it comes with the body before it.
+    async with OURS(echo) as site:
+        peer = await site.connect()
+        for number in range(kept):
+            path = b" /%d " % number
+            await peer.send(POST.replace(b" / ", path) + b"\r\n")
+            assert (await peer.answer("POST")).body == path.strip() + b" body"
+        await quiet()
+        assert not peer.stream.socket.is_readable()
+
+
 async def test_a_flood_of_requests_behind_one_is_read_only_so_far() -> None:
     app = Waiting()
     async with OURS(app) as site:

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, final
 
 import pytest
@@ -350,6 +351,80 @@ async def notices_a_departure(open_it: OpenSite, sent: bytes) -> bool:
 async def test_who_leaves_is_noticed_though_more_than_one_request_was_sent(sent: bytes) -> None:
     assert await notices_a_departure(OURS, sent)
     assert not await notices_a_departure(STOCK, sent)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(POST + GET, id="a request"),
+        pytest.param(POST + POST, id="another chat"),
+        pytest.param(POST + b"\r\n", id="an empty line"),
+        pytest.param(
+            POST.replace(
+                b"content-length", b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length"
+            ),
+            id="an offer to upgrade",
+        ),
+    ],
+)
+async def test_what_is_behind_a_request_does_not_limit_its_answer(
+    sent: bytes, clock: trio.testing.MockClock
+) -> None:
+    app = Waiting()
+    async with OURS(app) as site:
+        peer = await site.ask(sent)
+        await until(lambda: app.begun == 1)
+        await quiet()
+        clock.jump(KEEP_ALIVE_SECONDS + 1)
+        await quiet()
+        assert not app.left.is_set()
+        app.may_answer.set()
+        assert (await peer.answer("POST")).body == b"Hello"
+
+
+async def test_an_upload_with_a_request_behind_it_does_not_limit_its_answer(
+    clock: trio.testing.MockClock,
+) -> None:
+    app = Waiting()
+    async with OURS(app) as site:
+        peer = await site.ask(POST[:-2])
+        await until(lambda: app.begun == 1)
+        await peer.send(POST[-2:] + POST)
+        await quiet()
+        clock.jump(STALL_SECONDS + 1)
+        await quiet()
+        assert not app.left.is_set()
+        app.may_answer.set()
+        for _ in range(2):
+            assert (await peer.answer("POST")).body == b"Hello"
+
+
+async def test_a_connection_that_was_closed_behind_a_flood_ends_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    may_answer = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await read_body(receive)
+        await may_answer.wait()
+        await reply(send, b"x")
+
+    async with OURS(app) as site, trio.open_nursery() as nursery:
+        peer = await site.ask(POST)
+        await quiet()
+
+        async def flood() -> None:
+            with suppress(trio.BrokenResourceError):
+                await peer.stream.send_all(POST * (20 * READ_AHEAD_BYTES // len(POST)))
+
+        nursery.start_soon(flood)
+        await quiet()
+        site.server.close_all()
+        await quiet()
+        may_answer.set()
+        await quiet()
+        nursery.cancel_scope.cancel()
+    assert not caplog.records
 
 
 async def test_who_leaves_after_the_last_byte_was_written_did_not_leave() -> None:

@@ -385,7 +385,14 @@ async def test_rows_in_flight_of_a_killed_process_become_abandoned(
         await insert_in(database, "done", "ok")
         await database.transaction(
             lambda c: c.execute(
-                "INSERT INTO attempts (correlation_id, n) VALUES ('lost', 1), ('done', 1)"
+                "INSERT INTO attempts (correlation_id, n) VALUES ('lost', 3), ('done', 1)"
+            )
+        )
+        # Two had failed when the row was written; one of them may have cost.
+        await database.transaction(
+            lambda c: c.execute(
+                "INSERT INTO attempts (correlation_id, n, failure, money) "
+                "VALUES ('lost', 1, 'not_sent', 'free'), ('lost', 2, 'no_answer', 'unknown')"
             )
         )
     # What kill -9 leaves: the lock's file, and nobody who holds it.
@@ -395,11 +402,13 @@ async def test_rows_in_flight_of_a_killed_process_become_abandoned(
     assert read(
         path, "SELECT correlation_id, status, success, possibly_spent, error_message FROM requests"
     ) == [
-        ("lost", "abandoned", 0, 1, "arbstr ended before this request did"),
+        ("lost", "abandoned", 0, 2, "arbstr ended before this request did"),
         ("done", "ok", 0, 0, None),
     ]
-    assert read(path, "SELECT correlation_id, failure, money FROM attempts ORDER BY 1") == [
+    assert read(path, "SELECT correlation_id, failure, money FROM attempts ORDER BY 1, n") == [
         ("done", None, None),
+        ("lost", "not_sent", "free"),
+        ("lost", "no_answer", "unknown"),
         ("lost", "shutdown", "unknown"),
     ]
     assert "by an arbstr that was killed, now abandoned: 1" in caplog.text

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.answer import Answer
 from arbstr.sansio.failure import Failure
-from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS
+from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, ChatRun
 from arbstr.trio_runtime.responder import Responder
 from arbstr.trio_runtime.upstream import UpstreamCall
 from tests.fakes import (
@@ -812,3 +812,23 @@ async def test_a_request_leaves_nothing_for_the_collector(
         gc.collect()
         ours = {type(thing) for thing in garbage if type(thing).__module__.startswith("arbstr.")}
     assert not ours
+
+
+async def test_a_drained_request_leaves_nothing_for_the_collector(garbage: list[object]) -> None:
+    gate = trio.Event()
+    play = stream([ROLE, WORD, gate, STOP, USAGE, DONE])
+    async with (
+        open_fake_provider(play) as fake,
+        open_proxy(config(provider("first", fake.url, kind="routstr"))) as proxy,
+    ):
+        async with proxy.asking(stream=True) as client:
+            await client.head()
+            await client.until(b"Hello")
+        await wait_all_tasks_blocked(0.01)
+        assert proxy.hub.draining == 1
+        gate.set()
+        await proxy.record()
+        await wait_all_tasks_blocked()
+        gc.collect()
+        # The client's connection is gone as well, and is one; requests are not.
+        assert not [thing for thing in garbage if isinstance(thing, ChatRun)]
