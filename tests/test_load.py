@@ -158,7 +158,9 @@ async def test_every_request_has_one_final_row_whenever_its_client_leaves(
                 await until(
                     lambda: len(proxy.hub.running) == len(stay) == len(fake.requests) - fake.left
                 )
-                assert fake.connections_open == len(stay)
+                # Some connections were given up before a request was sent on them; the provider may
+                # see their end a little later.
+                await fake.wait_open(len(stay))
                 may_end.set()
             await proxy.wait_idle()
             idle = proxy.hub.transport.statistics().idle
