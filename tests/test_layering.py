@@ -31,7 +31,7 @@ ORDER: Final = {
         *("lines", "logs", "change", "boot_lock", "database"),
         *("budget", "ratios", "store", "log_writer"),
         *("retention", "stats", "reports"),
-        *("tunnel", "connect", "readers", "http11", "content_coding"),
+        *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
         *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "attempts", "exchange"),

@@ -22,8 +22,9 @@ is the order of closing, backwards (`main`):
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
 may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the
 breaker's leave, deadlines) -> `upstream` (one request to one provider; exceptions become facts) ->
-`transport`, `http11`, `readers`, `connect`, `tunnel` (what was written and read, through which
-proxy). `hub` is what requests share, `snapshot` what one keeps from its first line to its last.
+`transport`, `http11`, `readers`, `connect`, `pipe`, `tunnel` (what was written and read, through
+which proxy). `hub` is what requests share, `snapshot` what one keeps from its first line to its
+last.
 
 The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
 and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written
@@ -35,7 +36,7 @@ The order of the modules; each imports only from those before it:
     lines, logs, change, boot_lock, database,          what is left behind
       budget, ratios, store, log_writer
     retention, stats, reports                          what is removed of it, and told of it
-    tunnel, connect, readers, http11,                  towards the providers
+    tunnel, pipe, connect, readers, http11,            towards the providers
       content_coding, transport, httpx_transport,
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it

@@ -15,7 +15,8 @@ import h11
 import trio
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.trio_runtime.connect import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Origin, Pipe
+from arbstr.trio_runtime.connect import Origin
+from arbstr.trio_runtime.pipe import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Pipe
 from arbstr.trio_runtime.readers import AnswerBroken, Head, Reader, reader_of
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 import httpx
 import trio
 
-from arbstr.trio_runtime.connect import ConnectFailed, Origin
+from arbstr.trio_runtime.connect import Origin
 from arbstr.trio_runtime.http11 import Connection, RequestHead, SendFailed
+from arbstr.trio_runtime.pipe import ConnectFailed
 from arbstr.trio_runtime.readers import AnswerBroken
 from arbstr.trio_runtime.transport import Transport
 

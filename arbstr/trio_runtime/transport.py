@@ -14,8 +14,9 @@ from typing import Self, final
 
 import trio
 
-from arbstr.trio_runtime.connect import ConnectFailed, Origin, open_pipe, target_of
+from arbstr.trio_runtime.connect import Origin, open_pipe, target_of
 from arbstr.trio_runtime.http11 import Connection, Link, RequestHead, SendFailed
+from arbstr.trio_runtime.pipe import ConnectFailed
 from arbstr.trio_runtime.readers import AnswerBroken, Head
 
 __all__ = [

@@ -4,8 +4,8 @@ import httpx
 import pytest
 import trio
 
-from arbstr.trio_runtime.connect import ConnectFailed
 from arbstr.trio_runtime.httpx_transport import HttpxTransport
+from arbstr.trio_runtime.pipe import ConnectFailed
 from arbstr.trio_runtime.transport import Transport, TransportStatistics
 from tests.trio_runtime.raw_provider import Peer, answering, provider
 

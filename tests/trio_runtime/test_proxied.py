@@ -19,7 +19,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.addresses import Proxy, parse_proxy
 from arbstr.sansio.record import Record
-from arbstr.trio_runtime.connect import ConnectFailed, Origin, open_pipe
+from arbstr.trio_runtime.connect import Origin, open_pipe
+from arbstr.trio_runtime.pipe import ConnectFailed
 from arbstr.trio_runtime.transport import RequestHead, Transport
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
