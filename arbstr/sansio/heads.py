@@ -30,7 +30,8 @@ _FIELD: Final = re.compile(
 )
 _REQUEST_LINE: Final = re.compile(rb"POST ([\x21-\x7e]++) HTTP/1\.1\r\n")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([ \t\x21-\x7e\x80-\xff]*+)\r\n")
-_BODILESS: Final = frozenset({204, 304})
+BODILESS: Final = frozenset({204, 304})
+"""Final statuses whose answers end with their head (RFC 9112 6.3)."""
 
 _MOST_DIGITS: Final = 18
 """Of a Content-Length. h11 takes 20, Python any number: above it, it is not a length."""
@@ -83,7 +84,7 @@ def read_answer(data: bytes) -> AnswerHead | None:
     if line is None:
         return None
     status = int(line[1])
-    if status in _BODILESS:
+    if status in BODILESS:
         return None
     found = _fields(data, line.end())
     if found is None:

@@ -12,10 +12,6 @@ The socket below is `connection.py`'s, whose docstring says how all this differs
 
 from collections import deque
 from collections.abc import Callable
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
-from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from urllib.parse import unquote
 
@@ -30,7 +26,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
 
 from arbstr.sansio.heads import read_request
-from arbstr.trio_runtime.framing import NAMES, Fields, Framing, H11Framing, LengthFraming
+from arbstr.trio_runtime.framing import Fields, Framing, H11Framing, LengthFraming, answer_head
 
 if TYPE_CHECKING:
     from hypercorn.config import Config as HypercornConfig
@@ -45,21 +41,9 @@ INBOX_MESSAGES: Final = 10
 CLOSE_SECONDS: Final = 1.0
 """How long it may take to close the connection of an answer that was not ended: no time at all."""
 
-STATUS_LINES: Final = {
-    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
-    for status in HTTPStatus
-}
-"""With reason phrases: optional by RFC 9112 4, but people read them in `curl -i`."""
-
 DISCONNECT_KEY: Final = "arbstr.on_disconnect"
 """Key in the ASGI scope's `state`: a function that takes a callback, which is called, without a
 checkpoint in between, if the client leaves before the last byte was handed to its socket."""
-
-
-@lru_cache(maxsize=2)
-def date_line(epoch: int) -> bytes:
-    """The `Date` header, which an origin server with a clock must send (RFC 9110 6.6.1)."""
-    return b"date: %b\r\n" % formatdate(epoch, usegmt=True).encode()
 
 
 @final
@@ -372,24 +356,9 @@ class Http11(H11Protocol):
         return self.framing.uploading
 
     def head(self, status: int, headers: Fields) -> bytes:
-        """The bytes of a response head. Raises `ValueError` for a header with a line end in it.
-
-        The framing is told only what decides it, and says the rest: h11 would check and rewrite
-        every other header twice. By the profile that is 30 us instead of 50 for each answer.
-        """
-        framing: list[tuple[bytes, bytes]] = []
-        lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date_line(int(time()))]
-        for name, value in headers:
-            if name in NAMES:
-                framing.append((name, value))
-            else:
-                lines.append(b"%b: %b\r\n" % (name, value))
-        if self._owner.stopping or self.uploading:
-            framing.append((b"connection", b"close"))
-        head = b"".join(lines)
-        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
-            raise ValueError("a response header holds a line end")
-        return head + self.framing.head(status, framing)
+        """The bytes of a response head. Raises `ValueError` for a header with a line end in it."""
+        close = self._owner.stopping or self.uploading
+        return answer_head(self.framing, status, headers, close=close)
 
     async def finish_stream(self) -> None:
         """The answer is out: makes the connection ready for the next request, or closes it.

@@ -5,22 +5,31 @@
                     with a Content-Length, so nothing is left to decide but to count
 
 Both are told the same and say the same bytes; tests/trio_runtime/test_asgi.py compares them.
+`answer_head` writes the rest of an answer's head, whoever frames it.
 """
 
 from collections.abc import Sequence
-from typing import Final, Protocol, final
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from time import time
+from typing import Final, Protocol, TypeAlias, final
 
 import h11
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.heads import RequestHead
+from arbstr.sansio.heads import BODILESS, RequestHead
 
 NAMES: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 """Headers that say where an answer ends and what becomes of the connection."""
 
-_BODILESS: Final = frozenset({204, 304})
+Fields: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-Fields = Sequence[tuple[bytes, bytes]]
+STATUS_LINES: Final = {
+    status.value: b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+    for status in HTTPStatus
+}
+"""With reason phrases: optional by RFC 9112 4, but people read them in `curl -i`."""
 
 
 class Framing(Protocol):
@@ -131,7 +140,7 @@ class LengthFraming:
         self._to_send = length or 0
         if length is not None:
             return b"content-length: %d\r\n%b" % (length, last)
-        if status in _BODILESS:
+        if status in BODILESS:
             return last
         self._chunked = True
         return b"transfer-encoding: chunked\r\n" + last
@@ -155,3 +164,31 @@ class LengthFraming:
     def renew(self) -> bool:
         """See `Framing`."""
         return self._ended and not self._closes and not self._awaited
+
+
+@lru_cache(maxsize=2)
+def date_line(epoch: int) -> bytes:
+    """The `Date` header, which an origin server with a clock must send (RFC 9110 6.6.1)."""
+    return b"date: %b\r\n" % formatdate(epoch, usegmt=True).encode()
+
+
+def answer_head(framing: Framing, status: int, headers: Fields, *, close: bool) -> bytes:
+    """The bytes of an answer's head; `close`: it is the connection's last answer.
+
+    The framing is told only what decides it, and says the rest: h11 would check and rewrite every
+    other header twice. By the profile that is 30 us instead of 50 for each answer. Raises
+    `ValueError` for a header with a line end in it.
+    """
+    told: list[tuple[bytes, bytes]] = []
+    lines = [STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, date_line(int(time()))]
+    for name, value in headers:
+        if name in NAMES:
+            told.append((name, value))
+        else:
+            lines.append(b"%b: %b\r\n" % (name, value))
+    if close:
+        told.append((b"connection", b"close"))
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+        raise ValueError("a response header holds a line end")
+    return head + framing.head(status, told)
