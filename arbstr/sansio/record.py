@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Final, final
 
 from arbstr.sansio.failure import Money
+from arbstr.sansio.money import format_sats
 
 PRICE_TOLERANCE: Final = Decimal("0.05")
 """A provider may charge this fraction beside the formula before it is worth a warning ..."""
@@ -85,3 +86,16 @@ class Record:
     def may_have_cost(self) -> bool:
         """Whether losing this row could lose track of money. Rows in flight will come again."""
         return self.status != "in_flight" and any(a.may_have_cost for a in self.attempts)
+
+    def line(self) -> str:
+        """What the log says of a finished request."""
+        return (
+            f"{'stream' if self.streaming else 'plain'} model={self.model} "
+            f"provider={self.provider or '-'} status={self.error_status or self.status} "
+            f"policy={self.policy or '-'} ms={self.latency_ms} sats={self._spent()}"
+        )
+
+    def _spent(self) -> str:
+        if self.cost_sats is not None:
+            return format_sats(self.cost_sats)
+        return "unknown" if self.may_have_cost else "0"

@@ -403,7 +403,7 @@ class ChatRun:
         record = self._exchange.finished(now) if draining else self._exchange.close(now)
         if not draining:
             self._keep(record)
-        log_request(log, _line(record), record.correlation_id)
+        log_request(log, record.line(), record.correlation_id)
 
     def _draining(self) -> bool:
         return self._attempts is not None and self._attempts.draining > 0
@@ -439,19 +439,3 @@ def _content_type(call: UpstreamCall) -> str:
     """The provider's own words for JSON; what a stream was put together to is plain JSON."""
     given = call.headers.get("content-type", "")
     return given if "json" in given.lower() else "application/json"
-
-
-def _line(record: Record) -> str:
-    """What the log says of a finished request."""
-    return (
-        f"{'stream' if record.streaming else 'plain'} model={record.model} "
-        f"provider={record.provider or '-'} status={record.error_status or record.status} "
-        f"policy={record.policy or '-'} ms={record.latency_ms} sats={_spent(record)}"
-    )
-
-
-def _spent(record: Record) -> str:
-    """What a finished request cost, for the line in the log."""
-    if record.cost_sats is not None:
-        return format_sats(record.cost_sats)
-    return "unknown" if record.may_have_cost else "0"

@@ -14,11 +14,10 @@ import sys
 import time
 import traceback
 from collections.abc import Collection
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Final, final
 
 from arbstr.sansio.catalog import redactor
+from arbstr.sansio.moments import format_moment
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.lines import LineWriter
 
@@ -40,12 +39,7 @@ NOISY: Final = ("httpx", "httpcore", "quart", "hypercorn", "hpack", "asyncio")
 
 
 def _time(created: float) -> str:
-    return f"{_second(int(created))}.{int(created % 1 * 1000):03d}Z"
-
-
-@lru_cache(maxsize=2)
-def _second(epoch: int) -> str:
-    return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return format_moment(int(created * 1000))
 
 
 class _Formatter(logging.Formatter):

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import trio
 
-from arbstr.trio_runtime.transport import AnswerBroken, Connection, Origin
+from arbstr.trio_runtime.transport import (
+    AnswerBroken,
+    Connection,
+    Origin,
+    RequestHead,
+    Transport,
+)
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -143,3 +149,19 @@ def open_sockets() -> int | None:
         except FileNotFoundError:  # the descriptor of this very listing
             continue
     return count
+
+
+async def ask(
+    transport: Transport, origin: Origin, head: RequestHead, body: bytes = b"{}"
+) -> bytes:
+    """A whole exchange; the connection is released at the end."""
+    connection = await transport.connect(origin)
+    try:
+        await connection.send(head, body)
+        await connection.receive_head()
+        answer = connection.receive_nowait()
+        while not connection.complete:
+            answer += await connection.receive_some()
+        return answer
+    finally:
+        connection.release()

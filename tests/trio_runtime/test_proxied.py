@@ -40,7 +40,7 @@ from tests.proxy import KEY, config, open_proxy, provider
 from tests.proxy import Proxy as Arbstr
 from tests.trio_runtime import raw_provider
 from tests.trio_runtime.fake_proxies import LOGIN, Asked, FakeProxy, open_fake_proxy
-from tests.trio_runtime.raw_provider import OK, Peer, answering, open_sockets
+from tests.trio_runtime.raw_provider import OK, Peer, answering, ask, open_sockets
 
 SCHEMES: Final = ("socks5", "socks5h", "http")
 EVERY_PROXY: Final = pytest.mark.parametrize("scheme", SCHEMES)
@@ -85,20 +85,6 @@ def server_context(*names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.issue_cert(*names).configure_cert(context)
     return context
-
-
-async def ask(transport: Transport, origin: Origin) -> bytes:
-    """A whole exchange."""
-    connection = await transport.connect(origin)
-    try:
-        await connection.send(HEAD, b"{}")
-        await connection.receive_head()
-        answer = connection.receive_nowait()
-        while not connection.complete:
-            answer += await connection.receive_some()
-        return answer
-    finally:
-        connection.release()
 
 
 async def failure(origin: Origin) -> str:
@@ -151,7 +137,7 @@ async def test_tls_is_spoken_with_the_provider_and_by_its_name(
         Transport(ssl_context=client_context()) as transport,
     ):
         origin = Origin.of(f"https://{NAME}", parse_proxy(fake.url))
-        assert [await ask(transport, origin) for _ in range(2)] == [b"ok"] * 2
+        assert [await ask(transport, origin, HEAD) for _ in range(2)] == [b"ok"] * 2
         assert fake.asked == [Asked(NAME, 443)]
         assert asked_for == [NAME]
 
@@ -203,7 +189,8 @@ async def test_the_host_reaches_the_proxy_as_it_is_written(
         open_fake_proxy(scheme, {asked.host: there.port}) as fake,
         Transport() as transport,
     ):
-        assert await ask(transport, Origin.of(f"http://{host}", parse_proxy(fake.url))) == b"ok"
+        origin = Origin.of(f"http://{host}", parse_proxy(fake.url))
+        assert await ask(transport, origin, HEAD) == b"ok"
         assert fake.asked == [asked]
 
 

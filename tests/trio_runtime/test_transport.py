@@ -18,26 +18,13 @@ from tests.trio_runtime.raw_provider import (
     OK,
     Peer,
     answering,
+    ask,
     open_sockets,
     provider,
     read_until_broken,
 )
 
 HEAD = RequestHead.prepare(b"POST", b"/v1/chat/completions", [(b"Host", b"provider.test")])
-
-
-async def ask(transport: Transport, origin: Origin, body: bytes = b"{}") -> bytes:
-    """A whole exchange; the connection is released at the end."""
-    connection = await transport.connect(origin)
-    try:
-        await connection.send(HEAD, body)
-        await connection.receive_head()
-        answer = connection.receive_nowait()
-        while not connection.complete:
-            answer += await connection.receive_some()
-        return answer
-    finally:
-        connection.release()
 
 
 async def ready(transport: Transport, origin: Origin) -> Connection:
@@ -110,7 +97,7 @@ async def test_some_answers_are_the_last_on_their_connection(answer: bytes) -> N
 async def test_a_provider_that_closes_each_connection_is_served_anew() -> None:
     async with provider(answering(OK, then="close")) as origin, Transport() as transport:
         for _ in range(50):
-            assert await ask(transport, origin) == b"ok"
+            assert await ask(transport, origin, HEAD) == b"ok"
             await wait_all_tasks_blocked()
         assert transport.statistics().open <= 1
 
@@ -246,7 +233,7 @@ async def test_a_storm_of_cancelled_requests_leaves_nothing_behind() -> None:
     async def work(transport: Transport, origin: Origin, patience: list[float]) -> None:
         while patience:
             with trio.move_on_after(patience.pop()):
-                assert await ask(transport, origin) == b"ok"
+                assert await ask(transport, origin, HEAD) == b"ok"
 
     patience = [dice.random() * 0.05 for _ in range(1000)] + [float("inf")] * 1000
     dice.shuffle(patience)
@@ -256,7 +243,7 @@ async def test_a_storm_of_cancelled_requests_leaves_nothing_behind() -> None:
                 nursery.start_soon(work, transport, origin, patience)
         assert transport.statistics().open == transport.statistics().idle <= 32
         for _ in range(100):
-            assert await ask(transport, origin) == b"ok"
+            assert await ask(transport, origin, HEAD) == b"ok"
         assert transport.statistics().open == transport.statistics().idle <= 32
     assert transport.statistics() == TransportStatistics(open=0, idle=0)
     assert open_sockets() == before
