@@ -25,7 +25,7 @@ ORDER: Final = {
         *("refusal", "failure"),
         *("breaker", "latency", "ratios", "routing", "quote", "budget", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
-        *("record", "exchange", "reports"),
+        *("record", "attempt", "exchange", "reports"),
     ),
     "trio_runtime": (
         *("lines", "logs", "change", "boot_lock", "database"),

@@ -55,7 +55,7 @@ The order of the modules; each imports only from those before it:
     breaker, latency, ratios, routing, quote,      whom to ask, and what then
       budget, last_word, retry
     sse, usage, answer, relay                      the answer
-    record, exchange, reports                      the life of a request, its row, and reports
+    record, attempt, exchange, reports             the life of a request, its row, and reports
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

@@ -28,11 +28,12 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.attempt import AttemptState, milliseconds
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money, seen
-from arbstr.sansio.money import Usage, cost_sats, format_sats, sats_from_msats
+from arbstr.sansio.money import Usage, format_sats
 from arbstr.sansio.ratios import sample_of
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.record import Record
 from arbstr.sansio.routing import Candidate
 
 
@@ -205,94 +206,6 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
 """Which event may come in which phase, and where it leads. `Drained` may come in all of them."""
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """What is known of one attempt so far."""
-
-    candidate: Candidate
-    started_at: str
-    began: float
-    ended: float | None = None
-    status: int | None = None
-    upstream_request_id: str | None = None
-    failure: Failure | None = None
-    usage: Usage | None = None
-    provider_cost_msats: Decimal | None = None
-    cost: Decimal | None = None
-    answered: bool = False
-    drained: Money = Money.UNKNOWN
-
-    @property
-    def provider_cost(self) -> Decimal | None:
-        if self.provider_cost_msats is None:
-            return None
-        return sats_from_msats(self.provider_cost_msats)
-
-    @property
-    def money(self) -> Money | None:
-        """`None` while it runs: nobody knows yet."""
-        if self.answered:
-            return Money.SPENT
-        if self.failure is None:
-            return None
-        # What the provider itself said it took turns a guess into knowledge, and so does a drain.
-        # That it took nothing counts only at the very end: the client was told a guess before.
-        if self.failure.money is not Money.UNKNOWN:
-            return self.failure.money
-        return Money.SPENT if self.provider_cost_msats else self.drained
-
-    @property
-    def charged(self) -> Decimal | None:
-        """What it took, in sats: nothing if it was free, `None` if nobody knows."""
-        if self.money is Money.FREE:
-            return Decimal(0)
-        return self.cost if self.cost is not None else self.provider_cost
-
-    @property
-    def paid_for_nothing(self) -> bool:
-        """Whether this attempt may have cost without bringing an answer."""
-        return self.failure is not None and self.money is not Money.FREE
-
-    def learn(self, usage: Usage | None, provider_cost_msats: Decimal | None) -> None:
-        if usage is not None and usage is not self.usage:
-            self.usage = usage
-            rates = self.candidate.offer.rates
-            self.cost = None if rates is None else cost_sats(usage, rates)
-        if provider_cost_msats is not None:
-            self.provider_cost_msats = provider_cost_msats
-
-    def learn_from_drain(self, drained: Drained) -> None:
-        if drained.status is not None:
-            self.status = drained.status
-            self.upstream_request_id = drained.upstream_request_id
-        self.learn(drained.usage, drained.provider_cost_msats)
-        # A node that says it took nothing took nothing, however its answer ended.
-        self.drained = Money.FREE if self.provider_cost_msats == 0 else drained.money
-
-    def row(self, n: int, now: float) -> AttemptRow:
-        ended = self.ended if self.ended is not None else now
-        return AttemptRow(
-            n=n,
-            provider=self.candidate.offer.provider.name,
-            model=self.candidate.offer.model,
-            started_at=self.started_at,
-            duration_ms=_ms(ended - self.began),
-            failure=self.failure.kind.value if self.failure is not None else None,
-            http_status=self.status,
-            money=self.money.value if self.money is not None else None,
-            input_tokens=self.usage.input_tokens if self.usage is not None else None,
-            output_tokens=self.usage.output_tokens if self.usage is not None else None,
-            cost_sats=self.cost,
-            estimated_cost_sats=self.candidate.estimated_cost,
-            provider_cost_sats=self.provider_cost,
-            upstream_request_id=self.upstream_request_id,
-        )
-
-
-def _ms(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
-
-
 @final
 @dataclass(slots=True)
 class Exchange:
@@ -312,7 +225,7 @@ class Exchange:
     phase: Phase = Phase.ROUTING
     policy: str | None = None
     _first: Candidate | None = None
-    _attempts: list[_Attempt] = field(default_factory=list)
+    _attempts: list[AttemptState] = field(default_factory=list)
     _output_began: float | None = None
     _ended: float | None = None
     _status: str | None = None
@@ -352,14 +265,20 @@ class Exchange:
 
     def latency_ms(self, now: float) -> int:
         """Milliseconds since the request was received."""
-        return _ms(now - self.received)
+        return milliseconds(now - self.received)
 
     def note(self, event: Event, now: float) -> None:
         """Takes one fact. Raises `LocalProtocolError` when it cannot happen in this phase."""
         if isinstance(event, Drained):
             if not 1 <= event.n <= len(self._attempts) or not self._attempts[event.n - 1].failure:
                 raise LocalProtocolError(f"attempt {event.n} did not fail, so nobody drains it")
-            self._attempts[event.n - 1].learn_from_drain(event)
+            self._attempts[event.n - 1].learn_from_drain(
+                event.status,
+                event.upstream_request_id,
+                event.usage,
+                event.provider_cost_msats,
+                event.money,
+            )
             return
         try:
             following = TRANSITIONS[self.phase][type(event)]
@@ -373,7 +292,7 @@ class Exchange:
             case Routed(policy, first):
                 self.policy, self._first = policy, first
             case AttemptStarted(candidate, started_at):
-                self._attempts.append(_Attempt(candidate, started_at, began=now))
+                self._attempts.append(AttemptState(candidate, started_at, began=now))
             case HeadSeen(status, upstream_request_id):
                 self._attempts[-1].status = status
                 self._attempts[-1].upstream_request_id = upstream_request_id
@@ -477,9 +396,9 @@ class Exchange:
             cost_sats=last.cost if last is not None else None,
             estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
             provider_cost_sats=last.provider_cost if last is not None else None,
-            latency_ms=0 if running else _ms(ended - self.received),
-            ttft_ms=_ms(began - self.received) if began is not None else None,
-            stream_duration_ms=None if began is None or running else _ms(ended - began),
+            latency_ms=0 if running else milliseconds(ended - self.received),
+            ttft_ms=milliseconds(began - self.received) if began is not None else None,
+            stream_duration_ms=None if began is None or running else milliseconds(ended - began),
             success=status == "ok",
             status=status,
             error_status=error.status if error is not None else None,
