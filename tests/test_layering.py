@@ -20,7 +20,8 @@ PACKAGE: Final = ROOT / "arbstr"
 ORDER: Final = {
     "sansio": (
         *("errors", "secrets", "money", "moments"),
-        *("addresses", "credentials", "values", "settings", "faults", "config", "reload"),
+        *("addresses", "credentials", "values", "settings", "faults"),
+        *("cautions", "config", "reload"),
         *("heads", "callers", "catalog", "chat"),
         *("refusal", "failure"),
         *("breaker", "latency", "ratios", "routing", "quote", "budget", "last_word", "retry"),

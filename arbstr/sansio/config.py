@@ -31,7 +31,8 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
 
 from arbstr.sansio import values
-from arbstr.sansio.addresses import is_loopback, is_onion, parse_url
+from arbstr.sansio.addresses import parse_url
+from arbstr.sansio.cautions import cautions
 from arbstr.sansio.credentials import (
     Kind,
     find_key,
@@ -299,7 +300,8 @@ class _Reader:
         for path, raw in self._list(self._document.get("providers", []), ("providers",)):
             provider = self._provider(self._expand(raw, path), path, timeouts)
             if provider is not None:
-                self._warn_of(provider, raw, path)
+                for key, sentence in cautions(provider, raw):
+                    self._warn((*path, key) if key else path, sentence)
                 keys[provider.name] = provider.api_key
                 yield provider
         for one, other in sharing_a_variable(tuple(keys)):
@@ -400,50 +402,6 @@ class _Reader:
             self.faults.add((*path, missing), sentence)
             return None
         return Rates(**given) if "input_rate" in given else None
-
-    def _warn_of(self, provider: ProviderConfig, raw: Mapping[str, Any], path: Path) -> None:
-        if provider.key_source == "config" and "${" not in raw["api_key"]:
-            self._warn(
-                (*path, "api_key"),
-                "is written into the file; write ${VARIABLE}, "
-                f"or leave it out and set {key_variable(provider.name)}",
-            )
-        if provider.api_key is not None and provider.endpoint.basic is not None:
-            self._warn((*path, "url"), "has a user and password that are not sent: api_key is")
-        self._warn_of_the_way(provider, raw, path)
-        unpriced = [model for model in provider.models if provider.rates_for(model) is None]
-        if unpriced:
-            what = "" if unpriced == [*provider.models] else f" for {quoted_list(unpriced)}"
-            self._warn(
-                path,
-                f"has no rates{what}: it comes after every priced one and is refused under any "
-                "cap or budget",
-            )
-
-    def _warn_of_the_way(
-        self, provider: ProviderConfig, raw: Mapping[str, Any], path: Path
-    ) -> None:
-        """About the proxy, and what goes through it."""
-        host, proxy = provider.endpoint.host, provider.proxy
-        if proxy is None:
-            if is_onion(host):
-                self._warn(
-                    (*path, "url"),
-                    "is an onion service, which can be reached through Tor alone; add "
-                    'proxy = "socks5://127.0.0.1:9050"',
-                )
-            return
-        if proxy.login is not None and "${" not in raw["proxy"]:
-            self._warn(
-                (*path, "proxy"), "has a password that is written into the file; write ${VARIABLE}"
-            )
-        plain = provider.url.lower().startswith("http:")
-        if plain and not is_onion(host) and not is_loopback(host):
-            self._warn(
-                (*path, "url"),
-                "is not encrypted, so whoever runs the proxy, or the exit of Tor, can read the key "
-                "and every chat; use https://",
-            )
 
     def _warn(self, path: Path, sentence: str) -> None:
         self._warnings.append(self.faults.sentence(path, sentence))
