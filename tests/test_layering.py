@@ -26,7 +26,7 @@ ORDER: Final = {
         *("refusal", "failure"),
         *("breaker", "latency", "ratios", "routing", "quote", "budget", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
-        *("record", "attempt", "exchange", "reports"),
+        *("record", "life", "attempt", "exchange", "reports"),
     ),
     "trio_runtime": (
         *("lines", "logs", "change", "boot_lock", "database"),

@@ -34,7 +34,7 @@ The others are functions: bytes or text in, a frozen value or what is wrong with
 The rules:
 
 1. A decision is a table or a pure function: MONEY (failure), VERDICTS (retry), LAST_WORDS
-   (last_word), TRANSITIONS (exchange), STATUS (errors). What cannot be printed as rows is not done.
+   (last_word), TRANSITIONS (life), STATUS (errors). What cannot be printed as rows is not done.
 2. A machine is told everything: bytes, `now` in seconds, outcomes. It states a range, the runtime
    draws from it.
 3. One event in and one command out where there is a decision; bytes in and facts or bytes out where
@@ -55,7 +55,7 @@ The order of the modules; each imports only from those before it:
     breaker, latency, ratios, routing, quote,      whom to ask, and what then
       budget, last_word, retry
     sse, usage, answer, relay                      the answer
-    record, attempt, exchange, reports             the life of a request, its row, and reports
+    record, life, attempt, exchange, reports       the life of a request, its row, and reports
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

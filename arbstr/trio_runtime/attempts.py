@@ -19,13 +19,14 @@ from typing import Final, final
 
 import trio
 
-from arbstr.sansio import exchange as life
+from arbstr.sansio import life
 from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
 from arbstr.sansio.budget import NotWithinBudget, Reservation, most_sats
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, seen
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.record import Record
@@ -72,7 +73,7 @@ class Attempts:
         hub: Hub,
         snapshot: Snapshot,
         request: ChatRequest,
-        exchange: life.Exchange,
+        exchange: Exchange,
         retry: Retry,
         drained: Callable[[], None],
     ) -> None:

@@ -16,10 +16,11 @@ from typing import Final, final
 
 import trio
 
-from arbstr.sansio import exchange as life
+from arbstr.sansio import life
 from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind
 from arbstr.sansio.last_word import LastWord
 from arbstr.sansio.money import format_sats
@@ -59,7 +60,7 @@ async def serve_chat(
         log.info("rejected: %s", request.code, extra={"request_id": request_id})
         await responder.error(request)
         return
-    exchange = life.Exchange(
+    exchange = Exchange(
         request_id, utc_timestamp(), request.model, request.stream, received, request.choices
     )
     run = ChatRun(hub, responder, request, exchange, headers)
@@ -86,7 +87,7 @@ class ChatRun:
         hub: Hub,
         responder: Responder,
         request: ChatRequest,
-        exchange: life.Exchange,
+        exchange: Exchange,
         headers: dict[str, str],
     ) -> None:
         self._hub = hub

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind, Timeouts
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.exchange import (
+from arbstr.sansio.exchange import Exchange
+from arbstr.sansio.failure import Failure, FailureKind, Money, seen
+from arbstr.sansio.life import (
     TRANSITIONS,
     Answered,
     AttemptFailed,
@@ -20,7 +22,6 @@ from arbstr.sansio.exchange import (
     Delivered,
     Drained,
     Event,
-    Exchange,
     Failed,
     HeadSeen,
     Interrupted,
@@ -30,7 +31,6 @@ from arbstr.sansio.exchange import (
     Routed,
     UsageSeen,
 )
-from arbstr.sansio.failure import Failure, FailureKind, Money, seen
 from arbstr.sansio.money import Rates, Usage
 from arbstr.sansio.record import Record
 from arbstr.sansio.routing import Candidate
