@@ -186,7 +186,7 @@ async def test_a_failover_that_may_have_cost_is_told_although_the_budget_ended_i
         async with open_proxy(text) as proxy:
             reply = await proxy.chat(headers={"x-arbstr-respend": "allow"})
             assert account(proxy) == ("1", "0")
-    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
     assert "beta could cost 2 sats, more than the budget has left" in reply.error["message"]
     assert beta.hits == 0
 

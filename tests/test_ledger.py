@@ -143,8 +143,8 @@ CASES: Final = {
     ),
     "an answer that was cut": Case(
         "fake-cut-reset",
-        424,
-        {"status": "failed", "success": 0, "error_status": 424, "possibly_spent": 1},
+        400,
+        {"status": "failed", "success": 0, "error_status": 400, "possibly_spent": 1},
         (("bad_answer", 200, "spent"),),
     ),
     "a stream that was cut": Case(

@@ -237,13 +237,13 @@ async def test_what_still_runs_after_shutdown_seconds_is_ended_honestly() -> Non
     assert last["error"]["code"] == "stream_interrupted"
     assert "choices" not in last
     assert b"[DONE]" not in replies["stream"].content
-    assert (replies["plain"].status_code, code_of(replies["plain"])) == (424, "possibly_spent")
+    assert (replies["plain"].status_code, code_of(replies["plain"])) == (400, "possibly_spent")
     assert (replies["backoff"].status_code, code_of(replies["backoff"])) == (503, "shutting_down")
     rows = {row["correlation_id"]: row for row in process.rows()}
     row_of = {name: rows[reply.headers["x-arbstr-request-id"]] for name, reply in replies.items()}
     assert {name: (row["status"], row["error_status"]) for name, row in row_of.items()} == {
         "stream": ("stream_incomplete", 502),
-        "plain": ("failed", 424),
+        "plain": ("failed", 400),
         "backoff": ("failed", 503),
     }
     ends = {one["correlation_id"]: (one["failure"], one["money"]) for one in process.attempts()}

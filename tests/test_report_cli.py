@@ -135,7 +135,7 @@ def one_of_a_week(n: int, timestamp: str) -> Row:
     down = lost | {"failure": "server_error", "http_status": 503, "money": "free"}
     match n:
         case 56:
-            error = {"error_status": 424, "error_message": "The request may have been paid for."}
+            error = {"error_status": 400, "error_message": "The request may have been paid for."}
             return request(
                 correlation_id, status="failed", tries=[lost], **common | unknown | error
             )

@@ -187,7 +187,7 @@ def test_a_provider_that_reads_the_request_and_hangs_up_is_asked_exactly_once(
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         ask(arbstr.base_url, chat("hung-up", stream=stream))
-    assert (caught.value.status_code, caught.value.code) == (424, "possibly_spent")
+    assert (caught.value.status_code, caught.value.code) == (400, "possibly_spent")
     assert "X-Arbstr-Respend: allow" in caught.value.message
     assert "hung-up" in caught.value.message
     headers = caught.value.response.headers

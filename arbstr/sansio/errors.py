@@ -11,7 +11,7 @@
       invalid_token 401           insufficient_balance 402  budget_exceeded 402
       forbidden_origin 403        model_not_found 404       not_found 404
       method_not_allowed 405      body_too_large 413        unsupported_media_type 415
-      possibly_spent 424          rate_limited 429          internal_error 500
+      possibly_spent 400          rate_limited 429          internal_error 500
       upstream_error 502          provider_auth 502         circuit_open 503
       shutting_down 503           log_unavailable 503       connect_timeout 504
       stream_interrupted (in a stream)
@@ -71,8 +71,9 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "method_not_allowed": 405,
         "body_too_large": 413,
         "unsupported_media_type": 415,
-        # 424 because no client repeats it by itself: repeating could pay twice.
-        "possibly_spent": 424,
+        # 400 because no client repeats it by itself, and repeating could pay twice. (aider repeats
+        # a 424 eight times, Codex six.)
+        "possibly_spent": 400,
         "rate_limited": 429,
         "internal_error": 500,
         "upstream_error": 502,

@@ -102,7 +102,7 @@ def show(command: Command) -> object:
             return command
 
 
-SPENT_REPLY = ("possibly_spent", 424, None, False)
+SPENT_REPLY = ("possibly_spent", 400, None, False)
 UPSTREAM_ERROR = ("upstream_error", 502, None, False)
 OVER = OverBudget(Decimal(5), Decimal(1000), Decimal("990.5"), Decimal(8), ends_in=11_479.5)
 OVER_BUDGET = ("budget_exceeded", 402, None, False)
@@ -880,7 +880,7 @@ def test_the_tables_print_as_markdown() -> None:
     assert "`server_error`, `bad_status`, `no_answer`, `stream_died`, when unknown" in table
     assert all(f"`{kind}`" in table for kind in FailureKind)
     words = last_word_table()
-    assert "| `possibly_spent` | 424 |  | false |" in words
+    assert "| `possibly_spent` | 400 |  | false |" in words
     assert "| `circuit_open` | 503 | the soonest |  |" in words
     assert "| `client_error` | the provider's |  | false |" in words
 

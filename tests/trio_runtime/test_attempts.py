@@ -47,7 +47,7 @@ from tests.proxy import STEP, Proxy, Reply, config, open_proxy, pass_time, provi
 #   again     free: three tries at the first provider, then the second one answers
 #   next      free: one try, then the second one answers
 #   refuse    free: one try, and the client gets the provider's own status and error object
-#   unknown   perhaps paid: one try, then 424; with consent the second provider answers
+#   unknown   perhaps paid: one try, then 400; with consent the second provider answers
 #   spent     paid for nothing: the same
 #   cut       paid for in part: the client has a part, so an error event and no second provider
 #
@@ -307,7 +307,7 @@ def check_reply(case: Case, reply: Reply, may_have_cost: int) -> None:
         assert reply.status == int(case.seen)
         assert reply.json == {"error": error_object("the fake says no")}
     else:
-        assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+        assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
         assert reply.error["type"] == "upstream_error"
         assert "first" in reply.error["message"]
         assert "X-Arbstr-Respend: allow" in reply.error["message"]
@@ -504,11 +504,11 @@ TAKEN: Final = CLOSE_AFTER_REQUEST
 @pytest.mark.parametrize(
     ("scripts", "consent", "status", "hits", "retries", "spent"),
     [
-        pytest.param((TAKEN, by_name, by_name), False, 424, (1, 0, 0), "1/1", "1", id="no consent"),
+        pytest.param((TAKEN, by_name, by_name), False, 400, (1, 0, 0), "1/1", "1", id="no consent"),
         pytest.param(
             (error_answer(503), TAKEN, by_name),
             False,
-            424,
+            400,
             (3, 1, 0),
             "3/1, 1/2",
             "1",
@@ -526,7 +526,7 @@ TAKEN: Final = CLOSE_AFTER_REQUEST
         pytest.param(
             (TAKEN, TAKEN, by_name),
             True,
-            424,
+            400,
             (1, 1, 0),
             "1/1, 1/2",
             "2",
@@ -535,7 +535,7 @@ TAKEN: Final = CLOSE_AFTER_REQUEST
         pytest.param(
             (TAKEN, error_answer(402), error_answer(500)),
             True,
-            424,
+            400,
             (1, 1, 3),
             "1/1, 1/2, 3/3",
             "1",
@@ -705,7 +705,7 @@ async def test_comments_do_not_keep_a_stream_alive_that_has_begun_without_output
         await pass_time(mock_clock, 15, until=lambda: bool(proxy.log.final), step=1)
         reply = await client.reply()
         await first.wait_left()
-    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
     assert "sent nothing for 10 s" in reply.error["message"]
 
 
@@ -780,7 +780,7 @@ async def test_total_in_a_wait_does_not_forget_what_may_have_cost_before(
     ):
         consent = {"x-arbstr-respend": "allow"}
         reply = await past_total(proxy, mock_clock, second, headers=consent)
-    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
     assert reply.headers["x-arbstr-possibly-spent"] == "1"
     assert reply.headers["x-should-retry"] == "false"
     assert (first.hits, second.hits) == (1, 1)
@@ -801,7 +801,7 @@ async def test_total_ends_an_attempt_as_what_was_seen_of_it(
         record = await proxy.record()
         await first.wait_left()
         health = (await proxy.get("/health")).json
-    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
     assert reply.headers["x-arbstr-possibly-spent"] == "1"
     assert [(row.failure, row.money) for row in record.attempts] == [("no_answer", "unknown")]
     assert second.hits == 0

@@ -116,8 +116,8 @@ HEADERS: Final[Headers] = [("X-Cashu", TOKEN), ROUTSTR_ID]
         pytest.param(
             json_answer(completion(refund_token=OTHER)), [OTHER], 200, id="a member of the answer"
         ),
-        pytest.param(answer(200, b"<p>", HEADERS), [TOKEN], 424, id="HTML"),
-        pytest.param(answer(204, headers=HEADERS), [TOKEN], 424, id="a bad status"),
+        pytest.param(answer(200, b"<p>", HEADERS), [TOKEN], 400, id="HTML"),
+        pytest.param(answer(204, headers=HEADERS), [TOKEN], 400, id="a bad status"),
     ],
 )
 async def test_change_goes_to_the_file_and_nowhere_else(

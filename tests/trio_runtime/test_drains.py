@@ -317,7 +317,7 @@ async def test_no_drain_begins_once_the_shutdown_has() -> None:
         proxy.hub.stop_all()
         reply = await client.reply()
         await fake.wait_left()
-    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
 
 
 async def test_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

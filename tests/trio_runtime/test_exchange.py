@@ -513,7 +513,7 @@ async def test_the_shutdown_ends_a_stream_with_the_error_event() -> None:
 
 
 @STREAMED
-async def test_the_shutdown_ends_an_attempt_that_may_have_cost_with_424(streaming: bool) -> None:
+async def test_the_shutdown_ends_an_attempt_that_may_have_cost_with_400(streaming: bool) -> None:
     async with (
         open_fake_provider(SILENCE) as fake,
         open_proxy(only(fake.url)) as proxy,
@@ -524,7 +524,7 @@ async def test_the_shutdown_ends_an_attempt_that_may_have_cost_with_424(streamin
         proxy.hub.stop_all()
         reply = await client.reply()
         record = await proxy.record()
-    assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
     assert "arbstr was shut down" in reply.error["message"]
     assert [(row.failure, row.money) for row in record.attempts] == [("shutdown", "unknown")]
 

@@ -449,7 +449,7 @@ async def test_a_retry_that_comes_back_to_a_half_open_circuit_is_no_second_probe
     ):
         await first.wait_requests(1)
         await wait_all_tasks_blocked(0.01)
-        assert (await proxy.chat()).status == 424
+        assert (await proxy.chat()).status == 400
         assert await state(proxy) == ("open", 1)
         mock_clock.jump(31)
         async with proxy.asking():

@@ -452,7 +452,7 @@ async def test_a_provider_that_hangs_up_on_a_request_may_have_been_paid_behind_a
 ) -> None:
     async with proxied(scheme, script) as scene:
         reply = await scene.arbstr.chat(stream=streaming)
-        assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+        assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
         record = await scene.arbstr.record()
         assert attempts(record) == [("first", "no_answer", "unknown")]
         assert scene.second.hits == 0
@@ -471,7 +471,7 @@ async def test_a_proxy_that_dies_while_the_provider_thinks_leaves_the_money_unkn
 
         nursery.start_soon(cut)
         reply = await scene.arbstr.chat(stream=streaming)
-        assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+        assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
         assert attempts(await scene.arbstr.record()) == [("first", "no_answer", "unknown")]
 
 

@@ -407,7 +407,7 @@ async def test_with_consent_the_cap_holds_for_all_attempts_that_may_cost(
         if answers:
             assert reply.status == 200
         else:
-            assert (reply.status, reply.error["code"]) == (424, "possibly_spent")
+            assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
             assert (
                 "dear was not asked: all in all it could cost 0.777 sats, over 0.7"
                 in (reply.error["message"])
