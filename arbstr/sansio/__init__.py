@@ -52,8 +52,8 @@ The order of the modules; each imports only from those before it:
       faults, cautions, config, reload
     heads, callers, catalog, chat                  who may call, who offers what, what is asked
     refusal, failure                               what a provider's no means, and what it cost
-    breaker, latency, ratios, routing, quote,      whom to ask, and what then
-      budget, last_word, retry
+    breaker, latency, ratios, policy, routing,     whom to ask, and what then
+      quote, budget, last_word, retry
     sse, usage, answer, relay                      the answer
     record, life, attempt, exchange, reports       the life of a request, its row, and reports
 

@@ -1,6 +1,5 @@
-"""Policy, candidates, order: a request and the catalog -> `RoutePlan`, or why not.
+"""Candidates, order: a request, its policy and the catalog -> `RoutePlan`, or why not.
 
-    request --header, else keyword--> rule
     catalog --serves the model, rule allows it, price and estimate within its caps--> candidates
     candidates --ascending estimated cost, unpriced last, ties by name--> plan
 
@@ -13,10 +12,9 @@ breaker is asked before each attempt.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, final
 
@@ -26,16 +24,11 @@ from arbstr.sansio.config import AUTO, FASTEST, Policies, Rule
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.money import estimate_sats, format_sats
+from arbstr.sansio.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
 from arbstr.sansio.ratios import NO_POLICY, Ratio, expected_output
 
 ASSUMED_OUTPUT: Final = 256
 """Output tokens of a choice when nobody says: a few paragraphs. It only decides the order."""
-
-MOST_NAMES: Final = 20
-"""Names an error message lists: more do not help a person, and OpenRouter alone has hundreds."""
-
-LONGEST_NAME: Final = 100
-"""Characters of a client's name for something that a message repeats and a search looks at."""
 
 
 @final
@@ -112,50 +105,6 @@ class NoRoute:
 
     policy: str | None
     error: ErrorReply
-
-
-def choose_policy(
-    request: ChatRequest, header: str | None, rules: Sequence[Rule]
-) -> Rule | ErrorReply | None:
-    """The rule for a request; `None` if it has none, an error if it names one that is not there.
-
-    `header` is the value of `X-Arbstr-Policy`; empty counts as absent. A rule found by
-    keyword is passed over if it does not allow the model: it must not fail a request that
-    did not ask for it. For `AUTO` none is, since the rule says which models there are.
-    """
-    wanted = (header or "").strip()
-    if wanted:
-        for rule in rules:
-            if rule.name == wanted:
-                return rule
-        there = f"Policies: {listed(r.name for r in rules)}." if rules else "None is configured."
-        return ErrorReply("unknown_policy", f"There is no policy {_shown(wanted)}. {there}")
-    said = request.last_user_text.casefold()
-    for rule in rules:
-        if (request.model == AUTO or rule.allows(request.model)) and any(
-            _begins_word(k, said) for k in _folded(rule.keywords)
-        ):
-            return rule
-    return None
-
-
-@lru_cache(maxsize=256)
-def _folded(keywords: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(keyword.strip().casefold() for keyword in keywords)
-
-
-def _begins_word(keyword: str, said: str) -> bool:
-    """Whether the keyword stands at the start of a word. Both are case-folded.
-
-    By `str.find`, not a regular expression: the text may be megabytes, and nobody else is served
-    meanwhile.
-    """
-    at = said.find(keyword)
-    while at != -1:
-        if at == 0 or not (said[at - 1].isalnum() or said[at - 1] == "_"):
-            return True
-        at = said.find(keyword, at + 1)
-    return False
 
 
 def plan(
@@ -275,16 +224,16 @@ def _soonness(latencies: Mapping[str, Latency], candidate: Candidate) -> float:
 
 def _not_served(model: str, served: tuple[str, ...]) -> ErrorReply:
     near = difflib.get_close_matches(model[:LONGEST_NAME], served, n=1)
-    hint = f" Did you mean {_shown(near[0])}?" if near else ""
+    hint = f" Did you mean {shown(near[0])}?" if near else ""
     there = f"Served models: {listed(served)}." if served else "No models are configured."
-    message = f"No provider serves the model {_shown(model)}.{hint} {there}"
+    message = f"No provider serves the model {shown(model)}.{hint} {there}"
     return ErrorReply("model_not_found", message, param="model")
 
 
 def _not_allowed(model: str, rule: Rule) -> ErrorReply:
     return ErrorReply(
         "model_not_allowed",
-        f"The policy {_shown(rule.name)} does not allow the model {_shown(model)}. "
+        f"The policy {shown(rule.name)} does not allow the model {shown(model)}. "
         f"It allows: {listed(rule.allowed_models)}.",
         param="model",
     )
@@ -293,7 +242,7 @@ def _not_allowed(model: str, rule: Rule) -> ErrorReply:
 def _needs_policy() -> ErrorReply:
     return ErrorReply(
         "auto_needs_policy",
-        f"The model {_shown(AUTO)} lets a policy choose, and none applies: name one in the header "
+        f"The model {shown(AUTO)} lets a policy choose, and none applies: name one in the header "
         "X-Arbstr-Policy, or ask for a model.",
         param="model",
     )
@@ -303,7 +252,7 @@ def _none_served(rule: Rule) -> ErrorReply:
     allowed = f": {listed(rule.allowed_models)}" if rule.allowed_models else ""
     return ErrorReply(
         "no_provider_within_policy",
-        f"No provider serves a model that the policy {_shown(rule.name)} allows{allowed}.",
+        f"No provider serves a model that the policy {shown(rule.name)} allows{allowed}.",
         param="model",
     )
 
@@ -320,19 +269,4 @@ def _none_within(
     else:
         reasons = "; ".join(f"{one.provider} {one.why}" for one in passed_over)
         what = "No provider of this model is"
-    return ErrorReply(code, f"{what} within the policy {_shown(policy or '')}: {reasons}.")
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first `MOST_NAMES` names, and how many more there are."""
-    every = tuple(names)
-    more = len(every) - MOST_NAMES
-    shown = ", ".join(_shown(name) for name in every[:MOST_NAMES])
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _shown(name: str) -> str:
-    """A name in quotes, short, and such that it can be encoded: JSON may smuggle half a surrogate
-    pair into a string."""
-    short = name if len(name) <= LONGEST_NAME else name[:LONGEST_NAME] + "..."
-    return '"' + short.encode("utf-8", "replace").decode() + '"'
+    return ErrorReply(code, f"{what} within the policy {shown(policy or '')}: {reasons}.")
