@@ -36,7 +36,7 @@ ORDER: Final = {
         *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
         *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
-        *("responder", "attempts", "exchange"),
+        *("responder", "drains", "attempts", "exchange"),
         *("framing", "asgi", "connection", "listener", "app", "mock", "main"),
     ),
 }

@@ -40,7 +40,7 @@ The order of the modules; each imports only from those before it:
       content_coding, transport, httpx_transport,
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
-    responder, attempts, exchange                      one chat request
+    responder, drains, attempts, exchange              one chat request
     framing, asgi, connection, listener, app, mock,    towards the clients, and the process
       main
 """

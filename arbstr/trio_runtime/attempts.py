@@ -1,13 +1,11 @@
-"""The attempts of one request: the retry loop, leave to send, deadlines, drains.
+"""The attempts of one request: the retry loop, leave to send, deadlines.
 
     Attempts.find      runs Retry's commands until something can be delivered or all is over
       _attempt, _try   one attempt: admitted by budget and breaker, within its deadlines
       failed           its books: exchange, breaker, rest, connection, budget
       end              whatever happened: verdict given, connection closed or left to a drain
 
-At any moment at most one call is open and at most one breaker ticket is held. A drain reads on the
-answer of a Routstr node that nobody waits for, because the node finishes and charges anyway; it
-takes the attempt's reservation in the budget with it.
+At any moment at most one call is open and at most one breaker ticket is held.
 """
 
 import logging
@@ -15,7 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final, final
+from typing import final
 
 import trio
 
@@ -27,7 +25,7 @@ from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, seen
+from arbstr.sansio.failure import Failure, FailureKind, rest_seconds, seen
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import (
@@ -45,18 +43,12 @@ from arbstr.sansio.retry import (
     Sleep,
 )
 from arbstr.sansio.routing import Candidate
+from arbstr.trio_runtime.drains import Drains
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream import UpstreamCall
 
 log = logging.getLogger(__name__)
-
-MAX_DRAINS: Final = 200
-"""Answers of departed clients read on at once; beyond it the connection is closed instead."""
-
-KEEP_SECONDS: Final = 2.0
-"""How long stray ecash may take to reach the disk once nobody waits for the answer any more."""
 
 
 def utc_timestamp() -> str:
@@ -81,7 +73,6 @@ class Attempts:
         self._snapshot = snapshot
         self._request = request
         self._exchange = exchange
-        self._drained = drained
         self._reservation: Reservation | None = None
         self._ticket: Ticket | None = None
         self._verdict = Outcome.NEUTRAL
@@ -89,7 +80,7 @@ class Attempts:
         self.retry = retry
         self.call: UpstreamCall | None = None
         self.first_bytes = b""
-        self.draining = 0
+        self.drains = Drains(hub, exchange, drained)
 
     async def find(self) -> ErrorReply | None:
         """Runs Retry's commands. `None` means that `call` has something to deliver."""
@@ -278,20 +269,17 @@ class Attempts:
         call, self.call = self.call, None
         if call is None:
             return
-        hub, seconds = self._hub, call.provider.drain_seconds
+        seconds = call.provider.drain_seconds
         # In any other phase than READY the call has answered, and nothing is left to learn.
         failed = self._exchange.phase is life.Phase.READY
         worth_it = failed and call.kind is Kind.ROUTSTR and call.can_be_read_on and seconds > 0
-        if worth_it and hub.draining < MAX_DRAINS and not hub.stopping:
-            self.draining += 1
-            hub.draining += 1
-            n, reservation = self._exchange.attempts_made, self._reservation
+        n, reservation = self._exchange.attempts_made, self._reservation
+        if worth_it and self.drains.start(call, n, seconds, reservation):
             self._reservation = None
-            hub.drains.start_soon(self._drain, call, n, seconds, reservation)
             return
         change = call.stray_change()
         if change:
-            hub.drains.start_soon(hub.change.keep, change, call.provider.name)
+            self._hub.drains.start_soon(self._hub.change.keep, change, call.provider.name)
         call.close()
         self.book()
 
@@ -299,42 +287,9 @@ class Attempts:
         """The attempt is over: what it was charged is spent, and the rest of what was set aside
         for it is free again."""
         reservation, self._reservation = self._reservation, None
-        self._book(reservation, self._exchange.attempts_made)
-
-    def _book(self, reservation: Reservation | None, n: int) -> None:
         if reservation is not None:
-            self._hub.budget.settle(reservation, self._exchange.charged(n))
-
-    async def _drain(
-        self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
-    ) -> None:
-        money = Money.UNKNOWN
-        try:
-            try:
-                with trio.move_on_after(seconds):
-                    money = await call.learn_the_rest()
-                    await call.finish()
-            finally:
-                # At shutdown this task is cancelled, and ecash must be on disk all the same.
-                with trio.move_on_after(KEEP_SECONDS, shield=True):
-                    await self._end_drain(call, n, money, reservation)
-        except Exception as error:
-            # A bug of ours. It must not end the nursery, and with it the process.
-            log_bug(log, "a drain broke off", error, **self._extra())
-
-    async def _end_drain(
-        self, call: UpstreamCall, n: int, money: Money, reservation: Reservation | None
-    ) -> None:
-        try:
-            asked, price = call.upstream_request_id, call.provider_cost_msats
-            self._note(life.Drained(n, call.status, asked, call.usage, price, money))
-            self._book(reservation, n)
-            await self._hub.change.keep(call.stray_change(), call.provider.name)
-        finally:
-            self._hub.draining -= 1
-            self.draining -= 1
-            call.close()
-            self._drained()
+            charged = self._exchange.charged(self._exchange.attempts_made)
+            self._hub.budget.settle(reservation, charged)
 
     def end(self) -> None:
         """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at."""

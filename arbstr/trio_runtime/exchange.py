@@ -407,7 +407,7 @@ class ChatRun:
         log_request(log, record.line(), record.correlation_id)
 
     def _draining(self) -> bool:
-        return self._attempts is not None and self._attempts.draining > 0
+        return self._attempts is not None and self._attempts.drains.running > 0
 
     def _drained(self) -> None:
         """A drain has ended: the last one brings the row, if the client's part is over."""

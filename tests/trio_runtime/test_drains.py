@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.trio_runtime import attempts
+from arbstr.trio_runtime import drains
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.upstream import UpstreamCall
 from tests.fakes import (
@@ -321,7 +321,7 @@ async def test_no_drain_begins_once_the_shutdown_has() -> None:
 
 
 async def test_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "MAX_DRAINS", 1)
+    monkeypatch.setattr(drains, "MAX_DRAINS", 1)
     async with (
         open_fake_provider(SILENCE) as fake,
         open_proxy(config(node(fake.url))) as proxy,

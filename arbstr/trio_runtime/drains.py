@@ -1,0 +1,88 @@
+"""Answers nobody waits for any more, read on to learn what they cost.
+
+A Routstr node finishes an answer and charges it, whoever is listening. A drain is a call whose
+request has gone on without it: it owns the call, and the attempt's reservation in the budget, until
+the answer has ended, its time is up, or the shutdown cancels it.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio import life
+from arbstr.sansio.budget import Reservation
+from arbstr.sansio.exchange import Exchange
+from arbstr.sansio.failure import Money
+from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.upstream import UpstreamCall
+
+log = logging.getLogger(__name__)
+
+MAX_DRAINS: Final = 200
+"""Answers of departed clients read on at once; beyond it the connection is closed instead."""
+
+KEEP_SECONDS: Final = 2.0
+"""How long stray ecash may take to reach the disk once nobody waits for the answer any more."""
+
+
+@final
+class Drains:
+    """Those of one request. `drained` is called whenever one of them has ended."""
+
+    __slots__ = ("_drained", "_exchange", "_hub", "running")
+
+    def __init__(self, hub: Hub, exchange: Exchange, drained: Callable[[], None]) -> None:
+        self._hub = hub
+        self._exchange = exchange
+        self._drained = drained
+        self.running = 0
+
+    def start(
+        self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
+    ) -> bool:
+        """Takes the call of attempt `n` and what was set aside for it, unless there are too many
+        drains or the process is being stopped."""
+        hub = self._hub
+        if hub.draining >= MAX_DRAINS or hub.stopping:
+            return False
+        self.running += 1
+        hub.draining += 1
+        hub.drains.start_soon(self._drain, call, n, seconds, reservation)
+        return True
+
+    async def _drain(
+        self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
+    ) -> None:
+        money = Money.UNKNOWN
+        try:
+            try:
+                with trio.move_on_after(seconds):
+                    money = await call.learn_the_rest()
+                    await call.finish()
+            finally:
+                # At shutdown this task is cancelled, and ecash must be on disk all the same.
+                with trio.move_on_after(KEEP_SECONDS, shield=True):
+                    await self._end(call, n, money, reservation)
+        except Exception as error:
+            # A bug of ours. It must not end the nursery, and with it the process.
+            log_bug(log, "a drain broke off", error, request_id=self._exchange.correlation_id)
+
+    async def _end(
+        self, call: UpstreamCall, n: int, money: Money, reservation: Reservation | None
+    ) -> None:
+        hub, exchange = self._hub, self._exchange
+        try:
+            asked, price = call.upstream_request_id, call.provider_cost_msats
+            learnt = life.Drained(n, call.status, asked, call.usage, price, money)
+            exchange.note(learnt, trio.current_time())
+            if reservation is not None:
+                hub.budget.settle(reservation, exchange.charged(n))
+            await hub.change.keep(call.stray_change(), call.provider.name)
+        finally:
+            hub.draining -= 1
+            self.running -= 1
+            call.close()
+            self._drained()
