@@ -91,9 +91,6 @@ NONSENSE: Final = {
 
 WRONG: Final = {
     "an unknown path": ("GET", "/v1/nonesuch", 404, "not_found"),
-    "another API": ("POST", "/v1/responses", 404, "not_found"),
-    "Anthropic's API": ("POST", "/v1/messages?beta=true", 404, "not_found"),
-    "embeddings": ("POST", "/v1/embeddings", 404, "not_found"),
     "chat by GET": ("GET", CHAT, 405, "method_not_allowed"),
     "chat by PUT": ("PUT", "/chat/completions", 405, "method_not_allowed"),
     "models by POST": ("POST", "/v1/models", 405, "method_not_allowed"),

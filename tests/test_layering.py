@@ -22,7 +22,7 @@ ORDER: Final = {
         *("errors", "secrets", "money", "moments"),
         *("addresses", "credentials", "values", "settings", "faults"),
         *("cautions", "config", "reload"),
-        *("heads", "callers", "catalog", "chat"),
+        *("heads", "callers", "endpoints", "catalog", "chat"),
         *("refusal", "failure"),
         *("breaker", "latency", "ratios", "policy", "routing", "quote"),
         *("budget", "last_word", "retry"),

@@ -50,7 +50,7 @@ The order of the modules; each imports only from those before it:
     errors, secrets, money, moments                words everybody uses
     addresses, credentials, values, settings,      the configuration: text -> Config
       faults, cautions, config, reload
-    heads, callers, catalog, chat                  who may call, who offers what, what is asked
+    heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
     refusal, failure                               what a provider's no means, and what it cost
     breaker, latency, ratios, policy, routing,     whom to ask, and what then
       quote, budget, last_word, retry

@@ -23,6 +23,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers
 from arbstr.sansio.chat import parse_chat
+from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.reports import Names, configured_names
 from arbstr.sansio.routing import NoRoute
@@ -43,8 +44,10 @@ CHAT_PATHS: Final = frozenset({"/v1/chat/completions", "/chat/completions"})
 COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
 """Their body is a chat, so it is read and refused as one."""
 POSTED_PATHS: Final = CHAT_PATHS | COST_PATHS
-UNSUPPORTED: Final = ("responses", "messages", "embeddings", "completions")
-"""Routes of other APIs that clients try; their 404 says what there is instead."""
+REQUEST_ID_KEY: Final = "arbstr.request_id"
+"""Key in the `state` of the ASGI scope of what Quart serves."""
+MOST_OF_A_PATH: Final = 200
+"""Characters of a refused path in the log: a client may send 64 kB of them; picked."""
 
 EXPOSED: Final = (
     "x-request-id, x-arbstr-request-id, x-arbstr-provider, x-arbstr-policy, x-arbstr-model, "
@@ -104,8 +107,17 @@ class App:
         elif preflight:
             await responder.plain(b"", PREFLIGHT, status=NO_CONTENT)
         elif not path.startswith("/"):
+            _log_refusal(request_id, method, path, NO_ROUTE)
             await responder.error(NO_ROUTE)
+        elif path not in POSTED_PATHS and is_foreign(method, path):
+            _log_refusal(request_id, method, path, UNSUPPORTED)
+            await responder.plain(
+                _in_both_shapes(UNSUPPORTED, request_id),
+                ((b"content-type", b"application/json"), header("request-id", request_id)),
+                status=UNSUPPORTED.status,
+            )
         elif path not in POSTED_PATHS:
+            scope["state"][REQUEST_ID_KEY] = request_id
             await self._quart(scope, receive, responder.forward)
         elif method != "POST":
             await responder.error(
@@ -150,11 +162,29 @@ class App:
 
 NO_ROUTE: Final = ErrorReply(
     "not_found",
-    "There is no such route here. Chat is POST /v1/chat/completions; "
-    f"{', '.join('/v1/' + name for name in UNSUPPORTED)} are not supported. "
+    "There is no such route here. Chat is POST /v1/chat/completions. "
     "The others are GET /v1/models, /v1/stats, /v1/requests, /providers, /health and /livez, "
     "and POST /v1/cost.",
 )
+UNSUPPORTED: Final = ErrorReply(
+    "unsupported_endpoint",
+    "arbstr does not speak this API. It speaks OpenAI's chat completions: point the client at "
+    "POST /v1/chat/completions.",
+)
+
+
+def _in_both_shapes(error: ErrorReply, request_id: str) -> bytes:
+    """A body that OpenAI's clients read as theirs and Anthropic's as theirs."""
+    both = {"type": "error", "error": error.error_object(), "request_id": request_id}
+    return json.dumps(both, separators=(",", ":")).encode()
+
+
+def _log_refusal(request_id: str, method: str, path: str, refusal: ErrorReply) -> None:
+    """One line for a request that no route takes; it has no row. A query may hold a key."""
+    path = path if len(path) <= MOST_OF_A_PATH else f"{path[:MOST_OF_A_PATH]}..."
+    extra = {"request_id": request_id}
+    log.info("refused: %s for %s %s", refusal.code, method, path, extra=extra)
+
 
 PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
@@ -266,7 +296,9 @@ def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
         return _report(await reports.request(correlation_id))
 
     async def failed(error: HTTPException) -> Response:
-        response = _error(_http_error(error))
+        refusal = _http_error(error)
+        _log_refusal(request.scope["state"][REQUEST_ID_KEY], request.method, request.path, refusal)
+        response = _error(refusal)
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["allow"] = ", ".join(sorted(error.valid_methods))
         return response

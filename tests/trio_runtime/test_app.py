@@ -73,6 +73,11 @@ def assert_error(answer: Answer, status: int, code: str) -> None:
     assert error["message"]
 
 
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The sentences about requests that were refused."""
+    return [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+
+
 # ---- every answer of every route
 
 ROUTES: Final = [
@@ -144,6 +149,67 @@ async def test_what_there_is_not_is_refused_in_the_one_shape(
     async with open_proxy(PROVIDERS) as proxy:
         answer, _ = await ask(proxy, method, route)
         assert_error(answer, status, code)
+
+
+@pytest.mark.parametrize(
+    ("method", "route"),
+    [
+        ("POST", "/v1/responses"),
+        ("GET", "/v1/responses/resp_1"),
+        ("POST", "/responses"),
+        ("POST", "/v1/messages?beta=true"),
+        ("POST", "/v1/messages/count_tokens?beta=true"),
+        ("DELETE", "/v1/files/file-1"),
+        ("POST", "/api/chat"),
+        ("GET", "/api/tags"),
+        ("POST", "/v1beta/models/gemini-3:streamGenerateContent?alt=sse&key=geheim"),
+        ("HEAD", "/v1/embeddings"),
+    ],
+)
+async def test_another_api_is_refused_once_and_for_all_in_both_shapes(
+    method: str, route: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_proxy(PROVIDERS) as proxy:
+        answer, said = await ask(proxy, method, route, b"{}" if method == "POST" else b"")
+    assert_ours(answer)
+    request_id = answer.headers["x-request-id"]
+    assert answer.status == 400
+    assert answer.headers["request-id"] == request_id
+    assert answer.headers["content-type"] == "application/json"
+    if method != "HEAD":
+        assert set(said) == {"type", "error", "request_id"}
+        assert (said["type"], said["request_id"]) == ("error", request_id)
+        assert set(said["error"]) == {"message", "type", "param", "code"}
+        assert said["error"]["code"] == "unsupported_endpoint"
+        assert said["error"]["type"] == "invalid_request_error"
+        assert "/v1/chat/completions" in said["error"]["message"]
+    path = route.partition("?")[0]
+    assert refusals(caplog) == [f"refused: unsupported_endpoint for {method} {path}"]
+    assert not proxy.log.offered
+
+
+@pytest.mark.parametrize(
+    ("method", "route", "code"),
+    [
+        ("GET", "/nonesuch?key=geheim", "not_found"),
+        ("GET", "?", "not_found"),
+        ("POST", "/v1/models", "method_not_allowed"),
+        ("GET", "/" + "x" * 60_000, "not_found"),
+    ],
+)
+async def test_a_request_that_no_route_takes_leaves_one_line(
+    method: str, route: str, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_proxy(PROVIDERS) as proxy:
+        answer, _ = await ask(proxy, method, route)
+    (line,) = refusals(caplog)
+    assert line.startswith(f"refused: {code} for {method} ")
+    assert "geheim" not in line
+    assert len(line) < 300
+    (record,) = [record for record in caplog.records if record.getMessage() == line]
+    assert record.__dict__["request_id"] == answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
