@@ -37,6 +37,7 @@ class FailureKind(StrEnum):
     RATE_LIMITED = "rate_limited"
     NO_STREAM_OPTIONS = "no_stream_options"
     SERVER_ERROR = "server_error"
+    GAVE_UP = "gave_up"
     BAD_STATUS = "bad_status"
     NO_ANSWER = "no_answer"
     BAD_ANSWER = "bad_answer"
@@ -88,6 +89,8 @@ MONEY: Final[Mapping[FailureKind, Mapping[Kind, Cost]]] = MappingProxyType(
         FailureKind.RATE_LIMITED: _FREE,
         FailureKind.NO_STREAM_OPTIONS: _FREE,
         FailureKind.SERVER_ERROR: _row(Money.FREE, BySignature(Money.FREE, Money.UNKNOWN)),
+        # Something in front of the provider stopped waiting; the provider behind it may work on.
+        FailureKind.GAVE_UP: _row(Money.UNKNOWN, BySignature(Money.FREE, Money.UNKNOWN)),
         # A node never redirects and never answers 204: whoever did stands in front of it.
         FailureKind.BAD_STATUS: _row(Money.FREE, Money.UNKNOWN),
         # A node runs the upstream request to its end and charges it, whoever is listening.
@@ -95,7 +98,8 @@ MONEY: Final[Mapping[FailureKind, Mapping[Kind, Cost]]] = MappingProxyType(
         FailureKind.BAD_ANSWER: _SPENT,
         FailureKind.ERROR_ANSWER: _FREE,
         FailureKind.STREAM_DIED: _UNKNOWN,
-        FailureKind.STREAM_CUT: _SPENT,
+        # A node charges some of what it was cut off at and nothing for the rest, later.
+        FailureKind.STREAM_CUT: _row(Money.SPENT, Money.UNKNOWN),
         FailureKind.CLIENT_LEFT: _UNKNOWN,
         FailureKind.SHUTDOWN: _UNKNOWN,
     }
@@ -114,7 +118,10 @@ SEEN: Final[Mapping[FailureKind, str]] = MappingProxyType(
         FailureKind.RATE_LIMITED: "complete 429, or `UPSTREAM_RATE_LIMIT` in an error body",
         FailureKind.NO_STREAM_OPTIONS: "complete 400/422 whose text names `stream_options`, which"
         " arbstr had added",
-        FailureKind.SERVER_ERROR: "complete 408, 409, 425, 5xx; for routstr also 424",
+        FailureKind.SERVER_ERROR: "complete 408, 409, 425, 5xx but the next row; for routstr"
+        " also 424",
+        FailureKind.GAVE_UP: "complete 499, 504, 524: something in front of the provider stopped"
+        " waiting, the provider may not have",
         FailureKind.BAD_STATUS: "3xx, 204, any other",
         FailureKind.NO_ANSWER: "request partly or wholly written, no complete head: timeout, reset,"
         " EOF, garbage",
@@ -122,7 +129,8 @@ SEEN: Final[Mapping[FailureKind, str]] = MappingProxyType(
         " `max_answer_mb`, nothing at all",
         FailureKind.ERROR_ANSWER: "2xx whose body, or any event before output, is an error object",
         FailureKind.STREAM_DIED: "2xx stream that ended, stalled or broke before any output",
-        FailureKind.STREAM_CUT: "the same after output began",
+        FailureKind.STREAM_CUT: "the same after output began; of a node it is unknown until the"
+        " price is learnt",
         FailureKind.CLIENT_LEFT: "the client went away; arbstr stopped it",
         FailureKind.SHUTDOWN: "arbstr was told to stop",
     }
@@ -137,6 +145,7 @@ SENTENCES: Final[Mapping[FailureKind, str]] = MappingProxyType(
         FailureKind.RATE_LIMITED: "is limiting our rate (status {status})",
         FailureKind.NO_STREAM_OPTIONS: "does not take stream_options (status {status})",
         FailureKind.SERVER_ERROR: "failed with status {status}",
+        FailureKind.GAVE_UP: "stopped waiting (status {status}), or something in front of it did",
         FailureKind.BAD_STATUS: "answered status {status}, neither an answer nor an error",
         FailureKind.ERROR_ANSWER: "answered status {status}, but with an error object",
     }
@@ -173,6 +182,12 @@ ACCOUNT_CODES: Final = frozenset(
 )
 NO_MODEL_CODES: Final = frozenset({"invalid_model", "model_not_found"})
 RATE_LIMIT_CODE: Final = "upstream_rate_limit"
+
+GATEWAY_STATUSES: Final = frozenset({499, 504, 524})
+"""nginx's, everybody's and Cloudflare's word for: delivered, but no answer came in time.
+502 and 520 to 523 mean that it did not arrive, or that what came was no HTTP."""
+
+_OF_SERVERS: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.GAVE_UP})
 
 DEFAULT_REST: Final = 1.0
 """Seconds a provider rests after a 429 that does not say how long."""
@@ -248,7 +263,7 @@ def from_status(
         retry_after=refusal.retry_after if may_rest else None,
         error=error,
         # Newer Routstr nodes say 424 where older ones passed on an upstream's 5xx.
-        trips=failure is FailureKind.SERVER_ERROR and (status == 424 or status >= 500),
+        trips=failure in _OF_SERVERS and (status == 424 or status >= 500),
         upstream_request_id=request_id_of(headers, secrets),
     )
 
@@ -351,6 +366,8 @@ def _classify(status: int, codes: frozenset[str], kind: Kind, *, names_option: b
         return FailureKind.NO_MODEL
     if status in (400, 422) and names_option:
         return FailureKind.NO_STREAM_OPTIONS
+    if status in GATEWAY_STATUSES:
+        return FailureKind.GAVE_UP
     if status in (408, 409, 425) or 500 <= status <= 599:
         return FailureKind.SERVER_ERROR
     if status == 424 and kind is Kind.ROUTSTR:

@@ -102,6 +102,7 @@ VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyTyp
         FailureKind.ERROR_ANSWER: _NEXT,
         FailureKind.BAD_STATUS: _NEXT,
         FailureKind.NO_ANSWER: _NEXT,
+        FailureKind.GAVE_UP: _NEXT,
         FailureKind.BAD_ANSWER: _NEXT,
         FailureKind.STREAM_DIED: _NEXT,
         FailureKind.NO_STREAM_OPTIONS: _row(

@@ -83,12 +83,13 @@ no_model free free
 rate_limited free free
 no_stream_options free free
 server_error free free/unknown
+gave_up unknown free/unknown
 bad_status free unknown
 no_answer unknown unknown
 bad_answer spent spent
 error_answer free free
 stream_died unknown unknown
-stream_cut spent spent
+stream_cut spent unknown
 client_left unknown unknown
 shutdown unknown unknown
 """
@@ -112,8 +113,8 @@ def test_the_table_prints_as_markdown() -> None:
     assert len(lines) == 2 + len(FailureKind)
     assert all(line.count(" | ") == 3 for line in lines if not line.startswith("|---"))
     assert (
-        "| server_error | complete 408, 409, 425, 5xx; for routstr also 424 | free |"
-        " free with `x-routstr-request-id`, else unknown |"
+        "| server_error | complete 408, 409, 425, 5xx but the next row; for routstr also 424 |"
+        " free | free with `x-routstr-request-id`, else unknown |"
     ) in lines
 
 
@@ -123,8 +124,9 @@ BY_STATUS = {
     FailureKind.ACCOUNT: (401, 402, 403),
     FailureKind.NO_MODEL: (404,),
     FailureKind.RATE_LIMITED: (429,),
-    FailureKind.SERVER_ERROR: (408, 409, 425, 500, 501, 502, 503, 504, 520, 529, 599),
-    FailureKind.CLIENT_ERROR: (400, 405, 406, 410, 413, 415, 418, 422, 431, 451, 499),
+    FailureKind.SERVER_ERROR: (408, 409, 425, 500, 501, 502, 503, 520, 521, 522, 523, 529, 599),
+    FailureKind.GAVE_UP: (499, 504, 524),
+    FailureKind.CLIENT_ERROR: (400, 405, 406, 410, 413, 415, 418, 422, 431, 451, 498),
     FailureKind.BAD_STATUS: (100, 103, 204, 205, 300, 301, 302, 304, 307, 308, 600, 999, 0),
 }
 STATUSES = [(status, kind) for kind, statuses in BY_STATUS.items() for status in statuses]

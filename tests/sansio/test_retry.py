@@ -872,12 +872,13 @@ def test_the_tables_print_as_markdown() -> None:
         "| money and kind | what may follow |\n|---|---|\n"
         "| `not_sent`, `server_error`, when free "
         "| the same provider after a backoff, up to `max_retries`; then the next |\n"
-        "| `account`, `no_model`, `rate_limited`, `error_answer`, `bad_status`, when free "
+        "| `account`, `no_model`, `rate_limited`, `error_answer`, `bad_status`, `gave_up`, "
+        "when free "
         "| the next provider at once |\n"
         "| `no_stream_options`, when free "
     )
     assert "`bad_answer`, when spent | nothing: `possibly_spent`" in table
-    assert "`server_error`, `bad_status`, `no_answer`, `stream_died`, when unknown" in table
+    assert "`bad_status`, `no_answer`, `gave_up`, `stream_died`, when unknown" in table
     assert all(f"`{kind}`" in table for kind in FailureKind)
     words = last_word_table()
     assert "| `possibly_spent` | 400 |  | false |" in words

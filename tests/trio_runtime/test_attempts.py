@@ -49,7 +49,8 @@ from tests.proxy import STEP, Proxy, Reply, config, open_proxy, pass_time, provi
 #   refuse    free: one try, and the client gets the provider's own status and error object
 #   unknown   perhaps paid: one try, then 400; with consent the second provider answers
 #   spent     paid for nothing: the same
-#   cut       paid for in part: the client has a part, so an error event and no second provider
+#   cut       paid for in part, a node's perhaps not at all: the client has a part, so an error
+#             event and no second provider
 #
 # The columns are the key's kind; a Routstr node's answer bears its request id ("node") or not
 # ("routstr": something in front of the node gave up). An answer without a head cannot bear it.
@@ -73,7 +74,9 @@ seen                          | request | openai                | node          
 500                           | any     | server_error  again   | server_error  again   | server_error  unknown
 502                           | any     | server_error  again   | server_error  again   | server_error  unknown
 503                           | any     | server_error  again   | server_error  again   | server_error  unknown
-504                           | any     | server_error  again   | server_error  again   | server_error  unknown
+499                           | any     | gave_up       unknown | gave_up       next    | gave_up       unknown
+504                           | any     | gave_up       unknown | gave_up       next    | gave_up       unknown
+524                           | any     | gave_up       unknown | gave_up       next    | gave_up       unknown
 529                           | any     | server_error  again   | server_error  again   | server_error  unknown
 204                           | any     | bad_status    next    | bad_status    unknown | bad_status    unknown
 307                           | any     | bad_status    next    | bad_status    unknown | bad_status    unknown
@@ -140,7 +143,9 @@ class Case:
     @property
     def money(self) -> str:
         free = self.follows in ("again", "next", "refuse")
-        return "free" if free else "spent" if self.follows == "cut" else self.follows
+        if self.follows == "cut":
+            return "spent" if self.column == "openai" else "unknown"
+        return "free" if free else self.follows
 
     @property
     def second_answers(self) -> bool:
