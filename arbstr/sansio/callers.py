@@ -8,9 +8,11 @@ refused before anything else is looked at.
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
+from urllib.parse import urlsplit
 
 from arbstr.sansio.addresses import is_loopback
 from arbstr.sansio.errors import ErrorReply
@@ -22,13 +24,41 @@ OPEN_PATHS = frozenset({"/livez", "/v1/livez"})
 """Answered without a token: a supervisor that only asks "do you live" holds no secret."""
 
 
-def host_name(host_header: str) -> str:
-    """The name in a `Host` header, without port and brackets, in lower case (RFC 9110 7.2)."""
-    host = host_header.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() else host
+_LABEL: Final = r"[A-Za-z0-9_-]+"
+_HOST: Final = re.compile(
+    rf"(?:(?P<name>{_LABEL}(?:\.{_LABEL})*)\.?|\[(?P<literal>[0-9A-Fa-f:.]+)(?:%[A-Za-z0-9._~-]*)?\])"
+    r"(?::[0-9]*)?"
+)
+"""uri-host [":" port] (RFC 9110 7.2), in ASCII. A port may be empty (RFC 3986 3.2.3), a name may
+end in the root's dot, and a zone (RFC 6874), which means something to its sender alone, is passed
+over."""
+
+
+def host_name(host_header: str) -> str | None:
+    """The name in a `Host` header, without port and brackets, in lower case; None if it is none."""
+    found = _HOST.fullmatch(host_header.strip())
+    return _plain(found["literal"] or found["name"]) or None if found is not None else None
+
+
+def _plain(name: str) -> str:
+    """A configured name as `host_name` tells one."""
+    return name.lower().removesuffix(".").partition("%")[0]
+
+
+def split_target(target: str) -> tuple[str | None, str]:
+    """A request's target, without its query -> the host it names, and its path as it was sent.
+
+    A client that takes us for its proxy names both in one URL, and that host outranks the header
+    (RFC 9112 3.2.2). What is neither a path nor such a URL has no path.
+    """
+    if target.startswith("/"):
+        return None, target
+    try:
+        url = urlsplit(target)
+    except ValueError:
+        return None, ""
+    is_ours = url.scheme in ("http", "https") and url.netloc
+    return (url.netloc, url.path) if is_ours else (None, "")
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -59,7 +89,8 @@ class Doorkeeper:
             )
         origin = headers.get("origin")
         foreign = origin is not None and not self.allows_origin(origin)
-        cross_site = origin is None and headers.get("sec-fetch-site") == "cross-site"
+        site = headers.get("sec-fetch-site", "").strip().lower()
+        cross_site = origin is None and site == "cross-site"
         if foreign or cross_site:
             return ErrorReply(
                 "forbidden_origin",
@@ -74,8 +105,11 @@ class Doorkeeper:
         """Whether the configuration lets pages of this origin call."""
         return origin in self.allowed_origins
 
-    def _knows(self, name: str) -> bool:
-        if is_loopback(name) or name == self.listen_host.lower() or name in self.allowed_hosts:
+    def _knows(self, name: str | None) -> bool:
+        if name is None:
+            return False
+        ours = (_plain(each) for each in (self.listen_host, *self.allowed_hosts))
+        if is_loopback(name) or name in ours:
             return True
         # Listening on every address: a literal address cannot be rebound, only a name can.
         listen = _address(self.listen_host)

@@ -165,6 +165,8 @@ class ErrorReply:
             # Whole seconds, rounded up: RFC 9110 10.2.3 knows no fractions, and a client that
             # comes back too early is refused again.
             found.append((b"retry-after", b"%d" % max(1, math.ceil(self.retry_after))))
+        if self.code == "invalid_token":
+            found.append((b"www-authenticate", b"Bearer"))  # a 401 has one (RFC 9110 15.5.2)
         if self.should_retry is not None:
             found.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
         return tuple(found)

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, final
-from urllib.parse import urlsplit
+from urllib.parse import unquote
 from uuid import uuid4
 
 import trio
@@ -21,7 +21,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from arbstr import __version__
-from arbstr.sansio.callers import Doorkeeper, fold_headers
+from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
 from arbstr.sansio.chat import parse_chat
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
@@ -93,7 +93,12 @@ class App:
         request_id: str,
         received: float,
     ) -> None:
-        path = scope["path"] = _path(scope["path"])
+        path = scope["path"]
+        if not path.startswith("/"):
+            host, path = split_target(scope["raw_path"].decode("ascii"))
+            path = scope["path"] = unquote(path)
+            if host is not None:
+                headers["host"] = host
         method = scope["method"]
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
         refusal = self._hub.snapshot.doorkeeper.refuse(
@@ -201,16 +206,6 @@ def _cors(doorkeeper: Doorkeeper, origin: str | None) -> Headers:
         header("access-control-expose-headers", EXPOSED),
         header("vary", "origin"),
     )
-
-
-def _path(target: str) -> str:
-    """The path of a request's target, which a client that takes us for its proxy sends as a URL."""
-    if target.startswith("/"):
-        return target
-    try:
-        return urlsplit(target).path
-    except ValueError:
-        return ""
 
 
 async def _read_body(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio import callers
-from arbstr.sansio.callers import Doorkeeper, fold_headers, host_name
+from arbstr.sansio.callers import Doorkeeper, fold_headers, host_name, split_target
 from arbstr.sansio.secrets import Secret
 
 TOKEN: Final = "open-sesame"
@@ -42,6 +42,7 @@ def code(keeper: Doorkeeper, path: str = "/v1/models", **headers: str) -> str | 
     [
         *("127.0.0.1", "127.0.0.1:8080", "127.8.9.1:1", "[::1]", "[::1]:8080"),
         *("localhost", "localhost:8080", "LOCALHOST:80", "localhost.", "app.localhost:3000", ""),
+        *("localhost:", "127.0.0.1:", "[::1]:", "localhost.:8080", "127.0.0.1.", "[::1%25lo]:8080"),
     ],
 )
 def test_every_name_of_loopback_is_known(host: str) -> None:
@@ -54,6 +55,22 @@ def test_every_name_of_loopback_is_known(host: str) -> None:
         *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example"),
         *("evillocalhost", "192.168.1.7", "0.0.0.0", "[::]:8080", "[2001:db8::1]"),
         *("2130706433", "0x7f.1", "127.0.0.1@evil.example", "evil.example:127.0.0.1", "[", "]:1"),
+        *(
+            "[::1].evil.example",
+            "[::1]evil.example:8080",
+            "[::1]@evil.example",
+            "[::1]]",
+            "[[::1]]",
+        ),
+        *("[::1", "::1", "[127.0.0.1", "[::1%lo].evil.example", "[::1]:80:80", ":8080", "[]", "."),
+        *("localhost:80.evil.example", "localhost:x", "localhost:²", "localhost..", "localhost:-1"),
+        *(
+            "me@localhost",
+            "me:you@127.0.0.1",
+            "evil.example/.localhost",
+            "evil.example@a.localhost",
+        ),
+        *("localhost, evil.example", "evil.example#.localhost", "\xe9.localhost", "a b.localhost"),
     ],
 )
 def test_any_other_name_may_have_been_rebound_and_is_refused(host: str) -> None:
@@ -66,12 +83,16 @@ def test_a_name_that_is_allowed_is_known_with_any_port_and_in_any_case() -> None
         assert code(keeper, host=host) is None
     assert code(keeper, host="other.lan") == "forbidden_origin"
     assert code(keeper, host="x.llm.lan") == "forbidden_origin"
+    assert code(keeper, host="llm.lan.:8080") is None
+    assert code(doorkeeper(hosts=("llm.lan.",)), host="llm.lan") is None
 
 
 def test_the_listen_address_is_known() -> None:
     assert code(doorkeeper("192.168.1.7"), host="192.168.1.7:8080") is None
     assert code(doorkeeper("Box.lan"), host="box.lan") is None
     assert code(doorkeeper("192.168.1.7"), host="192.168.1.8") == "forbidden_origin"
+    for host in ("[fe80::1]:8080", "[fe80::1%25eth0]:8080"):  # not every client drops the zone
+        assert code(doorkeeper("fe80::1%eth0"), host=host) is None
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
@@ -91,15 +112,38 @@ def test_a_request_without_a_host_comes_from_no_browser() -> None:
     [
         ("a:1", "a"),
         ("A", "a"),
-        ("a:", "a:"),
+        ("a:", "a"),
         ("[::1]:80", "::1"),
-        ("[::1", "::1"),
-        ("::1", ":"),
+        ("[::1", None),
+        ("::1", None),
         (" a ", "a"),
     ],
 )
-def test_the_name_is_what_stands_before_the_port(header: str, name: str) -> None:
+def test_the_name_is_what_stands_before_the_port(header: str, name: str | None) -> None:
     assert host_name(header) == name
+
+
+@pytest.mark.parametrize(
+    ("target", "split"),
+    [
+        ("/v1/models", (None, "/v1/models")),
+        ("//evil.example/v1", (None, "//evil.example/v1")),
+        ("http://localhost:80/v1/models", ("localhost:80", "/v1/models")),
+        ("HTTP://a/%2F", ("a", "/%2F")),
+        ("https://a", ("a", "")),
+        ("http://me@localhost/x", ("me@localhost", "/x")),
+        ("http://localhost@evil.example/x", ("localhost@evil.example", "/x")),
+        ("http://localhost%2F@evil.example/x", ("localhost%2F@evil.example", "/x")),
+        ("http:///x", (None, "")),
+        ("http://[/x", (None, "")),
+        ("ftp://localhost/x", (None, "")),
+        ("localhost:80", (None, "")),
+        ("*", (None, "")),
+        ("", (None, "")),
+    ],
+)
+def test_a_target_that_is_a_url_names_the_host(target: str, split: tuple[str | None, str]) -> None:
+    assert split_target(target) == split
 
 
 # ---- Origin, Sec-Fetch-Site
@@ -122,6 +166,7 @@ def test_a_page_is_refused_unless_its_origin_is_allowed() -> None:
 
 def test_a_page_that_hides_its_origin_is_told_by_what_the_browser_adds() -> None:
     assert code(doorkeeper(), sec_fetch_site="cross-site") == "forbidden_origin"
+    assert code(doorkeeper(), sec_fetch_site="Cross-Site") == "forbidden_origin"
     for site in ("none", "same-origin", "same-site"):
         assert code(doorkeeper(), sec_fetch_site=site) is None
 
@@ -182,6 +227,10 @@ def test_the_refusal_says_what_to_send_and_nothing_of_what_was_sent() -> None:
     assert refusal.type == "authentication_error"
     assert "Authorization: Bearer" in refusal.message
     assert not re.search(f"canary|{TOKEN}", refusal.message)
+    assert (b"www-authenticate", b"Bearer") in refusal.headers()
+    page = doorkeeper().refuse("/", {"origin": "https://evil.example"})
+    assert page is not None
+    assert not page.headers()
 
 
 def test_the_comparison_takes_the_same_time_for_every_token(
