@@ -21,7 +21,7 @@ ORDER: Final = {
     "sansio": (
         *("errors", "secrets", "money", "moments"),
         *("addresses", "credentials", "values", "settings", "faults"),
-        *("cautions", "config", "reload"),
+        *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "chat"),
         *("refusal", "failure"),
         *("breaker", "latency", "ratios", "policy", "routing", "quote"),
@@ -54,7 +54,7 @@ BANNED: Final = frozenset(
 """What nothing in sansio imports: what acts, the network, the disk, what differs between runs."""
 
 LIBRARIES: Final = {
-    "pydantic": {"sansio/config"},
+    "pydantic": {"sansio/tables"},
     "hypercorn": {"trio_runtime/asgi", "trio_runtime/connection"},
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},

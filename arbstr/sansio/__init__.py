@@ -49,7 +49,7 @@ The order of the modules; each imports only from those before it:
 
     errors, secrets, money, moments                words everybody uses
     addresses, credentials, values, settings,      the configuration: text -> Config
-      faults, cautions, config, reload
+      faults, tables, cautions, config, reload
     heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
     refusal, failure                               what a provider's no means, and what it cost
     breaker, latency, ratios, policy, routing,     whom to ask, and what then

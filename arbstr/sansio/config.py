@@ -2,9 +2,9 @@
 
     text --tomllib--> tables --expand ${VAR}--> tables --pydantic--> dataclasses --resolve--> Config
 
-A table is read into the dataclass of its subject (`settings.py`); its fields are the keys that are
-accepted. A key is accepted only once it does what it says. What needs more than one table
-(whose key, which kind, the rates of a model) is resolved afterwards.
+A table is read (`tables.py`) into the dataclass of its subject (`settings.py`); its fields are the
+keys that are accepted. A key is accepted only once it does what it says. What needs more than one
+table (whose key, which kind, the rates of a model) is resolved afterwards.
 
 Faults are sentences (`faults.py`), raised together as one `ConfigError`. No sentence repeats a
 value. Nothing here reads a file; who needs settings imports them from here.
@@ -12,25 +12,11 @@ value. Nothing here reads a file; who needs settings imports them from here.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import fields, replace
 from decimal import Decimal, InvalidOperation
-from functools import cache
 from types import MappingProxyType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Final,
-    TypeAlias,
-    TypeGuard,
-    TypeVar,
-    final,
-    get_type_hints,
-)
+from typing import Any, Final, TypeAlias, final
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
-
-from arbstr.sansio import values
 from arbstr.sansio.addresses import parse_url
 from arbstr.sansio.cautions import cautions
 from arbstr.sansio.credentials import (
@@ -65,9 +51,7 @@ from arbstr.sansio.settings import (
     Timeouts,
     TimeoutsTable,
 )
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from arbstr.sansio.tables import Table, given, named_tables, read_table
 
 __all__ = [
     "ANY_MODEL",
@@ -90,7 +74,6 @@ __all__ = [
     "parse_config",
 ]
 
-_Table = TypeVar("_Table", bound="DataclassInstance")
 _Toml: TypeAlias = Any
 """What tomllib makes of a value: nothing is known of it until it is checked."""
 
@@ -140,28 +123,6 @@ def _decimal(text: str) -> Decimal:
     except InvalidOperation:
         # An exponent beyond what a Decimal holds: refused later, where the key path is known.
         return Decimal("inf")
-
-
-@cache
-def _model(table: type["DataclassInstance"]) -> type[BaseModel]:
-    """The dataclass as a pydantic model: the same keys, each with the check of its annotation.
-
-    Made at first use, because compiling all of them takes longer than importing this module.
-    """
-    keys: dict[str, Any] = {}
-    hints = get_type_hints(table, include_extras=True)
-    for key in fields(table):
-        # A field without a check is filled by this module, not by the file.
-        if checks := getattr(hints[key.name], "__metadata__", ()):
-            required = key.default is MISSING and key.default_factory is MISSING
-            keys[key.name] = (Annotated[Any, PlainValidator(checks[0])], ... if required else None)
-    config = ConfigDict(extra="forbid", protected_namespaces=())
-    return create_model(table.__name__, __config__=config, **keys)
-
-
-def _given(table: "DataclassInstance") -> dict[str, Any]:
-    every = {key.name: getattr(table, key.name) for key in fields(table)}
-    return {key: value for key, value in every.items() if value is not None}
 
 
 @final
@@ -218,58 +179,13 @@ class _Reader:
             case _:
                 return value
 
-    def _section(self, table: type[_Table], key: str, *, aside: tuple[str, ...] = ()) -> _Table:
+    def _section(self, table: type[Table], key: str, *, aside: tuple[str, ...] = ()) -> Table:
         """A table at the top of the file; its defaults if there is none, or none that is right."""
         raw = self._document.get(key, {})
         if isinstance(raw, dict):
             raw = {name: value for name, value in raw.items() if name not in aside}
         value = self._expand(raw, (key,))
-        return self._table(table, value, (key,), also_known=aside) or table()
-
-    def _table(
-        self, table: type[_Table], value: object, path: Path, *, also_known: tuple[str, ...] = ()
-    ) -> _Table | None:
-        """The table as its dataclass, or `None` after noting every fault in it."""
-        if not isinstance(value, dict):
-            self.faults.add(path, "must be a table")
-            return None
-        model = _model(table)
-        try:
-            read = model.model_validate(value)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False):
-                at = (*path, *detail["loc"])
-                if self.faults.is_unreadable(at):
-                    continue
-                match detail["type"]:
-                    case "missing":
-                        self.faults.add(at, "is missing; add it")
-                    case "extra_forbidden":
-                        self.faults.unknown_key(at, (*model.model_fields, *also_known))
-                    case _:
-                        self.faults.add(at, str(detail["ctx"]["error"]))
-            return None
-        return table(**{key: getattr(read, key) for key in read.model_fields_set})
-
-    def _list(self, value: object, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """The tables of a list of named tables, each under its name if it has one that will do."""
-        if not isinstance(value, list):
-            self.faults.add(path, f"must be a list of tables; write [[{'.'.join(map(str, path))}]]")
-            return
-        places: dict[str, list[int]] = {}
-        for at, table in enumerate(value):
-            name = table.get("name") if isinstance(table, dict) else None
-            if _can_be_shown(name):
-                places.setdefault(name, []).append(at)
-                yield (*path, name), table
-            elif isinstance(table, dict):
-                yield (*path, at), table
-            else:
-                self.faults.add((*path, at), "must be a table")
-        for name, found in places.items():
-            if len(found) > 1:
-                numbers = " and ".join(f"#{at + 1}" for at in found)
-                self.faults.add((*path, name), f"is there more than once ({numbers}); rename one")
+        return read_table(table, value, (key,), self.faults, also_known=aside) or table()
 
     # Policies
 
@@ -277,8 +193,8 @@ class _Reader:
         policies = self._document.get("policies", {})
         rules = policies.get("rules", []) if isinstance(policies, dict) else []
         served = {model for provider in providers for model in provider.models}
-        for path, raw in self._list(rules, ("policies", "rules")):
-            rule = self._table(Rule, self._expand(raw, path), path)
+        for path, raw in named_tables(rules, ("policies", "rules"), self.faults):
+            rule = read_table(Rule, self._expand(raw, path), path, self.faults)
             if rule is None:
                 continue
             strange = [model for model in rule.allowed_models if model not in served]
@@ -297,7 +213,8 @@ class _Reader:
 
     def _providers(self, timeouts: Timeouts) -> Iterator[ProviderConfig]:
         keys: dict[str, Secret | None] = {}
-        for path, raw in self._list(self._document.get("providers", []), ("providers",)):
+        tables = self._document.get("providers", [])
+        for path, raw in named_tables(tables, ("providers",), self.faults):
             provider = self._provider(self._expand(raw, path), path, timeouts)
             if provider is not None:
                 for key, sentence in cautions(provider, raw):
@@ -321,9 +238,10 @@ class _Reader:
     ) -> ProviderConfig | None:
         apart = (*_RATE_KEYS, *_PROVIDER_TABLES)
         plain = {key: item for key, item in value.items() if key not in apart}
-        table = self._table(ProviderTable, plain, path, also_known=apart)
-        prices = self._table(RatesTable, {k: value[k] for k in _RATE_KEYS if k in value}, path)
-        own = self._table(TimeoutsTable, value.get("timeouts", {}), (*path, "timeouts"))
+        table = read_table(ProviderTable, plain, path, self.faults, also_known=apart)
+        own_rates = {key: value[key] for key in _RATE_KEYS if key in value}
+        prices = read_table(RatesTable, own_rates, path, self.faults)
+        own = read_table(TimeoutsTable, value.get("timeouts", {}), (*path, "timeouts"), self.faults)
         by_model = self._model_rates(value.get("model_rates", {}), (*path, "model_rates"))
         if table is None or prices is None or own is None or by_model is None:
             return None
@@ -335,7 +253,7 @@ class _Reader:
             )
         self._known_models(by_model, table.models, (*path, "model_rates"))
         self._known_models(table.model_ids, table.models, (*path, "model_ids"))
-        rates, model_rates = self._rates(table.models, _given(prices), by_model, path)
+        rates, model_rates = self._rates(table.models, given(prices), by_model, path)
         key, source = find_key(table.name, table.api_key, self._environ)
         if key is not None and not key.fits_a_header():
             self.faults.add(
@@ -354,7 +272,7 @@ class _Reader:
             model_rates=model_rates,
             model_ids=table.model_ids,
             drain_seconds=table.drain_seconds,
-            timeouts=replace(timeouts, **_given(own)),
+            timeouts=replace(timeouts, **given(own)),
             proxy=table.proxy,
         )
 
@@ -363,8 +281,8 @@ class _Reader:
         if not isinstance(value, dict):
             self.faults.add(path, "must hold one table for each model")
             return None
-        tables = {m: self._table(RatesTable, v, (*path, m)) for m, v in value.items()}
-        found = {model: _given(table) for model, table in tables.items() if table is not None}
+        tables = {m: read_table(RatesTable, v, (*path, m), self.faults) for m, v in value.items()}
+        found = {model: given(table) for model, table in tables.items() if table is not None}
         return found if len(found) == len(tables) else None
 
     def _known_models(self, named: Mapping[str, object], models: tuple[str, ...], at: Path) -> None:
@@ -405,11 +323,6 @@ class _Reader:
 
     def _warn(self, path: Path, sentence: str) -> None:
         self._warnings.append(self.faults.sentence(path, sentence))
-
-
-def _can_be_shown(name: object) -> TypeGuard[str]:
-    """Whether a name, not yet expanded, will do to speak of its table."""
-    return isinstance(name, str) and "${" not in name and bool(values.RULE_NAME.fullmatch(name))
 
 
 def _is_half(given: Mapping[str, object]) -> bool:
