@@ -19,7 +19,7 @@ PACKAGE: Final = ROOT / "arbstr"
 
 ORDER: Final = {
     "sansio": (
-        *("errors", "secrets", "money", "moments"),
+        *("errors", "secrets", "money", "moments", "visible"),
         *("addresses", "credentials", "values", "settings", "faults"),
         *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "chat"),

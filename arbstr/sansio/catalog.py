@@ -114,17 +114,21 @@ def _typical_cost(offer: Offer) -> tuple[bool, Decimal, str]:
 def build_catalog(config: Config) -> Catalog:
     """The snapshot of a configuration."""
     pairs = tuple((_provider(provider), provider) for provider in config.providers)
-    of_any = tuple(pair for pair in pairs if ANY_MODEL in pair[1].models)
-    named = dict.fromkeys(model for _, provider in pairs for model in _models_of(provider))
+    of_any = [at for at, (_, provider) in enumerate(pairs) if ANY_MODEL in provider.models]
+    named: dict[str, list[int]] = {}  # where in `pairs` those are that name the model
+    for at, (_, provider) in enumerate(pairs):
+        for model in _models_of(provider):
+            named.setdefault(model, []).append(at)
     listed = {
-        model: tuple(
-            _offer(provider, its, model)
-            for provider, its in pairs
-            if model in its.models or ANY_MODEL in its.models
-        )
-        for model in named
+        model: tuple(_offer(*pairs[at], model) for at in sorted({*found, *of_any}))
+        for model, found in named.items()
     }
-    return Catalog(tuple(p for p, _ in pairs), _secrets(config), MappingProxyType(listed), of_any)
+    return Catalog(
+        tuple(provider for provider, _ in pairs),
+        _secrets(config),
+        MappingProxyType(listed),
+        tuple(pairs[at] for at in of_any),
+    )
 
 
 def _models_of(provider: ProviderConfig) -> tuple[str, ...]:

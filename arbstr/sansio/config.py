@@ -17,6 +17,7 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
+from arbstr.sansio import values
 from arbstr.sansio.addresses import parse_url
 from arbstr.sansio.cautions import cautions
 from arbstr.sansio.credentials import (
@@ -28,7 +29,7 @@ from arbstr.sansio.credentials import (
     sharing_a_variable,
 )
 from arbstr.sansio.errors import ConfigError
-from arbstr.sansio.faults import Faults, Path, broken_toml, quoted, quoted_list
+from arbstr.sansio.faults import NO_BACKSLASH, Faults, Path, broken_toml, quoted, quoted_list
 from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import ExpansionError, Secret, expand
 from arbstr.sansio.settings import (
@@ -52,6 +53,7 @@ from arbstr.sansio.settings import (
     TimeoutsTable,
 )
 from arbstr.sansio.tables import Table, given, named_tables, read_table
+from arbstr.sansio.visible import first_unseen
 
 __all__ = [
     "ANY_MODEL",
@@ -167,17 +169,31 @@ class _Reader:
     def _expand(self, value: _Toml, path: Path) -> _Toml:
         match value:
             case str():
-                try:
-                    return expand(value, self._environ)
-                except ExpansionError as error:
-                    self.faults.unreadable(path, str(error))
-                    return value
+                return self._expand_text(value, path)
             case dict():
                 return {key: self._expand(item, (*path, key)) for key, item in value.items()}
             case list():
                 return [self._expand(item, (*path, at)) for at, item in enumerate(value)]
             case _:
                 return value
+
+    def _expand_text(self, written: str, path: Path) -> str:
+        if unseen := first_unseen(written):
+            what = f"has a character that cannot be seen ({unseen}), as \\t is in double quotes"
+            self.faults.unreadable(path, f"{what}; {NO_BACKSLASH}")
+            return written
+        try:
+            text = expand(written, self._environ)
+        except ExpansionError as error:
+            self.faults.unreadable(path, str(error))
+            return written
+        if first_unseen(text):
+            self.faults.unreadable(
+                path,
+                "gets a character that cannot be seen, like a line end, from its ${VARIABLE}; "
+                "set that again",
+            )
+        return text
 
     def _section(self, table: type[Table], key: str, *, aside: tuple[str, ...] = ()) -> Table:
         """A table at the top of the file; its defaults if there is none, or none that is right."""
@@ -236,6 +252,9 @@ class _Reader:
     def _provider(
         self, value: dict[str, Any], path: Path, timeouts: Timeouts
     ) -> ProviderConfig | None:
+        ids = value.get("model_ids")
+        if isinstance(ids, dict) and self._has_cut_ids(ids, (*path, "model_ids")):
+            return None
         apart = (*_RATE_KEYS, *_PROVIDER_TABLES)
         plain = {key: item for key, item in value.items() if key not in apart}
         table = read_table(ProviderTable, plain, path, self.faults, also_known=apart)
@@ -281,17 +300,34 @@ class _Reader:
         if not isinstance(value, dict):
             self.faults.add(path, "must hold one table for each model")
             return None
+        if self._has_cut_ids(value, path):
+            return None
         tables = {m: read_table(RatesTable, v, (*path, m), self.faults) for m, v in value.items()}
         found = {model: given(table) for model, table in tables.items() if table is not None}
         return found if len(found) == len(tables) else None
 
+    def _has_cut_ids(self, value: Mapping[str, object], path: Path) -> bool:
+        """Notes the ids of models that TOML took for tables in tables, for their dots lack quotes.
+
+        `path` is that of model_rates or of model_ids.
+        """
+        tables = path[-1] == "model_rates"
+        found = [(key, cut) for key in value for cut in _cut_ids(key, value[key], tables=tables)]
+        for key, cut in found:
+            right = f"[providers.model_rates.{quoted(cut)}]" if tables else f"{quoted(cut)} = ..."
+            self.faults.add((*path, key), f"is cut at a dot that is not in quotes; write {right}")
+        return bool(found)
+
     def _known_models(self, named: Mapping[str, object], models: tuple[str, ...], at: Path) -> None:
+        served = frozenset(models)
         for model in named:
             if model == ANY_MODEL:
                 self.faults.add((*at, model), "is no model; set what is for all on the provider")
-            elif model == AUTO and AUTO not in models:
+            elif model == AUTO and AUTO not in served:
                 self.faults.add((*at, model), "is no model, but how clients let arbstr choose one")
-            elif model not in models and ANY_MODEL not in models:
+            elif fault := values.no_model_id(model):
+                self.faults.add((*at, model), f"{fault}; write one id")
+            elif model not in served and ANY_MODEL not in served:
                 self.faults.add((*at, model), "is not in models; add it there or remove it here")
 
     def _rates(
@@ -323,6 +359,17 @@ class _Reader:
 
     def _warn(self, path: Path, sentence: str) -> None:
         self._warnings.append(self.faults.sentence(path, sentence))
+
+
+def _cut_ids(key: str, value: object, *, tables: bool) -> Iterator[str]:
+    """The ids below a key that were cut at their dots. `tables`: an id's value is a table."""
+    for name, item in value.items() if isinstance(value, dict) else ():
+        whole = f"{key}.{name}"
+        if isinstance(item, dict) and name not in _RATE_KEYS:
+            longer = tuple(_cut_ids(whole, item, tables=tables))
+            yield from longer or (whole,)
+        elif not tables:
+            yield whole
 
 
 def _is_half(given: Mapping[str, object]) -> bool:

@@ -5,9 +5,8 @@ Authorization header is sent. The kind decides what a failure may have cost (`fa
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from itertools import combinations
 from typing import Final, Literal, TypeAlias, final
 
 from arbstr.sansio.secrets import Secret
@@ -55,23 +54,25 @@ def infer_kind(host: str, key: Secret | None) -> Kind:
 
 
 def sharing_a_variable(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """The pairs of different names whose key would be looked up in one variable."""
-    return tuple(
-        (one, other)
-        for one, other in combinations(dict.fromkeys(names), 2)
-        if key_variable(one) == key_variable(other)
-    )
+    """Different names whose key would be looked up in one variable: the first, and each other."""
+    return _sharing((key_variable(name), name) for name in dict.fromkeys(names))
 
 
 def sharing_a_token(keys: Mapping[str, Secret | None]) -> tuple[tuple[str, str], ...]:
-    """The pairs of providers with one Cashu token: the first to redeem it takes the money of both.
+    """Providers with one Cashu token: who redeems it first takes the money of all of them.
 
-    `keys` maps a provider's name to its key.
+    `keys` maps a provider's name to its key. Pairs: the first with a token, and each other.
     """
-    tokens = [(name, key) for name, key in keys.items() if key is not None and is_cashu(key)]
-    return tuple(
-        (one, other) for (one, token), (other, same) in combinations(tokens, 2) if token == same
+    return _sharing(
+        (key.reveal(), name) for name, key in keys.items() if key is not None and is_cashu(key)
     )
+
+
+def _sharing(named: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Of (thing, name): the first name with a thing, beside each other one with the same thing."""
+    first: dict[str, str] = {}
+    found = ((first.setdefault(thing, name), name) for thing, name in named)
+    return tuple((one, other) for one, other in found if one != other)
 
 
 def is_cashu(key: Secret) -> bool:

@@ -27,6 +27,14 @@ _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 NAMED: Final = frozenset({"providers", "rules", "model_rates", "model_ids"})
 """Tables whose members a person named: their keys are quoted in a path whatever they look like."""
 
+NO_BACKSLASH: Final = r"write it in single quotes, like 'C:\temp\new.db', or a path with / instead"
+"""What to do about a backslash in double quotes, where `\\t` is a tab."""
+
+_UNQUOTED_KEY: Final = re.compile(
+    r"""\s*(?:\[+[^"'\]]*[^"'\]\sA-Za-z0-9_.-][^"'\]]*\]|[^"'=\[]*[^"'=\[\sA-Za-z0-9_.-][^"'=\[]*=)"""
+)
+"""The beginning of a line that has a key which needs quotes, like `[providers.model_rates.a/b]`."""
+
 _POSITION: Final = re.compile(r" \(at (?:line (?P<line>\d+), column (?P<column>\d+)|[^)]*)\)$")
 
 
@@ -66,6 +74,7 @@ class Faults:
         self._file = file
         self._sentences: list[str] = []
         self._unreadable: set[Path] = set()
+        self._above: set[Path] = set()  # every path above one of those
 
     def add(self, path: Path, sentence: str) -> None:
         """Note a fault; `sentence` is what follows the key path."""
@@ -79,12 +88,13 @@ class Faults:
         """Note a value that could not even be expanded; later faults of it would be noise."""
         self.add(path, sentence)
         self._unreadable.add(path)
+        self._above |= {path[:length] for length in range(len(path))}
 
     def is_unreadable(self, path: Path) -> bool:
         """Whether the value at the path, or one above or below it, could not be expanded."""
-        return any(
-            path[: len(other)] == other or other[: len(path)] == path for other in self._unreadable
-        )
+        if path in self._above:
+            return True
+        return any(path[:length] in self._unreadable for length in range(len(path) + 1))
 
     def unknown_key(self, path: Path, known: Iterable[str]) -> None:
         """Note a key nobody reads, with the nearest known one or all of them."""
@@ -115,4 +125,13 @@ def broken_toml(file: str, text: str, error: ValueError) -> ConfigError:
         line, column = int(found["line"]), int(found["column"])
     # The tuple is a path of keys in Python's notation; the position tells more.
     what = re.sub(r"\('.*\)", "it", message[: found.start()])
-    return ConfigError((f"{file}: line {line}, column {column}: not TOML: {what}; correct it",))
+    remedy = _remedy((text.split("\n")[line - 1 : line] or [""])[0])
+    return ConfigError((f"{file}: line {line}, column {column}: not TOML: {what}; {remedy}",))
+
+
+def _remedy(line: str) -> str:
+    if '"' in line and "\\" in line.partition('"')[2]:
+        return f"a backslash in double quotes begins an escape: {NO_BACKSLASH}"
+    if _UNQUOTED_KEY.match(line):
+        return 'a key with other characters than A-Z a-z 0-9 _ - needs quotes, like "a/b"'
+    return "correct it"

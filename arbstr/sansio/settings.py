@@ -15,8 +15,7 @@ from arbstr.sansio.credentials import KeySource, Kind
 from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import Secret
 
-ANY_MODEL: Final = "*"
-"""The entry of `models` that serves whatever a client asks for."""
+ANY_MODEL: Final = values.ANY_MODEL
 
 AUTO: Final = "auto"
 """The model a client names to let arbstr choose one; no provider can serve one so called."""
@@ -96,7 +95,7 @@ class Timeouts:
 
     connect: Annotated[float, values.seconds_above_0] = 10.0
     """Until the connection is ready."""
-    first_output: Annotated[float, values.seconds_above_0] = 120.0
+    first_output: Annotated[float, values.seconds_above_0] = 60.0
     """Streams: until the first event with output."""
     answer: Annotated[float, values.seconds_above_0] = 600.0
     """Plain answers: until the whole body is there."""
@@ -112,7 +111,7 @@ class Rule:
     """One `[[policies.rules]]`. No `allowed_models` allows all, no `strategy` means the default."""
 
     name: Annotated[str, values.rule_name]
-    allowed_models: Annotated[tuple[str, ...], values.texts] = ()
+    allowed_models: Annotated[tuple[str, ...], values.allowed_models] = ()
     strategy: Annotated[str | None, STRATEGY] = None
     max_sats_per_1k_output: Annotated[Decimal | None, values.rate] = None
     max_sats_per_request: Annotated[Decimal | None, values.rate] = None

@@ -82,7 +82,10 @@ def named_tables(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The tables of a list of named tables, each under its name if it has one that will do."""
     if not isinstance(value, list):
-        faults.add(path, f"must be a list of tables; write [[{'.'.join(map(str, path))}]]")
+        faults.add(
+            path,
+            f"must be a list of tables; write [[{'.'.join(map(str, path))}]] and in it name = ...",
+        )
         return
     places: dict[str, list[int]] = {}
     for at, table in enumerate(value):

@@ -14,10 +14,14 @@ from typing import Final
 from arbstr.sansio.addresses import Proxy, parse_listen, parse_proxy, parse_url
 from arbstr.sansio.credentials import Kind
 from arbstr.sansio.secrets import Secret
+from arbstr.sansio.visible import first_unseen
 
 PROVIDER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 RULE_NAME: Final = re.compile(r"[!-~]([ -~]{0,62}[!-~])?")
 """Visible ASCII: the name of a rule goes out in `x-arbstr-policy`."""
+
+ANY_MODEL: Final = "*"
+"""The entry of `models` that serves whatever a client asks for."""
 
 RATE_BELOW: Final = 10**15
 RATE_PLACES: Final = 30
@@ -46,7 +50,32 @@ def models(value: object) -> tuple[str, ...]:
         raise ValueError(
             'must be a list of model ids that is not empty, like ["gpt-4o"], or ["*"] for any'
         )
-    return texts(value)
+    return _ids(value, 'list the ids, or write ["*"] for any')
+
+
+def allowed_models(value: object) -> tuple[str, ...]:
+    """A list of model ids; empty, as `["*"]` is too, for all."""
+    found = _ids(value, "list the ids, or remove the key to allow all")
+    return () if ANY_MODEL in found else found
+
+
+def _ids(value: object, remedy: str) -> tuple[str, ...]:
+    found = texts(value)
+    for at, item in enumerate(found, 1):
+        if item != ANY_MODEL and (fault := no_model_id(item)):
+            raise ValueError(f"(#{at}) {fault}; {remedy}")
+    return found
+
+
+def no_model_id(text: str) -> str | None:
+    """Why it cannot be meant as the id of a model, if so; a pattern for example, as others know."""
+    if any(sign in text for sign in "*?["):
+        return "must not be a pattern with * ? or [, which arbstr does not know"
+    if text != text.strip():
+        return "must not begin or end with a blank"
+    if unseen := first_unseen(text):
+        return f"must not have a character that cannot be seen ({unseen})"
+    return None
 
 
 def model_ids(value: object) -> Mapping[str, str]:
@@ -55,6 +84,9 @@ def model_ids(value: object) -> Mapping[str, str]:
         isinstance(item, str) and item.strip() for item in value.values()
     ):
         raise ValueError('must be a table of model ids, like { "gpt-4o" = "openai/gpt-4o" }')
+    for item in value.values():
+        if fault := no_model_id(item):
+            raise ValueError(f"holds an id that {fault}; write the one id the provider knows")
     return MappingProxyType(dict(value))
 
 
