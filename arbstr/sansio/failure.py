@@ -223,6 +223,15 @@ def is_answer(status: int) -> bool:
     return 200 <= status <= 299 and status not in (204, 205)
 
 
+def is_refusal(status: int) -> bool:
+    """Whether a status says that the request was read, understood and not done, by a server that
+    is well: its connection can serve the next one.
+
+    Not 408 and 499, which gave up, nor 413, whose server may not have read all of the request.
+    """
+    return 400 <= status <= 499 and status not in (408, 413, 499)
+
+
 def money_of(failure: FailureKind, kind: Kind, *, signed: bool) -> Money:
     """The row of MONEY, decided. `signed`: the answer bore `x-routstr-request-id`."""
     match MONEY[failure][kind]:

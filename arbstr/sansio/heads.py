@@ -15,7 +15,9 @@ fifth of the time or less, and a plain request has two heads to read. A head qua
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Final, TypeAlias, final
 
 Fields: TypeAlias = list[tuple[bytes, bytes]]
@@ -35,6 +37,8 @@ BODILESS: Final = frozenset({204, 304})
 
 _MOST_DIGITS: Final = 18
 """Of a Content-Length. h11 takes 20, Python any number: above it, it is not a length."""
+
+_TIMEOUT: Final = re.compile(rb"(?i:timeout)[ \t]*=[ \t]*\"?([0-9]{1,9})")
 
 _TAKES_MORE: Final = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
 
@@ -62,6 +66,15 @@ class AnswerHead:
     length: int
     closes: bool
     size: int
+
+
+def promised_seconds(headers: Iterable[tuple[bytes, bytes]]) -> float:
+    """How long a server says that it keeps an idle connection (`Keep-Alive: timeout=5`); `inf` if
+    it does not say. Names are in lower case."""
+    for name, value in headers:
+        if name == b"keep-alive" and (found := _TIMEOUT.search(value)):
+            return float(found[1])
+    return inf
 
 
 def read_request(data: bytes) -> RequestHead | None:

@@ -7,7 +7,7 @@ is the order of closing, backwards (`main`):
     |- database, log_writer                opened first, closed last: no record is lost
     |    `- the writer                     takes what was offered in batches, in a thread
     |- retention                           removes old rows, in small batches
-    |- transport                           no task: idle connections, closed at the end
+    |- transport                           idle connections, closed at the end
     |- drains                              answers of departed clients, read on for their price
     |    `- one per drain                  at most 200, at most `drain_seconds` each
     |- mock providers (`--mock`)           real servers on loopback
@@ -16,8 +16,9 @@ is the order of closing, backwards (`main`):
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> attempts -> upstream
                    `- keep-alive           streams only: comments while nobody answers yet
-    beside the server: the signals (SIGHUP reads the configuration again); at the start, what was
-    spent today; once stopping, a thread that ends a process that hangs
+    beside the server: the signals (SIGHUP reads the configuration again); the clock of the idle
+    connections; at the start, what was spent today; once stopping, a thread that ends a process
+    that hangs
 
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
 may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the

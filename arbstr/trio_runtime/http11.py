@@ -9,12 +9,14 @@ A `Connection` is one exchange; the `Link` below it lives on to serve the next o
 """
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final, Self, final
 
 import h11
 import trio
 
 from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.heads import promised_seconds
 from arbstr.trio_runtime.connect import Origin
 from arbstr.trio_runtime.pipe import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Pipe
 from arbstr.trio_runtime.readers import AnswerBroken, Head, Reader, reader_of
@@ -92,14 +94,16 @@ class RequestHead:
 class Link:
     """A pipe and the state of the HTTP conversation on it."""
 
-    __slots__ = ("http", "idle_since", "origin", "pipe")
+    __slots__ = ("expires", "http", "origin", "pipe", "promised")
 
     def __init__(self, origin: Origin, pipe: Pipe) -> None:
         self.origin = origin
         self.pipe = pipe
         self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
-        self.idle_since = 0.0
-        """`trio.current_time()` at the end of its last exchange."""
+        self.promised = inf
+        """Seconds the peer says that it keeps the connection after the last exchange."""
+        self.expires = 0.0
+        """`trio.current_time()` from which on it does not serve another exchange."""
 
 
 @final
@@ -244,14 +248,15 @@ class Connection:
         """
         return self._pull(self._claimed())
 
-    def release(self) -> None:
+    def release(self, *, keep: bool = True) -> None:
         """Ends the exchange: the socket serves another one if it can, else it is closed at once.
 
-        Never blocks, and may be called again.
+        Without `keep` it is closed: HTTP cannot know that the answer was broken. Never blocks, and
+        may be called again.
         """
         link, self._link = self._link, None
         if link is not None:
-            self._give_back(link, self._reusable(link))
+            self._give_back(link, keep and self._reusable(link))
 
     async def aclose(self) -> None:
         """`release` for `async with` and exit stacks; in a cancelled scope, too, it releases."""
@@ -309,4 +314,5 @@ class Connection:
                 self._pull(link)
         except AnswerBroken:
             return False
+        link.promised = promised_seconds(self._head.headers)
         return self._reader.complete and link.pipe.ended is None and self._reader.renew()

@@ -132,6 +132,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             async with trio.open_nursery() as nursery:
                 if not await remember_today(hub.budget, database):
                     nursery.start_soon(remember_later, hub.budget, database)
+                nursery.start_soon(transport.close_by_time)
                 _calm_the_collector()
                 announce(_base_url(listeners))
                 if hangups is not None:

@@ -10,7 +10,8 @@ Who wants httpx's types finds them in `httpx_transport.py`.
 import ssl
 from collections import deque
 from dataclasses import dataclass
-from typing import Self, final
+from math import inf
+from typing import Final, Self, final
 
 import trio
 
@@ -33,6 +34,11 @@ __all__ = [
 ]
 
 
+MARGIN: Final = 1.0
+"""Seconds a connection is given up before its provider does: as with the 4 s below, what is written
+must have arrived by then. Also by way of Tor, where a way takes half a second."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class TransportStatistics:
@@ -48,6 +54,7 @@ class Transport:
 
     `idle_seconds` is how long an unused connection is kept: Routstr nodes close theirs after 5.0 s,
     and a request written to a connection that is just being closed may or may not have been read.
+    A provider that says how long it waits (`Keep-Alive: timeout=3`) is left MARGIN before.
     """
 
     def __init__(
@@ -63,6 +70,7 @@ class Transport:
         self._idle: dict[Origin, deque[Link]] = {}
         self._open = 0
         self._closed = False
+        self._sleep = trio.CancelScope()
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,21 +96,28 @@ class Transport:
         """A healthy idle connection of that origin, if there is one. As `connect`, but at once."""
         if self._closed:
             raise trio.ClosedResourceError("the transport was closed")
-        self.close_expired()
-        links = self._idle.get(origin)
+        links, now = self._idle.get(origin), trio.current_time()
         while links:
             link = links.pop()
-            if link.pipe.quiet():
+            if link.expires > now and link.pipe.quiet():
                 return Connection(link, self._take_back, reused=True)
             self._close(link)
         return None
 
-    def close_expired(self) -> None:
-        """Closes what has been idle for too long. `kept` does so, an idle process may."""
-        oldest = trio.current_time() - self._idle_seconds
-        for links in self._idle.values():
-            while links and links[0].idle_since <= oldest:
-                self._close(links.popleft())
+    async def close_by_time(self) -> None:
+        """Closes what has been idle for too long, when it has, until it is cancelled.
+
+        Without it such a connection is not used again either, but open as long as nobody asks.
+        """
+        while True:
+            idle = (link.expires for links in self._idle.values() for link in links)
+            with trio.CancelScope(deadline=min(idle, default=inf)) as self._sleep:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            for links in self._idle.values():
+                for link in [link for link in links if link.expires <= now]:
+                    links.remove(link)
+                    self._close(link)
 
     def statistics(self) -> TransportStatistics:
         """How many sockets there are."""
@@ -117,10 +132,13 @@ class Transport:
         await trio.lowlevel.checkpoint()
 
     def _take_back(self, link: Link, reusable: bool) -> None:
-        if self._closed or not reusable:
+        seconds = min(self._idle_seconds, link.promised - MARGIN)
+        if self._closed or not reusable or seconds <= 0:
             self._close(link)
             return
-        link.idle_since = trio.current_time()
+        link.expires = trio.current_time() + seconds
+        if link.expires < self._sleep.deadline:
+            self._sleep.deadline = link.expires
         links = self._idle.setdefault(link.origin, deque())
         links.append(link)
         if len(links) > self._max_idle:

@@ -27,6 +27,7 @@ from arbstr.sansio.failure import (
     from_error_body,
     from_status,
     is_answer,
+    is_refusal,
     request_id_of,
     seen,
 )
@@ -274,10 +275,10 @@ class UpstreamCall:
         return Money.SPENT if failure is None else failure.money
 
     def close(self) -> None:
-        """Gives the connection back if its answer was read to the end, or closes it."""
+        """Gives the connection back if its answer was good and read to the end, or closes it."""
         self.ended = True
         if self._connection is not None:
-            self._connection.release()
+            self._connection.release(keep=self._went_well())
             self._connection = None
 
     async def finish(self) -> None:
@@ -292,6 +293,20 @@ class UpstreamCall:
                 return
 
     # -- inside --------------------------------------------------------------------------------
+
+    def _went_well(self) -> bool:
+        """Whether whoever answered will serve another request on this connection.
+
+        A server that broke an answer off often closes a moment after it: the next request would be
+        reset, and nobody could say whether it was paid for.
+        """
+        if self.status is None:
+            return False
+        if self.seen is Seen.REFUSED:
+            return is_refusal(self.status)
+        if self.answer is not None and not self.relay.events:
+            return True  # a whole one, of which no stream was made
+        return self.relay.complete and self.relay.error is None and self.stream_failure() is None
 
     async def _send(self, body: bytes, head: RequestHead) -> Failure | None:
         assert self._connection is not None  # connect() came first

@@ -16,6 +16,7 @@ from arbstr.trio_runtime.transport import (
 )
 from tests.trio_runtime.raw_provider import (
     OK,
+    Handler,
     Peer,
     answering,
     ask,
@@ -24,6 +25,7 @@ from tests.trio_runtime.raw_provider import (
     read_until_broken,
 )
 
+CHUNKED_OK = "Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
 HEAD = RequestHead.prepare(b"POST", b"/v1/chat/completions", [(b"Host", b"provider.test")])
 
 
@@ -143,9 +145,72 @@ async def test_an_idle_connection_lives_four_seconds(mock_clock: MockClock) -> N
         connection = await ready(transport, origin)
         assert not connection.reused
         connection.release()
-        mock_clock.jump(4.0)
-        transport.close_expired()
+
+
+async def test_idle_connections_are_closed_by_time_and_not_by_the_next_request(
+    autojump_clock: MockClock,
+) -> None:
+    closed: list[float] = []
+
+    def saying(head: bytes) -> Handler:
+        async def handler(peer: Peer) -> None:
+            while await peer.request() is not None:
+                await peer.say(OK.replace(b"\r\n\r\n", head + b"\r\n\r\n"))
+            closed.append(trio.current_time())
+
+        return handler
+
+    async with (
+        provider(saying(b""), seconds=1000) as usual,
+        provider(saying(b"\r\nKeep-Alive: max=9, Timeout = 3"), seconds=1000) as hasty,
+        Transport() as transport,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(transport.close_by_time)
+        start = trio.current_time()
+        (await ready(transport, usual)).release()
+        await trio.sleep(1)
+        # Not the first to be idle, and the first to be closed.
+        (await ready(transport, hasty)).release()
+        (await ready(transport, usual)).release()
+        await trio.sleep(1.9)
+        (await ready(transport, hasty)).release()
+        await trio.sleep(100)
         assert transport.statistics() == TransportStatistics(open=0, idle=0)
+        assert [round(moment - start, 1) for moment in closed] == [4.9, 5.0]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("timeout=5", 4.0),
+        ("timeout=60, max=100", 4.0),
+        ("timeout=3", 2.0),
+        ('max=5, TIMEOUT = "2"', 1.0),
+        ("timeout=1", 0.0),
+        ("timeout=0", 0.0),
+        ("timeout=-1", 4.0),
+        ("timeout=" + "9" * 5000, 4.0),
+        ("max=1", 4.0),
+        ("", 4.0),
+    ],
+)
+@pytest.mark.parametrize("framing", ["Content-Length: 2\r\n\r\nok", CHUNKED_OK])
+async def test_a_provider_says_how_long_it_keeps_a_connection(
+    said: str, seconds: float, framing: str, mock_clock: MockClock
+) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nKeep-Alive: {said}\r\n{framing}".encode()
+    async with (
+        provider(answering(answer), seconds=1000) as origin,
+        Transport() as transport,
+    ):
+        for wait, kept in ((seconds - 0.1, seconds > 0), (seconds, False)):
+            (await ready(transport, origin)).release()
+            mock_clock.jump(max(0.0, wait))
+            connection = await transport.connect(origin)
+            assert connection.reused == kept
+            connection.release()
 
 
 async def test_of_too_many_idle_connections_the_oldest_is_closed() -> None:
