@@ -12,6 +12,7 @@ The socket below is `connection.py`'s, whose docstring says how all this differs
 
 from collections import deque
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 from urllib.parse import unquote
 
@@ -26,7 +27,15 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
 
 from arbstr.sansio.heads import read_request
-from arbstr.trio_runtime.framing import Fields, Framing, H11Framing, LengthFraming, answer_head
+from arbstr.trio_runtime.framing import (
+    Fields,
+    Framing,
+    H11Framing,
+    LengthFraming,
+    answer_head,
+    is_ambiguous,
+    read_strictly,
+)
 
 if TYPE_CHECKING:
     from hypercorn.config import Config as HypercornConfig
@@ -247,6 +256,7 @@ class Http11(H11Protocol):
         )
         self._owner = owner
         self._behind: trio.CancelScope | None = None
+        read_strictly(self.connection)
         self._h11_framing = H11Framing(self.connection)
         self.framing: Framing = self._h11_framing
 
@@ -305,6 +315,9 @@ class Http11(H11Protocol):
                 await self._refuse(error.error_status_hint)
                 return
             if isinstance(event, h11.Request):
+                if is_ambiguous(event):
+                    await self._refuse(HTTPStatus.BAD_REQUEST)
+                    return
                 await self.send(Updated(idle=False))
                 headers = list(event.headers)
                 self._begin(event.method, event.target, event.http_version, headers)
@@ -336,7 +349,7 @@ class Http11(H11Protocol):
         return self._owner.take_ahead()
 
     async def _refuse(self, status: int) -> None:
-        """What h11 cannot read has no route and no id; its answer is a bare status."""
+        """What cannot be read has no route and no id; its answer is a bare status."""
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             data = self.head(status, [(b"content-length", b"0")])
             await self.send(RawData(data + self.framing.end()))

@@ -5,6 +5,7 @@
                     with a Content-Length, so nothing is left to decide but to count
 
 Both are told the same and say the same bytes; tests/trio_runtime/test_asgi.py compares them.
+`read_strictly` and `is_ambiguous` refuse what another reader may end elsewhere.
 `answer_head` writes the rest of an answer's head, whoever frames it.
 """
 
@@ -16,6 +17,7 @@ from time import time
 from typing import Final, Protocol, TypeAlias, final
 
 import h11
+from h11._receivebuffer import ReceiveBuffer
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.heads import BODILESS, RequestHead
@@ -30,6 +32,42 @@ STATUS_LINES: Final = {
     for status in HTTPStatus
 }
 """With reason phrases: optional by RFC 9112 4, but people read them in `curl -i`."""
+
+
+@final
+class StrictLines(ReceiveBuffer):
+    """h11's buffer without two liberties, by which a front and h11 could see different lines.
+
+    For h11 a lone line feed ends a line (RFC 9112 2.2 lets it), also in a trailer, and a line that
+    begins with white space belongs to the one before (5.2 lets a server refuse it).
+    """
+
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """The lines up to the first empty one. Raises `h11.RemoteProtocolError`."""
+        size = len(self)
+        lines = super().maybe_extract_lines()
+        if lines is not None:
+            if size - len(self) != sum(len(line) + 2 for line in lines) + 2:
+                raise h11.RemoteProtocolError("a line ends in CRLF")
+            if any(line.startswith((b" ", b"\t")) for line in lines):
+                raise h11.RemoteProtocolError("a line is not folded")
+        return lines
+
+
+def read_strictly(connection: h11.Connection) -> None:
+    """Lets h11 read lines in no way but one. Before it has read any."""
+    connection._receive_buffer = StrictLines()
+
+
+def is_ambiguous(request: h11.Request) -> bool:
+    """Whether readers disagree on where the body ends (RFC 9112 6.1): one of them may be a front.
+
+    What is a body to one is the next request to the other, and that would spend money.
+    """
+    names = {name for name, _ in request.headers}
+    return b"transfer-encoding" in names and (
+        b"content-length" in names or request.http_version < b"1.1"
+    )
 
 
 class Framing(Protocol):

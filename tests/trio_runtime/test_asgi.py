@@ -550,6 +550,85 @@ async def test_what_is_not_http_gets_a_bare_status_and_the_end(sent: bytes, stat
         await site.wait_closed()
 
 
+CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+SMUGGLED: Final = b"POST /smuggled HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"content-length: 5\r\n" + CHUNKED,
+        CHUNKED + b"content-length: 5\r\n",
+        b"content-length: 0\r\n" + CHUNKED,
+        CHUNKED + b"content-length: 5\r\nconnection: close\r\n",
+        b"content-length: 5\r\ntransfer-encoding:\r\n chunked\r\n",
+        b"content-length: 5\r\ntransfer-encoding: xchunked\r\n",
+        b"content-length: 5\r\ntransfer-encoding: identity\r\n",
+        b"content-length: 5\r\ntransfer-encoding : chunked\r\n",
+        b"content-length: 5\r\n transfer-encoding: chunked\r\n",
+        b"content-length: 5\r\ntransfer-encoding:\x0bchunked\r\n",
+        b"content-length: 5\r\nx: y\ntransfer-encoding: chunked\r\n",
+        b"content-length: 5\r\nx: y\rtransfer-encoding: chunked\r\n",
+        b"content-length: 5\r\ncontent-length: 0\r\n",
+        b"content-length: 5, 0\r\n",
+        b"content-length: +5\r\n",
+        b"content-length : 5\r\n",
+        b"content-length: 5\n",
+        b"content-length:\r\n 5\r\n",
+        CHUNKED + CHUNKED,
+        b"transfer-encoding: chunked, chunked\r\n",
+        b"transfer-encoding: chunked, identity\r\n",
+        b"transfer-encoding: \xe2\x80\xa8chunked\r\n",
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("cut", [False, True])
+async def test_a_body_whose_end_a_front_could_see_elsewhere_is_refused(
+    fields: bytes, cut: bool
+) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\n" + fields + b"\r\n"
+    async with OURS(echo) as site:
+        peer = await site.connect()
+        for piece in (head, b"0\r\n\r\n" + SMUGGLED) if cut else (head + b"0\r\n\r\n" + SMUGGLED,):
+            await peer.send(piece)
+            await quiet_now()
+        answer = await peer.answer("POST")
+        assert answer.status in (400, 501)
+        assert answer.headers["connection"] == "close"
+        assert await peer.read() == b""
+
+
+@pytest.mark.parametrize("fields", [CHUNKED, CHUNKED + b"connection: keep-alive\r\n"])
+async def test_a_coding_in_http_1_0_is_refused(fields: bytes) -> None:
+    async with OURS(echo) as site:
+        peer = await site.ask(b"POST / HTTP/1.0\r\n" + fields + b"\r\n0\r\n\r\n" + SMUGGLED)
+        answer = await peer.answer("POST")
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert await peer.read() == b""
+
+
+@pytest.mark.parametrize(
+    "end", [b"0\nx: y\r\n\r\n", b"0\r\nx: y\n\n", b"0\r\n\n", b"0\r\nx: y\r\n z\r\n\r\n"], ids=repr
+)
+async def test_the_end_of_chunks_is_read_in_one_way(end: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\n" + CHUNKED
+    async with OURS(echo) as site:
+        peer = await site.ask(head + b"\r\n1\r\nx\r\n" + end + SMUGGLED)
+        answer = await peer.answer("POST")
+        assert (answer.status, answer.headers["connection"]) == (400, "close")
+        assert await peer.read() == b""
+
+
+async def test_a_trailer_is_dropped_and_the_connection_kept() -> None:
+    async with OURS(echo) as site:
+        peer = await site.ask(
+            b"POST /a HTTP/1.1\r\nhost: a\r\n" + CHUNKED + b"\r\n1;x=y\r\nb\r\n0\r\nz: c\r\n\r\n"
+        )
+        assert (await peer.answer("POST")).body == b"/a b"
+        await peer.send(SMUGGLED)
+        assert (await peer.answer("POST")).body == b"/smuggled "
+
+
 async def test_garbage_behind_a_request_does_not_touch_its_answer() -> None:
     app = Waiting()
     async with OURS(app) as site:
