@@ -7,30 +7,23 @@
 """
 
 import argparse
-import logging
 import os
-import stat
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from arbstr import __version__
+from arbstr.config_file import LEVELS, config_path, is_open, read_config, warnings_of
 from arbstr.ledger_options import add_ledger_arguments, without_keys
+from arbstr.output import forget_output
 from arbstr.sansio.errors import ConfigError
 
 if TYPE_CHECKING:
     from arbstr.sansio.config import Config, ProviderConfig
     from arbstr.sansio.money import Rates
-    from arbstr.trio_runtime.reload import Reading
 
 # The commands import what they need when they run: `arbstr --help` waits for no library.
-
-log = logging.getLogger("arbstr")
-
-LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,18 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output went away (`arbstr providers | head -1`); nothing is wrong.
-        _forget_output()
+        forget_output()
         return 0
     except OSError as error:
         print(f"arbstr: cannot print: {error.strerror}", file=sys.stderr)
-        _forget_output()
+        forget_output()
         return 1
     return code
-
-
-def _forget_output() -> None:
-    """What could not be printed would be tried again, and complained of, when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -138,165 +126,20 @@ def _seconds(text: str) -> float:
 _seconds.__name__ = "number of seconds from 0 to 3600"  # what argparse calls it in its error
 
 
-# -- the configuration -------------------------------------------------------------------------
-
-
-def _config_path(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
-    return Path(options.config or environ.get("ARBSTR_CONFIG") or "config.toml")
-
-
-def _read_config(path: Path, environ: Mapping[str, str]) -> "Config":
-    from arbstr.sansio.config import parse_config
-
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ConfigError(
-            (
-                f"{path.absolute()}: there is no such file; let `arbstr init` write a first one, "
-                "name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs "
-                "none",
-            )
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError((f"{path}: is not UTF-8; save it as UTF-8",)) from None
-    except OSError as error:
-        raise ConfigError(
-            (f"{path}: cannot be read: {error.strerror}; mend that, or name another with -c",)
-        ) from None
-    config = parse_config(text, environ, name=str(path))
-    if not config.providers:
-        raise ConfigError(
-            (
-                f"{path}: providers: there are none; add a [[providers]] table "
-                "(config.example.toml shows one)",
-            )
-        )
-    return config
-
-
-def _file_warning(path: Path) -> str | None:
-    """A configuration holds keys; others on this machine should not read it."""
-    if os.name != "posix":
-        return None
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        return f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`"
-    return None
-
-
-# -- run -----------------------------------------------------------------------------------------
+# -- check and providers -------------------------------------------------------------------------
 
 
 def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.sansio.catalog import build_catalog
-    from arbstr.trio_runtime.database import IN_MEMORY, database_path
-    from arbstr.trio_runtime.logs import configure_logging, flush_logging
-    from arbstr.trio_runtime.main import Mock, Options, run
+    from arbstr.run_command import run
 
-    if not options.mock and (options.mock_delay is not None or options.mock_fail):
-        options.complain("--mock-delay and --mock-fail need --mock")
-    read = partial(_reading_to_run, options, environ)
-    reading = read()
-    config = reading.config
-    mock = None
-    if options.mock:
-        mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
-    database = IN_MEMORY if mock else database_path(environ, config.database.path)
-    configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
-
-    def announce(url: str) -> None:
-        for warning in reading.warnings:
-            log.warning("%s", warning)
-        flush_logging()  # a terminal shows both, and that it listens is the last word
-        try:
-            print(f"arbstr {__version__} listens on {url}")
-            if mock:
-                print("Mock providers answer: no network, no money, nothing is kept.")
-            print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
-        except OSError as error:
-            log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
-            _forget_output()
-
-    try:
-        return run(config, Options(database, mock, None if mock else read), announce)
-    finally:
-        flush_logging()
-
-
-def _reading_to_run(options: argparse.Namespace, environ: Mapping[str, str]) -> "Reading":
-    """What is to be served, now or after a reload. Raises `ConfigError`."""
-    from arbstr.trio_runtime.reload import Reading
-
-    config, warnings = _config_to_run(options, environ)
-    level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
-    if level not in LEVELS:
-        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
-    _check_runnable(config, options)
-    return Reading(config, level, warnings)
-
-
-def _config_to_run(
-    options: argparse.Namespace, environ: Mapping[str, str]
-) -> "tuple[Config, tuple[str, ...]]":
-    from arbstr.sansio.config import parse_config
-
-    if options.mock and not (options.config or environ.get("ARBSTR_CONFIG")):
-        from arbstr.trio_runtime.mock import MOCK_CONFIG
-
-        config = parse_config(MOCK_CONFIG, {}, name="the mock configuration")
-        warnings: tuple[str, ...] = ()
-    else:
-        path = _config_path(options, environ)
-        config = _read_config(path, environ)
-        warnings = _warnings(config, path)
-    if options.listen:
-        config = replace(config, server=replace(config.server, listen=options.listen))
-    if _is_open(config):
-        warnings = (*warnings, f"anyone who can reach {config.server.listen} can spend your money")
-    return config, warnings
-
-
-def _is_open(config: "Config") -> bool:
-    """Whether requests of other machines would be served, and without a token."""
-    return not config.server.is_loopback and config.server.auth_token is None
-
-
-def _check_runnable(config: "Config", options: argparse.Namespace) -> None:
-    """What only matters when arbstr is to serve. Raises `ConfigError`."""
-    names = {provider.name for provider in config.providers}
-    unknown = sorted(set(options.mock_fail or ()) - names)
-    if unknown:
-        raise ConfigError(
-            (
-                f"--mock-fail {unknown[0]}: there is no such provider; "
-                f"there are {', '.join(sorted(names))}",
-            )
-        )
-    if options.allow_unauthenticated or not _is_open(config):
-        return
-    raise ConfigError(
-        (
-            f"listening on {config.server.listen} would let anyone who can reach this machine "
-            "spend your money; set [server] auth_token, listen on 127.0.0.1, or say "
-            "--allow-unauthenticated",
-        )
-    )
-
-
-def _warnings(config: "Config", path: Path) -> tuple[str, ...]:
-    about_file = _file_warning(path)
-    return (*config.warnings, about_file) if about_file else config.warnings
-
-
-# -- check and providers -------------------------------------------------------------------------
+    return run(options, environ)
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.trio_runtime.database import database_path
 
-    path = _config_path(options, environ)
-    config = _read_config(path, environ)
+    path = config_path(options, environ)
+    config = read_config(path, environ)
     database = database_path(environ, config.database.path)
     print(f"{path}: ok")
     print(f"listen     {config.server.listen}")
@@ -309,9 +152,9 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             f"  {provider.name}  {provider.endpoint.shown_endpoint}  "
             f"kind {provider.kind}  {_access(provider)}"
         )
-    for warning in _warnings(config, path):
+    for warning in warnings_of(config, path):
         print(f"warning: {warning}")
-    if _is_open(config):
+    if is_open(config):
         print(
             f"warning: {config.server.listen} is open to other machines and there is no [server] "
             "auth_token; `arbstr run` refuses that without --allow-unauthenticated"
@@ -371,10 +214,10 @@ def _config_and_database(
     from arbstr.sansio.config import Config
     from arbstr.trio_runtime.database import database_path
 
-    path = _config_path(options, environ)
+    path = config_path(options, environ)
     named = options.config or environ.get("ARBSTR_CONFIG")
     if named or path.exists():
-        config = without_keys(partial(_read_config, path), environ)
+        config = without_keys(partial(read_config, path), environ)
     else:
         config = Config()
     return config, database_path(environ, config.database.path)
@@ -383,20 +226,20 @@ def _config_and_database(
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.first_config import run
 
-    return run(_config_path(options, environ))
+    return run(config_path(options, environ))
 
 
 def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cost_command import run
     from arbstr.trio_runtime.database import database_path
 
-    config = _read_config(_config_path(options, environ), environ)
+    config = read_config(config_path(options, environ), environ)
     return run(options, config, database_path(environ, config.database.path))
 
 
 def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    path = _config_path(options, environ)
-    config = _read_config(path, environ)
+    path = config_path(options, environ)
+    config = read_config(path, environ)
     for provider in config.providers:
         print(f"{provider.name}  {provider.endpoint.shown_url}  {_access(provider)}")
         for model in provider.models:

@@ -282,6 +282,8 @@ def test_check_prints_what_arbstr_would_do_and_warns(capsys: pytest.CaptureFixtu
         "${VARIABLE}, or leave it out and set ARBSTR_ALPHA_API_KEY",
         'warning: config.toml: providers."alpha".url has a user and password that are not sent: '
         "api_key is",
+        'warning: config.toml: providers."alpha".url has a value in its query, perhaps a key, that '
+        "is written into the file; write ${VARIABLE}",
         'warning: config.toml: providers."beta.2" has no rates: it comes after every priced one '
         "and is refused under any cap or budget",
         'warning: config.toml: providers."gamma" has no rates: it comes after every priced one '
@@ -408,7 +410,7 @@ def test_a_token_lets_it_listen_to_the_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_config(tmp_path, f'[server]\nauth_token = "let-me-in"\n{PRICED}')
-    monkeypatch.setattr("arbstr.trio_runtime.main.run", lambda *_: 0)
+    monkeypatch.setattr("arbstr.run_command.serve", lambda *_: 0)
     assert cli.main(["run", "-l", "0.0.0.0:0"]) == 0
 
 

@@ -1,0 +1,104 @@
+"""`arbstr run`: from the command line and the configuration to a proxy that serves."""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+from arbstr import __version__
+from arbstr.config_file import LEVELS, config_path, is_open, read_config, warnings_of
+from arbstr.output import forget_output
+from arbstr.sansio.catalog import build_catalog
+from arbstr.sansio.config import Config, parse_config
+from arbstr.sansio.errors import ConfigError
+from arbstr.trio_runtime.database import IN_MEMORY, database_path
+from arbstr.trio_runtime.logs import configure_logging, flush_logging
+from arbstr.trio_runtime.main import Mock, Options
+from arbstr.trio_runtime.main import run as serve
+from arbstr.trio_runtime.reload import Reading
+
+log = logging.getLogger("arbstr")
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Serves until it is stopped; returns the exit code. Raises `ConfigError`."""
+    if not options.mock and (options.mock_delay is not None or options.mock_fail):
+        options.complain("--mock-delay and --mock-fail need --mock")
+    read = partial(_reading_to_run, options, environ)
+    reading = read()
+    config = reading.config
+    mock = None
+    if options.mock:
+        mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
+    database = IN_MEMORY if mock else database_path(environ, config.database.path)
+    configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
+
+    def announce(url: str) -> None:
+        for warning in reading.warnings:
+            log.warning("%s", warning)
+        flush_logging()  # a terminal shows both, and that it listens is the last word
+        try:
+            print(f"arbstr {__version__} listens on {url}")
+            if mock:
+                print("Mock providers answer: no network, no money, nothing is kept.")
+            print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
+        except OSError as error:
+            log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
+            forget_output()
+
+    try:
+        return serve(config, Options(database, mock, None if mock else read), announce)
+    finally:
+        flush_logging()
+
+
+def _reading_to_run(options: argparse.Namespace, environ: Mapping[str, str]) -> Reading:
+    """What is to be served, now or after a reload. Raises `ConfigError`."""
+    config, warnings = _config_to_run(options, environ)
+    level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
+    if level not in LEVELS:
+        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
+    _check_runnable(config, options)
+    return Reading(config, level, warnings)
+
+
+def _config_to_run(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> tuple[Config, tuple[str, ...]]:
+    if options.mock and not (options.config or environ.get("ARBSTR_CONFIG")):
+        from arbstr.trio_runtime.mock import MOCK_CONFIG  # half a megabyte
+
+        config = parse_config(MOCK_CONFIG, {}, name="the mock configuration")
+        warnings: tuple[str, ...] = ()
+    else:
+        path = config_path(options, environ)
+        config = read_config(path, environ)
+        warnings = warnings_of(config, path)
+    if options.listen:
+        config = replace(config, server=replace(config.server, listen=options.listen))
+    if is_open(config):
+        warnings = (*warnings, f"anyone who can reach {config.server.listen} can spend your money")
+    return config, warnings
+
+
+def _check_runnable(config: Config, options: argparse.Namespace) -> None:
+    """What only matters when arbstr is to serve. Raises `ConfigError`."""
+    names = {provider.name for provider in config.providers}
+    unknown = sorted(set(options.mock_fail or ()) - names)
+    if unknown:
+        raise ConfigError(
+            (
+                f"--mock-fail {unknown[0]}: there is no such provider; "
+                f"there are {', '.join(sorted(names))}",
+            )
+        )
+    if options.allow_unauthenticated or not is_open(config):
+        return
+    raise ConfigError(
+        (
+            f"listening on {config.server.listen} would let anyone who can reach this machine "
+            "spend your money; set [server] auth_token, listen on 127.0.0.1, or say "
+            "--allow-unauthenticated",
+        )
+    )
