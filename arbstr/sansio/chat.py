@@ -10,8 +10,9 @@ nobody reads them.
 
 Read from the body: `model`, `messages` (text only), `stream`, `stream_options`, `n`,
 `max_tokens`, `max_completion_tokens`. One of them twice is refused: JSON leaves open which one
-counts, so arbstr and the provider could disagree about what is paid for. Everything else, and
-every fault inside `messages`, is the provider's to judge.
+counts, so arbstr and the provider could disagree about what is paid for. Refused is also what has
+no usable `model` or `messages`. All else is the provider's to judge: a value arbstr cannot use is a
+value it does not use.
 """
 
 import json
@@ -23,7 +24,8 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.errors import ErrorReply
 
 MAX_COUNT: Final = 2**31 - 1
-"""Largest `n` and token limit taken as such: providers read them into 32 bits, SQLite into 64."""
+"""Largest `n` and token limit taken as such: providers read them into 32 bits, SQLite into 64. What
+is above it, or below 1, or no number at all means "no limit" to some of them and nothing to us."""
 
 MAX_MODEL_CHARS: Final = 512
 """Longest model id in characters (picked, not measured): it goes into errors, log and database."""
@@ -55,7 +57,8 @@ decoded body, which for an ASCII body are bytes as well."""
 class Places:
     """Where the body can be edited.
 
-    `ask_usage` sets `stream_options.include_usage` to true and is None when it is true already;
+    `ask_usage` sets `stream_options.include_usage` to true and is None when it is true already, or
+    cannot be because `stream_options` is no object;
     `mirror` gives `max_tokens` the value of `max_completion_tokens` and is None unless the
     latter is given alone.
     """
@@ -70,10 +73,11 @@ class Places:
 class ChatRequest:
     """What routing, retry and relay need to know of one chat request.
 
-    `choices` is `n` (1 when absent or null). `max_output` is the client's limit in tokens a
-    choice: `max_completion_tokens`, else `max_tokens`, else None. `asks_usage` means the client
-    itself set `stream_options.include_usage` to true; `gives_stream_options` that it sent such an
-    object at all, so that dropping ours cannot drop the member. `input_tokens` is an
+    `choices` is `n` (1 when absent or not usable). `max_output` is the client's limit in tokens a
+    choice: the larger of `max_completion_tokens` and `max_tokens`, since some providers go by the
+    one and some by the other; None if neither is given or one of them is no limit. `asks_usage`
+    means the client itself set `stream_options.include_usage` to true; `gives_stream_options` that
+    it sent such a member at all, so that dropping ours cannot drop the member. `input_tokens` is an
     estimate: a quarter of the UTF-8 bytes of the messages' text, of the tool calls in
     them and of the `tools` (or older `functions`) JSON, which providers put into the prompt;
     images count nothing.
@@ -240,15 +244,13 @@ def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
     if not isinstance(messages, list):
         raise _RefusedError("invalid_member", "`messages` must be an array.", "messages")
     stream = _value(members, "stream")
-    if stream is not None and not isinstance(stream, bool):
-        raise _RefusedError("invalid_member", "`stream` must be true, false or null.", "stream")
-    choices = _count(members, "n", least=1)
-    max_tokens = _count(members, "max_tokens", least=0)
-    max_completion_tokens = _count(members, "max_completion_tokens", least=0)
-    ask_usage = _usage_edit(text, members, inside)
+    max_tokens = _value(members, "max_tokens")
+    max_completion_tokens = _value(members, "max_completion_tokens")
+    max_output = _limit(max_tokens, max_completion_tokens)
     mirror: Edit | None = None
-    if max_tokens is None and max_completion_tokens is not None:
-        mirror = _put(members, "max_tokens", str(max_completion_tokens), inside)
+    if max_tokens is None and max_output is not None:
+        mirror = _put(members, "max_tokens", str(max_output), inside)
+    asks_usage, ask_usage = _usage_edit(text, members, inside)
 
     size = sum(map(_text_bytes, messages))
     for name in ("tools", "functions"):
@@ -259,9 +261,9 @@ def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
         body=body,
         model=model,
         stream=stream is True,
-        choices=1 if choices is None else choices,
-        max_output=max_tokens if max_completion_tokens is None else max_completion_tokens,
-        asks_usage=ask_usage is None,
+        choices=_choices(_value(members, "n")),
+        max_output=max_output,
+        asks_usage=asks_usage,
         gives_stream_options=_value(members, "stream_options") is not None,
         last_user_text=_last_user_text(messages),
         input_tokens=max(1, -(-size // BYTES_PER_TOKEN)),
@@ -290,15 +292,29 @@ def _usable_model(model: str) -> bool:
     return 0 < len(model) <= MAX_MODEL_CHARS and _UNSAYABLE.search(model) is None
 
 
-def _count(members: Members, name: str, *, least: int) -> int | None:
-    value = _value(members, name)
-    if value is None:
-        return None
+def _count(value: object) -> int | None:
+    """A count of something, or None where it is none."""
     # `type is`, because True is an int to isinstance.
-    if type(value) is not int or not least <= value <= MAX_COUNT:
-        message = f"`{name}` must be an integer from {least} to {MAX_COUNT}, or null."
-        raise _RefusedError("invalid_member", message, name)
-    return value
+    return value if type(value) is int and 1 <= value <= MAX_COUNT else None
+
+
+def _limit(*values: object) -> int | None:
+    """The largest of the limits that are given; None if that is none at all."""
+    largest = 0
+    for value in values:
+        if value is not None:
+            count = _count(value)
+            if count is None:
+                return None
+            largest = max(largest, count)
+    return largest or None
+
+
+def _choices(value: object) -> int:
+    """As many as the most generous reader of `n` would make: 3.0 is 3 to some."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return _count(value) or 1
 
 
 def _put(members: Members, name: str, value: str, inside: int) -> Edit:
@@ -309,20 +325,19 @@ def _put(members: Members, name: str, value: str, inside: int) -> Edit:
     return (inside, inside, f'"{name}":{value},' if members else f'"{name}":{value}')
 
 
-def _usage_edit(text: str, members: Members, inside: int) -> Edit | None:
-    """The edit that makes `stream_options.include_usage` true; None if it is."""
+def _usage_edit(text: str, members: Members, inside: int) -> tuple[bool, Edit | None]:
+    """Whether `stream_options.include_usage` is true, and the edit that makes it so, if one can."""
     options = _value(members, "stream_options")
     if options is None:
-        return _put(members, "stream_options", '{"include_usage":true}', inside)
+        return False, _put(members, "stream_options", '{"include_usage":true}', inside)
     if not isinstance(options, dict):
-        message = "`stream_options` must be an object or null."
-        raise _RefusedError("invalid_member", message, "stream_options")
+        return False, None
     brace = members["stream_options"][0]
     once = frozenset({"include_usage"})
     within, _ = _members(text, brace, once=once, prefix="stream_options.")
     if _value(within, "include_usage") is True:
-        return None
-    return _put(within, "include_usage", "true", brace + 1)
+        return True, None
+    return False, _put(within, "include_usage", "true", brace + 1)
 
 
 # --- the messages' text -----------------------------------------------------------------------
