@@ -1,7 +1,7 @@
 """`arbstr cost`: what a chat would cost, and where, without sending it or asking a running proxy.
 
-The answer is that of POST /v1/cost, by the configuration and, if there is one, the database's token
-ratios. What only a running process knows (circuits, rests, latencies) is not in it.
+The answer is that of POST /v1/cost, by the configuration and, if there is one, what the database
+has of earlier answers. What only a running process knows (circuits, rests, latencies) is not in it.
 """
 
 import argparse
@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ConfigError, ErrorReply
-from arbstr.sansio.money import format_sats
+from arbstr.sansio.money import format_eyes
 from arbstr.sansio.quote import quote
-from arbstr.sansio.routing import Candidate, Learnt, NoRoute, plan
-from arbstr.trio_runtime.ratios import ratios_in
+from arbstr.sansio.routing import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
+from arbstr.trio_runtime.ratios import lengths_in, ratios_in
 
 if TYPE_CHECKING:
     from arbstr.sansio.config import Config
-    from arbstr.sansio.ratios import Ratio
 
 
 def run(options: argparse.Namespace, config: "Config", database: str) -> int:
@@ -30,12 +29,13 @@ def run(options: argparse.Namespace, config: "Config", database: str) -> int:
     request = _request(options)
     if isinstance(request, ErrorReply):
         return _refuse(request)
-    learnt = Learnt(_ratios(database), {})
+    learnt = _learnt(database)
     route = plan(
         request,
         policy_header=options.policy,
         catalog=build_catalog(config),
         policies=config.policies,
+        hold=config.budget.hold,
         learnt=learnt,
     )
     if isinstance(route, NoRoute):
@@ -78,12 +78,12 @@ def _read(file: str) -> bytes:
         raise ConfigError((f"{file}: cannot be read: {error.strerror}",)) from None
 
 
-def _ratios(database: str) -> "dict[str, Ratio]":
+def _learnt(database: str) -> Learnt:
     try:
-        return ratios_in(database)
+        return Learnt(ratios_in(database), {}, lengths_in(database))
     except sqlite3.Error as error:
-        print(f"arbstr: {database}: no token ratios ({error})", file=sys.stderr)
-        return {}
+        print(f"arbstr: {database}: nothing learnt ({error})", file=sys.stderr)
+        return NOTHING_LEARNT
 
 
 def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
@@ -96,10 +96,11 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
     print(f"strategy  {quoted['strategy']}")
     print(f"learnt    {learnt}")
     print()
-    rows = [("", "provider", "model", "tokens in", "tokens out", "sats")]
+    names = ("", "provider", "model")
+    rows = [(*names, "tokens in", "tokens out", "sats", "held tokens", "held sats")]
     for n, (shown, found) in enumerate(zip(quoted["candidates"], candidates, strict=True), 1):
         # From the candidate itself: JSON has no exact decimals.
-        cost = found.estimated_cost
+        cost, held = found.estimated_cost, found.hold_cost
         tokens = shown["estimated"]
         rows.append(
             (
@@ -108,13 +109,15 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
                 shown["model"],
                 str(tokens["input_tokens"]),
                 str(tokens["output_tokens"]),
-                "unknown" if cost is None else format_sats(cost),
+                "unknown" if cost is None else format_eyes(cost),
+                str(shown["set_aside"]["output_tokens"]),
+                "unknown" if held is None else format_eyes(held),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        names = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
+        texts = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
         numbers = (cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
-        print("  ".join((*names, *numbers)))
+        print("  ".join((*texts, *numbers)))
     for one in quoted["passed_over"]:
         print(f"not {one['provider']} for {one['model']}: it {one['why']}")

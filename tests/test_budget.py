@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from signal import SIGKILL
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
@@ -133,6 +133,167 @@ async def test_a_streams_price_is_booked_before_its_last_byte() -> None:
                 await client.until(b"[DONE]")
                 assert account(proxy) == (str(spent), "0")
         assert_refused(await proxy.chat(stream=True))
+
+
+# -- what is set aside ---------------------------------------------------------------------------
+
+HI: Final = [{"role": "user", "content": "hi"}]
+
+
+def priced(url: str, sats: str, more: str = "") -> str:
+    """The provider alpha at 20 sats for 1000 tokens of output, and no more."""
+    table = (
+        f'[[providers]]\nname = "alpha"\nurl = "{url}"\nmodels = ["gpt-4o"]\n'
+        "input_rate = 0\noutput_rate = 20\n"
+    )
+    return config(table, more=f"[budget]\nsats_per_day = {sats}\n{more}")
+
+
+async def learn(proxy: Proxy, answers: int = 20) -> None:
+    for _ in range(answers):
+        assert (await proxy.chat(messages=HI, max_tokens=100)).status == 200
+
+
+@pytest.mark.parametrize("known", [0, 20])
+async def test_forty_short_chats_at_once_keep_the_day_however_little_was_learnt_of_them(
+    known: int,
+) -> None:
+    # Each takes 261 tokens, which is 5.22 sats. What was learnt first says that "hi" takes one.
+    gate = trio.Event()
+    held = json_answer(completion(usage=usage(1, 261)), before=[gate])
+    replies: list[Reply] = []
+    async with (
+        open_fake_provider(json_answer(completion(usage=usage(1000, 888)))) as fake,
+        open_proxy(priced(fake.url, "100000")) as proxy,
+    ):
+        if known:
+            for tokens in (1, 40, 255):
+                fake.set_script(json_answer(completion(usage=usage(1000, tokens))))
+                await learn(proxy, known)
+            assert proxy.hub.learnt.ratios[""].is_trusted
+        before = Decimal(account(proxy)[0])
+        proxy.hub.budget.configure(before + 20)
+        fake.set_script(held)
+        asked = fake.hits
+
+        async def ask() -> None:
+            members: dict[str, Any] = {} if known else {"max_tokens": 261}
+            replies.append(await proxy.chat(messages=HI, **members))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(ask)
+            with trio.fail_after(20):
+                while fake.hits + len(replies) < asked + 40:
+                    await trio.lowlevel.checkpoint()
+            aside = Decimal(account(proxy)[1])
+            assert 0 < aside <= 20
+            gate.set()
+        assert fake.hits == asked + 3
+        assert sorted(reply.status for reply in replies) == [200] * 3 + [402] * 37
+        assert Decimal(account(proxy)[0]) - before == 3 * Decimal("5.22")
+
+
+async def test_an_agents_max_tokens_fits_a_days_budget() -> None:
+    async with (
+        open_fake_provider(GOOD) as fake,
+        open_proxy(priced(fake.url, "100")) as proxy,
+    ):
+        assert (await proxy.chat(max_tokens=32_000)).status == 200
+    async with (
+        open_fake_provider(GOOD) as fake,
+        open_proxy(priced(fake.url, "100", 'hold = "most"\n')) as proxy,
+    ):
+        refused = await proxy.chat(max_tokens=32_000)
+        assert_refused(refused)
+        assert fake.hits == 0
+        assert (await proxy.chat(max_tokens=5_000)).status == 200
+    message = refused.error["message"]
+    assert "alpha could cost 640 sats, more than the budget has left." in message
+    assert message.endswith(
+        "So much, because the request allows 32000 tokens of output "
+        '([budget] hold = "most"); lower its max_tokens, raise [budget] sats_per_day or set '
+        'hold = "likely".'
+    )
+
+
+async def test_a_refusal_by_the_likely_length_says_so() -> None:
+    async with (
+        open_fake_provider(json_answer(completion(usage=usage(1, 300)))) as fake,
+        open_proxy(priced(fake.url, "10000")) as proxy,
+    ):
+        proxy.hub.budget.configure(Decimal(81))
+        first = await proxy.chat(max_tokens=32_000)
+        proxy.hub.budget.configure(Decimal(10_000))
+        for _ in range(20):
+            assert (await proxy.chat(max_tokens=400)).status == 200
+        spent = Decimal(account(proxy)[0])
+        proxy.hub.budget.configure(spent + Decimal("5.99"))
+        second = await proxy.chat(max_tokens=32_000)
+        proxy.hub.budget.configure(spent + Decimal(6))
+        assert (await proxy.chat(max_tokens=32_000)).status == 200
+    assert_refused(first)
+    assert first.error["message"].endswith(
+        "So much, because the request allows 32000 tokens of output, and 4096 are reckoned with "
+        'until 20 answers are known ([budget] hold = "likely"); lower its max_tokens or raise '
+        "[budget] sats_per_day."
+    )
+    assert_refused(second)
+    assert "could cost 6 sats, more" in second.error["message"]
+    assert (
+        "32000 tokens of output, and 300 is what 19 of 20 such answers take at most "
+        in second.error["message"]
+    )
+
+
+async def test_a_cap_on_the_request_says_why_it_refuses() -> None:
+    rule = '[[policies.rules]]\nname = "r"\nmax_sats_per_request = 20\n'
+    headers = {"x-arbstr-policy": "r"}
+    async with (
+        open_fake_provider(GOOD) as fake,
+        open_proxy(priced(fake.url, "1000", rule)) as proxy,
+    ):
+        reply = await proxy.chat(max_tokens=1001, headers=headers)
+        assert (await proxy.chat(max_tokens=1000, headers=headers)).status == 200
+    assert (reply.status, reply.error["code"]) == (400, "over_request_budget")
+    assert reply.error["message"] == (
+        'No provider of this model is within the policy "r": alpha could cost 20.02 sats, over 20 '
+        "a request. So much, because the request allows 1001 tokens of output "
+        '([budget] hold = "likely"); lower its max_tokens or raise max_sats_per_request.'
+    )
+
+
+async def test_the_larger_of_two_maxima_is_set_aside_and_neither_is_changed() -> None:
+    gate = trio.Event()
+    async with (
+        open_fake_provider(json_answer(completion(), before=[gate])) as fake,
+        open_proxy(priced(fake.url, "1000", 'hold = "most"\n')) as proxy,
+    ):
+        both: dict[str, Any] = {"max_tokens": 5000, "max_completion_tokens": 10}
+        async with proxy.asking(**both) as client:
+            await fake.wait_requests()
+            assert account(proxy) == ("0", "100")
+            gate.set()
+            assert (await client.reply()).status == 200
+        assert fake.requests[0].json.items() >= both.items()
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1000.0, 2**31])
+async def test_a_maximum_that_is_none_is_forwarded_and_held_to_what_is_likely(
+    value: object,
+) -> None:
+    gate = trio.Event()
+    async with (
+        open_fake_provider(json_answer(completion(), before=[gate])) as fake,
+        open_proxy(priced(fake.url, "1000")) as proxy,
+    ):
+        async with proxy.asking(max_tokens=value, n=0, stream="no") as client:
+            await fake.wait_requests()
+            assert account(proxy) == ("0", "81.92")
+            gate.set()
+            assert (await client.reply()).status == 200
+        sent = fake.requests[0].json
+        assert (sent["max_tokens"], sent["n"], sent["stream"]) == (value, 0, "no")
 
 
 # -- what an attempt that failed leaves in the books ---------------------------------------------

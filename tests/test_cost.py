@@ -56,6 +56,11 @@ def outline(quoted: Any) -> list[tuple[str, int, float]]:
     ]
 
 
+def held(candidate: Any) -> tuple[int, int, float]:
+    aside = candidate["set_aside"]
+    return aside["output_tokens"], aside["answers"], aside["cost_sats"]
+
+
 @pytest.fixture(autouse=True)
 def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory of its own and an environment without settings, for commands run in here."""
@@ -96,13 +101,20 @@ def test_what_was_learnt_outlives_the_process_and_the_command_knows_it(
         learnt = cost(process)
         assert outline(learnt) == [("cheap", 400, 0.6), ("dear", 400, 0.9)]
         assert learnt["token_ratio"]["avg_ratio"] == 4.0
+        # 40 tokens came each time, which says nothing of the next answer's length.
+        assert [held(one) for one in learnt["candidates"]] == [(256, 20, 0.456), (256, 20, 0.612)]
         assert process.stop() == 0
         assert len(process.rows()) == 20, "asking for the cost leaves no row"
     # Pieces of what the running process said: the rest only a running process knows.
     told = json.loads(command("-m", "gpt-4o", "--json", "--text", LONG))
     assert (outline(told), told["token_ratio"]) == (outline(learnt), learnt["token_ratio"])
+    assert [held(one) for one in told["candidates"]] == [held(one) for one in learnt["candidates"]]
     with arbstr_process(config_text=text, directory=tmp_path) as process:
-        assert cost(process)["token_ratio"] == learnt["token_ratio"]
+        again = cost(process)
+        assert again["token_ratio"] == learnt["token_ratio"]
+        assert [held(one) for one in again["candidates"]] == [
+            held(one) for one in learnt["candidates"]
+        ]
         process.chat("gpt-4o", said="code")
         wait_until(lambda: cost(process)["token_ratio"]["sample_count"] == 21, "the next sample")
 
@@ -113,9 +125,9 @@ policy    code
 strategy  cheapest
 learnt    0 samples, used from 20
 
-   provider  model   tokens in  tokens out   sats
-1  cheap     gpt-4o        100         256  0.456
-2  dear      gpt-4o        100         256  0.612
+   provider  model   tokens in  tokens out   sats  held tokens  held sats
+1  cheap     gpt-4o        100         256  0.456         4096      4.296
+2  dear      gpt-4o        100         256  0.612         4096      8.292
 """
 
 
@@ -139,7 +151,7 @@ def test_the_command_reads_a_chat_a_text_or_stdin(
     ]
 
 
-CAPPED: Final = '[[policies.rules]]\nname = "r"\nmax_sats_per_request = 0.5\n'
+CAPPED: Final = '[[policies.rules]]\nname = "r"\nmax_sats_per_request = 5\n'
 
 
 @pytest.mark.parametrize(
@@ -181,14 +193,14 @@ def test_who_is_not_asked_stands_below_the_table(
     write_config(tmp_path, CAPPED + config(fake))
     printed = command("-m", "gpt-4o", "--policy", "r", "--text", LONG)
     assert printed.splitlines()[-1] == (
-        "not dear for gpt-4o: it is estimated at 0.612 sats, over 0.5 a request"
+        "not dear for gpt-4o: it could cost 8.292 sats, over 5 a request"
     )
 
 
-def test_a_database_that_is_none_costs_only_the_ratios(
+def test_a_database_that_is_none_costs_only_what_was_learnt(
     fake: FakeProcess, tmp_path: Path, command: Command
 ) -> None:
     write_config(tmp_path, config(fake))
     (tmp_path / "arbstr.db").write_text("not a database at all")
-    error = "arbstr: ./arbstr.db: no token ratios (file is not a database)\n"
+    error = "arbstr: ./arbstr.db: nothing learnt (file is not a database)\n"
     assert command("-m", "gpt-4o", "--text", LONG, error=error) == TABLE

@@ -24,7 +24,7 @@ ORDER: Final = {
         *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "chat"),
         *("refusal", "failure"),
-        *("breaker", "latency", "ratios", "policy", "routing", "quote"),
+        *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
         *("record", "life", "attempt", "exchange", "reports"),

@@ -52,8 +52,8 @@ The order of the modules; each imports only from those before it:
       faults, tables, cautions, config, reload
     heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
     refusal, failure                               what a provider's no means, and what it cost
-    breaker, latency, ratios, policy, routing,     whom to ask, and what then
-      quote, budget, last_word, retry
+    breaker, latency, ratios, holds, policy,       whom to ask, and what then
+      routing, quote, budget, last_word, retry
     sse, usage, answer, relay                      the answer
     record, life, attempt, exchange, reports       the life of a request, its row, and reports
 

@@ -15,8 +15,8 @@
 
 Every attempt is reserved before a byte of it is sent, and settled exactly once, when all is known
 that can be: at its end, or at the end of the drain that reads its answer on. So however many
-requests come at once, what is set aside for them together stays within the limit; only a provider
-that charges more than the most a request can cost by its rates takes a day over it.
+requests come at once, what is set aside for them together stays within the limit; only what turns
+out to cost more than was set aside for it (`holds.py` says how much that is) takes a day over it.
 
 Without a limit every attempt is let through and booked all the same: a reload may set one.
 
@@ -28,9 +28,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.money import add_sats, estimate_sats
+from arbstr.sansio.money import add_sats
 from arbstr.sansio.routing import Candidate
 
 DAY_SECONDS: Final = 86_400
@@ -42,7 +41,7 @@ _ZERO: Final = Decimal(0)
 @final
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The right to send one attempt that costs at most `most` sats; given back with `settle`."""
+    """The right to send one attempt; `most` sats are set aside for it until it is settled."""
 
     number: int
     day: int
@@ -63,13 +62,17 @@ class Account:
 @final
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """The attempt could cost `most` sats, more than the day has left; the rest as in `Account`."""
+    """The attempt could cost `most` sats, more than the day has left; the rest as in `Account`.
+
+    `candidate` is where it was to be made, if that was told.
+    """
 
     most: Decimal
     limit: Decimal
     spent: Decimal
     reserved: Decimal
     ends_in: float
+    candidate: Candidate | None = None
 
 
 @final
@@ -79,19 +82,6 @@ class Unpriced:
 
 
 NotWithinBudget: TypeAlias = OverBudget | Unpriced
-
-
-def most_sats(request: ChatRequest, candidate: Candidate) -> Decimal | None:
-    """The most the request can cost at a candidate, in sats; `None` if that has no rates.
-
-    By the client's own maximum of tokens, for each choice; where it gives none, the estimate.
-    """
-    rates = candidate.offer.rates
-    if rates is None:
-        return None
-    if request.max_output is None:
-        return candidate.estimated_cost
-    return estimate_sats(request.input_tokens, request.max_output, request.choices, rates)
 
 
 def day_of(now: float) -> int:
@@ -111,8 +101,10 @@ class Budget:
         self._numbers = 0
         self._outstanding: set[int] = set()
 
-    def reserve(self, most: Decimal | None, now: float) -> Reservation | NotWithinBudget:
-        """Ask to send one attempt that can cost at most so many sats."""
+    def reserve(
+        self, most: Decimal | None, now: float, candidate: Candidate | None = None
+    ) -> Reservation | NotWithinBudget:
+        """Ask to send one attempt for which `most` sats are to be set aside."""
         self._turn_to(now)
         if most is None:
             if self._limit is not None:
@@ -122,7 +114,9 @@ class Budget:
             wanted = add_sats(self._spent, self._reserved, most)
             if wanted > self._limit:
                 ends_in = self.view(now).ends_in
-                return OverBudget(most, self._limit, self._spent, self._reserved, ends_in)
+                return OverBudget(
+                    most, self._limit, self._spent, self._reserved, ends_in, candidate
+                )
         self._reserved = add_sats(self._reserved, most)
         self._numbers += 1
         self._outstanding.add(self._numbers)

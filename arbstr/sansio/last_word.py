@@ -19,7 +19,7 @@ from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
 from arbstr.sansio.budget import NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
-from arbstr.sansio.money import format_sats
+from arbstr.sansio.money import format_eyes, format_sats
 from arbstr.sansio.routing import OverRequest
 
 PROBE_AGAIN: Final = 1.0
@@ -212,7 +212,7 @@ def _reason(name: str, standing: Standing, now: float) -> str:
 def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: float) -> str:
     match seen:
         case OverRequest(sats=sats, cap=cap):
-            total = f"{format_sats(sats)} sats, over {format_sats(cap)} a request"
+            total = f"{format_eyes(sats)} sats, over {format_sats(cap)} a request"
             return f"was not asked: all in all it could cost {total}"
         case Resting(until=until):
             return f"rests for {max(0, ceil(until - now))} s more"
@@ -222,7 +222,7 @@ def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: flo
         case Probing():
             return "failed too often and another request is trying it out"
         case OverBudget(most=most):
-            return f"could cost {format_sats(most)} sats, more than the budget has left"
+            return f"could cost {format_eyes(most)} sats, more than the budget has left"
         case Unpriced():
             return "has no rates, so it cannot be held to the budget"
         case Failure(sentence=sentence, money=Money.FREE):
@@ -232,17 +232,20 @@ def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: flo
 
 
 def _account_of(standings: Sequence[Standing]) -> str:
-    """How the day stands, as the last of those over the budget found it."""
+    """How the day stands, as the last of those over the budget found it, and what can be done."""
     over = [standing.seen for standing in standings if isinstance(standing.seen, OverBudget)]
     if not over:
         return ""
     account = over[-1]
     minutes = ceil(account.ends_in / 60)
-    return (
-        f" Of the {format_sats(account.limit)} sats of today, {format_sats(account.spent)} are "
-        f"spent and {format_sats(account.reserved)} reserved for requests in flight; the day ends "
+    told = (
+        f" Of the {format_sats(account.limit)} sats of today, {format_eyes(account.spent)} are "
+        f"spent and {format_eyes(account.reserved)} reserved for requests in flight; the day ends "
         f"at 00:00 UTC, in {minutes // 60} h {minutes % 60} min."
     )
+    found = (each.candidate for each in over)
+    mend = next((one.hold for one in found if one is not None and one.output_decides), None)
+    return told if mend is None else f"{told} {mend.remedy('[budget] sats_per_day')}"
 
 
 def last_word_table() -> str:

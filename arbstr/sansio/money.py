@@ -3,7 +3,7 @@
 Rates are satoshis per 1,000 tokens, which is the same number as millisatoshis per token; `base_fee`
 is satoshis per request. Every amount is a `decimal.Decimal` made from the text it was written in:
 a binary float has no place on the way, and nothing is rounded. What is shown to a person goes
-through `format_sats`, which does not round either.
+through `format_sats`, which does not round either, or through `format_eyes`, which does.
 
     tokens = (input - cached) * input_rate + cached * cached_input_rate + output * output_rate
     cost   = tokens / 1000 + base_fee
@@ -18,6 +18,9 @@ from typing import Final, final
 _EXACT: Final = Context(prec=200)
 """Digits that are enough for every sum here to be exact: a rate has at most 45 (`config.py` sees to
 it), which leaves more than 100 for a token count."""
+
+EYES: Final = 4
+"""Significant digits of an amount in a sentence: more are noise to who reads it."""
 
 _PER_TOKEN: Final = Decimal("0.001")
 _ZERO: Final = Decimal(0)
@@ -95,6 +98,16 @@ def add_sats(*amounts: Decimal) -> Decimal:
 def sats_from_msats(msats: Decimal) -> Decimal:
     """Millisatoshis as satoshis (1 sat = 1000 msat), exactly."""
     return _EXACT.multiply(msats, _PER_TOKEN)
+
+
+def format_eyes(amount: Decimal) -> str:
+    """The amount for a sentence: four significant digits, but every digit of whole satoshis.
+
+    What somebody wrote (a rate, a limit) is repeated as it was written: `format_sats`.
+    """
+    places = max(0, EYES - 1 - amount.adjusted()) if amount else 0
+    rounded = _EXACT.quantize(amount, Decimal(1).scaleb(-places))
+    return format_sats(rounded)
 
 
 def format_sats(amount: Decimal) -> str:

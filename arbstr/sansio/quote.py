@@ -1,8 +1,8 @@
 """What a request would cost, as JSON: the answer of POST /v1/cost and of `arbstr cost`.
 
 It tells how the request would be routed and why: every candidate in the order in which they would
-be asked, the estimate behind that order, and what was learnt that the estimate rests on. Asking
-costs nothing, sends nothing and leaves no row.
+be asked, the estimate behind that order, what budget and caps would hold it to, and what was learnt
+that both rest on. Asking costs nothing, sends nothing and leaves no row.
 """
 
 from typing import Any
@@ -37,6 +37,7 @@ def quote(request: ChatRequest, route: RoutePlan, learnt: Learnt) -> dict[str, A
 
 
 def _candidate(request: ChatRequest, found: Candidate, learnt: Learnt) -> dict[str, Any]:
+    hold, held = found.hold, found.hold_cost
     cost, latency = found.estimated_cost, learnt.latencies.get(found.offer.provider.name)
     return {
         "provider": found.offer.provider.name,
@@ -46,5 +47,12 @@ def _candidate(request: ChatRequest, found: Candidate, learnt: Learnt) -> dict[s
             "output_tokens": found.estimated_output,
         },
         "estimated_cost_sats": None if cost is None else float(cost),
+        "set_aside": {
+            "output_tokens": hold.tokens * hold.choices,
+            "cost_sats": None if held is None else float(held),
+            "hold": hold.mode,
+            "answers": hold.answers,
+            "because": hold.reason,
+        },
         "first_output_ms": None if latency is None else round(latency.seconds * 1000),
     }

@@ -21,8 +21,8 @@ answers `Skipped` if one of them refuses. Before `AttemptFailed` it rests the pr
 What it holds on to, whatever happens:
   - once an attempt may have cost (money spent or unknown), nothing follows without consent;
     with consent other providers do, until one further attempt may have cost, and never a
-    provider that may already have been paid for this request, and only while the estimates of
-    all that may have cost and of the next one together stay within `max_sats`;
+    provider that may already have been paid for this request, and only while the holds of all
+    that may have cost and of the next one together stay within `max_sats`;
   - at most `max_retries` extra tries per provider, and one more without `stream_options`;
   - where the choice of the model is ours too, what is wrong with a provider and not with its
     model (`OF_THE_PROVIDER`) passes over its other models, and so do `MODELS_EACH` failures;
@@ -213,7 +213,7 @@ class Retry:
     `max_retries` and `backoff` (seconds) are those of `[retry]`; `consent`: the client or the
     configuration allows that the request is paid twice; `no_stream_options` names the providers
     known to refuse `stream_options`; `max_sats` is the most all attempts that may cost may do so
-    together, by their estimates. Raises `LocalProtocolError` if driven out of order.
+    together, by their holds. Raises `LocalProtocolError` if driven out of order.
     """
 
     def __init__(
@@ -374,8 +374,8 @@ class Retry:
         return self._max_sats is not None and self._with(index) > self._max_sats
 
     def _with(self, index: int) -> Decimal:
-        """What all that may have cost and this candidate could cost together, by the estimates."""
-        return add_sats(self._risked, self._candidates[index].estimated_cost or Decimal(0))
+        """What all that may have cost and this candidate could cost together, by their holds."""
+        return add_sats(self._risked, self._candidates[index].hold_cost or Decimal(0))
 
     def _models_failed(self, name: str) -> int:
         return sum(

@@ -22,8 +22,9 @@ from arbstr.sansio.catalog import Catalog, Offer
 from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config import AUTO, FASTEST, Policies, Rule
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.latency import Latency
-from arbstr.sansio.money import estimate_sats, format_sats
+from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
 from arbstr.sansio.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
 from arbstr.sansio.ratios import NO_POLICY, Ratio, expected_output
 
@@ -37,12 +38,30 @@ class Candidate:
     """An offer that qualifies.
 
     `estimated_output` counts the tokens of all choices together; `estimated_cost` is in satoshis,
-    `None` if the offer has no rates.
+    `None` if the offer has no rates. The order goes by it; budget and caps go by the `hold`.
     """
 
     offer: Offer
     estimated_cost: Decimal | None
     estimated_output: int
+    hold: Hold
+
+    @property
+    def hold_cost(self) -> Decimal | None:
+        """What is set aside for an attempt, in satoshis; `None` if the offer has no rates."""
+        hold, rates = self.hold, self.offer.rates
+        if rates is None:
+            return None
+        return estimate_sats(hold.input_tokens, hold.tokens, hold.choices, rates)
+
+    @property
+    def output_decides(self) -> bool:
+        """Whether output is most of what is set aside, so that less of it would help."""
+        cost, rates = self.hold_cost, self.offer.rates
+        if not cost or rates is None:
+            return False
+        output = Rates(_NOTHING, rates.output_rate)
+        return 2 * estimate_sats(0, self.hold.tokens, self.hold.choices, output) >= cost
 
 
 @final
@@ -77,14 +96,15 @@ class RoutePlan:
 class Learnt:
     """What earlier answers taught: ratios by policy (`NO_POLICY` for none), latencies by provider.
 
-    The mappings are read here and changed by who owns them.
+    `lengths` are those of answers. All are read here and changed by who owns them.
     """
 
     ratios: Mapping[str, Ratio]
     latencies: Mapping[str, Latency]
+    lengths: Lengths
 
 
-NOTHING_LEARNT: Final = Learnt(MappingProxyType({}), MappingProxyType({}))
+NOTHING_LEARNT: Final = Learnt(MappingProxyType({}), MappingProxyType({}), Lengths())
 """As of the first start."""
 
 
@@ -113,9 +133,10 @@ def plan(
     policy_header: str | None,
     catalog: Catalog,
     policies: Policies,
+    hold: str,
     learnt: Learnt = NOTHING_LEARNT,
 ) -> RoutePlan | NoRoute:
-    """Who may serve the request, in which order."""
+    """Who may serve the request, in which order. `hold` is that of `[budget]`."""
     rule = choose_policy(request, policy_header, policies.rules)
     if isinstance(rule, ErrorReply):
         return NoRoute(None, rule)
@@ -125,22 +146,26 @@ def plan(
         return NoRoute(policy, offers)
 
     output = _output(request, learnt.ratios.get(NO_POLICY if policy is None else policy))
+    holds: dict[str, Hold] = {}
     candidates: list[Candidate] = []
     passed_over: list[PassedOver] = []
-    too_dear = False
+    too_dear: Candidate | None = None
     for offer in offers:
-        candidate = _candidate(request, offer, output)
+        if offer.model not in holds:
+            known = learnt.lengths.known(policy, offer.model)
+            holds[offer.model] = _hold(request, known, hold)
+        candidate = _candidate(request, offer, output, holds[offer.model])
         why = _over_rate(offer, rule)
         if why is None:
             why = _over_request(candidate, rule)
-            too_dear |= why is not None
+            if why is not None and (too_dear is None or not too_dear.output_decides):
+                too_dear = candidate
         if why is None:
             candidates.append(candidate)
         else:
             passed_over.append(PassedOver(offer.provider.name, offer.model, why))
     if not candidates:
-        code = "over_request_budget" if too_dear else "no_provider_within_policy"
-        return NoRoute(policy, _none_within(code, request.model, policy, passed_over))
+        return NoRoute(policy, _none_within(request.model, policy, passed_over, too_dear))
     candidates.sort(key=_order)
     strategy = policies.strategy_of(rule)
     if strategy == FASTEST:
@@ -183,14 +208,15 @@ def _over_request(candidate: Candidate, rule: Rule | None) -> str | None:
     cap = None if rule is None else rule.max_sats_per_request
     if cap is None:
         return None
-    cost = candidate.estimated_cost
+    cost = candidate.hold_cost
     if cost is None:
         return _UNPRICED
     if cost > cap:
-        return f"is estimated at {format_sats(cost)} sats, over {format_sats(cap)} a request"
+        return f"could cost {format_eyes(cost)} sats, over {format_sats(cap)} a request"
     return None
 
 
+_NOTHING: Final = Decimal(0)
 _UNPRICED: Final = "has no rates, so it cannot be held to a cap"
 
 
@@ -202,13 +228,19 @@ def _output(request: ChatRequest, ratio: Ratio | None) -> int:
     return expected if allowed is None else min(expected, allowed)
 
 
-def _candidate(request: ChatRequest, offer: Offer, output: int) -> Candidate:
+def _hold(request: ChatRequest, known: Known, mode: str) -> Hold:
+    allowed = request.max_output
+    tokens = hold_tokens(allowed, known.likely, mode)
+    return Hold(request.input_tokens, tokens, request.choices, allowed, known.answers, mode)
+
+
+def _candidate(request: ChatRequest, offer: Offer, output: int, hold: Hold) -> Candidate:
     cost = (
         None
         if offer.rates is None
         else estimate_sats(request.input_tokens, output, request.choices, offer.rates)
     )
-    return Candidate(offer, cost, output * request.choices)
+    return Candidate(offer, cost, output * request.choices, hold)
 
 
 def _order(candidate: Candidate) -> tuple[bool, Decimal, str, str]:
@@ -258,8 +290,9 @@ def _none_served(rule: Rule) -> ErrorReply:
 
 
 def _none_within(
-    code: str, model: str, policy: str | None, passed_over: Sequence[PassedOver]
+    model: str, policy: str | None, passed_over: Sequence[PassedOver], too_dear: Candidate | None
 ) -> ErrorReply:
+    """`too_dear`: one of those that the cap on the request alone excluded, if there are any."""
     if model == AUTO:
         # Providers times models: the first ones tell enough.
         pairs = [f"{one.provider} for {one.model} {one.why}" for one in passed_over[:MOST_NAMES]]
@@ -269,4 +302,9 @@ def _none_within(
     else:
         reasons = "; ".join(f"{one.provider} {one.why}" for one in passed_over)
         what = "No provider of this model is"
-    return ErrorReply(code, f"{what} within the policy {shown(policy or '')}: {reasons}.")
+    message = f"{what} within the policy {shown(policy or '')}: {reasons}."
+    if too_dear is None:
+        return ErrorReply("no_provider_within_policy", message)
+    if too_dear.output_decides:
+        message += " " + too_dear.hold.remedy("max_sats_per_request")
+    return ErrorReply("over_request_budget", message)

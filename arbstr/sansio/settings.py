@@ -26,6 +26,10 @@ FASTEST: Final = "lowest_latency"
 STRATEGY: Final = values.one_of("cheapest", "lowest_cost", FASTEST)
 """The first two are names of one strategy."""
 
+LIKELY: Final = "likely"
+MOST: Final = "most"
+"""What a request is held to: what answers like it take, or all that the client allows."""
+
 MEGABYTE: Final = 1_000_000
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -157,9 +161,13 @@ class BreakerConfig:
 @final
 @dataclass(frozen=True, slots=True)
 class BudgetConfig:
-    """`[budget]`: what may be spent on one UTC day, in satoshis; `None` is no limit."""
+    """`[budget]`: what may be spent on one UTC day, in satoshis; `None` is no limit.
+
+    `hold` is what budget and caps hold a request to before it is sent (`holds.py`).
+    """
 
     sats_per_day: Annotated[Decimal | None, values.rate] = None
+    hold: Annotated[str, values.one_of(LIKELY, MOST)] = LIKELY
 
 
 @final

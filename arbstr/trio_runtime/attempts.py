@@ -19,7 +19,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
-from arbstr.sansio.budget import NotWithinBudget, Reservation, most_sats
+from arbstr.sansio.budget import NotWithinBudget, Reservation
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
@@ -134,8 +134,7 @@ class Attempts:
 
     def _may_send(self, candidate: Candidate) -> Refused | NotWithinBudget | None:
         """Sets aside what an attempt may cost, then takes the breaker's leave."""
-        most = most_sats(self._request, candidate)
-        reserved = self._hub.budget.reserve(most, time.time())
+        reserved = self._hub.budget.reserve(candidate.hold_cost, time.time(), candidate)
         if not isinstance(reserved, Reservation):
             return reserved
         refused: Refused | None = None

@@ -137,6 +137,7 @@ class ChatRun:
             policy_header=self._headers.get("x-arbstr-policy"),
             catalog=self._snapshot.catalog,
             policies=config.policies,
+            hold=config.budget.hold,
             learnt=self._hub.learnt,
         )
         if isinstance(route, NoRoute):
@@ -418,6 +419,7 @@ class ChatRun:
     def _keep(self, record: Record) -> None:
         self._hub.log_writer.offer(record)
         self._hub.learn_ratio(record.policy, record.token_ratio)
+        self._hub.learn_length(record, self._request.choices)
         for attempt in record.attempts:
             stated, computed = attempt.provider_cost_sats, attempt.cost_sats
             if attempt.price_differs and stated is not None and computed is not None:

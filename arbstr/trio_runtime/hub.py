@@ -11,8 +11,10 @@ from arbstr.sansio.breaker import Board, Outcome, Ticket
 from arbstr.sansio.budget import Budget
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.config import Kind
+from arbstr.sansio.holds import Lengths
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
+from arbstr.sansio.record import Record
 from arbstr.sansio.routing import Learnt
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.log_writer import LogWriter
@@ -48,6 +50,7 @@ class Hub:
         change: Change,
         drains: trio.Nursery,
         ratios: Mapping[str, Ratio] = NO_RATIOS,
+        lengths: Lengths | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.transport = transport
@@ -67,7 +70,8 @@ class Hub:
         self.refuse_stream_options: set[str] = set()
         self._ratios = dict(ratios)
         self._latencies: dict[str, Latency] = {}
-        self.learnt = Learnt(self._ratios, self._latencies)
+        self._lengths = lengths if lengths is not None else Lengths()
+        self.learnt = Learnt(self._ratios, self._latencies, self._lengths)
         self._routstr: set[tuple[str, str]] = set()
         self._verdict_given = trio.Event()
 
@@ -122,6 +126,11 @@ class Hub:
         if sample is not None:
             key = policy or NO_POLICY
             self._ratios[key] = self._ratios.get(key, NOTHING_LEARNT).after(sample)
+
+    def learn_length(self, record: Record, choices: int) -> None:
+        """A request is over; only whole answers teach how long answers are."""
+        if record.success and record.output_tokens is not None:
+            self._lengths.learn(record.policy, record.model, record.output_tokens, choices)
 
     def learn_latency(self, provider: str, seconds: float, *, stream: bool) -> None:
         """A provider answered, so long after it was asked."""

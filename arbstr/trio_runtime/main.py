@@ -33,7 +33,7 @@ from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.listener import EagerListener
 from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.logs import flush_logging
-from arbstr.trio_runtime.ratios import read_ratios
+from arbstr.trio_runtime.ratios import read_lengths, read_ratios
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
 from arbstr.trio_runtime.reports import Reports
 from arbstr.trio_runtime.retention import open_retention
@@ -126,6 +126,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 change=Change(change),
                 drains=drains,
                 ratios=await read_ratios(database),
+                lengths=await read_lengths(database),
             )
             listeners = await _listen(config.server.listen_host, config.server.listen_port)
             server = Server(App(hub, Reports(database)), listeners)

@@ -1,8 +1,9 @@
-"""The table `token_ratios`: what was learnt of the policies' answers, kept between two runs.
+"""What was learnt of the policies' answers, kept between two runs.
 
-    final record --learn, in the record's own transaction--> row
+    final record --learn, in the record's own transaction--> row of `token_ratios`
     row --read_ratios, at start--> Hub
     row --ratios_in--> arbstr cost
+    the last rows of `requests` --read_lengths, lengths_in--> how long answers are: the same two
 
 Whoever shares the file learns into the same rows; each process goes by its own samples since it
 started, and what it found there.
@@ -10,17 +11,24 @@ started, and what it found there.
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import trio
 
+from arbstr.sansio.holds import Lengths
 from arbstr.sansio.ratios import NOTHING_LEARNT, Ratio, restored
 from arbstr.trio_runtime.database import Database, read_sql
 
 _log: Final = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ROWS_READ: Final = 10_000
+"""Rows that are looked at for the length of answers: 20 pairs of a policy and a model whole, in a
+few milliseconds."""
 
 
 @final
@@ -50,24 +58,52 @@ def select_ratios(connection: sqlite3.Connection) -> dict[str, Ratio]:
     return {policy: ratio for policy, ratio in found.items() if ratio is not None}
 
 
-def ratios_in(path: str) -> dict[str, Ratio]:
-    """What is in the file at `path`, nothing if there is none. Blocks; raises `sqlite3.Error`."""
+def select_lengths(connection: sqlite3.Connection) -> Lengths:
+    """How long the latest answers were."""
+    lengths = Lengths()
+    for policy, model, tokens in connection.execute(read_sql("lengths"), {"rows": ROWS_READ}):
+        if isinstance(model, str) and isinstance(tokens, int):
+            lengths.learn(policy, model, tokens, 1)
+    return lengths
+
+
+def _in_file(path: str, select: Callable[[sqlite3.Connection], T], nothing: T) -> T:
     if not Path(path).is_file():
-        return {}
+        return nothing
     uri = f"{Path(path).absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as reader:
-        return select_ratios(reader)
+        return select(reader)
 
 
-async def read_ratios(database: Database) -> dict[str, Ratio]:
-    """What is in the database, to start with. Nothing, with a warning, if it cannot be read."""
+def ratios_in(path: str) -> dict[str, Ratio]:
+    """What is in the file at `path`, nothing if there is none. Blocks; raises `sqlite3.Error`."""
+    return _in_file(path, select_ratios, {})
 
-    def read() -> dict[str, Ratio]:
+
+def lengths_in(path: str) -> Lengths:
+    """How long the answers in the file at `path` were, as `ratios_in`."""
+    return _in_file(path, select_lengths, Lengths())
+
+
+async def _in_database(
+    database: Database, what: str, select: Callable[[sqlite3.Connection], T], nothing: T
+) -> T:
+    def read() -> T:
         with closing(database.connect_reader()) as reader:
-            return select_ratios(reader)
+            return select(reader)
 
     try:
         return await trio.to_thread.run_sync(read)
     except sqlite3.Error as error:
-        _log.warning("learnt token ratios cannot be read (%s): starting without them", error)
-        return {}
+        _log.warning("%s cannot be read (%s): starting without them", what, error)
+        return nothing
+
+
+async def read_ratios(database: Database) -> dict[str, Ratio]:
+    """What is in the database, to start with. Nothing, with a warning, if it cannot be read."""
+    return await _in_database(database, "learnt token ratios", select_ratios, {})
+
+
+async def read_lengths(database: Database) -> Lengths:
+    """How long answers were, as `read_ratios`."""
+    return await _in_database(database, "lengths of answers", select_lengths, Lengths())

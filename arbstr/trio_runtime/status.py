@@ -143,6 +143,7 @@ def cost(hub: Hub, request: ChatRequest, policy_header: str | None) -> dict[str,
         policy_header=policy_header,
         catalog=snapshot.catalog,
         policies=snapshot.config.policies,
+        hold=snapshot.config.budget.hold,
         learnt=hub.learnt,
     )
     if isinstance(route, NoRoute):

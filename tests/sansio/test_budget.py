@@ -1,9 +1,8 @@
 """What a day may cost: the account as conversations, and what no order of events can exceed."""
 
-import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -18,14 +17,9 @@ from arbstr.sansio.budget import (
     Reservation,
     Unpriced,
     day_of,
-    most_sats,
 )
-from arbstr.sansio.catalog import Offer, build_catalog
-from arbstr.sansio.chat import ChatRequest, parse_chat
-from arbstr.sansio.config import parse_config
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, add_sats, format_sats
-from arbstr.sansio.routing import Candidate
 
 MIDNIGHT: Final = 20_000.0 * DAY_SECONDS
 """The begin of a day in 2024."""
@@ -211,46 +205,6 @@ def test_a_reservation_is_settled_once_also_on_the_day_after() -> None:
     budget.settle(reservation, None)
     with pytest.raises(LocalProtocolError):
         budget.settle(reservation, None)
-
-
-# -- the most a request can cost -----------------------------------------------------------------
-
-
-def request(**members: object) -> ChatRequest:
-    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 40}], **members}
-    parsed = parse_chat(json.dumps(body).encode())
-    assert isinstance(parsed, ChatRequest)
-    return parsed
-
-
-def candidate(rates: str, estimate: str | None) -> Candidate:
-    config = parse_config(
-        f'[[providers]]\nname = "alpha"\nurl = "https://alpha.example"\nmodels = ["m"]\n{rates}', {}
-    )
-    (offer,) = build_catalog(config).offers("m")
-    assert isinstance(offer, Offer)
-    return Candidate(offer, None if estimate is None else Decimal(estimate), 7)
-
-
-RATES: Final = "input_rate = 100\noutput_rate = 1000\nbase_fee = 0.5"
-
-
-@pytest.mark.parametrize(
-    ("members", "most"),
-    [
-        pytest.param({}, "3", id="the estimate, if the client sets no maximum"),
-        pytest.param({"max_tokens": 100}, "101.5", id="else its maximum"),
-        pytest.param({"max_completion_tokens": 100, "n": 3}, "301.5", id="for each choice"),
-    ],
-)
-def test_the_most_a_request_can_cost_is(members: dict[str, Any], most: str) -> None:
-    asked = request(**members)
-    assert asked.input_tokens == 10
-    assert most_sats(asked, candidate(RATES, "3")) == Decimal(most)
-
-
-def test_the_most_a_request_can_cost_is_unknown_without_rates() -> None:
-    assert most_sats(request(max_tokens=100), candidate("", None)) is None
 
 
 def test_amounts_are_added_exactly() -> None:

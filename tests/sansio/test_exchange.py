@@ -34,6 +34,7 @@ from arbstr.sansio.life import (
 from arbstr.sansio.money import Rates, Usage
 from arbstr.sansio.record import Record
 from arbstr.sansio.routing import Candidate
+from tests.chats import HOLD
 
 RATES: Final = Rates(input_rate=Decimal("0.1"), output_rate=Decimal("0.2"))
 UNKNOWN: Final = seen(FailureKind.NO_ANSWER, Kind.ROUTSTR, "broke off")
@@ -56,7 +57,7 @@ def candidate(name: str, *, model: str = "gpt-4o", rates: Rates | None = RATES) 
         timeouts=Timeouts(),
         drain_seconds=60.0,
     )
-    return Candidate(Offer(provider, model, model, rates), Decimal(1), 256)
+    return Candidate(Offer(provider, model, model, rates), Decimal(1), 256, HOLD)
 
 
 ALPHA: Final = candidate("alpha")

@@ -12,6 +12,7 @@ from arbstr.sansio.money import (
     Usage,
     cost_sats,
     estimate_sats,
+    format_eyes,
     format_sats,
     sats_from_msats,
 )
@@ -125,3 +126,24 @@ def test_a_sat_is_a_thousand_msats() -> None:
     assert sats_from_msats(Decimal("1234567890123456789012345678901")) == Decimal(
         "1234567890123456789012345678.901"
     )
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        ("0", "0"),
+        ("960.01234", "960"),
+        ("960.06", "960.1"),
+        ("31.4372", "31.44"),
+        ("5.22", "5.22"),
+        ("0.603", "0.603"),
+        ("0.000420067", "0.0004201"),
+        ("1e-30", "0.000000000000000000000000000001"),
+        ("99.999", "100"),
+        ("123456.789", "123457"),
+        ("1e9", "1000000000"),
+        ("-1.00004", "-1"),
+    ],
+)
+def test_a_sentence_has_four_digits_and_every_whole_satoshi(amount: str, text: str) -> None:
+    assert format_eyes(Decimal(amount)) == text

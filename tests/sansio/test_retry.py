@@ -23,6 +23,7 @@ from arbstr.sansio.failure import (
     rest_seconds,
 )
 from arbstr.sansio.last_word import LAST_WORDS, LastWord, last_word_table, word_of
+from arbstr.sansio.money import Rates
 from arbstr.sansio.retry import (
     PROBE_WAIT,
     VERDICTS,
@@ -42,9 +43,11 @@ from arbstr.sansio.retry import (
     verdict_table,
 )
 from arbstr.sansio.routing import Candidate
+from tests.chats import HOLD
 from tests.playbook import Playbook, play, playbooks
 
 K = FailureKind
+A_SAT = Rates(Decimal(0), Decimal(0), base_fee=Decimal(1))
 FREE, SPENT, UNKNOWN = Money.FREE, Money.SPENT, Money.UNKNOWN
 
 
@@ -61,8 +64,8 @@ def candidate(name: str, model: str = "gpt-4o") -> Candidate:
         timeouts=Timeouts(),
         drain_seconds=60.0,
     )
-    offer = Offer(provider=provider, model=model, upstream_model=model, rates=None)
-    return Candidate(offer=offer, estimated_cost=Decimal(1), estimated_output=256)
+    offer = Offer(provider=provider, model=model, upstream_model=model, rates=A_SAT)
+    return Candidate(offer, estimated_cost=Decimal(1), estimated_output=256, hold=HOLD)
 
 
 def make_retry(
@@ -512,7 +515,7 @@ BOOKS = [
         ],
         {"names": " ".join(f"alpha/{n}" for n in range(300)) + " beta"},
     ),
-    # What a rule's max_sats_per_request leaves; every candidate is estimated at 1 sat.
+    # What a rule's max_sats_per_request leaves; every candidate is held to 1 sat.
     Playbook(
         "with consent another provider is asked while both are within the cap together",
         "1 alpha",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config import parse_config
+from arbstr.sansio.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.ratios import Ratio
 from arbstr.sansio.routing import (
@@ -44,7 +45,12 @@ def route(
     config = parse_config(text, {})
     catalog = build_catalog(config)
     return plan(
-        request, policy_header=header, catalog=catalog, policies=config.policies, learnt=learnt
+        request,
+        policy_header=header,
+        catalog=catalog,
+        policies=config.policies,
+        hold=config.budget.hold,
+        learnt=learnt,
     )
 
 
@@ -197,7 +203,9 @@ def test_a_base_fee_counts() -> None:
 def ratios(**averages: float) -> Learnt:
     """Trusted ratios by policy; `none` stands for no policy."""
     found = {name: Ratio(average, 20) for name, average in averages.items()}
-    return Learnt({"" if name == "none" else name: ratio for name, ratio in found.items()}, {})
+    return Learnt(
+        {"" if name == "none" else name: ratio for name, ratio in found.items()}, {}, Lengths()
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,9 +216,9 @@ def ratios(**averages: float) -> Learnt:
         pytest.param({"max_tokens": 9000}, ratios(none=2.0), 2000, id="not the maximum itself"),
         pytest.param({"n": 3}, ratios(none=2.0), 6000, id="for each choice"),
         pytest.param({"n": 3, "max_tokens": 300}, ratios(none=2.0), 900, id="at most, for each"),
-        pytest.param({"max_tokens": 0}, ratios(none=2.0), 0, id="a maximum of nothing"),
+        pytest.param({"max_tokens": 0}, ratios(none=2.0), 2000, id="a maximum that is none"),
         pytest.param({}, ratios(other=2.0), 256, id="the ratio of another policy"),
-        pytest.param({}, Learnt({"": Ratio(2.0, 19)}, {}), 256, id="too few samples"),
+        pytest.param({}, Learnt({"": Ratio(2.0, 19)}, {}, Lengths()), 256, id="too few samples"),
     ],
 )
 def test_the_output_expected_is_what_was_learnt(
@@ -237,7 +245,8 @@ THREE = provider("a", "1", "1") + provider("b", "2", "2") + provider("c", "3", "
 
 
 def latencies(**seconds: float) -> Learnt:
-    return Learnt({}, {name: Latency(value, True) for name, value in seconds.items()})
+    found = {name: Latency(value, True) for name, value in seconds.items()}
+    return Learnt({}, found, Lengths())
 
 
 @pytest.mark.parametrize(
@@ -346,11 +355,11 @@ def test_auto_by_latency_asks_the_soonest_for_its_cheapest_model() -> None:
 # The cap on a request
 
 
-def test_a_cap_on_the_request_excludes_who_is_estimated_above_it() -> None:
+def test_a_cap_on_the_request_excludes_who_could_cost_more() -> None:
     text = THREE + provider("d", None, None) + rule("r", max_sats_per_request=0.6)
     request = chat(text="hi", max_tokens=199)  # 1 token in, so 200 in all
     found = planned(text, request, "r")
-    assert names(found) == ["a", "b", "c"], "an estimate of exactly the cap is within it"
+    assert names(found) == ["a", "b", "c"], "exactly the cap is within it"
     assert found.max_sats == Decimal("0.6")
     assert found.passed_over == (
         PassedOver("d", "m", "has no rates, so it cannot be held to a cap"),
@@ -358,7 +367,9 @@ def test_a_cap_on_the_request_excludes_who_is_estimated_above_it() -> None:
     found = planned(text, chat(text="hi", max_tokens=200), "r")
     assert names(found) == ["a", "b"]
     assert found.passed_over[0] == PassedOver(
-        "c", "m", "is estimated at 0.603 sats, over 0.6 a request"
+        "c",
+        "m",
+        "could cost 0.603 sats, over 0.6 a request",
     )
 
 
@@ -368,17 +379,82 @@ def test_a_cap_on_the_request_that_leaves_nobody_says_why_for_each() -> None:
     assert (found.error.status, found.error.code) == (400, "over_request_budget")
     assert found.error.message == (
         'No provider of this model is within the policy "r": '
-        "a is estimated at 0.2 sats, over 0.1 a request; "
-        "b is estimated at 0.4 sats, over 0.1 a request; "
-        "c asks 3 sats per 1000 output tokens, over 2."
+        "a could cost 0.2 sats, over 0.1 a request; "
+        "b could cost 0.4 sats, over 0.1 a request; "
+        "c asks 3 sats per 1000 output tokens, over 2. "
+        "So much, because the request allows 199 tokens of output "
+        '([budget] hold = "likely"); lower its max_tokens or raise max_sats_per_request.'
     )
 
 
-def test_a_cap_on_the_request_goes_by_what_was_learnt() -> None:
+def lengths(*tokens: int, policy: str = "r", model: str = "m") -> Learnt:
+    """What answers took, and a ratio that says they take next to nothing."""
+    found = Lengths()
+    for each in tokens:
+        found.learn(policy, model, each, 1)
+    return Learnt({policy: Ratio(0.001, 20)}, {}, found)
+
+
+@pytest.mark.parametrize(
+    ("members", "learnt", "held"),
+    [
+        pytest.param({}, NOTHING_LEARNT, UNTIL_KNOWN, id="nothing known"),
+        pytest.param({"max_tokens": 32_000}, NOTHING_LEARNT, UNTIL_KNOWN, id="more is allowed"),
+        pytest.param({"max_tokens": 100, "n": 3}, NOTHING_LEARNT, 300, id="for each choice"),
+        pytest.param({}, lengths(*[900] * 19), UNTIL_KNOWN, id="too few answers"),
+        pytest.param({}, lengths(*[900] * 20), 900, id="what answers took"),
+        pytest.param({"n": 2}, lengths(*[900] * 20), 1800, id="what they took, for each choice"),
+        pytest.param({}, lengths(*[1] * 20), LEAST_HELD, id="never next to nothing"),
+        pytest.param({}, lengths(*[900] * 20, policy="s"), UNTIL_KNOWN, id="under another policy"),
+        pytest.param({}, lengths(*[900] * 20, model="x"), UNTIL_KNOWN, id="of another model"),
+        pytest.param({"max_tokens": 9, "max_completion_tokens": 5}, NOTHING_LEARNT, 9, id="larger"),
+    ],
+)
+def test_the_hold_goes_by_what_answers_took_and_not_by_the_ratio(
+    members: dict[str, Any], learnt: Learnt, held: int
+) -> None:
+    text = provider("a", "0", "1000", "0.25") + rule("r")
+    (candidate,) = planned(text, chat(text="hi", **members), "r", learnt).candidates
+    assert candidate.hold.tokens * candidate.hold.choices == held
+    assert candidate.hold_cost == Decimal(held) + Decimal("0.25")
+
+
+def test_the_order_goes_by_the_estimate_and_not_by_the_hold() -> None:
+    # By the hold the one with cheap output would be first.
+    found = planned(TWO, chat(text="x" * 4000), learnt=ratios(none=0.01))
+    assert names(found) == ["cheap-in", "cheap-out"]
+    assert [one.hold_cost for one in found.candidates] == [Decimal("164.84"), Decimal("28.192")]
+
+
+def test_hold_most_is_all_that_the_client_allows() -> None:
+    text = '[budget]\nhold = "most"\n' + provider("a", "0", "1")
+    (candidate,) = planned(text, chat(max_tokens=32_000), learnt=lengths(*[9] * 20)).candidates
+    assert candidate.hold_cost == 32
+
+
+def test_without_rates_there_is_no_hold() -> None:
+    (candidate,) = planned(provider("a", None, None), chat()).candidates
+    assert candidate.hold_cost is None
+    assert not candidate.output_decides
+
+
+@pytest.mark.parametrize(("fee", "decides"), [("0.1", True), ("0.101", False)])
+def test_output_decides_where_it_is_half_of_the_hold(fee: str, decides: bool) -> None:
+    (candidate,) = planned(provider("a", "0", "1", fee), chat(max_tokens=100)).candidates
+    assert candidate.output_decides is decides
+
+
+def test_a_cap_on_the_request_goes_by_the_hold() -> None:
     text = provider("a", "1", "1") + rule("r", max_sats_per_request=1)
-    assert names(planned(text, chat(text="hi"), "r", ratios(r=900.0))) == ["a"]
-    request = chat(text="x" * 400)
-    assert refused_with(text, request, ratios(r=900.0)) == "over_request_budget"
+    assert refused_with(text, chat(text="hi"), NOTHING_LEARNT) == "over_request_budget"
+    assert names(planned(text, chat(text="hi"), "r", lengths(*[999] * 20))) == ["a"]
+    assert refused_with(text, chat(text="hi"), lengths(*[1000] * 20)) == "over_request_budget"
+
+
+def test_a_cap_that_the_input_alone_exceeds_blames_no_output() -> None:
+    text = provider("a", "1", "1") + rule("r", max_sats_per_request=1)
+    found = refused(text, chat(text="x" * 40_000, max_tokens=10), "r")
+    assert found.error.message.endswith(": a could cost 10.01 sats, over 1 a request.")
 
 
 def refused_with(text: str, request: ChatRequest, learnt: Learnt) -> str:

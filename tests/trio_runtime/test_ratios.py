@@ -6,14 +6,23 @@ from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from arbstr.sansio.holds import NOTHING_KNOWN, Known
 from arbstr.sansio.ratios import NOTHING_LEARNT, Ratio
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.log_writer import open_log_writer
-from arbstr.trio_runtime.ratios import RatioTable, ratios_in, read_ratios
+from arbstr.trio_runtime.ratios import (
+    ROWS_READ,
+    RatioTable,
+    lengths_in,
+    ratios_in,
+    read_lengths,
+    read_ratios,
+)
 from tests.records import RECORD
 
 
@@ -99,3 +108,52 @@ async def test_what_cannot_be_read_is_learnt_anew(
 def test_where_there_is_no_file_nothing_was_learnt_and_none_is_made(tmp_path: Path) -> None:
     assert ratios_in(str(tmp_path / "arbstr.db")) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+# -- how long answers are --------------------------------------------------------------------------
+
+
+def answered(n: int, tokens: int, **more: Any) -> Record:
+    usual = {"policy": None, "model": "m", "attempts": (), "token_ratio": None}
+    return replace(RECORD, correlation_id=f"{n}", output_tokens=tokens, **{**usual, **more})
+
+
+async def test_the_next_start_knows_how_long_whole_answers_were(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    await write(
+        path,
+        *(answered(n, 100 + n) for n in range(20)),
+        *(answered(100 + n, 7, policy="code", model="other") for n in range(3)),
+        answered(200, 10**6, status="stream_incomplete", success=False),
+        replace(answered(201, 1), output_tokens=None),
+        answered(202, 0),
+    )
+    async with open_database(str(path)) as database:
+        found = await read_lengths(database)
+    assert found.known(None, "m") == Known(20, 118)
+    assert found.known("code", "other") == Known(3, None)
+    assert lengths_in(str(path)).known(None, "m") == Known(20, 118)
+
+
+async def test_only_the_last_rows_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    await write(path, *(answered(n, 9000) for n in range(20)))
+    assert lengths_in(str(path)).known(None, "m") == Known(20, 9000)
+    await write(
+        path,
+        *(answered(100 + n, 0, status="failed", success=False) for n in range(ROWS_READ - 5)),
+    )
+    assert lengths_in(str(path)).known(None, "m") == Known(5, None)
+
+
+async def test_where_lengths_cannot_be_read_none_are_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "arbstr.db"
+    await write(path)
+    async with open_database(str(path)) as database:
+        await database.transaction(lambda c: c.execute("ALTER TABLE requests RENAME TO gone"))
+        with caplog.at_level(logging.WARNING):
+            assert (await read_lengths(database)).known(None, "m") == NOTHING_KNOWN
+    assert "lengths of answers cannot be read (no such table: requests)" in caplog.text
+    assert lengths_in(str(tmp_path / "none.db")).known(None, "m") == NOTHING_KNOWN

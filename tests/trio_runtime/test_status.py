@@ -115,6 +115,13 @@ def candidate(name: str, sats: float | None) -> dict[str, object]:
         "model": "gpt-4o",
         "estimated": {"input_tokens": 3, "output_tokens": 194},
         "estimated_cost_sats": sats,
+        "set_aside": {
+            "output_tokens": 194,
+            "cost_sats": sats,
+            "hold": "likely",
+            "answers": 0,
+            "because": "the request allows 97 tokens of output in each of 2 choices",
+        },
         "first_output_ms": None,
         "circuit": "closed",
         "resting_until": None,
@@ -368,7 +375,7 @@ async def test_auto_is_a_model_once_there_is_a_policy() -> None:
 CAPPED: Final = ONE_TRY + '[[policies.rules]]\nname = "capped"\nmax_sats_per_request = {cap}\n'
 
 
-async def test_who_is_estimated_over_the_cap_is_not_asked_when_the_others_fail() -> None:
+async def test_who_could_cost_more_than_the_cap_is_not_asked_when_the_others_fail() -> None:
     async with (
         open_fake_provider(error_answer(503)) as failing,
         open_fake_provider(json_answer(completion())) as dear,
@@ -380,7 +387,7 @@ async def test_who_is_estimated_over_the_cap_is_not_asked_when_the_others_fail()
             )
         ) as proxy,
     ):
-        reply = await proxy.chat(headers={"x-arbstr-policy": "capped"})
+        reply = await proxy.chat(headers={"x-arbstr-policy": "capped"}, max_tokens=256)
         assert (reply.status, reply.error["code"]) == (502, "upstream_error")
         assert len(failing.requests) == 1
         assert dear.requests == []
@@ -402,7 +409,7 @@ async def test_with_consent_the_cap_holds_for_all_attempts_that_may_cost(
             )
         ) as proxy,
     ):
-        reply = await proxy.chat(headers=headers)
+        reply = await proxy.chat(headers=headers, max_tokens=256)
         assert len(dear.requests) == answers
         if answers:
             assert reply.status == 200
