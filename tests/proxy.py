@@ -30,6 +30,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.config import parse_config
+from arbstr.sansio.intents import Intent
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.change import Change
@@ -236,9 +237,12 @@ class RecordingLog:
         self._changed.set()
         self._changed = trio.Event()
 
-    def offer_in_flight(self, correlation_id: str, row: Callable[[], Record]) -> None:
+    def offer_in_flight(self, intent: Intent, row: Callable[[], Record]) -> None:
         record = row()
-        assert record.correlation_id == correlation_id
+        assert record.correlation_id == intent.correlation_id
+        assert [row.provider for row in record.attempts] == [
+            row.provider for row in intent.attempts
+        ]
         self.offer(record)
 
     def statistics(self) -> LogStatistics:

@@ -1,8 +1,13 @@
-"""One finished request as an exchange records it; tests `replace` what they are about."""
+"""One finished request as an exchange records it; tests `replace` what they are about.
 
+`INTENT` is what stands on disk before its attempt is sent.
+"""
+
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
+from arbstr.sansio.intents import Intent
 from arbstr.sansio.record import AttemptRow, Record
 
 ATTEMPT: Final = AttemptRow(
@@ -46,4 +51,26 @@ RECORD: Final = Record(
     error_message=None,
     possibly_spent=0,
     attempts=(ATTEMPT,),
+)
+
+RUNNING: Final = replace(
+    ATTEMPT,
+    duration_ms=0,
+    http_status=None,
+    money=None,
+    input_tokens=None,
+    output_tokens=None,
+    cost_sats=None,
+    provider_cost_sats=None,
+    upstream_request_id=None,
+)
+"""An attempt that is under way."""
+
+INTENT: Final = Intent(
+    correlation_id="one",
+    timestamp=RECORD.timestamp,
+    requested_model="gpt-4o",
+    policy="code",
+    streaming=True,
+    attempts=(RUNNING,),
 )

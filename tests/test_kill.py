@@ -1,12 +1,18 @@
-"""kill -9 under load: what was finished stays, what was not is abandoned, the file is whole."""
+"""kill -9 at any moment: what was answered has its final row, what a provider saw has an attempt.
 
+A kill may come before the first byte of a request, in the middle of a second attempt, or between
+the end of an answer and the batch that would write its row.
+"""
+
+import itertools
 import json
 import random
 import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL
@@ -14,26 +20,34 @@ from typing import Final, final
 
 import pytest
 
-from tests.fakes import FakeProcess, fake_process
-from tests.process import CHAT_HEAD, ArbstrProcess, arbstr_process, chat_body
+from tests.fakes import FakeProcess, Request, fake_process
+from tests.process import CHAT_HEAD, ArbstrProcess, arbstr_process, chat_body, wait_until
 
 CONFIG: Final = """
 [[providers]]
 name = "alpha"
-url = "{url}"
-models = ["fake-ok", "fake-503", "fake-hang", "fake-cut"]
-input_rate = 1
-output_rate = 2
+url = "{alpha}"
+models = ["*"]
+input_rate = 0
+output_rate = 0
+base_fee = 1
+[[providers]]
+name = "beta"
+url = "{beta}"
+models = ["*"]
+input_rate = 0
+output_rate = 0
+base_fee = 100
 [retry]
 max_retries = 0
 [breaker]
 failures = 1000
 """
+"""alpha refuses with a 503, which is free, and beta does what the model's name says."""
+
+BUDGET: Final = "[budget]\nsats_per_day = 150\n"
 
 CLIENTS: Final = 6
-
-SETTLED_SECONDS: Final = 1.0
-"""What was finished so long before the kill must be in the ledger."""
 
 
 @final
@@ -42,10 +56,11 @@ class Load:
 
     def __init__(self, arbstr: ArbstrProcess, seed: int) -> None:
         self._arbstr = arbstr
-        self._seed = seed
+        self.seed = seed
         self._lock = threading.Lock()
-        self.answered: dict[str, float] = {}
-        """When each request was answered, by its id."""
+        self._numbers = itertools.count()
+        self.answered: set[str] = set()
+        """The ids of requests whose answer came whole."""
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -63,12 +78,14 @@ class Load:
                 assert not thread.is_alive()
 
     def _ask(self, n: int) -> None:
-        dice = random.Random(self._seed * 100 + n)
+        dice = random.Random(self.seed * 100 + n)
         with suppress(OSError):
-            # One of them waits for an answer that never comes: there is always one in flight.
-            models = ("fake-ok", "fake-ok", "fake-503", "fake-cut") if n else ("fake-hang",)
             while True:
-                self._chat(dice.choice(models), stream=dice.random() < 0.5)
+                # One of them waits for an answer that never comes: there is always one in flight.
+                kind = dice.choice(("", "", "fake-503", "fake-cut")) if n else "fake-hang"
+                # A model of its own, so that the request is known again at the provider.
+                model = kind or f"model-{self.seed}-{next(self._numbers)}"
+                self._chat(model, stream=dice.random() < 0.5)
 
     def _chat(self, model: str, *, stream: bool) -> None:
         body = json.dumps(chat_body(model, more={"stream": stream})).encode()
@@ -85,54 +102,67 @@ class Load:
         whole = b"\r\n\r\n" in answer and answer.rstrip().endswith((b"}", b"0"))
         if request_id and whole:
             with self._lock:
-                self.answered[request_id] = time.monotonic()
+                self.answered.add(request_id)
 
 
 def lives(directory: Path, fake: FakeProcess, seeds: Sequence[int]) -> None:
     """One process after another on one ledger, each killed; the last one only looks."""
-    config = CONFIG.format(url=fake.url)
+    config = CONFIG.format(alpha=fake.url_of("fake-503"), beta=fake.url)
     left: dict[str, str] = {}
+    answered: set[str] = set()
+    kills = 0
     for seed in seeds:
         with arbstr_process(config_text=config, directory=directory) as arbstr:
-            look_back(arbstr, left)
-            left = killed_under_load(arbstr, seed)
+            look_back(arbstr, fake, left, answered, kills)
+            load = Load(arbstr, seed)
+            left = killed_under_load(arbstr, load)
+            answered |= load.answered
+            kills += 1
     with arbstr_process(config_text=config, directory=directory) as arbstr:
-        look_back(arbstr, left)
+        look_back(arbstr, fake, left, answered, kills)
         assert arbstr.stop() == 0
+    assert answered
+    assert not list(directory.glob("arbstr.db.intents*"))
     sums_agree(arbstr.database)
 
 
-def killed_under_load(arbstr: ArbstrProcess, seed: int) -> dict[str, str]:
-    """Kills it at some moment; returns the status of each request it left."""
-    seconds = random.Random(seed).uniform(SETTLED_SECONDS + 0.1, SETTLED_SECONDS + 0.6)
-    load = Load(arbstr, seed)
+def killed_under_load(arbstr: ArbstrProcess, load: Load) -> dict[str, str]:
+    """Kills it at some moment; returns the status of each request whose row it left."""
     with load.running():
-        time.sleep(seconds)
+        wait_until(lambda: bool(load.answered), "an answer")
+        time.sleep(random.Random(load.seed).uniform(0, 0.5))
         assert arbstr.stop(SIGKILL) == -SIGKILL
-        killed = time.monotonic()
-    settled = {
-        request_id
-        for request_id, moment in load.answered.items()
-        if moment < killed - SETTLED_SECONDS
-    }
-    assert settled, "nothing was answered in time to be looked for"
     with closing(sqlite3.connect(arbstr.database)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        left = dict(connection.execute("SELECT correlation_id, status FROM requests"))
-    assert not {each for each in settled if left.get(each, "in_flight") == "in_flight"}
-    assert "in_flight" in left.values()
-    return left
+        return dict(connection.execute("SELECT correlation_id, status FROM requests"))
 
 
-def look_back(arbstr: ArbstrProcess, left: Mapping[str, str]) -> None:
-    """What the process before left is there, and what it had not finished is abandoned."""
-    rows = {row["correlation_id"]: row for row in arbstr.rows()}
-    assert rows.keys() == left.keys()
+def look_back(
+    arbstr: ArbstrProcess,
+    fake: FakeProcess,
+    left: Mapping[str, str],
+    answered: Set[str],
+    kills: int,
+) -> None:
+    """Nothing that was finished is forgotten, and nothing a provider saw."""
+    rows = {row["correlation_id"]: row["status"] for row in arbstr.rows()}
+    assert answered <= rows.keys()
+    # Between the last byte of an answer and its end there is a moment: one of each client's.
+    assert sum(rows[each] == "abandoned" for each in answered) <= kills * CLIENTS
+    assert "in_flight" not in rows.values()
     for request_id, status in left.items():
-        row = rows[request_id]
-        assert row["status"] == ("abandoned" if status == "in_flight" else status)
-        assert row["success"] == (row["status"] == "ok")
-        assert row["possibly_spent"] >= (status == "in_flight")
+        assert rows[request_id] == status or status == "in_flight"
+    recorded = Counter((row["provider"], row["model"]) for row in arbstr.attempts())
+    seen = Counter((provider_of(each), each.json["model"]) for each in fake.requests())
+    assert seen <= recorded
+    spent = {row["correlation_id"] for row in arbstr.attempts() if row["money"] == "unknown"}
+    abandoned = {row["correlation_id"]: row for row in arbstr.rows() if not row["success"]}
+    for request_id in spent:
+        assert abandoned[request_id]["possibly_spent"] == 1
+
+
+def provider_of(request: Request) -> str:
+    return "alpha" if request.path.startswith("/fake-503") else "beta"
 
 
 def sums_agree(path: Path) -> None:
@@ -144,12 +174,83 @@ def sums_agree(path: Path) -> None:
     assert rows == hours
 
 
-def test_what_was_finished_survives_three_kills_under_load(tmp_path: Path) -> None:
+def test_nothing_dispatched_is_forgotten_by_ten_kills_under_load(tmp_path: Path) -> None:
     with fake_process() as fake:
-        lives(tmp_path, fake, range(3))
+        lives(tmp_path, fake, range(10))
 
 
 @pytest.mark.soak
-def test_what_was_finished_survives_twenty_kills_under_load(tmp_path: Path) -> None:
+def test_nothing_dispatched_is_forgotten_by_a_hundred_kills_under_load(tmp_path: Path) -> None:
     with fake_process() as fake:
-        lives(tmp_path, fake, range(100, 120))
+        lives(tmp_path, fake, range(100, 200))
+
+
+def test_a_second_attempt_that_was_under_way_is_there_and_counts_in_the_budget(
+    tmp_path: Path,
+) -> None:
+    with fake_process() as fake:
+        config = BUDGET + CONFIG.format(alpha=fake.url_of("fake-503"), beta=fake.url)
+        with (
+            arbstr_process(config_text=config, directory=tmp_path) as arbstr,
+            closing(arbstr.send_chat("fake-hang")),
+        ):
+            fake.wait(requests=2)
+            assert arbstr.stop(SIGKILL) == -SIGKILL
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            refused, free = arbstr.chat("gpt-4o"), arbstr.ask("GET", "/health")
+            assert arbstr.stop() == 0
+    assert free.status_code == 200
+    assert refused.status_code == 402
+    assert "Of the 150 sats of today, 100 are spent" in refused.json()["error"]["message"]
+    killed, _ = arbstr.rows()
+    assert (killed["status"], killed["attempts"], killed["possibly_spent"]) == ("abandoned", 2, 1)
+    assert (killed["provider"], killed["estimated_cost_sats"]) == ("beta", 100)
+    first, second, *_ = arbstr.attempts()
+    assert (first["provider"], first["failure"], first["money"]) == (
+        "alpha",
+        "server_error",
+        "free",
+    )
+    assert (second["provider"], second["failure"], second["money"]) == (
+        "beta",
+        "shutdown",
+        "unknown",
+    )
+    assert second["estimated_cost_sats"] == 100
+
+
+def test_an_answer_that_was_delivered_just_before_the_kill_has_its_row(tmp_path: Path) -> None:
+    with fake_process() as fake:
+        config = CONFIG.format(alpha=fake.url_of("fake-503"), beta=fake.url)
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            reply = arbstr.chat("gpt-4o")
+            assert arbstr.stop(SIGKILL) == -SIGKILL
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            (row,) = arbstr.rows()
+            assert arbstr.stop() == 0
+    assert reply.status_code == 200
+    assert row["correlation_id"] == reply.headers["x-arbstr-request-id"]
+    assert (row["status"], row["cost_sats"], row["attempts"]) == ("ok", 100, 2)
+
+
+def test_of_two_on_one_ledger_the_killed_ones_requests_are_found_and_the_others_are_let_be(
+    tmp_path: Path,
+) -> None:
+    with fake_process() as fake:
+        config = CONFIG.format(alpha=fake.url_of("fake-503"), beta=fake.url)
+        with arbstr_process(config_text=config, directory=tmp_path) as living:
+            with closing(living.send_chat("fake-hang")):
+                fake.wait(requests=2)
+                living.wait_rows(status="in_flight")
+                with (
+                    arbstr_process(config_text=config, directory=tmp_path) as killed,
+                    closing(killed.send_chat("fake-endless")),
+                ):
+                    fake.wait(requests=4)
+                    assert killed.stop(SIGKILL) == -SIGKILL
+                with arbstr_process(config_text=config, directory=tmp_path) as third:
+                    statuses = {row["model"]: row["status"] for row in third.rows()}
+                    assert statuses == {"fake-hang": "in_flight", "fake-endless": "abandoned"}
+                    assert third.stop() == 0
+            assert living.stop() == 0
+    assert not list(tmp_path.glob("arbstr.db.intents*"))

@@ -27,11 +27,11 @@ ORDER: Final = {
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
-        *("record", "life", "attempt", "exchange", "reports"),
+        *("record", "intents", "life", "attempt", "exchange", "reports"),
     ),
     "trio_runtime": (
         *("lines", "logs", "change", "boot_lock", "database"),
-        *("budget", "ratios", "store", "log_writer"),
+        *("budget", "ratios", "store", "intents", "log_writer"),
         *("retention", "stats", "reports"),
         *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
         *("transport", "httpx_transport", "upstream"),
@@ -70,6 +70,7 @@ LIBRARIES: Final = {
     "sqlite3": {
         *("cost_command", "ledger_commands"),
         *("trio_runtime/budget", "trio_runtime/database"),
+        *("trio_runtime/intents", "trio_runtime/log_writer"),
         *("trio_runtime/ratios", "trio_runtime/reports", "trio_runtime/retention"),
         *("trio_runtime/stats", "trio_runtime/store"),
     },

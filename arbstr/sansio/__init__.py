@@ -55,7 +55,8 @@ The order of the modules; each imports only from those before it:
     breaker, latency, ratios, holds, policy,       whom to ask, and what then
       routing, quote, budget, last_word, retry
     sse, usage, answer, relay                      the answer
-    record, life, attempt, exchange, reports       the life of a request, its row, and reports
+    record, intents, life, attempt, exchange,      the life of a request, its row, and reports
+      reports
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

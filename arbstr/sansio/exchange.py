@@ -17,6 +17,7 @@ from typing import final
 from arbstr.sansio.attempt import AttemptState, milliseconds
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import FailureKind, seen
+from arbstr.sansio.intents import Intent
 from arbstr.sansio.life import (
     TRANSITIONS,
     Answered,
@@ -187,6 +188,17 @@ class Exchange:
     def in_flight(self, now: float) -> Record:
         """The row of a request that was dispatched, as it stands while nothing is final."""
         return self._record("in_flight", now)
+
+    def intent(self, now: float) -> Intent:
+        """What is to be on disk before the attempt that has just started sends a byte."""
+        return Intent(
+            self.correlation_id,
+            self.timestamp,
+            self.requested_model,
+            self.policy,
+            self.streaming,
+            tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
+        )
 
     def finished(self, now: float) -> Record:
         """The row as it stands when the client's part is over; a drain may still add to it."""

@@ -109,9 +109,8 @@ class Attempts:
         if refused is not None:
             return Skipped(refused)
         self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
-        if self._exchange.attempts_made == 1:
-            self._hub.log_writer.offer_in_flight(self._exchange.correlation_id, self._in_flight)
         began = trio.current_time()
+        self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)
         failure = await self._try(command)
         if failure is None:
             provider, now = command.candidate.offer.provider, trio.current_time()

@@ -5,7 +5,9 @@
           full: the least     +---- kept, tried again with backoff <-- locked, full, read-only, ...
           loss is dropped
 
-`offer` is synchronous and never fails: the answer of a request never waits for its row. A final
+`offer` is synchronous and never fails: the answer of a request never waits for its row. What is
+offered is also noted in a file first (`intents.py`), so that kill -9 loses none of it: what a
+process before this one left there is made into rows before anything else is written. A final
 record that finds its in-flight row still pending takes its place, so most short requests cost
 one insert; the row of a request in flight is made only when it is to be written. The row in the
 database is finalised once; see `sql/upsert_request.sql`.
@@ -16,10 +18,12 @@ have cost money is printed whole when it must be dropped, as one line of JSON in
 
 import json
 import logging
+import sqlite3
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from functools import partial
 from itertools import islice
@@ -27,8 +31,10 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from arbstr.sansio.intents import Intent
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.database import Database
+from arbstr.trio_runtime.intents import Intents, Leftovers
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.store import NotTogether, Refused, Store
 
@@ -43,8 +49,7 @@ request; picked."""
 
 LINGER_SECONDS: Final = 0.2
 """How long the first record of a batch waits for company. A hop to the thread costs about 0.7 ms
-(measured), and while it works the requests share the interpreter with it; a crash may lose what is
-younger; picked."""
+(measured), and while it works the requests share the interpreter with it; picked."""
 
 BACKOFF_SECONDS: Final = 0.1
 """The first wait after a failure of the database; doubled each time ..."""
@@ -87,11 +92,13 @@ class LogStatistics:
     queued    offered, and neither written nor dropped yet
     written   stored, since the start
     dropped   lost, since the start: no room, refused by the database, or left over at the end
+    waits     for how many seconds a row has waited to be written, at most
     """
 
     queued: int
     written: int
     dropped: int
+    waits: float = field(default=0.0, compare=False)
 
 
 @final
@@ -115,6 +122,10 @@ class LogWriter:
         self._backoff = backoff
         self._backoff_limit = backoff_limit
         self._store = Store(database.boot_id)
+        self._intents = Intents(database.path, database.boot_id)
+        # Whether an arbstr that was killed may have left what is not in the database yet.
+        self._owing = Leftovers(database.path).exist()
+        self._waits_since: float | None = None
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
         self._pending: dict[str, tuple[Loss, Record | MakeRecord]] = {}
@@ -129,13 +140,18 @@ class LogWriter:
 
     def offer(self, record: Record) -> None:
         """Queue a record. Never blocks, never raises; microseconds. From trio's thread only."""
+        self._intents.end(record)
         self._queue(record.correlation_id, loss_of(record), record)
 
-    def offer_in_flight(self, correlation_id: str, row: MakeRecord) -> None:
-        """Queue the row of a request in flight. `row` makes it, if it is ever to be written."""
-        self._queue(correlation_id, Loss.IN_FLIGHT, row)
+    def offer_in_flight(self, intent: Intent, row: MakeRecord) -> None:
+        """An attempt is about to be sent: note it, and queue the row of its request. `row` makes
+        that, if it is ever to be written."""
+        self._intents.begin(intent)
+        self._queue(intent.correlation_id, Loss.IN_FLIGHT, row)
 
     def _queue(self, key: str, loss: Loss, record: Record | MakeRecord) -> None:
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
         self._add(key, loss, record)
         if len(self._pending) + self._in_hand > self._capacity:
             self._drop_oldest()
@@ -144,7 +160,18 @@ class LogWriter:
 
     def statistics(self) -> LogStatistics:
         """The counters as of now."""
-        return LogStatistics(len(self._pending) + self._in_hand, self._written, self._dropped)
+        since = self._waits_since
+        return LogStatistics(
+            len(self._pending) + self._in_hand,
+            self._written,
+            self._dropped,
+            time.monotonic() - since if since is not None else 0.0,
+        )
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the database tells all that an arbstr that was killed had noted."""
+        return not self._owing
 
     def _add(self, key: str, loss: Loss, record: Record | MakeRecord) -> None:
         earlier = self._pending.get(key)
@@ -160,6 +187,8 @@ class LogWriter:
                 key, _ = keys.popitem(last=False)
                 loss, record = self._pending.pop(key)
                 self._dropped += 1
+                if loss is not Loss.REJECTED:
+                    self._intents.keep()
                 if loss is Loss.MONEY and isinstance(record, Record):
                     _print(record)
                 return
@@ -198,6 +227,9 @@ class LogWriter:
         """
         with self._scope:
             pause = 0.0
+            while self._owing and not self._closing.is_set():
+                trouble = await self.recover()
+                pause = 0.0 if trouble is None else await self._endure(trouble, pause)
             while True:
                 await self._wait_for(1)
                 if not self._pending:
@@ -206,6 +238,32 @@ class LogWriter:
                     with trio.move_on_after(self._linger):
                         await self._wait_for(self._batch_rows)
                 pause = await self._write_batch(pause)
+
+    async def recover(self) -> sqlite3.Error | None:
+        """Make rows of what killed processes left; an error if the database does not take them."""
+        if not self._owing:
+            return None
+        leftovers = Leftovers(self._database.path)
+        try:
+            found = await self._database.transaction(leftovers.write)
+            leftovers.remove()
+        except sqlite3.Error as error:
+            return error
+        except Exception as error:
+            # A bug of ours, or of the file's: it stays, and must not hold up the rows of today.
+            log_bug(_log, "what a killed arbstr left cannot be read", error)
+        else:
+            if found.ended or found.abandoned:
+                _log.info(
+                    "requests noted by an arbstr that was killed, now in the log: "
+                    "%d that were over, %d abandoned",
+                    found.ended,
+                    found.abandoned,
+                )
+        finally:
+            leftovers.close()
+        self._owing = False
+        return None
 
     def close(self, *, seconds: float) -> None:
         """Begin the end: write what is pending for at most `seconds`, then let `run` return."""
@@ -220,6 +278,7 @@ class LogWriter:
             _log.error("%d rows of the request log could not be written", len(self._pending))
         while self._pending:
             self._drop_oldest()
+        self._intents.close()
 
     async def _wait_for(self, rows: int) -> None:
         while len(self._pending) < rows and not self._closing.is_set():
@@ -228,6 +287,7 @@ class LogWriter:
 
     async def _write_batch(self, pause: float) -> float:
         """Write one batch; after a failure wait. Returns the wait there was, 0 when all is well."""
+        began = time.monotonic()
         batch = self._take()
         self._in_hand = len(batch)
         trouble: Exception | None = None
@@ -245,6 +305,8 @@ class LogWriter:
         if trouble is not None:
             return await self._endure(trouble, pause)
         self._in_hand = 0
+        self._waits_since = began if self._pending else None
+        self._intents.settled((each.correlation_id for each in batch), self._pending)
         self._written += len(batch) - len(refused)
         self._dropped += len(refused)
         for one in refused:
@@ -303,6 +365,7 @@ async def open_log_writer(
         backoff_limit=backoff_limit,
     )
     try:
+        await log.recover()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log.run)
             try:

@@ -283,7 +283,12 @@ async def play(case: Case, asking: Callable[[Proxy], Awaitable[Reply]]) -> None:
         expected = ("stream_incomplete", 502)
     assert (record.status, record.error_status) == expected
     assert record.provider == ("second" if case.second_answers else "first")
-    assert [row.status for row in proxy.log.offered] == ["in_flight", record.status]
+    # Each attempt is offered when it starts, so that none is forgotten if arbstr is killed.
+    in_flight = ["in_flight"] * (case.tries + case.second_answers)
+    assert [row.status for row in proxy.log.offered] == [*in_flight, record.status]
+    for n, row in enumerate(proxy.log.offered[:-1], start=1):
+        assert [attempt.money for attempt in row.attempts[n - 1 :]] == [None]
+        assert row.attempts[: n - 1] == record.attempts[: n - 1]
 
 
 def check_reply(case: Case, reply: Reply, may_have_cost: int) -> None:

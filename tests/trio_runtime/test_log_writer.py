@@ -27,7 +27,7 @@ from arbstr.trio_runtime.log_writer import (
     loss_of,
     open_log_writer,
 )
-from tests.records import ATTEMPT, RECORD
+from tests.records import ATTEMPT, INTENT, RECORD
 
 NEVER: Final = float("inf")
 
@@ -202,7 +202,7 @@ async def test_the_row_of_a_request_that_is_over_before_it_is_written_is_never_m
 ) -> None:
     path = tmp_path / "arbstr.db"
     async with open_database(str(path)) as database, open_log_writer(database) as log:
-        log.offer_in_flight("one", lambda: pytest.fail("nobody reads it"))
+        log.offer_in_flight(INTENT, lambda: pytest.fail("nobody reads it"))
         log.offer(record("one"))
         assert log.statistics().queued == 1
     assert rows(path, "correlation_id, status") == [("one", "ok")]
@@ -213,7 +213,7 @@ async def test_the_row_of_a_request_in_flight_says_how_it_stands_when_it_is_writ
 ) -> None:
     path, provider = tmp_path / "arbstr.db", "alpha"
     async with open_database(str(path)) as database, open_log_writer(database, linger=0) as log:
-        log.offer_in_flight("one", lambda: replace(record("one", "in_flight"), provider=provider))
+        log.offer_in_flight(INTENT, lambda: replace(record("one", "in_flight"), provider=provider))
         provider = "beta"
         await until(log, lambda now: now.written == 1)
         assert rows(path, "provider, status") == [("beta", "in_flight")]
@@ -229,7 +229,7 @@ async def test_a_row_that_cannot_be_made_is_lost_alone(
 
     path = tmp_path / "arbstr.db"
     async with open_database(str(path)) as database, open_log_writer(database, linger=0) as log:
-        log.offer_in_flight("one", bug)
+        log.offer_in_flight(INTENT, bug)
         await until(log, lambda now: now.dropped == 1)
         log.offer(record("two"))
     assert rows(path, "correlation_id") == [("two",)]
