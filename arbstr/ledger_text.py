@@ -108,8 +108,11 @@ def print_request(row: Report) -> None:
             (_number(tokens["reasoning_tokens"]), "of them reasoning"),
         ),
         "sats": _listed(
-            (_sats(cost["cost_sats"]), "by our rates"),
-            (_sats(cost["provider_cost_sats"]), "by the provider"),
+            (
+                _sats(cost["cost_sats"]),
+                "by our rates" if cost["provider_cost_sats"] is None else "stated by the provider",
+            ),
+            (_unlike(cost), "expected by our rates"),
             (_sats(cost["estimated_cost_sats"]), "estimated"),
         ),
         "time": _listed(
@@ -182,6 +185,7 @@ def _groups(group: Group, rows: Sequence[Report]) -> Table:
         ("requests", [f"{row['counts']['total']:,}" for row in rows]),
         ("answered", [f"{row['counts']['success']:,}" for row in rows]),
         ("failed", [f"{row['counts']['error']:,}" for row in rows]),
+        ("failed tries", [f"{row['counts']['failed_attempts']:,}" for row in rows]),
         ("sats", _amounts([row["costs"]["total_cost_sats"] for row in rows])),
         ("unknown", [f"{row['counts']['unknown_cost']:,}" for row in rows]),
         ("maybe lost", _amounts([row["costs"]["possibly_spent_sats"] for row in rows])),
@@ -193,7 +197,7 @@ def _groups(group: Group, rows: Sequence[Report]) -> Table:
     columns = [
         (name, cells)
         for name, cells in columns
-        if name not in ("unknown", "maybe lost") or set(cells) != {"0"}
+        if name not in ("failed tries", "unknown", "maybe lost") or set(cells) != {"0"}
     ]
     table = _table((_TITLES[group], "left"), *((name, "right") for name, _ in columns))
     for at, row in enumerate(rows):
@@ -252,6 +256,8 @@ def _requests(rows: Sequence[Report]) -> Table:
     costs = _amounts([row["cost"]["cost_sats"] for row in rows])
     for row, sats in zip(rows, costs, strict=True):
         tokens = row["tokens"]
+        if row["cost"]["cost_sats"] is None and not any(map(_may_have_cost, row["attempts"])):
+            sats = "-"  # nothing was sent, or all of it was free
         table.add_row(
             _text(_time(row["timestamp"])[5:]),  # the year is in the last line
             _text(row["correlation_id"][:SHOWN_ID]),
@@ -272,9 +278,9 @@ def _failures(attempts: Sequence[Report]) -> Text:
     failures: dict[tuple[str, str], int] = {}
     for attempt in attempts:
         if attempt["failure"] is not None:
-            free = attempt["money"] == "free"
-            lost = "" if free else f" (maybe {_lost(attempt)} sats)"
-            what = f"{attempt['provider']} {attempt['failure']}{lost}", "" if free else _DOUBTFUL
+            doubtful = _may_have_cost(attempt)
+            lost = f" (maybe {_lost(attempt)} sats)" if doubtful else ""
+            what = f"{attempt['provider']} {attempt['failure']}{lost}", _DOUBTFUL * doubtful
             failures[what] = failures.get(what, 0) + 1
     return Text("; ").join(
         _text(what if times == 1 else f"{what} x{times}", style)
@@ -285,11 +291,23 @@ def _failures(attempts: Sequence[Report]) -> Text:
 def _lost(attempt: Report) -> str:
     """What an attempt without an answer may have cost, as stats counts it."""
     cost = attempt["cost"]
-    known = (cost["cost_sats"], cost["provider_cost_sats"], cost["estimated_cost_sats"])
+    known = (cost["cost_sats"], cost["estimated_cost_sats"])
     return next((_sats(amount) for amount in known if amount is not None), "unknown")
 
 
+def _may_have_cost(attempt: Report) -> bool:
+    return bool(attempt["money"] != "free")
+
+
+def _unlike(cost: Report) -> str:
+    """What our rates give for what was used, where something else was stated."""
+    stated, expected = cost["provider_cost_sats"], cost["expected_sats"]
+    return "" if stated is None or stated == expected else _sats(expected)
+
+
 def _attempts(attempts: Sequence[Report]) -> Table:
+    unlike = [_unlike(attempt["cost"]) for attempt in attempts]
+    expected: list[tuple[str, Justify]] = [("expected", "right")] if any(unlike) else []
     table = _table(
         ("attempt", "right"),
         ("provider", "left"),
@@ -298,13 +316,14 @@ def _attempts(attempts: Sequence[Report]) -> Table:
         ("HTTP", "right"),
         ("money", "left"),
         ("sats", "right"),
+        *expected,
         ("estimated", "right"),
         ("time", "right"),
         ("the provider's id", "left"),
     )
-    for attempt in attempts:
+    for attempt, other in zip(attempts, unlike, strict=True):
         failure, money = attempt["failure"], attempt["money"]
-        doubtful = failure is not None and money != "free"
+        doubtful = failure is not None and _may_have_cost(attempt)
         cost = attempt["cost"]
         table.add_row(
             _text(str(attempt["n"])),
@@ -313,7 +332,8 @@ def _attempts(attempts: Sequence[Report]) -> Table:
             _text(failure or "-", _BAD),
             _text(_number(attempt["http_status"]) or "-"),
             _text(money or "-", _DOUBTFUL if doubtful else ""),
-            _text(_sats(cost["cost_sats"]) or ("-" if money == "free" else "unknown")),
+            _text(_sats(cost["cost_sats"]) or ("unknown" if _may_have_cost(attempt) else "-")),
+            *([_text(other or "-")] if expected else []),
             _text(_sats(cost["estimated_cost_sats"]) or "unknown"),
             _text(_duration(attempt["duration_ms"])),
             _text(attempt["upstream_request_id"] or "-"),

@@ -42,12 +42,14 @@ def request(correlation_id: str, *, tries: Sequence[Row] = (), **columns: object
         "cached_tokens": None,
         "reasoning_tokens": None,
         "cost_sats": 0.125,
+        "expected_sats": 0.125,
         "estimated_cost_sats": 0.5,
         "provider_cost_sats": None,
         "latency_ms": 1200,
         "ttft_ms": None,
         "stream_duration_ms": None,
         "success": columns.get("status", "ok") == "ok",
+        "answered": is_answered(tries[-1]) if tries else columns.get("status", "ok") == "ok",
         "status": "ok",
         "error_status": None,
         "error_message": None,
@@ -72,11 +74,17 @@ def attempt(**columns: object) -> Row:
         "input_tokens": None,
         "output_tokens": None,
         "cost_sats": None,
+        "expected_sats": None,
         "estimated_cost_sats": 0.5,
         "provider_cost_sats": None,
         "upstream_request_id": None,
         **columns,
     }
+
+
+def is_answered(row: Row) -> bool:
+    """Whether an attempt brought an answer."""
+    return row["failure"] is None and row["money"] is not None
 
 
 def is_unanswered(row: Row) -> bool:
@@ -89,9 +97,14 @@ def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     for row in rows:
         columns = {name: value for name, value in row.items() if name != "tries"}
         _insert(connection, "requests", columns)
-        for n, one in enumerate(row["tries"], start=1):
-            place = {"correlation_id": row["correlation_id"], "n": n}
-            _insert(connection, "attempts", {**place, **one})
+        insert_attempts(connection, row)
+
+
+def insert_attempts(connection: sqlite3.Connection, row: Row) -> None:
+    """Adds the attempts of a request that is there."""
+    for n, one in enumerate(row["tries"], start=1):
+        place = {"correlation_id": row["correlation_id"], "n": n}
+        _insert(connection, "attempts", {**place, **one})
 
 
 def _insert(connection: sqlite3.Connection, table: str, columns: Row) -> None:

@@ -392,6 +392,44 @@ async def test_a_provider_without_rates_is_not_asked_under_a_budget() -> None:
     assert "are spent" not in reply.error["message"]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_rates_typed_ten_times_too_low_do_not_let_the_budget_be_spent_tenfold(
+    streaming: bool,
+) -> None:
+    """0.2 sats a request by the rates, 2 by the node: what it states is what is spent."""
+    charged = {**ROUTSTR_USAGE, "cost": {"total_msats": 2000}}
+    answers = stream(hello(usage=charged)) if streaming else json_answer(completion(usage=charged))
+    async with open_fake_provider(answers) as fake:
+        node = provider("node", fake.url, rate=0, kind="routstr", more="base_fee = 0.2")
+        async with open_proxy(config(node, more=budget("2"))) as proxy:
+            replies = [await proxy.chat(stream=streaming) for _ in range(10)]
+            assert account(proxy) == ("2", "0")
+            record = proxy.log.final[0]
+        assert fake.hits == 1
+    for reply in replies[1:]:
+        assert_refused(reply)
+    assert "2 are spent" in replies[1].error["message"]
+    told = (
+        str(replies[0].trailer["cost_sats"])
+        if streaming
+        else replies[0].headers["x-arbstr-cost-sats"]
+    )
+    assert told == "2"
+    assert (record.cost_sats, record.expected_sats) == (Decimal(2), Decimal("0.2"))
+
+
+async def test_what_a_failed_attempt_was_charged_is_spent() -> None:
+    """An answer without choices, and yet with a price: less than what was set aside for it."""
+    empty = json_answer({"choices": []}, headers=[ROUTSTR_ID, ("x-routstr-cost-msats", "750")])
+    async with open_fake_provider(empty) as fake:
+        node = provider("node", fake.url, rate=0, kind="routstr", more="base_fee = 2")
+        async with open_proxy(config(node, more=budget("5"))) as proxy:
+            assert (await proxy.chat()).error["code"] == "possibly_spent"
+            record = await proxy.record()
+            assert account(proxy) == ("0.75", "0")
+    assert (record.cost_sats, record.attempts[0].money) == (Decimal("0.75"), "spent")
+
+
 # -- answers that are read on --------------------------------------------------------------------
 
 
@@ -429,7 +467,7 @@ async def test_what_is_read_on_stays_set_aside_until_its_price_is_known() -> Non
         assert_refused(await proxy.chat())
         gate.set()
         await proxy.log.wait(2)
-        assert account(proxy) == ("5", "0")  # by the formula: its base fee
+        assert account(proxy) == ("0.505", "0")  # what it says, and not its base fee
 
 
 async def test_a_drain_that_learns_nothing_books_what_was_set_aside() -> None:

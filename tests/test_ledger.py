@@ -122,7 +122,13 @@ CASES: Final = {
     "an answer that states its price": Case(
         "fake-routstr",
         200,
-        {"status": "ok", "input_tokens": 100, "cost_sats": 0.6353, "provider_cost_sats": 0.505},
+        {
+            "status": "ok",
+            "input_tokens": 100,
+            "cost_sats": 0.505,
+            "expected_sats": 0.6353,
+            "provider_cost_sats": 0.505,
+        },
         ((None, 200, "spent"),),
         stream=True,
     ),

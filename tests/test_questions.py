@@ -22,7 +22,7 @@ SPAN = "since=2026-02-03&until=2026-02-04"
 LOST = attempt(provider="beta", failure="no_answer", money="unknown", http_status=None)
 ROWS = [
     request("one", policy="code", tries=[attempt()]),
-    request("two", streaming=1, ttft_ms=300, cost_sats=0.25, tries=[LOST, attempt()]),
+    request("two", streaming=1, ttft_ms=300, cost_sats=0.25, tries=[LOST, attempt(cost_sats=0.25)]),
     request("three", status="rejected", provider=None, cost_sats=None, latency_ms=1),
 ]
 

@@ -385,6 +385,61 @@ def test_an_empty_ledger_is_no_error(ask: Ask) -> None:
     assert ask("requests", *SPAN).out == f"0 requests  {span}\n"
 
 
+def test_what_was_free_or_not_sent_has_no_unknown_cost(ask: Ask) -> None:
+    free = attempt(failure="account", money="free")
+    write_ledger(
+        Path("arbstr.db"),
+        [
+            request("free-1", status="failed", cost_sats=None, tries=[free, free]),
+            request("never-sent", status="rejected", provider=None, cost_sats=None),
+            request("lost-1", status="failed", cost_sats=None, tries=[free, LOST]),
+            request("running-1", status="in_flight", cost_sats=None, tries=[attempt(money=None)]),
+        ],
+    )
+    printed = ask("requests", *SPAN, "--order", "asc").out
+    lines = [line for line in printed.splitlines() if line.startswith("02-03 ")]
+    assert [line.split()[8] for line in lines] == ["-", "-", "unknown", "unknown"]
+
+
+def test_a_request_shows_what_was_stated_and_what_was_expected_where_they_differ(ask: Ask) -> None:
+    stated = {"cost_sats": 20.0, "expected_sats": 2.0, "provider_cost_sats": 20.0}
+    alike = {"cost_sats": 2.0, "expected_sats": 2.0, "provider_cost_sats": 2.0}
+    tries = [attempt(failure="stream_cut", **alike), attempt(**stated)]
+    write_ledger(
+        Path("arbstr.db"),
+        [
+            request("differ-1", tries=tries, **stated),
+            request("alike-1", tries=[attempt(**alike)], **alike),
+            request("ours-1", tries=[attempt(cost_sats=0.125)]),
+        ],
+    )
+    printed = ask("requests", "differ-1").out
+    assert (
+        "sats      20 stated by the provider, 2 expected by our rates, 0.5 estimated\n" in printed
+    )
+    rows = [line.split() for line in printed.splitlines()]
+    assert ["attempt", "provider", "model", "failure", "HTTP", "money", "sats", "expected"] in [
+        row[:8] for row in rows
+    ]
+    assert [row[6:9] for row in rows if row[:1] in (["1"], ["2"])] == [
+        ["2", "-", "0.5"],
+        ["20", "2", "0.5"],
+    ]
+    printed = ask("requests", "alike-1").out
+    assert "sats      2 stated by the provider, 0.5 estimated\n" in printed
+    assert "expected" not in printed
+    assert "sats      0.125 by our rates, 0.5 estimated\n" in ask("requests", "ours-1").out
+
+
+def test_a_provider_that_only_failed_is_in_the_table(ask: Ask) -> None:
+    dead = attempt(provider="dead", failure="not_sent", money="free")
+    write_ledger(Path("arbstr.db"), [request("a", tries=[dead, dead, attempt()])])
+    printed = ask("stats", *SPAN, "--group-by", "provider").out
+    rows = [line.split()[:5] for line in printed.splitlines()]
+    assert ["dead", "0", "0", "0", "2"] in rows
+    assert ["alpha", "1", "1", "0", "0"] in rows
+
+
 def test_no_amount_is_rounded_to_nothing(ask: Ask) -> None:
     write_ledger(
         Path("arbstr.db"),
@@ -392,7 +447,7 @@ def test_no_amount_is_rounded_to_nothing(ask: Ask) -> None:
             request("a", cost_sats=0.00025),
             request("b", cost_sats=1234.5),
             request("c", cost_sats=1e-9),
-            request("d", cost_sats=None),
+            request("d", cost_sats=None, tries=[attempt()]),
             request("e", cost_sats=0),
         ],
     )

@@ -1,6 +1,15 @@
 """One attempt of a request, as far as it is known: its money, and its row in the log.
 
 `exchange.py` has one for each request it made to a provider. Its times are monotonic seconds.
+
+    what is known                                      money       cost
+    the provider states a charge above 0               spent       the charge
+    it states exactly 0, and that was its last word    free        0; of a whole answer: spent, 0
+    it states nothing, or 0 before its last word       the class   the formula, nothing if free
+
+"The class" is what the failure says (`failure.py`), and then what a drain tells; an answer is
+spent. `expected` is the formula's figure whatever was stated. Unknown is not zero: without tokens
+(or rates) and without a statement there is no cost.
 """
 
 from dataclasses import dataclass
@@ -32,9 +41,9 @@ class AttemptState:
     failure: Failure | None = None
     usage: Usage | None = None
     provider_cost_msats: Decimal | None = None
-    cost: Decimal | None = None
+    expected: Decimal | None = None
     answered: bool = False
-    drained: Money = Money.UNKNOWN
+    drained: Money | None = None
 
     @property
     def provider_cost(self) -> Decimal | None:
@@ -50,18 +59,29 @@ class AttemptState:
             return Money.SPENT
         if self.failure is None:
             return None
-        # What the provider itself said it took turns a guess into knowledge, and so does a drain.
-        # That it took nothing counts only at the very end: the client was told a guess before.
-        if self.failure.money is not Money.UNKNOWN:
-            return self.failure.money
-        return Money.SPENT if self.provider_cost_msats else self.drained
+        # A statement outranks a class. That it took nothing counts only when nothing more can come:
+        # the failure heeded it then, and so does a drain.
+        if self.provider_cost_msats:
+            return Money.SPENT
+        if self.drained is not None and self.provider_cost_msats == 0:
+            return Money.FREE
+        known = self.failure.money is not Money.UNKNOWN
+        return self.failure.money if known or self.drained is None else self.drained
+
+    @property
+    def cost(self) -> Decimal | None:
+        """What it cost, in sats: what was stated, else by the formula; `None` is not known."""
+        money = self.money
+        if self.provider_cost_msats or self.answered or money is Money.FREE:
+            stated = self.provider_cost
+            if stated is not None or money is Money.FREE:
+                return stated
+        return self.expected
 
     @property
     def charged(self) -> Decimal | None:
         """What it took, in sats: nothing if it was free, `None` if nobody knows."""
-        if self.money is Money.FREE:
-            return Decimal(0)
-        return self.cost if self.cost is not None else self.provider_cost
+        return Decimal(0) if self.money is Money.FREE else self.cost
 
     @property
     def paid_for_nothing(self) -> bool:
@@ -73,7 +93,7 @@ class AttemptState:
         if usage is not None and usage is not self.usage:
             self.usage = usage
             rates = self.candidate.offer.rates
-            self.cost = None if rates is None else cost_sats(usage, rates)
+            self.expected = None if rates is None else cost_sats(usage, rates)
         if provider_cost_msats is not None:
             self.provider_cost_msats = provider_cost_msats
 
@@ -83,15 +103,17 @@ class AttemptState:
         upstream_request_id: str | None,
         usage: Usage | None,
         provider_cost_msats: Decimal | None,
-        money: Money,
+        money: Money | None,
     ) -> None:
-        """Takes what a background drain learnt after the attempt had failed."""
+        """Takes what a background drain learnt after the attempt had failed.
+
+        `money` is what the end of the answer tells; `None` if it never came.
+        """
         if status is not None:
             self.status = status
             self.upstream_request_id = upstream_request_id
         self.learn(usage, provider_cost_msats)
-        # A node that says it took nothing took nothing, however its answer ended.
-        self.drained = Money.FREE if self.provider_cost_msats == 0 else money
+        self.drained = money
 
     def row(self, n: int, now: float) -> AttemptRow:
         """What the log keeps of it as attempt `n`; one that still runs lasts until now."""
@@ -108,6 +130,7 @@ class AttemptState:
             input_tokens=self.usage.input_tokens if self.usage is not None else None,
             output_tokens=self.usage.output_tokens if self.usage is not None else None,
             cost_sats=self.cost,
+            expected_sats=self.expected,
             estimated_cost_sats=self.candidate.estimated_cost,
             provider_cost_sats=self.provider_cost,
             upstream_request_id=self.upstream_request_id,

@@ -85,12 +85,12 @@ class Exchange:
 
     @property
     def cost(self) -> Decimal | None:
-        """What the last attempt cost by the formula, in sats; `None` is unknown, not zero."""
+        """What the last attempt cost, in sats; `None` is unknown, not zero."""
         return self._attempts[-1].cost if self._attempts else None
 
     def charged(self, n: int) -> Decimal | None:
         """What attempt `n` (1-based) took as far as is known now, in sats: nothing if it was free,
-        else by the formula, else what the provider says; `None` if nobody knows."""
+        `None` if nobody knows."""
         return self._attempts[n - 1].charged
 
     @property
@@ -241,12 +241,14 @@ class Exchange:
             cached_tokens=usage.cached_tokens if usage is not None else None,
             reasoning_tokens=usage.reasoning_tokens if usage is not None else None,
             cost_sats=last.cost if last is not None else None,
+            expected_sats=last.expected if last is not None else None,
             estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
             provider_cost_sats=last.provider_cost if last is not None else None,
             latency_ms=0 if running else milliseconds(ended - self.received),
             ttft_ms=milliseconds(began - self.received) if began is not None else None,
             stream_duration_ms=None if began is None or running else milliseconds(ended - began),
             success=status == "ok",
+            answered=last is not None and last.answered,
             status=status,
             error_status=error.status if error is not None else None,
             error_message=error.message if error is not None else None,

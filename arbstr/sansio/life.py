@@ -135,7 +135,7 @@ class ClientLeft:
 class Drained:
     """A background drain of attempt `n` (1-based) ended, with what it learnt.
 
-    `money` is what the end of the answer tells: `UNKNOWN` if it never came.
+    `money` is what the end of the answer tells; `None` if it never came.
     """
 
     n: int
@@ -143,7 +143,7 @@ class Drained:
     upstream_request_id: str | None
     usage: Usage | None
     provider_cost_msats: Decimal | None
-    money: Money
+    money: Money | None
 
 
 Event: TypeAlias = (

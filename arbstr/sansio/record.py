@@ -1,8 +1,10 @@
 """What the log keeps of a request: one `Record`, with one `AttemptRow` for each attempt.
 
-The fields are the columns of `sql/0001_requests.sql`, and what the row teaches (`token_ratio`, one
-sample for `ratios.py`). Nobody changes a record; `exchange.py` makes them. No text of a prompt or
-an answer, and none a provider wrote, has a place here.
+The fields are the columns of `sql/0001_requests.sql` and the migrations after it, and what the row
+teaches (`token_ratio`, one sample for `ratios.py`). `answered` is whether the last attempt brought
+a whole answer: then it was not paid for nothing, whatever became of the request. Nobody changes a
+record; `exchange.py` makes them. No text of a prompt or an answer, and none a provider wrote, has a
+place here.
 """
 
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ class AttemptRow:
     input_tokens: int | None
     output_tokens: int | None
     cost_sats: Decimal | None
+    expected_sats: Decimal | None
     estimated_cost_sats: Decimal | None
     provider_cost_sats: Decimal | None
     upstream_request_id: str | None
@@ -46,10 +49,10 @@ class AttemptRow:
     @property
     def price_differs(self) -> bool:
         """Whether the provider's own figure is more than 5 % and 1 sat off the formula."""
-        if self.cost_sats is None or self.provider_cost_sats is None:
+        if self.expected_sats is None or self.provider_cost_sats is None:
             return False
-        difference = abs(self.provider_cost_sats - self.cost_sats)
-        return difference > PRICE_TOLERANCE_SATS and difference > PRICE_TOLERANCE * self.cost_sats
+        off = abs(self.provider_cost_sats - self.expected_sats)
+        return off > PRICE_TOLERANCE_SATS and off > PRICE_TOLERANCE * self.expected_sats
 
 
 @final
@@ -69,12 +72,14 @@ class Record:
     cached_tokens: int | None
     reasoning_tokens: int | None
     cost_sats: Decimal | None
+    expected_sats: Decimal | None
     estimated_cost_sats: Decimal | None
     provider_cost_sats: Decimal | None
     latency_ms: int
     ttft_ms: int | None
     stream_duration_ms: int | None
     success: bool
+    answered: bool
     status: str
     error_status: int | None
     error_message: str | None

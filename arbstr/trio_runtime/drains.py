@@ -56,7 +56,7 @@ class Drains:
     async def _drain(
         self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
     ) -> None:
-        money = Money.UNKNOWN
+        money: Money | None = None
         try:
             try:
                 with trio.move_on_after(seconds):
@@ -71,7 +71,7 @@ class Drains:
             log_bug(log, "a drain broke off", error, request_id=self._exchange.correlation_id)
 
     async def _end(
-        self, call: UpstreamCall, n: int, money: Money, reservation: Reservation | None
+        self, call: UpstreamCall, n: int, money: Money | None, reservation: Reservation | None
     ) -> None:
         hub, exchange = self._hub, self._exchange
         try:

@@ -421,7 +421,7 @@ class ChatRun:
         self._hub.learn_ratio(record.policy, record.token_ratio)
         self._hub.learn_length(record, self._request.choices)
         for attempt in record.attempts:
-            stated, computed = attempt.provider_cost_sats, attempt.cost_sats
+            stated, computed = attempt.provider_cost_sats, attempt.expected_sats
             if attempt.price_differs and stated is not None and computed is not None:
                 log.warning(
                     'provider "%s" says it charged %s sats, its configured rates give %s',

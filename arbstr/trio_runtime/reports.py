@@ -248,7 +248,9 @@ def _request(row: sqlite3.Row) -> Report:
         "success": bool(row["success"]),
         "status": row["status"],
         "tokens": _columns(row, "input", "output", "cached", "reasoning", suffix="_tokens"),
-        "cost": _columns(row, "cost", "estimated_cost", "provider_cost", suffix="_sats"),
+        "cost": _columns(
+            row, "cost", "expected", "estimated_cost", "provider_cost", suffix="_sats"
+        ),
         "timing": {
             "latency_ms": row["latency_ms"] if ended else None,
             **_columns(row, "ttft", "stream_duration", suffix="_ms"),
@@ -272,7 +274,9 @@ def _attempt(row: sqlite3.Row) -> Report:
         "http_status": row["http_status"],
         "money": row["money"],
         "tokens": _columns(row, "input", "output", suffix="_tokens"),
-        "cost": _columns(row, "cost", "estimated_cost", "provider_cost", suffix="_sats"),
+        "cost": _columns(
+            row, "cost", "expected", "estimated_cost", "provider_cost", suffix="_sats"
+        ),
         "upstream_request_id": row["upstream_request_id"],
     }
 

@@ -9,9 +9,10 @@ A percentile is the nearest rank: the p-th of n latencies in ascending order is 
 ceil(p * n / 100); no value is made up between two others. Latencies are those of requests that
 were sent to a provider and whose end was seen (`sansio.reports.TIMED`).
 
-What was possibly spent counts for the provider and the model of the attempt, which need not be
-those of its request: another provider may have answered in the end. All else counts for the
-request.
+Money is that of attempts, each that was not free once: `total_cost_sats` of those that brought an
+answer, `possibly_spent_sats` of those that failed. Attempts that failed count for the provider and
+the model they were made at, which need not be those of their request: another provider may have
+answered in the end. All else counts for the request.
 
 SQL is filled in from the constants here and in `where`; what a person asked for is bound. Nothing
 here waits for more than the disk; call it in a thread. Raises `sqlite3.Error`.
@@ -51,7 +52,7 @@ _ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
         Group.HOUR: f"substr(requests.timestamp, 1, {_HOUR_WIDTH})",
     }
 )
-"""What attempts are grouped by, in `sql/possibly_spent.sql`."""
+"""What attempts are grouped by, in `sql/failed_attempts.sql`."""
 
 _OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
     {"model": "model", "provider": "provider", "policy": "policy"}
@@ -71,7 +72,10 @@ _FIGURES: Final = (
 _Figures: TypeAlias = Mapping[str, float]
 """`_FIGURES` of one group. All but the cost are whole."""
 
-_NO_ATTEMPTS: Final = (0, 0.0)
+_Failures: TypeAlias = tuple[int, int, float]
+"""Attempts that failed, those of them that may have cost, and how many sats."""
+
+_NO_FAILURES: Final = (0, 0, 0.0)
 
 sql_text: Final = cache(read_sql)
 
@@ -102,21 +106,19 @@ def read_stats(
 ) -> dict[str, Any]:
     """The body of /v1/stats."""
     figures = _read_figures(connection, filters, group)
-    spent = _read_possibly_spent(connection, filters, group)
+    failures = _read_failures(connection, filters, group)
     everything = _sum(figures.values())
-    all_spent = (sum(n for n, _ in spent.values()), fsum(sats for _, sats in spent.values()))
+    failed, lost, sats = zip(_NO_FAILURES, *failures.values(), strict=True)
+    all_failures = (sum(failed), sum(lost), fsum(sats))
     p50, p95 = _read_percentiles(connection, filters, int(everything["timed"]))
     report = {
         **ends(filters.span),
-        **_shown(everything, all_spent, {"p50_latency_ms": p50, "p95_latency_ms": p95}),
+        **_shown(everything, all_failures, {"p50_latency_ms": p50, "p95_latency_ms": p95}),
     }
     if group is not None:
         report["groups"] = [
-            {
-                group.value: _shown_key(group, key),
-                **_shown(figures.get(key) or _sum(()), spent.get(key, _NO_ATTEMPTS)),
-            }
-            for key in sorted({*figures, *spent})
+            _shown_group(group, key, figures.get(key) or _sum(()), failures.get(key, _NO_FAILURES))
+            for key in sorted({*figures, *failures})
         ]
     return report
 
@@ -219,18 +221,18 @@ def _read_figures(
     return {key: _sum(found) for key, found in parts.items()}
 
 
-def _read_possibly_spent(
+def _read_failures(
     connection: sqlite3.Connection, filters: Filters, group: Group | None
-) -> dict[str, tuple[int, float]]:
-    """By the key of the group: how many attempts may have cost without an answer, and how much."""
+) -> dict[str, _Failures]:
+    """The attempts that brought no answer, by the key of the group."""
     where = Where(filters, _OF_ATTEMPT)
-    sql = sql_text("possibly_spent").format(
+    sql = sql_text("failed_attempts").format(
         key=_ATTEMPT_KEYS[group],
         filters=where.sql,
         group_by="GROUP BY 1" if group is not None else "",
     )
     rows = connection.execute(sql, where.values)
-    return {key or "": (attempts, sats) for key, attempts, sats in rows if attempts}
+    return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
 
 
 def _read_percentiles(
@@ -264,13 +266,20 @@ def _shown_key(group: Group, key: str) -> str | None:
     return f"{key}:00:00.000Z" if group is Group.HOUR else key or None
 
 
+def _shown_group(group: Group, key: str, figures: _Figures, failures: _Failures) -> dict[str, Any]:
+    shown = _shown(figures, failures)
+    # Of a provider that never answered this is all there is to see.
+    shown["counts"]["failed_attempts"] = failures[0]
+    return {group.value: _shown_key(group, key), **shown}
+
+
 def _shown(
     figures: _Figures,
-    spent: tuple[int, float],
+    failures: _Failures,
     percentiles: Mapping[str, int | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     total, success, rejected, gone, in_flight = (int(figures[name]) for name in _FIGURES[:5])
-    possibly_spent_attempts, possibly_spent_sats = spent
+    _, possibly_spent_attempts, possibly_spent_sats = failures
     return {
         "counts": {
             "total": total,

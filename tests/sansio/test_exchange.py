@@ -165,13 +165,15 @@ def test_an_answer_that_was_delivered_is_ok() -> None:
         output_tokens=5,
         cached_tokens=3,
         reasoning_tokens=2,
-        cost_sats=Decimal("0.002"),
+        cost_sats=Decimal("1.505"),
+        expected_sats=Decimal("0.002"),
         estimated_cost_sats=Decimal(1),
         provider_cost_sats=Decimal("1.505"),
         latency_ms=7000,
         ttft_ms=4000,
         stream_duration_ms=3000,
         success=True,
+        answered=True,
         status="ok",
         error_status=None,
         error_message=None,
@@ -184,7 +186,8 @@ def test_an_answer_that_was_delivered_is_ok() -> None:
     assert (row.started_at, row.duration_ms) == ("2026-02-03T04:05:06.790Z", 4000)
     assert (row.failure, row.money, row.http_status) == (None, "spent", 200)
     assert (row.input_tokens, row.output_tokens) == (10, 5)
-    assert (row.cost_sats, row.provider_cost_sats) == (Decimal("0.002"), Decimal("1.505"))
+    assert (row.cost_sats, row.expected_sats) == (Decimal("1.505"), Decimal("0.002"))
+    assert row.provider_cost_sats == Decimal("1.505")
     assert row.upstream_request_id == "req-1"
 
 
@@ -283,9 +286,11 @@ def test_a_row_in_flight_says_nothing_of_an_end_that_is_still_to_come() -> None:
     ("failure", "stated", "expected"),
     [
         pytest.param(FREE, None, "free", id="free"),
-        pytest.param(FREE, Decimal(505), "free", id="free whatever it states"),
+        pytest.param(FREE, Decimal(505), "spent", id="a charge outranks the class"),
+        pytest.param(FREE, Decimal(0), "free", id="free and it says so"),
         pytest.param(SPENT, None, "spent", id="spent"),
-        pytest.param(SPENT, Decimal(0), "spent", id="spent whatever it states"),
+        pytest.param(SPENT, Decimal(505), "spent", id="spent and it says so"),
+        pytest.param(SPENT, Decimal(0), "spent", id="0 before the end frees nothing"),
         pytest.param(UNKNOWN, None, "unknown", id="unknown"),
         pytest.param(UNKNOWN, Decimal(505), "spent", id="it says it charged"),
         pytest.param(UNKNOWN, Decimal(0), "unknown", id="0 before the end proves nothing"),
@@ -305,27 +310,36 @@ def test_money_of_an_attempt_without_a_drain(
 @pytest.mark.parametrize(
     ("failure", "stated", "money", "expected"),
     [
+        (UNKNOWN, None, None, "unknown"),
         (UNKNOWN, None, Money.UNKNOWN, "unknown"),
         (UNKNOWN, None, Money.FREE, "free"),
         (UNKNOWN, None, Money.SPENT, "spent"),
+        (UNKNOWN, Decimal(0), None, "unknown"),
         (UNKNOWN, Decimal(0), Money.UNKNOWN, "free"),
         (UNKNOWN, Decimal(0), Money.SPENT, "free"),
+        (UNKNOWN, Decimal(505), None, "spent"),
         (UNKNOWN, Decimal(505), Money.UNKNOWN, "spent"),
         (UNKNOWN, Decimal(505), Money.FREE, "spent"),
-        (SPENT, Decimal(0), Money.FREE, "spent"),
-        (FREE, Decimal(505), Money.SPENT, "free"),
+        (SPENT, None, Money.FREE, "spent"),
+        (SPENT, Decimal(0), Money.FREE, "free"),
+        (SPENT, Decimal(0), None, "spent"),
+        (FREE, None, Money.SPENT, "free"),
+        (FREE, Decimal(505), Money.SPENT, "spent"),
     ],
 )
-def test_a_drain_turns_a_guess_into_knowledge_and_nothing_else(
-    failure: Failure, stated: Decimal | None, money: Money, expected: str
+def test_what_a_drain_learns_outranks_the_class_where_it_is_a_statement(
+    failure: Failure, stated: Decimal | None, money: Money | None, expected: str
 ) -> None:
     exchange = told(*ATTEMPTING, AttemptFailed(failure), ClientLeft())
     exchange.note(Drained(1, 200, "req-9", USAGE, stated, money), 150.0)
     record = exchange.close(160.0)
     [row] = record.attempts
     assert (row.money, row.http_status, row.upstream_request_id) == (expected, 200, "req-9")
-    assert (row.input_tokens, row.cost_sats) == (10, Decimal("0.002"))
-    assert record.input_tokens == 10
+    assert (row.input_tokens, row.expected_sats) == (10, Decimal("0.002"))
+    nothing = stated if expected == "free" else None
+    known = Decimal("0.505") if stated else Decimal("0.002")
+    assert row.cost_sats == (nothing if expected == "free" else known)
+    assert (record.input_tokens, record.cost_sats) == (10, row.cost_sats)
     # The client's part ended when it left.
     assert (record.latency_ms, row.duration_ms) == (4000, 1000)
 
@@ -357,13 +371,38 @@ def test_only_a_failed_attempt_is_drained(n: int) -> None:
 
 
 def test_what_an_attempt_was_charged_as_far_as_is_known() -> None:
-    def charged(failure: Failure, *facts: Event) -> Decimal | None:
-        return told(*ATTEMPTING, *facts, AttemptFailed(failure)).charged(1)
+    def charged(end: Event, usage: Usage | None = None, stated: int | None = None) -> object:
+        price = None if stated is None else Decimal(stated)
+        return told(*ATTEMPTING, UsageSeen(usage, price), end).charged(1)
 
-    assert charged(FREE, UsageSeen(USAGE, None)) == 0
-    assert charged(UNKNOWN) is None
-    assert charged(UNKNOWN, UsageSeen(USAGE, Decimal(505))) == Decimal("0.002")
-    assert charged(SPENT, UsageSeen(None, Decimal(505))) == Decimal("0.505")
+    free, unknown, spent = map(AttemptFailed, (FREE, UNKNOWN, SPENT))
+    formula, statement = Decimal("0.002"), Decimal("0.505")
+    assert charged(free, USAGE) == charged(free, USAGE, 0) == 0
+    assert charged(free, USAGE, 505) == statement
+    assert charged(unknown) is charged(unknown, None, 0) is None
+    assert charged(unknown, USAGE) == charged(unknown, USAGE, 0) == formula
+    assert charged(unknown, USAGE, 505) == charged(spent, None, 505) == statement
+    assert charged(Answered()) is None
+    assert charged(Answered(), USAGE) == formula
+    assert charged(Answered(), USAGE, 505) == charged(Answered(), None, 505) == statement
+    assert charged(Answered(), USAGE, 0) == 0
+    assert charged(HeadSeen(200, None), USAGE, 0) == formula  # more may come
+
+
+def test_an_attempt_that_was_free_has_no_cost_but_what_it_would_have_been() -> None:
+    record = closed(*ATTEMPTING, UsageSeen(USAGE, None), AttemptFailed(FREE), Failed(ERROR))
+    [row] = record.attempts
+    assert (record.cost_sats, record.expected_sats) == (None, Decimal("0.002"))
+    assert (row.cost_sats, row.expected_sats) == (None, Decimal("0.002"))
+
+
+def test_an_answer_stays_answered_whatever_becomes_of_the_request() -> None:
+    assert closed(*ENDED).answered
+    assert closed(*ANSWERED, ClientLeft()).answered
+    assert closed(*ANSWERED, Failed(ERROR)).answered
+    assert not told(*ATTEMPTING).in_flight(110.0).answered
+    assert not closed(*ATTEMPTING, AttemptFailed(SPENT), Failed(ERROR)).answered
+    assert not closed(Refused(ERROR)).answered
 
 
 def test_without_rates_or_usage_the_cost_is_unknown_and_not_zero() -> None:
@@ -393,7 +432,7 @@ def test_a_small_price_may_differ_a_lot() -> None:
 
 
 def test_the_summary_is_exact_and_says_what_it_knows() -> None:
-    exchange = told(*ATTEMPTING, UsageSeen(Usage(1, 10**6 + 1), None), Answered())
+    exchange = told(*ATTEMPTING, UsageSeen(Usage(1, 10**6 + 1), Decimal("200000.3")), Answered())
     text = exchange.summary(105.5, retries="2/beta")
     assert json.loads(text, parse_float=Decimal) == {
         "request_id": "id-1",
@@ -439,8 +478,8 @@ ANY_EVENT: Final[st.SearchStrategy[Event]] = st.one_of(
         st.none(),
         st.none(),
         st.none(),
-        st.sampled_from([None, Decimal(0)]),
-        st.sampled_from(Money),
+        st.sampled_from([None, Decimal(0), Decimal(505)]),
+        st.sampled_from([None, *Money]),
     ),
 )
 
@@ -471,6 +510,8 @@ def test_whatever_happens_there_is_one_truthful_record(events: list[Event]) -> N
         == (record.status == "ok")
         == any(isinstance(event, Delivered) for event in taken)
     )
+    assert record.answered == any(isinstance(event, Answered) for event in taken)
+    assert all(row.money == "spent" for row in record.attempts if row.provider_cost_sats)
     assert record.may_have_cost == any(row.money != "free" for row in record.attempts)
     assert record.latency_ms >= 0
     assert all(row.duration_ms >= 0 for row in record.attempts)

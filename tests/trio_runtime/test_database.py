@@ -39,13 +39,13 @@ REQUESTS = (
     "cached_tokens INTEGER, reasoning_tokens INTEGER, cost_sats REAL, estimated_cost_sats REAL, "
     "provider_cost_sats REAL, latency_ms INTEGER!, ttft_ms INTEGER, stream_duration_ms INTEGER, "
     "success INTEGER!, status TEXT, error_status INTEGER, error_message TEXT, attempts INTEGER, "
-    "possibly_spent INTEGER, boot_id TEXT"
+    "possibly_spent INTEGER, boot_id TEXT, expected_sats REAL, answered INTEGER"
 )
 ATTEMPTS = (
     "correlation_id TEXT!, n INTEGER!, provider TEXT, model TEXT, started_at TEXT, "
     "duration_ms INTEGER, failure TEXT, http_status INTEGER, money TEXT, input_tokens INTEGER, "
     "output_tokens INTEGER, cost_sats REAL, estimated_cost_sats REAL, provider_cost_sats REAL, "
-    "upstream_request_id TEXT"
+    "upstream_request_id TEXT, expected_sats REAL"
 )
 TOKEN_RATIOS = "policy TEXT!, avg_ratio REAL!, sample_count INTEGER!"
 

@@ -697,7 +697,8 @@ async def test_a_charge_that_differs_from_the_price_list_is_a_warning(
     ):
         reply = await proxy.chat()
         record = await proxy.record()
-    assert reply.headers["x-arbstr-cost-sats"] == "0.15"
+    assert reply.headers["x-arbstr-cost-sats"] == "5"
+    assert (record.cost_sats, record.expected_sats) == (Decimal(5), Decimal("0.15"))
     assert record.provider_cost_sats == 5
     warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert ["it charged 5 sats" in r.getMessage() for r in warnings] == [True]

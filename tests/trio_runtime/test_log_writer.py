@@ -100,11 +100,12 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
     # fmt: off
     assert rows(path, "*") == [
         (1, "one", "2026-02-03T04:05:06.789Z", "gpt-4o", "gpt-4o", "alpha", "code", 1,
-         10, 20, 3, 4, 0.125, 0.5, 0.13, 15, 5, 6, 1, "ok", 502, "a sentence", 1, 1, "boot")
+         10, 20, 3, 4, 0.13, 0.5, 0.13, 15, 5, 6, 1, "ok", 502, "a sentence", 1, 1, "boot",
+         0.125, 1)
     ]
     assert rows(path, "*", "attempts") == [
         ("one", 1, "alpha", "gpt-4o", "2026-02-03T04:05:06.790Z", 12, "not_sent", 200, "free",
-         10, 20, 0.125, 0.5, 0.13, "up-1")
+         10, 20, 0.13, 0.5, 0.13, "up-1", 0.125)
     ]
     # fmt: on
     assert rows(path, "typeof(cost_sats)") == [("real",)]

@@ -40,7 +40,16 @@ from arbstr.trio_runtime.reports import (
     read_request,
     read_requests,
 )
-from tests.ledgers import Row, attempt, insert, is_unanswered, memory_ledger, request
+from tests.ledgers import (
+    Row,
+    attempt,
+    insert,
+    insert_attempts,
+    is_answered,
+    is_unanswered,
+    memory_ledger,
+    request,
+)
 
 MODELS = ("gpt-4o", "a/b", "m'); DROP TABLE requests; --", "😀")
 PROVIDERS = ("alpha", "beta", "β")
@@ -116,32 +125,44 @@ class Dice:
         more = self.one_of(0, HOUR_MS, self._random.randrange(3 * HOUR_MS))
         return int(self.one_of(*BASES) + more)
 
-    def attempt(self) -> Row:
+    def attempt(self, failure: str | None, *, running: bool = False) -> Row:
+        money = self.one_of("free", "spent", "unknown") if failure else None if running else "spent"
         return attempt(
             provider=self.one_of(*PROVIDERS),
             model=self.one_of(*MODELS),
-            failure=self.one_of(None, "no_answer", "server_error", "stream_cut"),
-            money=self.one_of("free", "spent", "unknown"),
-            cost_sats=self.amount(),
+            failure=failure,
+            money=money,
+            cost_sats=None if money == "free" else self.amount(),
             estimated_cost_sats=self.amount(),
-            provider_cost_sats=self.amount(),
         )
 
+    def tries(self, status: str) -> list[Row]:
+        """Of a request with that status: all but the last have failed."""
+        failures = ("no_answer", "server_error", "stream_cut")
+        count = 0 if status == "rejected" else self.one_of(1, 1, 2, 3)
+        tries = [self.attempt(self.one_of(*failures)) for _ in range(count)]
+        if status in ("ok", *self.one_of((), ("failed", "client_disconnected", "in_flight"))):
+            tries[-1] = self.attempt(None, running=status == "in_flight")
+        return tries
+
     def request(self, n: int) -> Row:
+        status = self.one_of("ok", *STATUSES)
+        tries = self.tries(status)
+        last = tries[-1] if tries else attempt(model=self.one_of(*MODELS), provider=None)
         return request(
             f"id-{n}",
             timestamp=format_moment(self.moment()),
-            model=self.one_of(*MODELS),
-            provider=self.one_of(None, *PROVIDERS),
+            model=last["model"],
+            provider=last["provider"],
             policy=self.one_of(None, *POLICIES),
-            status=self.one_of("ok", *STATUSES),
+            status=status,
             streaming=self.one_of(0, 1),
-            cost_sats=self.amount(),
+            cost_sats=last["cost_sats"],
             input_tokens=self.one_of(None, self.number()),
             output_tokens=self.one_of(None, self.number()),
             latency_ms=self.number(),
             ttft_ms=self.one_of(None, self.number()),
-            tries=[self.attempt() for _ in range(self.one_of(0, 1, 2))],
+            tries=tries,
         )
 
     def ledger(self, size: int) -> Ledger:
@@ -175,13 +196,11 @@ def write(connection: sqlite3.Connection, ledger: Ledger) -> None:
         connection.execute(
             f"UPDATE requests SET {assignments} WHERE correlation_id = :correlation_id", columns
         )
+        connection.execute("DELETE FROM attempts WHERE correlation_id = :correlation_id", columns)
+        insert_attempts(connection, row)
     for row in removed:
-        connection.execute("DELETE FROM requests WHERE correlation_id = :correlation_id", row)
-    # What `possibly_spent` says must be true of the attempts: a row's come with it.
-    connection.execute(
-        "UPDATE requests SET possibly_spent = (SELECT count(*) FROM attempts WHERE"
-        " correlation_id = requests.correlation_id AND failure IS NOT NULL AND money <> 'free')"
-    )
+        for table in ("attempts", "requests"):
+            connection.execute(f"DELETE FROM {table} WHERE correlation_id = :correlation_id", row)
 
 
 def contents(connection: sqlite3.Connection) -> list[dict[str, Any]]:
@@ -213,12 +232,14 @@ def recomputed(
         return group is None or key == key_of(group, row, time, policy)
 
     chosen = [row for row in within if belongs(row, row["timestamp"], row["policy"])]
-    unanswered = [
+    failed = [
         one
         for row in within
         for one in row["tries"]
-        if is_unanswered(one) and belongs(one, row["timestamp"], row["policy"])
+        if one["failure"] is not None and belongs(one, row["timestamp"], row["policy"])
     ]
+    unanswered = [one for one in failed if is_unanswered(one)]
+    answers = [one for row in chosen for one in row["tries"] if is_answered(one)]
 
     def count(*statuses: str) -> int:
         return sum(row["status"] in statuses for row in chosen)
@@ -239,13 +260,13 @@ def recomputed(
             "unknown_cost": sum(
                 row["cost_sats"] is None
                 and row["status"] != "in_flight"
-                and (row["status"] in ("ok", "stream_incomplete") or row["possibly_spent"] > 0)
+                and any(is_answered(one) or is_unanswered(one) for one in row["tries"])
                 for row in chosen
             ),
             "possibly_spent_attempts": len(unanswered),
         },
         "costs": {
-            "total_cost_sats": pytest.approx(fsum(known("cost_sats")), rel=0, abs=1e-6),
+            "total_cost_sats": pytest.approx(fsum(known("cost_sats", answers)), rel=0, abs=1e-6),
             "possibly_spent_sats": pytest.approx(
                 fsum(map(possibly_spent_sats, unanswered)), rel=0, abs=1e-6
             ),
@@ -257,7 +278,9 @@ def recomputed(
             "avg_ttft_ms": mean(known("ttft_ms")),
         },
     }
-    if group is None:
+    if group is not None:
+        found["counts"]["failed_attempts"] = len(failed)
+    else:
         found["performance"] |= {
             "p50_latency_ms": nearest_rank(latencies, 50),
             "p95_latency_ms": nearest_rank(latencies, 95),
@@ -266,7 +289,7 @@ def recomputed(
 
 
 def possibly_spent_sats(row: dict[str, Any]) -> float:
-    known = (row["cost_sats"], row["provider_cost_sats"], row["estimated_cost_sats"])
+    known = (row["cost_sats"], row["estimated_cost_sats"])
     return next((sats for sats in known if sats is not None), 0.0)
 
 
@@ -329,7 +352,7 @@ def test_the_groups_are_those_of_plain_python_and_add_up(
     for key in keys:
         expected = recomputed(every, asked, group, key)
         counts = expected["counts"]
-        if counts["total"] or counts["possibly_spent_attempts"]:
+        if counts["total"] or counts["failed_attempts"]:
             assert found.pop(key) == {group.value: key, **expected}
     assert found == {}
     for part in ("counts", "costs"):
@@ -401,7 +424,32 @@ def test_unknown_is_not_zero_and_zero_is_not_unknown() -> None:
     ledger = [
         request("free", cost_sats=0.0),
         request("unknown", cost_sats=None),
-        request("cut", status="stream_incomplete", cost_sats=None),
+        request(
+            "cut",
+            status="stream_incomplete",
+            cost_sats=None,
+            tries=[attempt(failure="stream_cut", money="unknown")],
+        ),
+        request(
+            "cut, and its node says for nothing",
+            status="stream_incomplete",
+            cost_sats=None,
+            tries=[attempt(failure="stream_cut", money="free")],
+        ),
+        request("left", status="client_disconnected", cost_sats=None, tries=[attempt()]),
+        request(
+            "left before it cost",
+            status="client_disconnected",
+            cost_sats=None,
+            tries=[attempt(failure="client_left", money="free")],
+        ),
+        request("a bug", status="failed", cost_sats=None, tries=[attempt()]),
+        request(
+            "killed",
+            status="abandoned",
+            cost_sats=None,
+            tries=[attempt(failure="shutdown", money="unknown")],
+        ),
         request("never sent", status="rejected", cost_sats=None),
         request(
             "refused",
@@ -419,10 +467,70 @@ def test_unknown_is_not_zero_and_zero_is_not_unknown() -> None:
     ]
     with memory_ledger(ledger) as connection:
         report = stats(connection)
-    assert report["counts"]["unknown_cost"] == 3
-    assert report["counts"]["possibly_spent_attempts"] == 1
+    assert report["counts"]["unknown_cost"] == 6  # unknown, cut, left, a bug, killed, lost
+    assert report["counts"]["possibly_spent_attempts"] == 3
     assert report["costs"]["total_cost_sats"] == 0
-    assert report["costs"]["possibly_spent_sats"] == 0.5
+    assert report["costs"]["possibly_spent_sats"] == 1.5
+
+
+def test_each_attempt_that_was_not_free_is_in_one_sum_and_once() -> None:
+    cut = {"failure": "stream_cut", "money": "spent", "cost_sats": 2.0}
+    answered = {"cost_sats": 1.0}
+    ledger = [
+        request("answered", cost_sats=1.0, tries=[attempt(**answered)]),
+        request("paid twice", cost_sats=1.0, tries=[attempt(**cut), attempt(**answered)]),
+        request("cut", status="stream_incomplete", cost_sats=2.0, tries=[attempt(**cut)]),
+        request(
+            "left, and read on",
+            status="client_disconnected",
+            cost_sats=4.0,
+            tries=[attempt(failure="client_left", money="spent", cost_sats=4.0)],
+        ),
+        request(
+            "left after its answer",
+            status="client_disconnected",
+            cost_sats=8.0,
+            tries=[attempt(cost_sats=8.0)],
+        ),
+        request(
+            "charged for an error",
+            status="failed",
+            cost_sats=16.0,
+            tries=[attempt(failure="error_answer", money="spent", cost_sats=16.0)],
+        ),
+        request(
+            "killed",
+            status="abandoned",
+            cost_sats=None,
+            tries=[
+                attempt(failure="shutdown", money="unknown", estimated_cost_sats=32.0),
+            ],
+        ),
+        request(
+            "free",
+            status="failed",
+            cost_sats=None,
+            tries=[attempt(failure="account", money="free", expected_sats=64.0)],
+        ),
+    ]
+    with memory_ledger(ledger) as connection:
+        report = stats(connection)
+    assert report["costs"]["total_cost_sats"] == 1 + 1 + 8
+    assert report["costs"]["possibly_spent_sats"] == 2 + 2 + 4 + 16 + 32
+    assert report["counts"]["possibly_spent_attempts"] == 5
+
+
+def test_a_provider_whose_attempts_all_failed_has_a_row() -> None:
+    refused = attempt(provider="beta", model="b", failure="account", money="free")
+    with memory_ledger([request("one", tries=[refused, refused, attempt()])]) as connection:
+        for group, name in ((Group.PROVIDER, "beta"), (Group.MODEL, "b")):
+            groups = {
+                row[group.value]: row["counts"] for row in stats(connection, ALL, group)["groups"]
+            }
+            assert (groups[name]["total"], groups[name]["failed_attempts"]) == (0, 2)
+            assert groups[name]["possibly_spent_attempts"] == 0
+        asked = read_report(connection, StatsQuery(Filters(WHOLE, provider="beta")), NOBODY)
+        assert not isinstance(asked, ErrorReply)  # its name is known
 
 
 def test_no_rows_are_zeros_and_no_averages() -> None:
@@ -481,18 +589,17 @@ def test_what_was_possibly_spent_counts_for_the_provider_it_was_spent_at() -> No
     assert groups["alpha"]["costs"]["total_cost_sats"] == 0.125
 
 
-def test_what_an_attempt_cost_by_our_rates_goes_before_what_its_provider_says() -> None:
+def test_what_an_attempt_cost_goes_before_what_it_was_estimated_at() -> None:
     known = [
-        {"cost_sats": 1.0, "provider_cost_sats": 10.0, "estimated_cost_sats": 100.0},
-        {"cost_sats": None, "provider_cost_sats": 20.0, "estimated_cost_sats": 200.0},
-        {"cost_sats": None, "provider_cost_sats": None, "estimated_cost_sats": 300.0},
-        {"cost_sats": None, "provider_cost_sats": None, "estimated_cost_sats": None},
+        {"cost_sats": 1.0, "expected_sats": 10.0, "estimated_cost_sats": 100.0},
+        {"cost_sats": None, "expected_sats": None, "estimated_cost_sats": 300.0},
+        {"cost_sats": None, "expected_sats": None, "estimated_cost_sats": None},
     ]
     tries = [attempt(failure="stream_cut", money="spent", **costs) for costs in known]  # type: ignore[arg-type]  # mypy takes the values for the keywords' own
     with memory_ledger([request("one", status="failed", tries=tries)]) as connection:
         report = stats(connection)
-    assert report["counts"]["possibly_spent_attempts"] == 4
-    assert report["costs"]["possibly_spent_sats"] == 321.0
+    assert report["counts"]["possibly_spent_attempts"] == 3
+    assert report["costs"]["possibly_spent_sats"] == 301.0
 
 
 # -- spans
@@ -557,12 +664,19 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         streaming=1,
         cached_tokens=3,
         reasoning_tokens=2,
+        cost_sats=0.13,
         provider_cost_sats=0.13,
         ttft_ms=300,
         stream_duration_ms=900,
         tries=[
             attempt(failure="server_error", money="free", http_status=503, upstream_request_id="u"),
-            attempt(input_tokens=10, output_tokens=5, cost_sats=0.125),
+            attempt(
+                input_tokens=10,
+                output_tokens=5,
+                cost_sats=0.13,
+                expected_sats=0.125,
+                provider_cost_sats=0.13,
+            ),
         ],
     )
     with memory_ledger([everything]) as connection:
@@ -585,7 +699,12 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
             "cached_tokens": 3,
             "reasoning_tokens": 2,
         },
-        "cost": {"cost_sats": 0.125, "estimated_cost_sats": 0.5, "provider_cost_sats": 0.13},
+        "cost": {
+            "cost_sats": 0.13,
+            "expected_sats": 0.125,
+            "estimated_cost_sats": 0.5,
+            "provider_cost_sats": 0.13,
+        },
         "timing": {"latency_ms": 1200, "ttft_ms": 300, "stream_duration_ms": 900},
         "attempts": 2,
         "possibly_spent": 0,
@@ -600,7 +719,12 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         "http_status": 503,
         "money": "free",
         "tokens": {"input_tokens": None, "output_tokens": None},
-        "cost": {"cost_sats": None, "estimated_cost_sats": 0.5, "provider_cost_sats": None},
+        "cost": {
+            "cost_sats": None,
+            "expected_sats": None,
+            "estimated_cost_sats": 0.5,
+            "provider_cost_sats": None,
+        },
         "upstream_request_id": "u",
     }
     second = first | {
@@ -609,7 +733,12 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         "http_status": 200,
         "money": "spent",
         "tokens": {"input_tokens": 10, "output_tokens": 5},
-        "cost": {"cost_sats": 0.125, "estimated_cost_sats": 0.5, "provider_cost_sats": None},
+        "cost": {
+            "cost_sats": 0.13,
+            "expected_sats": 0.125,
+            "estimated_cost_sats": 0.5,
+            "provider_cost_sats": 0.13,
+        },
         "upstream_request_id": None,
     }
     assert found == row | {"attempts": [first, second]}
