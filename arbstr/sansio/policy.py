@@ -5,9 +5,11 @@
 What the rule then allows is `routing.py`.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
+from unicodedata import normalize
 
 from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config import AUTO, Rule
@@ -36,32 +38,59 @@ def choose_policy(
                 return rule
         there = f"Policies: {listed(r.name for r in rules)}." if rules else "None is configured."
         return ErrorReply("unknown_policy", f"There is no policy {shown(wanted)}. {there}")
-    said = request.last_user_text.casefold()
+    said: str | None = None
     for rule in rules:
-        if (request.model == AUTO or rule.allows(request.model)) and any(
-            _begins_word(k, said) for k in _folded(rule.keywords)
-        ):
-            return rule
+        if rule.keywords and (request.model == AUTO or rule.allows(request.model)):
+            if said is None:
+                said = request.last_user_text.casefold()
+            if any(find(said) is not None for find in _finders(rule.keywords)):
+                return rule
     return None
 
 
+_UNSPACED: Final = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f"  # Burmese
+    "\u1780-\u17ff\u19e0-\u19ff"  # Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Hiragana, Katakana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Han
+)
+"""Characters of scripts without blanks between words: such a one ends no word, and begins one."""
+
+_ACCENTS: Final = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff"
+"""Combining characters that make another letter of the one before them."""
+
+_SIGNS: Final = _ACCENTS + "\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+"""What belongs to a word and is no letter to Python: accents, Hebrew and Arabic points, the vowels
+of India's scripts (with all else of those but their full stops)."""
+
+_COMPOSES: Final = _ACCENTS + "\u1160-\u11ff\u3099\u309a"
+"""What makes another letter of the last one of a keyword, so that "cafe" does not begin
+"caf\u00e9", however that is written. Of Korean and Japanese, too."""
+
+
 @lru_cache(maxsize=256)
-def _folded(keywords: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(keyword.strip().casefold() for keyword in keywords)
+def _finders(keywords: tuple[str, ...]) -> tuple[Callable[[str], object], ...]:
+    """For each keyword what finds it at the start of a word of a case-folded text, or not: `None`.
 
+    Accents may be part of their letter or follow it (NFC, NFD), so both ways of writing a keyword
+    are looked for. The text stays as it is: to normalise it may take time by the square of its
+    length (measured: 0.9 s for 16,000 accents).
 
-def _begins_word(keyword: str, said: str) -> bool:
-    """Whether the keyword stands at the start of a word. Both are case-folded.
-
-    By `str.find`, not a regular expression: the text may be megabytes, and nobody else is served
-    meanwhile.
+    A pattern begins with the keyword itself, which is then searched for as fast as by `str.find`,
+    and what is before it is looked at afterwards, in C: a text of megabytes may have it a million
+    times inside of words, and nobody else is served meanwhile. Measured: 45 ms for 8 MB of
+    "decode", where a loop over `str.find` takes 590.
     """
-    at = said.find(keyword)
-    while at != -1:
-        if at == 0 or not (said[at - 1].isalnum() or said[at - 1] == "_"):
-            return True
-        at = said.find(keyword, at + 1)
-    return False
+    found = []
+    for keyword in keywords:
+        folded = keyword.strip().casefold()
+        for form in dict.fromkeys((folded, normalize("NFC", folded), normalize("NFD", folded))):
+            pattern = text = re.escape(form)
+            if re.match(f"[{_UNSPACED}]", form) is None:
+                pattern += f"(?<![^\\W{_UNSPACED}]{text})(?<![{_SIGNS}]{text})"
+            found.append(re.compile(f"{pattern}(?![{_COMPOSES}])").search)
+    return tuple(found)
 
 
 def listed(names: Iterable[str]) -> str:

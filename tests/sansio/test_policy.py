@@ -1,6 +1,11 @@
 """Which rule a request is under."""
 
+from typing import Final
+from unicodedata import normalize
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from arbstr.sansio.config import Rule
 from arbstr.sansio.errors import ErrorReply
@@ -31,6 +36,78 @@ CODE = Rule("code", keywords=("code", "Implement", "c++", "größe"))
 )
 def test_a_keyword_matches_at_the_start_of_a_word(text: str, matches: bool) -> None:
     assert choose_policy(chat(text=text), None, (CODE,)) is (CODE if matches else None)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "text", "matches"),
+    [
+        pytest.param("代码", "代码怎么写", True, id="Han at the start"),
+        pytest.param("代码", "写一段代码", True, id="Han behind Han"),
+        pytest.param("コード", "このコードを直して", True, id="Katakana behind Hiragana"),
+        pytest.param("ひらがな", "漢字とひらがな", True, id="Hiragana"),
+        pytest.param("โค้ด", "เขียนโค้ดให้หน่อย", True, id="Thai"),
+        pytest.param("ລະຫັດ", "ຂຽນລະຫັດ", True, id="Lao"),
+        pytest.param("កូដ", "សរសេរកូដ", True, id="Khmer"),
+        pytest.param("ကုဒ်", "ရေးကုဒ်", True, id="Burmese"),
+        pytest.param("𠮷野", "牛丼𠮷野家", True, id="Han beyond 16 bits"),
+        pytest.param("々", "人々", True, id="a mark that repeats"),
+        pytest.param("代码", "mein代码", True, id="Han behind Latin"),
+        pytest.param("code", "写code吧", True, id="Latin behind Han"),
+        pytest.param("code", "写decode吧", False, id="Latin behind Latin, among Han"),
+        pytest.param("코드", "이코드", False, id="Korean has blanks"),
+        pytest.param("코드", "이 코드를", True, id="Korean at the start"),
+        pytest.param("code", "unicodé code", True, id="behind an accent and a blank"),
+        pytest.param("code", "écode e\u0301code q\u0301code", False, id="behind accents"),
+        pytest.param("café", "ein cafe\u0301 bitte", True, id="NFC in the rule, NFD in the text"),
+        pytest.param("cafe\u0301", "ein CAFÉ bitte", True, id="NFD in the rule, NFC in the text"),
+        pytest.param("cafe", "café cafe\u0301", False, id="another letter, however written"),
+        pytest.param("cafe", "cafe\u0301 cafes", True, id="another letter first"),
+        pytest.param("カ", "カ\u3099 ガ", False, id="another Japanese letter"),
+        pytest.param("ガ", "カ\u3099", True, id="Japanese in NFD"),
+        pytest.param("가", "\u1100\u1161\u11a8", False, id="another Korean syllable"),
+        pytest.param("각", "\u1100\u1161\u11a8", True, id="Korean in NFD"),
+        pytest.param("ताल", "पाताल", False, id="inside of a Hindi word, behind a vowel sign"),
+        pytest.param("ताल", "वह। ताल", True, id="behind a Hindi full stop"),
+        pytest.param("c++", "c++20 abc++", True, id="signs of a pattern"),
+        pytest.param("c++", "abc++", False, id="signs of a pattern inside of a word"),
+        pytest.param("[a-z]", "x", False, id="not a pattern"),
+        pytest.param(" code ", "code", True, id="blanks around a keyword"),
+    ],
+)
+def test_words_begin_in_every_script(keyword: str, text: str, matches: bool) -> None:
+    rule = Rule("r", keywords=(keyword,))
+    assert choose_policy(chat(text=text), None, (rule,)) is (rule if matches else None)
+
+
+LETTERS: Final = st.text("code_éèq代カガパ -", max_size=20)
+
+
+@given(LETTERS.map(str.strip).filter(bool), LETTERS)
+@settings(deadline=None)
+def test_it_does_not_matter_how_accents_are_written(keyword: str, text: str) -> None:
+    found = {
+        choose_policy(chat(text=normalize(one, text)), None, (Rule("r", keywords=(other_way,)),))
+        is not None
+        for one in ("NFC", "NFD")
+        for other_way in (normalize("NFC", keyword), normalize("NFD", keyword))
+    }
+    assert len(found) == 1
+
+
+@given(
+    st.text("code_ +-9\n", min_size=1, max_size=3).filter(str.strip),
+    st.text("code_ +-9\n", max_size=30),
+)
+@settings(deadline=None)
+def test_a_keyword_is_found_as_the_rule_is_written(keyword: str, text: str) -> None:
+    wanted = keyword.strip()
+    begins = any(
+        text.startswith(wanted, at)
+        and (at == 0 or not (text[at - 1].isalnum() or text[at - 1] == "_"))
+        for at in range(len(text))
+    )
+    rule = Rule("r", keywords=(keyword,))
+    assert (choose_policy(chat(text=text), None, (rule,)) is rule) == begins
 
 
 def test_the_first_rule_in_the_files_order_counts() -> None:
