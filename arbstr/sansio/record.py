@@ -9,10 +9,15 @@ place here.
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from arbstr.sansio.failure import Money
 from arbstr.sansio.money import format_sats
+
+Member: TypeAlias = str | int | Decimal | None
+"""What a member of the log's line may be; `bool` is an `int`."""
+
+_ZERO: Final = Decimal(0)
 
 PRICE_TOLERANCE: Final = Decimal("0.05")
 """A provider may charge this fraction beside the formula before it is worth a warning ..."""
@@ -92,15 +97,43 @@ class Record:
         """Whether losing this row could lose track of money. Rows in flight will come again."""
         return self.status != "in_flight" and any(a.may_have_cost for a in self.attempts)
 
-    def line(self) -> str:
-        """What the log says of a finished request."""
-        return (
-            f"{'stream' if self.streaming else 'plain'} model={self.model} "
-            f"provider={self.provider or '-'} status={self.error_status or self.status} "
-            f"policy={self.policy or '-'} ms={self.latency_ms} sats={self._spent()}"
-        )
+    def members(self) -> dict[str, Member]:
+        """What the log says of a finished request, by name, for people and for machines alike.
 
-    def _spent(self) -> str:
-        if self.cost_sats is not None:
-            return format_sats(self.cost_sats)
-        return "unknown" if self.may_have_cost else "0"
+        `status` is the column's word; `http` is the status the client got, where one is known.
+        `sats` is what it cost: 0 if it was free, `None` if nobody knows.
+        """
+        unknown = self.cost_sats is None and self.may_have_cost
+        return {
+            "model": self.model,
+            "provider": self.provider,
+            "status": self.status,
+            "http": 200 if self.success else self.error_status,
+            "policy": self.policy,
+            "stream": self.streaming,
+            "ms": self.latency_ms,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "retries": sum(attempt.failure is not None for attempt in self.attempts),
+            "possibly_spent": self.possibly_spent,
+            "sats": None if unknown else self.cost_sats or _ZERO,
+        }
+
+    def line(self) -> str:
+        """`members` as the text of the log's line; what did not happen is left out."""
+        said = ["stream" if self.streaming else "plain"]
+        for name, value in self.members().items():
+            match name, value:
+                case ("stream" | "output_tokens", _) | ("http", 200):
+                    continue
+                case "input_tokens", int():
+                    said.append(f"tokens={value}/{self.output_tokens}")
+                case (("input_tokens" | "http" | "retries" | "possibly_spent"), (None | 0)):
+                    continue
+                case "sats", None:
+                    said.append("sats=unknown")
+                case _, Decimal():
+                    said.append(f"{name}={format_sats(value)}")
+                case _:
+                    said.append(f"{name}={'-' if value is None else value}")
+        return " ".join(said)

@@ -718,7 +718,7 @@ async def test_one_line_of_the_log_tells_each_request(caplog: pytest.LogCaptureF
     assert [line.__dict__["request_id"] for line in lines] == ids
     assert "model=gpt-4o provider=first status=ok" in lines[0].getMessage()
     assert "sats=0.015" in lines[0].getMessage()
-    assert "status=400" in lines[1].getMessage()
+    assert "status=failed http=400" in lines[1].getMessage()
 
 
 async def test_what_a_client_wrote_is_in_no_row_and_no_line(

@@ -1,0 +1,93 @@
+"""What the log says of a finished request: one vocabulary, as members and as a line."""
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from arbstr.sansio.record import Record
+from tests.records import ATTEMPT, RECORD
+
+FAILED = replace(ATTEMPT, failure="no_answer", money="unknown", cost_sats=None)
+FREE = replace(FAILED, failure="server_error", money="free")
+
+
+def test_the_members_are_those_of_the_ledger() -> None:
+    record = replace(RECORD, policy="code", streaming=True, attempts=(FREE, FREE, ATTEMPT))
+    assert record.members() == {
+        "model": "gpt-4o",
+        "provider": "alpha",
+        "status": "ok",
+        "http": 200,
+        "policy": "code",
+        "stream": True,
+        "ms": 15,
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "retries": 2,
+        "possibly_spent": 0,
+        "sats": Decimal("0.13"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        pytest.param(
+            replace(RECORD, cost_sats=Decimal("1E-4")),
+            "plain model=gpt-4o provider=alpha status=ok policy=- ms=15 tokens=10/20 sats=0.0001",
+            id="an answer",
+        ),
+        pytest.param(
+            replace(RECORD, input_tokens=0, output_tokens=0, latency_ms=0, cost_sats=Decimal(0)),
+            "plain model=gpt-4o provider=alpha status=ok policy=- ms=0 tokens=0/0 sats=0",
+            id="zeros that were counted",
+        ),
+        pytest.param(
+            replace(
+                RECORD,
+                status="stream_incomplete",
+                success=False,
+                streaming=True,
+                error_status=502,
+                input_tokens=None,
+                output_tokens=None,
+                cost_sats=None,
+                possibly_spent=1,
+                attempts=(FREE, FAILED),
+            ),
+            "stream model=gpt-4o provider=alpha status=stream_incomplete http=502 policy=- ms=15"
+            " retries=2 possibly_spent=1 sats=unknown",
+            id="a broken stream",
+        ),
+        pytest.param(
+            replace(
+                RECORD,
+                status="rejected",
+                success=False,
+                provider=None,
+                error_status=402,
+                input_tokens=None,
+                cost_sats=None,
+                attempts=(),
+            ),
+            "plain model=gpt-4o provider=- status=rejected http=402 policy=- ms=15 sats=0",
+            id="nothing was sent",
+        ),
+        pytest.param(
+            replace(
+                RECORD,
+                status="client_disconnected",
+                success=False,
+                input_tokens=None,
+                cost_sats=None,
+                attempts=(FREE,),
+            ),
+            "plain model=gpt-4o provider=alpha status=client_disconnected policy=- ms=15 retries=1"
+            " sats=0",
+            id="nobody was told a status",
+        ),
+    ],
+)
+def test_the_line_says_the_members_that_say_something(record: Record, line: str) -> None:
+    assert record.line() == line
