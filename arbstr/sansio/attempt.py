@@ -79,6 +79,11 @@ class AttemptState:
         return self.expected
 
     @property
+    def is_over(self) -> bool:
+        """Whether it failed or brought a whole answer; a drain may still add to what is known."""
+        return self.answered or self.failure is not None
+
+    @property
     def charged(self) -> Decimal | None:
         """What it took, in sats: nothing if it was free, `None` if nobody knows."""
         return Decimal(0) if self.money is Money.FREE else self.cost

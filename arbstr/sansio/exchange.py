@@ -106,8 +106,8 @@ class Exchange:
     def note(self, event: Event, now: float) -> None:
         """Takes one fact. Raises `LocalProtocolError` when it cannot happen in this phase."""
         if isinstance(event, Drained):
-            if not 1 <= event.n <= len(self._attempts) or not self._attempts[event.n - 1].failure:
-                raise LocalProtocolError(f"attempt {event.n} did not fail, so nobody drains it")
+            if not 1 <= event.n <= len(self._attempts) or not self._attempts[event.n - 1].is_over:
+                raise LocalProtocolError(f"attempt {event.n} is not over, so nobody drains it")
             self._attempts[event.n - 1].learn_from_drain(
                 event.status,
                 event.upstream_request_id,

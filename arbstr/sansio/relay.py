@@ -22,7 +22,8 @@ What happens to an event:
     [DONE]                                   never forwarded; `finish` writes the only one
     every other chunk                        forwarded, also `choices: []` without usage (Azure's
                                              first one) and usage in a chunk with choices
-    anything after [DONE] or after the close dropped
+    anything after [DONE]                    dropped; a usage or price that is missing is taken
+    anything after the close                 dropped; its usage and price are read all the same
 
 Complete is: `[DONE]` after at least one choice, or a finish reason for every index below the
 request's `n`; and no error before. Usage is no evidence: Routstr nodes send it after a cut, too.
@@ -108,7 +109,6 @@ class Relay:
         "_asks_usage",
         "_choice_seen",
         "_choices",
-        "_closed",
         "_created",
         "_finished",
         "_flowing",
@@ -149,7 +149,6 @@ class Relay:
         self._reader = SSEReader()
         self._held = bytearray()
         self._flowing = False
-        self._closed = False
         self._silent = False
         self._choice_seen = False
         self._finished: set[int] = set()
@@ -174,7 +173,7 @@ class Relay:
 
         b"" until output begins, after an error, and after the end.
         """
-        if self._closed or self.overflow:
+        if self.overflow:
             return b""
         block = self._reader.cut(data)
         if not block and not self._reader.overflow:
@@ -192,7 +191,7 @@ class Relay:
 
     def end_input(self) -> bytes:
         """The upstream's body has ended: a last event without its blank line, if it parses."""
-        if self._closed or self.overflow or self.not_sse:
+        if self.overflow or self.not_sse:
             return b""
         return self._relayed(self._reader.finish(), b"", last=True)
 
@@ -203,7 +202,7 @@ class Relay:
         the trailer. The trailer is chunk-shaped and comes after `[DONE]` because that is what
         every client tolerates: most stop at `[DONE]`, the Vercel AI SDK validates what follows.
         """
-        if self._closed or self._silent or not self.complete:
+        if self._silent or not self.complete:
             raise LocalProtocolError("finish() needs a complete answer that was not ended yet")
         self._close()
         parts: list[bytes] = []
@@ -218,13 +217,11 @@ class Relay:
         What was held back and an event that came in part are dropped. b"" if the answer was ended
         already. What is fed afterwards is only read for its usage and price.
         """
-        if self._closed or self._silent:
+        if self._silent:
             return b""
         if self.complete:
             raise LocalProtocolError("a complete answer is not interrupted, it is finished")
-        self._silent = True
-        self._flowing = False
-        self._held.clear()
+        self._close()
         return error_event(error)
 
     def _relayed(self, events: tuple[Event, ...], block: bytes, *, last: bool = False) -> bytes:
@@ -243,7 +240,10 @@ class Relay:
     def _passed(self, event: Event, *, last: bool) -> bytes:
         """What goes out for this event, which may be what was held before it, too."""
         data = event.data
-        if not data or self.done or self.overflow:
+        if not data or self.overflow:
+            return b""
+        if self.done:
+            self._note_what_is_missing(read_event(data, output_seen=False))
             return b""
         if data.lstrip().startswith(b"[DONE]"):
             return self._saw_done()
@@ -291,6 +291,12 @@ class Relay:
         self._created = self._created or facts.created
         self._model = self._model or facts.model
 
+    def _note_what_is_missing(self, facts: Facts) -> None:
+        if self.usage is None:
+            self.usage = facts.usage
+        if self.provider_cost_msats is None:
+            self.provider_cost_msats = facts.provider_cost_msats
+
     def _saw_done(self) -> bytes:
         if not self._choice_seen or self.error is not None or self.garbled:
             return b""
@@ -328,7 +334,7 @@ class Relay:
         self._held.clear()
 
     def _close(self) -> None:
-        self._closed = True
+        self._silent = True
         self._flowing = False
         self._held.clear()
 

@@ -43,7 +43,7 @@ from arbstr.sansio.retry import (
     Sleep,
 )
 from arbstr.sansio.routing import Candidate
-from arbstr.trio_runtime.drains import Drains
+from arbstr.trio_runtime.drains import Drains, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream import UpstreamCall
@@ -263,16 +263,14 @@ class Attempts:
             self._hub.showed_itself(call.provider, self._exchange.correlation_id)
 
     def leave_call(self) -> None:
-        """Closes the open call, or leaves it to a drain where the price is charged anyway."""
+        """Closes the open call, or leaves it to a drain where its rest may tell what it cost."""
         call, self.call = self.call, None
         if call is None:
             return
-        seconds = call.provider.drain_seconds
-        # In any other phase than READY the call has answered, and nothing is left to learn.
-        failed = self._exchange.phase is life.Phase.READY
-        worth_it = failed and call.kind is Kind.ROUTSTR and call.can_be_read_on and seconds > 0
+        # In any other phase than READY the call has answered.
+        seconds = seconds_to_read_on(call, failed=self._exchange.phase is life.Phase.READY)
         n, reservation = self._exchange.attempts_made, self._reservation
-        if worth_it and self.drains.start(call, n, seconds, reservation):
+        if seconds > 0 and self.drains.start(call, n, seconds, reservation):
             self._reservation = None
             return
         change = call.stray_change()

@@ -1,8 +1,9 @@
 """Answers nobody waits for any more, read on to learn what they cost.
 
-A Routstr node finishes an answer and charges it, whoever is listening. A drain is a call whose
-request has gone on without it: it owns the call, and the attempt's reservation in the budget, until
-the answer has ended, its time is up, or the shutdown cancels it.
+A Routstr node finishes an answer and charges it, whoever is listening; and a stream can be whole
+long before it says what it took. A drain is a call whose request has gone on without it: it owns
+the call, and the attempt's reservation in the budget, until the body has ended, its time is up, or
+the shutdown cancels it.
 """
 
 import logging
@@ -13,6 +14,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.budget import Reservation
+from arbstr.sansio.config import Kind
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Money
 from arbstr.trio_runtime.hub import Hub
@@ -22,10 +24,31 @@ from arbstr.trio_runtime.upstream import UpstreamCall
 log = logging.getLogger(__name__)
 
 MAX_DRAINS: Final = 200
-"""Answers of departed clients read on at once; beyond it the connection is closed instead."""
+"""Answers read on at once; beyond it the connection is closed instead."""
+
+LATE_SECONDS: Final = 5.0
+"""How long the tokens of a delivered answer are waited for where only they are missing: its client
+has waited 2 s for them already (exchange.AFTER_COMPLETE_SECONDS). Picked."""
 
 KEEP_SECONDS: Final = 2.0
 """How long stray ecash may take to reach the disk once nobody waits for the answer any more."""
+
+
+def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
+    """How long the rest of the answer may still tell what was charged; 0: there is nothing to wait
+    for. `failed`: the client does not have the answer, or not the whole of it.
+    """
+    is_node = call.kind is Kind.ROUTSTR
+    if failed:
+        # Whoever is no node stops working when it is left.
+        return call.provider.drain_seconds if is_node and call.can_be_read_on else 0.0
+    if not call.price_is_open:
+        return 0.0
+    if not is_node:
+        return LATE_SECONDS
+    # After `[DONE]` comes the end, if it comes at all.
+    longest = LATE_SECONDS if call.relay.done else call.provider.drain_seconds
+    return min(longest, call.provider.drain_seconds)
 
 
 @final

@@ -291,15 +291,21 @@ class ChatRun:
         assert call is not None  # its stream is complete
         self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
         self._note(life.Answered())
-        attempts.book()
+        late = call.price_is_open
+        if not late:
+            attempts.book()
         summary = self._exchange.summary(
             trio.current_time(), retries=attempts.retry.failures_header()
         )
         # Nothing is unsent unless the work was cancelled just then.
         await self._responder.end(self._unsent + call.relay.finish(summary))
         self._note(life.Delivered())
+        if late:
+            # The client has waited long enough; the ledger has not.
+            attempts.leave_call()
         self._finish()
-        await call.finish()
+        if not late:
+            await call.finish()
 
     # -- whole answers -------------------------------------------------------------------------
 

@@ -169,6 +169,15 @@ class UpstreamCall:
         awaited = self.seen in (Seen.SENT, Seen.GOOD_HEAD, Seen.OUTPUT)
         return self._connection is not None and awaited and not self.ended
 
+    @property
+    def price_is_open(self) -> bool:
+        """Whether the rest of a stream, complete or not, may still tell what it cost."""
+        if not self.can_be_read_on or self.relay.overflow:
+            return False
+        if self.kind is Kind.ROUTSTR:
+            return self.provider_cost_msats is None
+        return self.usage is None and not self.relay.done
+
     # -- one attempt ---------------------------------------------------------------------------
 
     def take_kept(self, transport: Transport) -> bool:
@@ -269,9 +278,15 @@ class UpstreamCall:
     async def learn_the_rest(self) -> Money:
         """Reads an answer nobody waits for to its end, for its usage and price. Never raises.
 
-        Returns what it turned out to have cost, as far as its end tells.
+        Returns what it turned out to have cost, as far as its end tells. An error event is not the
+        end: a node says what it charged behind it.
         """
         failure = await self._read_on()
+        try:
+            while self.seen >= Seen.GOOD_HEAD and self._streams and self.price_is_open:
+                await self.more()
+        except AnswerBroken:
+            self.ended = True
         return Money.SPENT if failure is None else failure.money
 
     def close(self) -> None:
@@ -418,7 +433,7 @@ class UpstreamCall:
                 found = await (self._first_output() if self._streams else self._whole())
                 if isinstance(found, Failure):
                     return found
-            while not (self.relay.done or self.ended or self.stream_failure()):
+            while not (self.relay.done or self.ended or self.relay.overflow):
                 await self.more()
         except AnswerBroken as error:
             return None if self.relay.complete else self.cut_short(_broke(error))

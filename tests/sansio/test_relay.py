@@ -412,6 +412,19 @@ def test_usage_and_chunks_are_read_until_done_and_nothing_after() -> None:
     late = chunk(usage={**COUNTS, "completion_tokens": 99})
     assert fed(relay, DONE + HELLO, HELLO, late, DONE) + relay.end_input() == b""
     assert relay.usage == Usage(3, 2)
+    assert relay.provider_cost_msats is None
+
+
+def test_what_is_missing_is_taken_after_done_and_after_the_close_too() -> None:
+    priced = chunk(usage={**COUNTS, "cost": {"total_msats": 505}})
+    for before in (HELLO + STOP + DONE, HELLO + STOP):
+        relay = new()
+        relay.feed(before)
+        relay.finish(b'{"request_id":"r"}')
+        assert fed(relay, priced, HELLO, DONE) + relay.end_input() == b""
+        assert (relay.usage, relay.provider_cost_msats) == (Usage(3, 2), Decimal(505))
+        with pytest.raises(LocalProtocolError):
+            relay.finish(b"{}")
 
 
 def test_an_event_glued_to_one_that_was_cut_does_not_go_out() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.trio_runtime import drains
+from arbstr.trio_runtime import drains, exchange
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.upstream import UpstreamCall
 from tests.fakes import (
@@ -67,6 +68,7 @@ def gated(when: str, gate: trio.Event) -> Play:
             return stream([ROLE, WORD, REST[0], gate, *REST[1:]], headers=[ROUTSTR_ID])
 
 
+BUDGET: Final = "[budget]\nsats_per_day = 1000000"
 PLAIN: Final = ("before the head", "after the head", "in the body")
 STREAMED: Final = (
     *PLAIN,  # a node may answer a request for a stream with JSON
@@ -356,6 +358,145 @@ async def test_a_bug_in_a_drain_ends_nothing_but_that_drain(
         assert (await proxy.get("/livez")).status == 200
     assert [r.levelno for r in caplog.records if "drain" in r.getMessage()] == [logging.ERROR]
     assert "prompt" not in caplog.text
+
+
+# ---- an answer that is whole before it says what it took
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A complete stream is not waited on for its usage."""
+    monkeypatch.setattr(exchange, "AFTER_COMPLETE_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["openai", "routstr"])
+async def test_a_usage_that_is_late_holds_up_the_ledger_and_not_the_client(kind: str) -> None:
+    gate = trio.Event()
+    late = stream([ROLE, WORD, REST[0], gate, *REST[1:]], headers=[ROUTSTR_ID])
+    kept = stream([ROLE, WORD, REST[0], gate, *REST[1:]])
+    async with (
+        open_fake_provider(late if kind == "routstr" else kept) as fake,
+        open_proxy(config(provider("node", fake.url, kind=kind), more=BUDGET)) as proxy,
+    ):
+        reply = await proxy.chat(stream=True)
+        assert (reply.text, reply.trailer["cost_sats"]) == ("Hello", None)
+        assert proxy.log.final == []
+        assert proxy.hub.draining == 1
+        assert proxy.hub.budget.view(time.time()).reserved > 0
+        gate.set()
+        record = await proxy.record()
+        assert (record.status, record.input_tokens, record.output_tokens) == ("ok", 100, 50)
+        [row] = record.attempts
+        assert (row.failure, row.money, row.input_tokens) == (None, "spent", 100)
+        assert row.cost_sats is not None
+        assert row.cost_sats == record.cost_sats
+        await fake.wait_open(1)
+        assert (fake.left, fake.closed) == (0, 0)  # the connection serves the next request
+        assert proxy.hub.budget.view(time.time()).reserved == 0
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["openai", "routstr"])
+async def test_a_usage_that_never_comes_is_not_waited_for_without_end(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drains, "LATE_SECONDS", 0.02)
+    silent = stream([ROLE, WORD, REST[0]], ending="hang")
+    more = "drain_seconds = 0.02" if kind == "routstr" else ""
+    async with (
+        open_fake_provider(silent) as fake,
+        open_proxy(config(provider("node", fake.url, kind=kind, more=more))) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).trailer["cost_sats"] is None
+        await fake.wait_left()
+        record = await proxy.record()
+    assert (record.status, record.cost_sats, record.possibly_spent) == ("ok", None, 0)
+    assert [row.money for row in record.attempts] == ["spent"]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_shutdown_ends_the_wait_for_a_usage_with_what_is_known(tmp_path: Path) -> None:
+    database = tmp_path / "arbstr.db"
+    silent = stream([ROLE, WORD, REST[0]], ending="hang")
+    async with open_fake_provider(silent) as fake:
+        async with open_proxy(config(node(fake.url)), database=database) as proxy:
+            assert (await proxy.chat(stream=True)).text == "Hello"
+        await fake.wait_left()
+    assert [(row["status"], row["cost_sats"]) for row in rows(database)] == [("ok", None)]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_too_many_drains_and_a_late_usage_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drains, "MAX_DRAINS", 0)
+    silent = stream([ROLE, WORD, REST[0]], ending="hang")
+    async with (
+        open_fake_provider(silent) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).text == "Hello"
+        await fake.wait_left()
+        assert (await proxy.record()).status == "ok"
+
+
+async def test_a_price_behind_done_is_found() -> None:
+    late = stream([ROLE, WORD, REST[0], REST[2], REST[1]], headers=[ROUTSTR_ID])
+    async with (
+        open_fake_provider(late) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).text == "Hello"
+        assert str((await proxy.record()).provider_cost_sats) == "0.505"
+
+
+# ---- an answer that failed and goes on
+
+
+ERROR: Final = sse({"error": {"message": "x", "code": 500}})
+BEHIND_AN_ERROR: Final = {
+    "an error event": [ROLE, WORD, ERROR],
+    "an error in two": [ROLE, WORD, ERROR, ERROR],
+    "an error, and [DONE]": [ROLE, WORD, ERROR, REST[2]],
+    "an error, and more of the answer": [ROLE, WORD, ERROR, WORD, REST[0]],
+    "an event that is no JSON": [ROLE, WORD, b'data: {"id"}\n\n'],
+}
+
+
+@pytest.mark.parametrize("before", BEHIND_AN_ERROR.values(), ids=BEHIND_AN_ERROR)
+async def test_a_drain_ends_with_the_body_and_not_with_an_error(before: list[bytes]) -> None:
+    gate = trio.Event()
+    async with (
+        open_fake_provider(stream([*before, gate, REST[1]], headers=[ROUTSTR_ID])) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        async with proxy.asking(stream=True) as client:
+            await client.head()
+            await client.until(b"stream_interrupted")
+        gate.set()
+        record = await proxy.record()
+    [row] = record.attempts
+    assert (row.money, str(row.provider_cost_sats)) == ("spent", "0.505")
+    assert row.input_tokens == 100
+
+
+async def test_a_drain_does_not_end_with_an_error_before_output_either() -> None:
+    gates = [trio.Event(), trio.Event()]
+    play = stream([gates[0], ROLE, ERROR, gates[1], REST[1]], headers=[ROUTSTR_ID])
+    async with (
+        open_fake_provider(play) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        async with proxy.asking(stream=True):
+            await fake.wait_requests()
+        for gate in gates:
+            await settled()
+            gate.set()
+        [row] = (await proxy.record()).attempts
+    assert (row.failure, row.money, str(row.provider_cost_sats)) == (
+        "client_left",
+        "spent",
+        "0.505",
+    )
 
 
 @pytest.mark.parametrize("ending", ["clean", "fin", "hang"])

@@ -405,7 +405,7 @@ async def test_stream_options_are_only_to_blame_if_we_added_them() -> None:
         (json_answer(completion()), True, Money.SPENT),
         (stream(hello()), True, Money.SPENT),
         (stream(hello()), False, Money.SPENT),
-        (stream([ROLE, WORD], ending="rst"), True, Money.SPENT),
+        (stream([ROLE, WORD], ending="rst"), True, Money.UNKNOWN),
         (stream([ROLE], ending="rst"), True, Money.UNKNOWN),
         (stream([ROLE, WORD, STOP], ending="rst"), True, Money.SPENT),
         (error_answer(500, headers=[ROUTSTR_ID]), True, Money.FREE),
