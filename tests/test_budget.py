@@ -1,9 +1,11 @@
 """`[budget] sats_per_day`: what is sent and what is not, over real sockets."""
 
+import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any, Final
@@ -12,6 +14,7 @@ import pytest
 import trio
 
 from arbstr.sansio.money import format_sats
+from tests.clock import DAY, Clock
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     DONE,
@@ -510,6 +513,90 @@ def test_a_restart_knows_what_was_spent_today_and_what_may_have_been(tmp_path: P
             assert process.chat("fake-ok").status_code == 200
             assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
             assert process.stop() == 0
+
+
+def test_rows_a_clock_that_was_ahead_left_are_not_spent_today(tmp_path: Path) -> None:
+    clock = Clock(tmp_path, 200 * DAY)
+    with fake_process() as fake:
+        text = PROCESS.format(url=fake.url)
+        start = partial(arbstr_process, config_text=text, directory=tmp_path, environ=clock.environ)
+        with start() as process:
+            assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
+            assert process.stop() == 0
+        clock.offset = 0.0
+        with start() as process:
+            process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
+            assert process.chat("fake-ok").status_code == 200
+            assert process.stop() == 0
+
+
+def test_a_clock_that_is_put_right_does_not_give_the_day_a_second_budget(tmp_path: Path) -> None:
+    """It is a month behind at the start, as after a flat battery; then it jumps ahead, and back."""
+    clock = Clock(tmp_path)
+    with fake_process() as fake:
+        text = PROCESS.format(url=fake.url)
+        start = partial(arbstr_process, config_text=text, directory=tmp_path, environ=clock.environ)
+        with start() as process:
+            assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
+            assert process.stop() == 0
+        clock.offset = -30 * DAY
+        with start() as process:
+            process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
+            assert process.chat("fake-ok").status_code == 200
+            for offset, status in ((0.0, 402), (30 * DAY, 200), (0.0, 402), (-30 * DAY, 200)):
+                clock.offset = offset
+                assert process.chat("fake-ok").status_code == status
+            assert process.stop() == 0
+
+
+def test_a_ledger_that_cannot_be_read_at_the_start_lets_nothing_through_that_costs(
+    tmp_path: Path,
+) -> None:
+    with fake_process() as fake:
+        text = PROCESS.format(url=fake.url) + FREE_TOO.format(url=fake.url)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
+            assert process.stop() == 0
+        with closing(sqlite3.connect(process.database, isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            with arbstr_process(config_text=text, directory=tmp_path) as process:
+                process.wait_stderr("what was spent today cannot be read yet (")
+                refused, free = process.chat("fake-ok"), process.chat("fake-no-usage")
+                other.execute("COMMIT")
+                other.close()
+                process.wait_stderr("budget: 3 of 3 sats of today (UTC) are spent")
+                assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
+                assert process.stop() == 0
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "budget_unavailable")
+    assert refused.headers["retry-after"] == "2"
+    assert free.status_code == 200
+
+
+FREE_TOO: Final = """
+[[providers]]
+name = "beta"
+url = "{url}"
+models = ["fake-no-usage"]
+input_rate = 0
+output_rate = 0
+"""
+
+
+async def test_a_day_whose_ledger_was_not_read_is_a_503_with_a_wait() -> None:
+    async with open_fake_provider(GOOD) as fake, open_proxy(one(fake.url)) as proxy:
+        proxy.hub.budget.has_ledger = True
+        reply = await proxy.chat()
+        assert fake.hits == 0
+        assert (reply.status, reply.error["code"]) == (503, "budget_unavailable")
+        assert (reply.error["type"], reply.headers["retry-after"]) == ("server_error", "2")
+        assert "x-should-retry" not in reply.headers
+        assert "What was spent today cannot be read" in reply.error["message"]
+        assert "[budget] open = true" in reply.error["message"]
+        assert (await proxy.record()).status == "rejected"
+        proxy.hub.budget.remember(Decimal(4), time.time())
+        assert (await proxy.chat()).status == 200
+        assert_refused(await proxy.chat())
 
 
 def test_check_shows_the_budget() -> None:

@@ -1,17 +1,19 @@
-"""How much may still be spent today? One account for the whole process, a new one each UTC day.
+"""How much may still be spent today? One account for the whole process, a book for each UTC day.
 
     told                            what happens to the account
     reserve(most)                   spent + reserved + most within the limit, or most is 0:
                                     `Reservation`, and `reserved` grows by `most`
                                     else: `OverBudget`, and nothing may be sent
                                     the most is unknown and there is a limit: `Unpriced`, likewise
+                                    what others spent on the day was not read yet: `LedgerUnread`
     settle(reservation, charged)    `reserved` shrinks by what was set aside, and `spent` grows by
       a known price                   that price, whether it is less or more
       0: it was free                  nothing
       `None`: nobody knows            what was set aside
-    midnight UTC                    nothing is spent and nothing reserved; what was reserved before
-                                    stays with the day it was reserved on
-    remember(amount)                `spent` grows by what the log knows of the day so far
+    another day, by the clock       its own book is opened, or opened again: a clock that was wrong,
+                                    ahead or behind, leaves on a day what was attempted on it
+    remember(amount)                the ledger says so of the day: what others spent on it
+    presume(now)                    the ledger cannot be read: with `is_open` the day begins at 0
 
 Every attempt is reserved before a byte of it is sent, and settled exactly once, when all is known
 that can be: at its end, or at the end of the drain that reads its answer on. So however many
@@ -81,7 +83,13 @@ class Unpriced:
     """The offer has no rates, so what it could cost is not known."""
 
 
-NotWithinBudget: TypeAlias = OverBudget | Unpriced
+@final
+@dataclass(frozen=True, slots=True)
+class LedgerUnread:
+    """What was spent on the day before, or beside this process, is not known yet."""
+
+
+NotWithinBudget: TypeAlias = OverBudget | Unpriced | LedgerUnread
 
 
 def day_of(now: float) -> int:
@@ -90,14 +98,30 @@ def day_of(now: float) -> int:
 
 
 @final
-class Budget:
-    """The account. `limit` is in sats a day, `None` for none. See the module's docstring."""
+@dataclass(slots=True)
+class _Book:
+    """One day's. `others`: what the ledger says was spent elsewhere; `None` until it was read."""
 
-    def __init__(self, limit: Decimal | None) -> None:
+    spent: Decimal = _ZERO
+    reserved: Decimal = _ZERO
+    others: Decimal | None = None
+    presumed: bool = False
+
+
+@final
+class Budget:
+    """The account. `limit` is in sats a day, `None` for none. See the module's docstring.
+
+    With `has_ledger` a day must be read (`remember`) before anything that costs is let through, or
+    with `is_open` be presumed to begin at 0; without, each begins at 0.
+    """
+
+    def __init__(self, limit: Decimal | None, *, is_open: bool = False) -> None:
+        self.has_ledger = False
         self._limit = limit
-        self._day = 0
-        self._spent = _ZERO
-        self._reserved = _ZERO
+        self._is_open = is_open
+        # A book a day, of 200 bytes: a process that runs for years has some hundred.
+        self._books: dict[int, _Book] = {}
         self._numbers = 0
         self._outstanding: set[int] = set()
 
@@ -105,56 +129,73 @@ class Budget:
         self, most: Decimal | None, now: float, candidate: Candidate | None = None
     ) -> Reservation | NotWithinBudget:
         """Ask to send one attempt for which `most` sats are to be set aside."""
-        self._turn_to(now)
+        day = day_of(now)
+        book = self._book(day)
         if most is None:
             if self._limit is not None:
                 return Unpriced()
             most = _ZERO
         if most and self._limit is not None:
-            wanted = add_sats(self._spent, self._reserved, most)
-            if wanted > self._limit:
-                ends_in = self.view(now).ends_in
+            if self._is_unread(book):
+                return LedgerUnread()
+            account = self.view(now)
+            if add_sats(account.spent, account.reserved, most) > self._limit:
                 return OverBudget(
-                    most, self._limit, self._spent, self._reserved, ends_in, candidate
+                    most,
+                    self._limit,
+                    account.spent,
+                    account.reserved,
+                    account.ends_in,
+                    candidate,
                 )
-        self._reserved = add_sats(self._reserved, most)
+        book.reserved = add_sats(book.reserved, most)
         self._numbers += 1
         self._outstanding.add(self._numbers)
-        return Reservation(self._numbers, self._day, most)
+        return Reservation(self._numbers, day, most)
 
     def settle(self, reservation: Reservation, charged: Decimal | None) -> None:
         """Book what the attempt was charged, in sats: 0 for nothing, `None` if nobody knows.
 
-        Raises `LocalProtocolError` if the reservation has been settled before.
+        It counts for the day it was reserved on. Raises `LocalProtocolError` if the reservation
+        has been settled before.
         """
         if reservation.number not in self._outstanding:
             raise LocalProtocolError(f"reservation {reservation.number} was settled before")
         self._outstanding.remove(reservation.number)
-        if reservation.day != self._day:
-            return
-        self._reserved = add_sats(self._reserved, reservation.most.copy_negate())
-        self._spent = add_sats(self._spent, reservation.most if charged is None else charged)
+        book = self._book(reservation.day)
+        book.reserved = add_sats(book.reserved, reservation.most.copy_negate())
+        book.spent = add_sats(book.spent, reservation.most if charged is None else charged)
 
     def remember(self, amount: Decimal, at: float) -> None:
-        """Book what was spent on the day of `at` before this process, or beside it."""
-        self._turn_to(at)
-        if day_of(at) == self._day:
-            self._spent = add_sats(self._spent, amount)
+        """The ledger says what was spent on the day of `at` before this process, and beside it."""
+        self._book(day_of(at)).others = amount
 
-    def configure(self, limit: Decimal | None) -> None:
+    def presume(self, at: float) -> None:
+        """The ledger of the day of `at` cannot be read, and was waited for."""
+        self._book(day_of(at)).presumed = True
+
+    def is_unread(self, now: float) -> bool:
+        """Whether the ledger of the day of `now` is still to be read."""
+        return self.has_ledger and self._book(day_of(now)).others is None
+
+    def configure(self, limit: Decimal | None, *, is_open: bool = False) -> None:
         """Use a new limit from the next reservation on."""
         self._limit = limit
+        self._is_open = is_open
 
     def view(self, now: float) -> Account:
         """How the day stands now."""
-        # A clock that was set back does not give back what was spent: the day stays what it was.
-        day = max(self._day, day_of(now))
-        ends_in = (day + 1) * DAY_SECONDS - now
-        if day != self._day:
-            return Account(self._limit, _ZERO, _ZERO, ends_in)
-        return Account(self._limit, self._spent, self._reserved, ends_in)
-
-    def _turn_to(self, now: float) -> None:
         day = day_of(now)
-        if day > self._day:
-            self._day, self._spent, self._reserved = day, _ZERO, _ZERO
+        book = self._books.get(day) or _Book()
+        spent = book.spent if book.others is None else add_sats(book.spent, book.others)
+        return Account(self._limit, spent, book.reserved, (day + 1) * DAY_SECONDS - now)
+
+    def _is_unread(self, book: _Book) -> bool:
+        known = book.others is not None or (self._is_open and book.presumed)
+        return self.has_ledger and not known
+
+    def _book(self, day: int) -> _Book:
+        book = self._books.get(day)
+        if book is None:
+            book = self._books[day] = _Book()
+        return book

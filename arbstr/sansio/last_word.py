@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
-from arbstr.sansio.budget import NotWithinBudget, OverBudget, Unpriced
+from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
 from arbstr.sansio.money import format_eyes, format_sats
@@ -26,6 +26,9 @@ PROBE_AGAIN: Final = 1.0
 """Seconds after which a client may ask again while a probe is under way: its end is unknown.
 Picked, not measured."""
 
+LEDGER_AGAIN: Final = 2.0
+"""Seconds after which a client may ask again while the ledger cannot be read: what locks it is
+mostly gone by then. Picked."""
 
 MOST_REASONS: Final = 50
 """Reasons one message gives: nobody has so many providers, but providers times models are more."""
@@ -36,7 +39,7 @@ class LastWord(StrEnum):
 
     When several failures and refusals meet, the first of these is said: `circuit_open` stands
     before `rate_limited` because open and resting mixed is a 503, and `budget_exceeded` after both
-    because those pass sooner than a day.
+    because those pass sooner than a day, as does `budget_unavailable`.
     """
 
     STREAM_INTERRUPTED = "stream_interrupted"
@@ -45,6 +48,7 @@ class LastWord(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     CIRCUIT_OPEN = "circuit_open"
     RATE_LIMITED = "rate_limited"
+    BUDGET_UNAVAILABLE = "budget_unavailable"
     BUDGET_EXCEEDED = "budget_exceeded"
     INSUFFICIENT_BALANCE = "insufficient_balance"
     PROVIDER_AUTH = "provider_auth"
@@ -76,6 +80,9 @@ LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
         LastWord.SHUTTING_DOWN: Word("arbstr is shutting down", None),
         LastWord.CIRCUIT_OPEN: Word("No provider can be asked right now", None, waits=True),
         LastWord.RATE_LIMITED: Word("Rate limits: ask again later", None, waits=True),
+        LastWord.BUDGET_UNAVAILABLE: Word(
+            "What was spent today cannot be read from the ledger yet", None, waits=True
+        ),
         LastWord.BUDGET_EXCEEDED: Word("[budget] sats_per_day does not allow it"),
         LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
         LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key, or needs one"),
@@ -103,6 +110,8 @@ def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord
     match seen:
         case OverRequest():
             return LastWord.POSSIBLY_SPENT  # or there would be nothing to add up
+        case LedgerUnread():
+            return LastWord.BUDGET_UNAVAILABLE
         case OverBudget() | Unpriced():
             return LastWord.BUDGET_EXCEEDED
         case Resting():
@@ -150,6 +159,8 @@ class Standing:
                 return until
             case Probing():
                 return self.at + PROBE_AGAIN
+            case LedgerUnread():
+                return self.at + LEDGER_AGAIN
             case OverBudget() | Unpriced() | OverRequest():
                 return None
             case Failure():
@@ -223,6 +234,8 @@ def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: flo
             return "failed too often and another request is trying it out"
         case OverBudget(most=most):
             return f"could cost {format_eyes(most)} sats, more than the budget has left"
+        case LedgerUnread():
+            return "was not asked: it costs, and there is a budget ([budget] open = true goes on)"
         case Unpriced():
             return "has no rates, so it cannot be held to the budget"
         case Failure(sentence=sentence, money=Money.FREE):

@@ -163,11 +163,13 @@ class BreakerConfig:
 class BudgetConfig:
     """`[budget]`: what may be spent on one UTC day, in satoshis; `None` is no limit.
 
-    `hold` is what budget and caps hold a request to before it is sent (`holds.py`).
+    `hold` is what budget and caps hold a request to before it is sent (`holds.py`). `open`: a day
+    whose ledger cannot be read begins at 0.
     """
 
     sats_per_day: Annotated[Decimal | None, values.rate] = None
     hold: Annotated[str, values.one_of(LIKELY, MOST)] = LIKELY
+    open: Annotated[bool, values.switch] = False
 
 
 @final

@@ -143,6 +143,13 @@ def one_of(*choices: str) -> Callable[[object], str]:
     return check
 
 
+def switch(value: object) -> bool:
+    """What is on or off."""
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
 def _number(value: object, rule: str) -> Decimal:
     # TOML's true is an int in Python.
     if isinstance(value, bool) or not isinstance(value, int | Decimal):

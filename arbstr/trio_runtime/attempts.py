@@ -19,7 +19,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
-from arbstr.sansio.budget import NotWithinBudget, Reservation
+from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
@@ -106,6 +106,9 @@ class Attempts:
 
     async def _attempt(self, command: Attempt) -> Event:
         refused = self._may_send(command.candidate)
+        if isinstance(refused, LedgerUnread) and self._hub.today is not None:
+            await self._hub.today.wait()
+            refused = self._may_send(command.candidate)
         if refused is not None:
             return Skipped(refused)
         self._note(life.AttemptStarted(command.candidate, utc_timestamp()))

@@ -1,16 +1,22 @@
-"""What the log knows of the money spent today, read once, when arbstr starts.
+"""What the log knows of the money spent today: read at the start, and whenever the day is another.
 
-Read also without a budget, because a reload may bring one. What this process spends itself is
-counted in memory (`sansio.budget`), so several processes that share a log do not see one another.
+    the clock says a day that was not read --> its attempts, midnight to midnight --> the budget
+    it cannot be read --> tried again each second; with a budget, requests that cost are refused,
+                          and after `HOLD_SECONDS` let through only with `[budget] open`
+
+The clock may have been wrong at the start, and may be put right, ahead or back, at any time: so it
+is the day that is read, not the start. What this process spends itself is counted in memory
+(`sansio.budget`), so several processes that share a log do not see one another.
 """
 
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Final
+from typing import Final, final
 
 import trio
 
@@ -23,47 +29,88 @@ log = logging.getLogger(__name__)
 AGAIN_SECONDS: Final = 1.0
 """How long to wait before a database that could not be read is tried again; picked."""
 
+HOLD_SECONDS: Final = 5.0
+"""How long a database that cannot be read is waited for before `[budget] open` counts; picked."""
+
+PATIENCE_SECONDS: Final = 1.0
+"""How long a request waits for a day to be read, which takes milliseconds; picked."""
+
 LONGEST_REQUEST: Final = timedelta(days=1)
 """How long before its attempt a request may have been received; minutes are usual."""
 
 
-async def remember_today(budget: Budget, database: Database) -> bool:
-    """Books what was spent today before this process; `False` if that cannot be read now.
+@final
+class Today:
+    """Tells the budget what others spent on the day it is. `run` does so until cancelled.
 
-    Then `remember_later` is to be started: a locked database does not keep arbstr from starting.
+    `recovered` says whether the database knows what an arbstr that was killed had noted.
     """
-    trouble = await _try(budget, database)
-    if trouble is not None:
-        log.warning(
-            "what was spent today cannot be read yet (%s): until then the budget counts from 0",
-            trouble,
-        )
-    return trouble is None
 
+    def __init__(
+        self, budget: Budget, database: Database, recovered: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._budget = budget
+        self._database = database
+        self._recovered = recovered
+        self._wanted = trio.Event()
+        self._tried = trio.Event()
+        self._trouble_since: float | None = None
+        budget.has_ledger = True
 
-async def remember_later(budget: Budget, database: Database) -> None:
-    """Tries again until it can be read."""
-    while True:
-        await trio.sleep(AGAIN_SECONDS)
-        if await _try(budget, database) is None:
-            return
+    async def read(self) -> bool:
+        """Books what was spent today before this process; `False` if that cannot be read now."""
+        now = time.time()
+        try:
+            if not self._recovered():
+                raise sqlite3.OperationalError("what a killed arbstr had noted is not in it yet")
+            sats = await trio.to_thread.run_sync(_spent_on_day_of, self._database, now)
+        except (sqlite3.Error, ArithmeticError) as error:
+            # The latter for a column that holds no number: somebody wrote into the file.
+            self._endure(error, now)
+            known = False
+        else:
+            self._trouble_since = None
+            self._budget.remember(sats, now)
+            self._say_so(now)
+            known = True
+        tried, self._tried = self._tried, trio.Event()
+        tried.set()
+        return known
 
+    async def run(self) -> None:
+        """Reads each day once, when it is asked for."""
+        while True:
+            if not self._budget.is_unread(time.time()):
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+            elif not await self.read():
+                await trio.sleep(AGAIN_SECONDS)
 
-async def _try(budget: Budget, database: Database) -> sqlite3.Error | None:
-    now = time.time()
-    try:
-        sats = await trio.to_thread.run_sync(_spent_on_day_of, database, now)
-    except sqlite3.Error as error:
-        return error
-    budget.remember(sats, now)
-    account = budget.view(now)
-    if account.limit is not None:
-        log.info(
-            "budget: %s of %s sats of today (UTC) are spent",
-            format_sats(account.spent),
-            format_sats(account.limit),
-        )
-    return None
+    async def wait(self) -> None:
+        """Asks for the day to be read, and waits a moment for that."""
+        self._wanted.set()
+        with trio.move_on_after(PATIENCE_SECONDS):
+            await self._tried.wait()
+
+    def _endure(self, trouble: Exception, now: float) -> None:
+        if self._trouble_since is None:
+            self._trouble_since = trio.current_time()
+            log.warning(
+                "what was spent today cannot be read yet (%s): until then a budget lets nothing "
+                "through that costs",
+                trouble,
+            )
+        if trio.current_time() - self._trouble_since >= HOLD_SECONDS:
+            self._budget.presume(now)
+
+    def _say_so(self, now: float) -> None:
+        account = self._budget.view(now)
+        if account.limit is not None:
+            log.info(
+                "budget: %s of %s sats of today (UTC) are spent",
+                format_sats(account.spent),
+                format_sats(account.limit),
+            )
 
 
 def _spent_on_day_of(database: Database, now: float) -> Decimal:
@@ -71,10 +118,11 @@ def _spent_on_day_of(database: Database, now: float) -> Decimal:
     parameters = {
         "asked_since": _logged(midnight - LONGEST_REQUEST),
         "since": _logged(midnight),
+        "until": _logged(midnight + timedelta(days=1)),
         "boot_id": database.boot_id,
     }
     with closing(database.connect_reader()) as reader:
-        rows = reader.execute(read_sql("spent_since"), parameters)
+        rows = reader.execute(read_sql("spent_between"), parameters)
         # The digits of the column, not the binary fraction behind them.
         return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
 

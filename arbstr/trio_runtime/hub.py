@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
@@ -20,6 +20,9 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.log_writer import LogWriter
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.transport import Transport
+
+if TYPE_CHECKING:
+    from arbstr.trio_runtime.budget import Today
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,10 @@ class Hub:
             failures=breaker.failures,
             open_seconds=breaker.open_seconds,
         )
-        self.budget = Budget(snapshot.config.budget.sats_per_day)
+        budget = snapshot.config.budget
+        self.budget = Budget(budget.sats_per_day, is_open=budget.open)
+        # Without it no day has a ledger that must be read before it.
+        self.today: Today | None = None
         self.running: set[Running] = set()
         self.draining = 0
         self.stopping = False
@@ -116,7 +122,7 @@ class Hub:
             failures=config.breaker.failures, open_seconds=config.breaker.open_seconds
         )
         self.board.retain(kept)
-        self.budget.configure(config.budget.sats_per_day)
+        self.budget.configure(config.budget.sats_per_day, is_open=config.budget.open)
         self.refuse_stream_options.clear()
         for name in self._latencies.keys() - frozenset(kept):
             del self._latencies[name]

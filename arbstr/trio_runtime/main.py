@@ -25,7 +25,7 @@ import trio
 from arbstr.sansio.config import Config
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime.app import App
-from arbstr.trio_runtime.budget import remember_later, remember_today
+from arbstr.trio_runtime.budget import Today
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
@@ -131,8 +131,9 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             listeners = await _listen(config.server.listen_host, config.server.listen_port)
             server = Server(App(hub, Reports(database)), listeners)
             async with trio.open_nursery() as nursery:
-                if not await remember_today(hub.budget, database):
-                    nursery.start_soon(remember_later, hub.budget, database)
+                hub.today = today = Today(hub.budget, database, lambda: log_writer.recovered)
+                await today.read()
+                nursery.start_soon(today.run)
                 nursery.start_soon(transport.close_by_time)
                 _calm_the_collector()
                 announce(_base_url(listeners))

@@ -13,6 +13,7 @@ from arbstr.sansio.budget import (
     DAY_SECONDS,
     Account,
     Budget,
+    LedgerUnread,
     OverBudget,
     Reservation,
     Unpriced,
@@ -106,10 +107,14 @@ BOOKS: Final[dict[str, list[tuple[object, object]]]] = {
         (End(0, "7"), ("0", "5")),
         (End(1, None), ("5", "0")),
     ],
-    "a clock that is set back gives nothing back": [
+    "a clock that was ahead and came back leaves nothing on the day it is": [
+        (Ask("6", NOON), GO),
         (Ask("6", TOMORROW), GO),
-        (Ask("6", NOON), STOP),
-        (End(0, None), ("6", "0")),
+        (Ask("4.5", NOON), STOP),
+        (End(1, None), ("0", "6")),
+        (End(0, "3"), ("3", "0")),
+        (Ask("7", NOON), GO),
+        (Ask("4.5", TOMORROW), STOP),
     ],
     "what the log knows of today is spent, of another day it is not": [
         (Ask("3"), GO),
@@ -117,6 +122,7 @@ BOOKS: Final[dict[str, list[tuple[object, object]]]] = {
         (Remember("100", NOON - DAY_SECONDS), ("6", "3")),
         (Ask("2"), STOP),
         (Ask("1"), GO),
+        (Remember("5"), ("5", "4")),
     ],
     "without rates nothing is sent under a budget, not even at its begin": [
         (Ask(None), UNPRICED),
@@ -178,6 +184,43 @@ def test_playbook(book: list[tuple[object, object]]) -> None:
 def how_it_stands(budget: Budget, now: float) -> tuple[str, str]:
     account = budget.view(now)
     return format_sats(account.spent), format_sats(account.reserved)
+
+
+def test_with_a_ledger_nothing_that_costs_is_sent_before_the_day_was_read() -> None:
+    budget = Budget(Decimal(10))
+    budget.has_ledger = True
+    assert isinstance(budget.reserve(Decimal(1), NOON), LedgerUnread)
+    assert isinstance(budget.reserve(None, NOON), Unpriced)
+    assert isinstance(budget.reserve(Decimal(0), NOON), Reservation)
+    assert budget.is_unread(NOON)
+    budget.remember(Decimal(9), NOON)
+    assert not budget.is_unread(NOON)
+    assert isinstance(budget.reserve(Decimal(1), NOON), Reservation)
+    assert isinstance(budget.reserve(Decimal(1), NOON), OverBudget)
+    # Each day has its own.
+    assert isinstance(budget.reserve(Decimal(1), TOMORROW), LedgerUnread)
+    assert isinstance(budget.reserve(Decimal(1), NOON), OverBudget)
+
+
+def test_without_a_limit_no_ledger_is_waited_for_until_there_is_one() -> None:
+    budget = Budget(None)
+    budget.has_ledger = True
+    assert isinstance(budget.reserve(Decimal(1), NOON), Reservation)
+    budget.configure(Decimal(10))
+    assert isinstance(budget.reserve(Decimal(1), NOON), LedgerUnread)
+
+
+def test_a_day_that_is_presumed_begins_at_0_only_if_that_is_allowed() -> None:
+    budget = Budget(Decimal(10))
+    budget.has_ledger = True
+    budget.presume(NOON)
+    assert isinstance(budget.reserve(Decimal(1), NOON), LedgerUnread)
+    budget.configure(Decimal(10), is_open=True)
+    assert isinstance(budget.reserve(Decimal(1), NOON), Reservation)
+    assert isinstance(budget.reserve(Decimal(1), TOMORROW), LedgerUnread)
+    assert budget.is_unread(NOON)
+    budget.remember(Decimal(9), NOON)
+    assert isinstance(budget.reserve(Decimal(1), NOON), OverBudget)
 
 
 def test_a_refusal_says_how_the_day_stands() -> None:
