@@ -41,6 +41,7 @@ from arbstr.trio_runtime.transport import (
     AnswerBroken,
     ConnectFailed,
     Connection,
+    Head,
     Origin,
     RequestHead,
     SendFailed,
@@ -344,11 +345,11 @@ class UpstreamCall:
             self.kind = Kind.ROUTSTR
         if is_answer(head.status):
             self.seen = Seen.GOOD_HEAD
-            self._decoder = Decoder.of(self.headers.get("content-encoding", ""))
+            self._decoder = self._decoder_of(head)
             return None
         self.seen = Seen.REFUSED
         with trio.move_on_after(ERROR_BODY_SECONDS):
-            await self._error_body()
+            await self._error_body(head)
         return self._refused()
 
     def _refused(self) -> Failure:
@@ -363,10 +364,16 @@ class UpstreamCall:
             secrets=self._secrets,
         )
 
-    async def _error_body(self) -> None:
+    def _decoder_of(self, head: Head) -> Decoder | None:
+        if "content-encoding" not in self.headers:
+            return None
+        codings = (value for name, value in head.headers if name == b"content-encoding")
+        return Decoder.of(b",".join(codings).decode("latin-1"))
+
+    async def _error_body(self, head: Head) -> None:
         """As much of an error's body as comes; the status stands whatever becomes of the rest."""
         try:
-            self._decoder = Decoder.of(self.headers.get("content-encoding", ""))
+            self._decoder = self._decoder_of(head)
             while len(self._body) < MAX_ERROR_BYTES:
                 data = await self._receive()
                 if not data:
