@@ -43,7 +43,7 @@ class Client:
     """A client and what it needs: a Python module of the extra, or a Node package.
 
     The class names are those of the exceptions it documents for a stream that breaks off, a 429,
-    and a status it knows nothing special about. `guesses` the tokens nobody told it, or `asks`
+    and a 400. `guesses` the tokens nobody told it, or `asks`
     for them by itself.
     """
 
@@ -51,28 +51,34 @@ class Client:
     needs: str
     broken_off: str
     rate_limited: str
-    status: str
+    refused: str
     guesses: bool = False
     asks: bool = False
 
 
 PYTHON: Final = {
     "langchain": Client(
-        "drive_langchain", "langchain_openai", "APIError", "OpenAIRateLimitError", "APIStatusError"
+        "drive_langchain",
+        "langchain_openai",
+        "APIError",
+        "OpenAIRateLimitError",
+        "OpenAIInvalidRequestError",
     ),
-    "llm": Client("drive_llm", "llm", "APIError", "RateLimitError", "APIStatusError", asks=True),
+    "llm": Client("drive_llm", "llm", "APIError", "RateLimitError", "BadRequestError", asks=True),
     "litellm": Client(
         "drive_litellm",
         "litellm",
         "MidStreamFallbackError",
         "RateLimitError",
-        "APIError",
+        "BadRequestError",
         guesses=True,
     ),
 }
 
 NODE: Final = {
-    "openai-node": Client("drive_openai.mjs", "openai", "APIError", "RateLimitError", "APIError"),
+    "openai-node": Client(
+        "drive_openai.mjs", "openai", "APIError", "RateLimitError", "BadRequestError"
+    ),
     # What breaks a stream is a part of the stream there, and holds our error object.
     "ai-sdk": Client("drive_ai_sdk.mjs", "ai", "Object", "APICallError", "APICallError"),
 }
@@ -209,6 +215,6 @@ def test_what_may_have_been_paid_is_not_repeated_by_any_client(
 ) -> None:
     outcome = drive(client)
     found = outcome.of(case)
-    assert found["error"][0] == client.status
+    assert found["error"][0] == client.refused
     assert "X-Arbstr-Respend: allow" in found["message"]
     assert outcome.hits["fake-close"] == 2  # once by each of the two cases

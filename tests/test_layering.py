@@ -23,7 +23,7 @@ ORDER: Final = {
         *("addresses", "credentials", "values", "settings", "faults"),
         *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "chat"),
-        *("refusal", "failure"),
+        *("refusal", "capable", "failure"),
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),

@@ -9,8 +9,8 @@ name and the kind of key by the table `MONEY` (printed by `failure_table`); the 
 are `_classify`. The routstr column is what live nodes did; the openai column is the
 common practice of charging for answers only.
 
-A provider's words leave this module in one place, `Failure.error` of a client_error, without
-secrets; every `sentence` is ours. Nothing a provider sends raises.
+A provider's words leave this module in one place, `Failure.error`, without secrets; every
+`sentence` is ours. Nothing a provider sends raises.
 """
 
 import re
@@ -20,10 +20,17 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.capable import cannot
 from arbstr.sansio.catalog import redact
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.refusal import client_error_object, read_refusal
+from arbstr.sansio.refusal import (
+    Refusal,
+    client_error_object,
+    names_stream_options,
+    read_refusal,
+    words_of,
+)
 from arbstr.sansio.secrets import Secret
 
 
@@ -34,6 +41,8 @@ class FailureKind(StrEnum):
     CLIENT_ERROR = "client_error"
     ACCOUNT = "account"
     NO_MODEL = "no_model"
+    NOT_CAPABLE = "not_capable"
+    NO_ENDPOINT = "no_endpoint"
     RATE_LIMITED = "rate_limited"
     NO_STREAM_OPTIONS = "no_stream_options"
     SERVER_ERROR = "server_error"
@@ -86,6 +95,8 @@ MONEY: Final[Mapping[FailureKind, Mapping[Kind, Cost]]] = MappingProxyType(
         FailureKind.CLIENT_ERROR: _FREE,
         FailureKind.ACCOUNT: _FREE,
         FailureKind.NO_MODEL: _FREE,
+        FailureKind.NOT_CAPABLE: _FREE,
+        FailureKind.NO_ENDPOINT: _FREE,
         FailureKind.RATE_LIMITED: _FREE,
         FailureKind.NO_STREAM_OPTIONS: _FREE,
         FailureKind.SERVER_ERROR: _row(Money.FREE, BySignature(Money.FREE, Money.UNKNOWN)),
@@ -115,6 +126,11 @@ SEEN: Final[Mapping[FailureKind, str]] = MappingProxyType(
         " `token_already_spent`, `invalid_token`, `cashu_error`, `mint_error`",
         FailureKind.NO_MODEL: "complete 404; 400 whose `type` or `code` is `invalid_model` or"
         " `model_not_found`",
+        FailureKind.NOT_CAPABLE: "complete 400, 404, 413, 422, or an error object in a 2xx, whose"
+        " `code`, `type` or text says that this model here cannot: context length, tools, images, a"
+        " parameter",
+        FailureKind.NO_ENDPOINT: "complete 404, 405, 501 that do not speak of the model, before the"
+        " provider has answered at this path",
         FailureKind.RATE_LIMITED: "complete 429, or `UPSTREAM_RATE_LIMIT` in an error body",
         FailureKind.NO_STREAM_OPTIONS: "complete 400/422 whose text names `stream_options`, which"
         " arbstr had added",
@@ -142,6 +158,8 @@ SENTENCES: Final[Mapping[FailureKind, str]] = MappingProxyType(
         FailureKind.CLIENT_ERROR: "refused the request with status {status}",
         FailureKind.ACCOUNT: "refused the key or its balance with status {status}",
         FailureKind.NO_MODEL: "does not know the model (status {status})",
+        FailureKind.NOT_CAPABLE: "says that its model cannot do this (status {status})",
+        FailureKind.NO_ENDPOINT: "has nothing at this path (status {status})",
         FailureKind.RATE_LIMITED: "is limiting our rate (status {status})",
         FailureKind.NO_STREAM_OPTIONS: "does not take stream_options (status {status})",
         FailureKind.SERVER_ERROR: "failed with status {status}",
@@ -187,6 +205,9 @@ GATEWAY_STATUSES: Final = frozenset({499, 504, 524})
 """nginx's, everybody's and Cloudflare's word for: delivered, but no answer came in time.
 502 and 520 to 523 mean that it did not arrive, or that what came was no HTTP."""
 
+_PASSING: Final = frozenset({401, 402, 403, 429})
+"""What an error under a 2xx gives itself for the key or the moment, whatever its text is about."""
+
 _OF_SERVERS: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.GAVE_UP})
 
 DEFAULT_REST: Final = 1.0
@@ -200,8 +221,10 @@ class Failure:
 
     `sentence` is a predicate without a full stop whose subject is the provider, in our own words.
     `retry_after` is in seconds from now, above 0, at most MAX_REST_SECONDS; None unless a 429 or
-    503 said so in a way that makes sense. `error` is an OpenAI-shaped error object for the client:
-    always there for a client_error, otherwise None. `trips` is whether the breaker counts it.
+    503 said so in a way that makes sense. `own_status` is the 4xx that an error object under a 2xx
+    gives itself. `error` is an OpenAI-shaped error object for the client: always there for a
+    client_error, a not_capable, and with an `own_status`; otherwise None. `trips` is whether the
+    breaker counts it.
     """
 
     kind: FailureKind
@@ -213,6 +236,7 @@ class Failure:
     trips: bool = False
     timed_out_connecting: bool = False
     upstream_request_id: str | None = None
+    own_status: int | None = None
 
 
 def is_answer(status: int) -> bool:
@@ -248,20 +272,27 @@ def from_status(
     *,
     kind: Kind,
     added_stream_options: bool,
+    path_served: bool = False,
     now_utc: float,
     secrets: Collection[Secret],
 ) -> Failure:
     """The failure of a complete answer whose status `is_answer` denies.
 
     `headers` have lower-case names; `body` may be cut (64 kB is plenty). `added_stream_options`:
-    the attempt carried a `stream_options` that the client had not sent. `now_utc` is in seconds
-    since 1970, to read dates. `secrets` are taken out of what the client may read.
+    the attempt carried a `stream_options` that the client had not sent. `path_served`: the provider
+    has answered at this path before. `now_utc` is in seconds since 1970, to read dates. `secrets`
+    are taken out of what the client may read.
     """
     refusal = read_refusal(headers, body, now_utc=now_utc)
-    names_option = added_stream_options and b"stream_options" in body
-    failure = _classify(status, refusal.codes, kind, names_option=names_option)
+    failure = _classify(
+        status,
+        refusal,
+        kind,
+        names_option=added_stream_options and names_stream_options(refusal),
+        path_served=path_served,
+    )
     error: Mapping[str, object] | None = None
-    if failure is FailureKind.CLIENT_ERROR:
+    if failure in (FailureKind.CLIENT_ERROR, FailureKind.NOT_CAPABLE):
         error = client_error_object(status, refusal, secrets)
     may_rest = failure is FailureKind.RATE_LIMITED or status == 503
     return Failure(
@@ -278,20 +309,32 @@ def from_status(
 
 
 def from_error_body(
-    data: bytes, *, status: int, kind: Kind, upstream_request_id: str | None = None
+    data: bytes,
+    *,
+    status: int,
+    kind: Kind,
+    upstream_request_id: str | None = None,
+    secrets: Collection[Secret] = (),
 ) -> Failure:
     """The failure of a 2xx whose body, or an event of it before output, is an error object."""
     refusal = read_refusal({}, data, now_utc=0)
-    failure = FailureKind.ERROR_ANSWER
+    own, failure = refusal.status, FailureKind.ERROR_ANSWER
     if RATE_LIMIT_CODE in refusal.codes:
         failure = FailureKind.RATE_LIMITED
+    elif own not in _PASSING and cannot(refusal):
+        failure = FailureKind.NOT_CAPABLE
+    limited = failure is FailureKind.RATE_LIMITED or own == 429
+    refused = failure is FailureKind.ERROR_ANSWER and own is not None and own < 500
+    shown = refused or failure is FailureKind.NOT_CAPABLE
     return Failure(
         failure,
         money_of(failure, kind, signed=False),
         SENTENCES[failure].format(status=status),
         status=status,
-        retry_after=refusal.retry_after if failure is FailureKind.RATE_LIMITED else None,
-        trips=failure is FailureKind.ERROR_ANSWER and refusal.is_5xx,
+        own_status=own if refused else None,
+        retry_after=refusal.retry_after if limited else None,
+        error=client_error_object(own or 400, refusal, secrets) if shown else None,
+        trips=failure is FailureKind.ERROR_ANSWER and own is not None and own >= 500,
         upstream_request_id=upstream_request_id,
     )
 
@@ -326,7 +369,7 @@ def seen(
 
 def rest_seconds(failure: Failure) -> float | None:
     """How long the provider is to rest after this failure; `None`: not at all."""
-    if failure.kind is FailureKind.RATE_LIMITED:
+    if failure.kind is FailureKind.RATE_LIMITED or failure.own_status == 429:
         return DEFAULT_REST if failure.retry_after is None else failure.retry_after
     if failure.kind is FailureKind.SERVER_ERROR and failure.status == 503:
         return failure.retry_after
@@ -365,16 +408,34 @@ def _cost_text(cost: Cost) -> str:
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-def _classify(status: int, codes: frozenset[str], kind: Kind, *, names_option: bool) -> FailureKind:
+_OF_A_MODEL: Final = re.compile(r"(?<![/\w])models?\b|model_|deployment|no endpoints found", re.I)
+"""How a 404 that is not about the path speaks: of a model, Azure of a deployment, OpenRouter of
+endpoints for it. Not the `/models` of a path."""
+
+
+def _speaks_of_the_model(refusal: Refusal) -> bool:
+    return any(map(_OF_A_MODEL.search, (*refusal.codes, *words_of(refusal))))
+
+
+def _classify(
+    status: int, refusal: Refusal, kind: Kind, *, names_option: bool, path_served: bool
+) -> FailureKind:
     """Top to bottom, the first that fits."""
+    codes = refusal.codes
     if status == 429 or RATE_LIMIT_CODE in codes:
         return FailureKind.RATE_LIMITED
     if status in (401, 402, 403) or (status in (400, 422) and codes & ACCOUNT_CODES):
         return FailureKind.ACCOUNT
-    if status == 404 or (status == 400 and codes & NO_MODEL_CODES):
+    if status in (400, 404) and codes & NO_MODEL_CODES:
         return FailureKind.NO_MODEL
     if status in (400, 422) and names_option:
         return FailureKind.NO_STREAM_OPTIONS
+    if status in (400, 404, 413, 422) and cannot(refusal):
+        return FailureKind.NOT_CAPABLE
+    if status in (404, 405, 501) and not (path_served or _speaks_of_the_model(refusal)):
+        return FailureKind.NO_ENDPOINT
+    if status == 404:
+        return FailureKind.NO_MODEL
     if status in GATEWAY_STATUSES:
         return FailureKind.GAVE_UP
     if status in (408, 409, 425) or 500 <= status <= 599:

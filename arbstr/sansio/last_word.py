@@ -5,7 +5,7 @@
 
 What may follow an attempt is `retry.py`; here nothing follows any more. The message holds names
 from the configuration and our own sentences; a provider's words pass in one place, the error
-object of a client_error.
+object of a failure that has one (`_passed_on`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,6 +50,7 @@ class LastWord(StrEnum):
     RATE_LIMITED = "rate_limited"
     BUDGET_UNAVAILABLE = "budget_unavailable"
     BUDGET_EXCEEDED = "budget_exceeded"
+    NOT_CAPABLE = "not_capable"
     INSUFFICIENT_BALANCE = "insufficient_balance"
     PROVIDER_AUTH = "provider_auth"
     MODEL_NOT_FOUND = "model_not_found"
@@ -84,6 +85,7 @@ LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
             "What was spent today cannot be read from the ledger yet", None, waits=True
         ),
         LastWord.BUDGET_EXCEEDED: Word("[budget] sats_per_day does not allow it"),
+        LastWord.NOT_CAPABLE: Word("No answer: no model asked can do this"),
         LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
         LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key, or needs one"),
         LastWord.MODEL_NOT_FOUND: Word("No answer: the model is not known there", None),
@@ -126,18 +128,36 @@ def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord
             return LastWord.POSSIBLY_SPENT
         case Failure(kind=FailureKind.SHUTDOWN):
             return LastWord.SHUTTING_DOWN
+        case Failure(kind=FailureKind.NOT_CAPABLE):
+            return LastWord.NOT_CAPABLE
+        case Failure(own_status=402):
+            return LastWord.INSUFFICIENT_BALANCE
+        case Failure(own_status=401 | 403):
+            return LastWord.PROVIDER_AUTH
+        case Failure(own_status=404):
+            return LastWord.MODEL_NOT_FOUND
+        case Failure(own_status=429):
+            return LastWord.RATE_LIMITED
+        case Failure(own_status=400 | 405 | 406 | 410 | 413 | 415 | 422 | 451):
+            return LastWord.NOT_CAPABLE
         case Failure(kind=FailureKind.ACCOUNT, status=402):
             return LastWord.INSUFFICIENT_BALANCE
         case Failure(kind=FailureKind.ACCOUNT):
             return LastWord.PROVIDER_AUTH
         case Failure(kind=FailureKind.NO_MODEL):
             return LastWord.MODEL_NOT_FOUND
+        case Failure(kind=FailureKind.NO_ENDPOINT, status=404):
+            # It said "not found" of what it was asked for, whatever that was.
+            return LastWord.MODEL_NOT_FOUND
         case Failure(timed_out_connecting=True):
             return LastWord.CONNECT_TIMEOUT
-        case Failure():
+        case Failure() if rest_seconds(seen) is None:
+            return LastWord.UPSTREAM_ERROR
+        case Failure(status=503):
             # It rests from now on, so the next request will be told the same.
-            rests = rest_seconds(seen) is not None
-            return LastWord.RATE_LIMITED if rests else LastWord.UPSTREAM_ERROR
+            return LastWord.CIRCUIT_OPEN
+        case Failure():
+            return LastWord.RATE_LIMITED
 
 
 @final
@@ -199,9 +219,7 @@ def last_word(
     if word.waits:
         times = (standing.free_at() for _, standing in standings)
         retry_after = max(0.0, min(time for time in times if time is not None) - now)
-    status, passthrough = 0, None
-    if said is LastWord.CLIENT_ERROR and isinstance(decisive, Failure):
-        status, passthrough = decisive.status or 400, decisive.error
+    status, passthrough = _passed_on(said, decisive)
     return ErrorReply(
         said.value,
         message,
@@ -210,6 +228,21 @@ def last_word(
         should_retry=word.should_retry,
         passthrough=passthrough,
     )
+
+
+def _passed_on(
+    said: LastWord, decisive: Failure | Refused | NotWithinBudget | OverRequest
+) -> tuple[int, Mapping[str, object] | None]:
+    """A provider's own error object where the client gets it, and its status (0: the code's)."""
+    match said, decisive:
+        case LastWord.CLIENT_ERROR, Failure(status=status, error=error):
+            return status or 400, error
+        case LastWord.NOT_CAPABLE, Failure(own_status=status, error=error):
+            return status or 400, error
+        case LastWord.INSUFFICIENT_BALANCE | LastWord.RATE_LIMITED, Failure(error=error):
+            return 0, error
+        case _:
+            return 0, None
 
 
 def _reason(name: str, standing: Standing, now: float) -> str:

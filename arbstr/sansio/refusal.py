@@ -1,6 +1,8 @@
 """What a provider's error answer says: its codes, how long to wait, and what the client may read.
 
     headers, body --read_refusal--> Refusal
+    Refusal --words_of--> its texts
+    Refusal --names_stream_options--> whether it is about that member of the request
     Refusal --client_error_object--> an OpenAI-shaped error object without secrets
 
 Providers put an error in many places; tests/corpus/error-*.http are recordings of a Routstr
@@ -38,7 +40,8 @@ class Refusal:
 
     `errors` are its error objects, the most telling first, perhaps none. `codes` are their
     `type` and `code` in lower case. `retry_after` is in seconds from now, above 0 and at most
-    MAX_REST_SECONDS; None if nothing sensible was said. `is_5xx`: an error's own code is 5xx.
+    MAX_REST_SECONDS; None if nothing sensible was said. `status` is the HTTP status an error gives
+    itself, 400 to 599, None if it gives none.
     """
 
     body: bytes
@@ -46,7 +49,7 @@ class Refusal:
     errors: tuple[ErrorObject, ...]
     codes: frozenset[str]
     retry_after: float | None
-    is_5xx: bool
+    status: int | None
 
 
 def read_refusal(headers: Mapping[str, str], body: bytes, *, now_utc: float) -> Refusal:
@@ -63,7 +66,7 @@ def read_refusal(headers: Mapping[str, str], body: bytes, *, now_utc: float) -> 
         errors=errors,
         codes=frozenset(code.lower() for code in said if isinstance(code, str)),
         retry_after=_retry_after(headers, now_utc) or _wait_within(errors),
-        is_5xx=any(map(_says_5xx, errors)),
+        status=next((status for status in map(_own_status, errors) if status), None),
     )
 
 
@@ -74,8 +77,8 @@ def _parse(body: bytes) -> object:
         # ValueError is also int()'s, for more than 4300 digits.
         return None
     # Gemini's OpenAI endpoint wraps its error object in an array.
-    if isinstance(parsed, list) and len(parsed) == 1:
-        return parsed[0]
+    if isinstance(parsed, list):
+        return next((each for each in parsed if isinstance(each, dict)), parsed)
     return parsed
 
 
@@ -94,14 +97,13 @@ def _places(parsed: object) -> tuple[object, ...]:
     return (_member(parsed, "error"), _member(detail, "error"), detail, top)
 
 
-_FIVE_HUNDRED: Final = re.compile(r"5[0-9][0-9]")
+_ERROR_STATUS: Final = re.compile(r"[45][0-9][0-9]")
 
 
-def _says_5xx(error: ErrorObject) -> bool:
+def _own_status(error: ErrorObject) -> int | None:
     said = (error.get(name) for name in ("code", "status", "status_code"))
-    return any(
-        isinstance(code, str | int) and _FIVE_HUNDRED.fullmatch(_code_text(code)) for code in said
-    )
+    texts = (_code_text(code) for code in said if isinstance(code, str | int))
+    return next((int(text) for text in texts if _ERROR_STATUS.fullmatch(text)), None)
 
 
 def _code_text(code: str | int) -> str:
@@ -130,11 +132,19 @@ def _retry_after(headers: Mapping[str, str], now_utc: float) -> float | None:
 
 
 def _wait_within(errors: tuple[ErrorObject, ...]) -> float | None:
-    """`details.retry_after_seconds`, which a Routstr node adds to a 429."""
+    """The wait that stands in the details of an error.
+
+    A Routstr node adds `details.retry_after_seconds` to a 429; Gemini's `details` are a list, in
+    which a `google.rpc.RetryInfo` has `retryDelay: "36.5s"`.
+    """
     for error in errors:
-        said = _member(error.get("details"), "retry_after_seconds")
-        if isinstance(said, str | int | float) and (wait := _seconds(str(said), 1.0)) is not None:
-            return wait
+        details = error.get("details")
+        for detail in details if isinstance(details, list) else [details]:
+            for said in (_member(detail, "retry_after_seconds"), _member(detail, "retryDelay")):
+                if isinstance(said, str | int | float):
+                    wait = _seconds(str(said).strip().removesuffix("s"), 1.0)
+                    if wait is not None:
+                        return wait
     return None
 
 
@@ -190,6 +200,59 @@ def client_error_object(
     further = {name: value for name, value in source.items() if name not in _SHAPE | _DROPPED}
     cleaned = _clean(further, secrets, MAX_DEPTH)
     return {**cleaned, **shaped} if isinstance(cleaned, dict) else shaped
+
+
+def words_of(refusal: Refusal) -> Iterator[str]:
+    """Every text of a refusal that a person was to read, as it came, best first.
+
+    Also that of the provider behind a gateway, which OpenRouter quotes under `metadata.raw`.
+    """
+    for error in refusal.errors:
+        raw = _member(error.get("metadata"), "raw")
+        if isinstance(raw, str):
+            yield raw
+    for text in _texts(refusal):
+        if isinstance(text, str):
+            yield text
+
+
+_ECHOES: Final = frozenset({"input", "body"})
+"""Members under which FastAPI and its users repeat the request they refuse."""
+
+
+_STREAM_OPTIONS_ECHO: Final = re.compile(
+    r"""stream_options\\*["']?\s*[:=].{0,8}?include_usage\\*["']?\s*[:=]\s*true""",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def names_stream_options(refusal: Refusal) -> bool:
+    """Whether a refusal is about the member `stream_options`, and does not merely repeat it.
+
+    The member with the value arbstr gave it is an echo of the request; where it is named alone, in
+    a message, a place, or a `param`, it is meant.
+    """
+    if refusal.parsed is None:
+        texts = refusal.body.decode("utf-8", "replace")
+    else:
+        texts = json.dumps(_without_echo(refusal.parsed, MAX_DEPTH), ensure_ascii=False)
+    return "stream_options" in _STREAM_OPTIONS_ECHO.sub("", texts)
+
+
+def _without_echo(value: object, depth: int) -> object:
+    match value:
+        case list() if depth:
+            return [_without_echo(item, depth - 1) for item in value]
+        case dict() if depth:
+            return {
+                name: _without_echo(item, depth - 1)
+                for name, item in value.items()
+                if name not in _ECHOES
+            }
+        case list() | dict():
+            return None
+        case _:
+            return value
 
 
 def _said(text: object) -> str | None:

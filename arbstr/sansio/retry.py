@@ -56,9 +56,10 @@ together do not come back together."""
 DOUBLINGS: Final = 10
 """The backoff stops growing here: 0.5 s becomes 9 minutes. Also keeps 2**k a number."""
 
-OF_THE_PROVIDER: Final = frozenset({FailureKind.NOT_SENT, FailureKind.ACCOUNT})
-"""Failures that its other models would meet as well: the way there, and the key. (So would a rate
-limit, but then the provider rests and the `Board` refuses.)"""
+OF_THE_PROVIDER: Final = frozenset(
+    {FailureKind.NOT_SENT, FailureKind.ACCOUNT, FailureKind.NO_ENDPOINT}
+)
+"""Failures that its other models would meet as well: the way there, the key, the path."""
 
 MODELS_EACH: Final = 5
 """Models of one provider that may fail in one request: some have hundreds, and where five fail
@@ -98,6 +99,8 @@ VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyTyp
         # These do not within seconds: the same request would meet the same answer.
         FailureKind.ACCOUNT: _NEXT,
         FailureKind.NO_MODEL: _NEXT,
+        FailureKind.NOT_CAPABLE: _NEXT,
+        FailureKind.NO_ENDPOINT: _NEXT,
         FailureKind.RATE_LIMITED: _NEXT,
         FailureKind.ERROR_ANSWER: _NEXT,
         FailureKind.BAD_STATUS: _NEXT,

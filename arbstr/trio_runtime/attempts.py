@@ -119,6 +119,7 @@ class Attempts:
             provider, now = command.candidate.offer.provider, trio.current_time()
             if self._is_known(provider):
                 self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
+                self._hub.served.add(provider.name)
             self._give_verdict(Outcome.SUCCESS)
             closed = self._hub.board.view(provider.name, now).state == "closed"
             if self._request.stream and closed:
@@ -186,6 +187,7 @@ class Attempts:
             added_stream_options=(
                 command.add_usage and request.stream and not request.gives_stream_options
             ),
+            path_served=name in self._hub.served,
             secrets=self._snapshot.catalog.secrets,
         )
         failure: Failure | None = None

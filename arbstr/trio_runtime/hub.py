@@ -41,7 +41,8 @@ class Hub:
     """The long-lived things, and what was learnt about the providers since the start.
 
     `drains` is a nursery of `main`'s that ends at shutdown. Between two awaits the world is ours:
-    everything here is read, decided and written in one synchronous stretch.
+    everything here is read, decided and written in one synchronous stretch. `served` are the
+    providers that have answered at the path of chats.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Hub:
         self.draining = 0
         self.stopping = False
         self.refuse_stream_options: set[str] = set()
+        self.served: set[str] = set()
         self._ratios = dict(ratios)
         self._latencies: dict[str, Latency] = {}
         self._lengths = lengths if lengths is not None else Lengths()
@@ -124,6 +126,7 @@ class Hub:
         self.board.retain(kept)
         self.budget.configure(config.budget.sats_per_day, is_open=config.budget.open)
         self.refuse_stream_options.clear()
+        self.served &= frozenset(kept)
         for name in self._latencies.keys() - frozenset(kept):
             del self._latencies[name]
 

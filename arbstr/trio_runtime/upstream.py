@@ -122,6 +122,7 @@ class UpstreamCall:
         asks_usage: bool,
         max_answer_bytes: int,
         added_stream_options: bool,
+        path_served: bool = False,
         secrets: tuple[Secret, ...],
     ) -> None:
         self.provider = provider
@@ -137,6 +138,7 @@ class UpstreamCall:
         self._asks_usage = asks_usage
         self._max_answer_bytes = max_answer_bytes
         self._added_stream_options = added_stream_options
+        self._path_served = path_served
         self._secrets = secrets
         self._connection: Connection | None = None
         self._decoder: Decoder | None = None
@@ -360,6 +362,7 @@ class UpstreamCall:
             bytes(self._body),
             kind=self.kind,
             added_stream_options=self._added_stream_options,
+            path_served=self._path_served,
             now_utc=time.time(),
             secrets=self._secrets,
         )
@@ -486,6 +489,7 @@ class UpstreamCall:
             status=self.status or 200,
             kind=self.kind,
             upstream_request_id=self.upstream_request_id,
+            secrets=self._secrets,
         )
 
     async def _from_plain(self) -> bytes | Failure:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.failure import (
+    DEFAULT_REST,
     MONEY,
     SEEN,
     SENTENCES,
@@ -22,6 +23,7 @@ from arbstr.sansio.failure import (
     is_answer,
     money_of,
     request_id_of,
+    rest_seconds,
     seen,
 )
 from arbstr.sansio.secrets import Secret
@@ -41,6 +43,7 @@ def failed(
     *,
     kind: Kind = Kind.OPENAI,
     added_stream_options: bool = False,
+    path_served: bool = False,
 ) -> Failure:
     return from_status(
         status,
@@ -48,6 +51,7 @@ def failed(
         body,
         kind=kind,
         added_stream_options=added_stream_options,
+        path_served=path_served,
         now_utc=NOW,
         secrets=SECRETS,
     )
@@ -80,6 +84,8 @@ not_sent free free
 client_error free free
 account free free
 no_model free free
+not_capable free free
+no_endpoint free free
 rate_limited free free
 no_stream_options free free
 server_error free free/unknown
@@ -122,11 +128,11 @@ def test_the_table_prints_as_markdown() -> None:
 
 BY_STATUS = {
     FailureKind.ACCOUNT: (401, 402, 403),
-    FailureKind.NO_MODEL: (404,),
+    FailureKind.NO_ENDPOINT: (404, 405, 501),
     FailureKind.RATE_LIMITED: (429,),
-    FailureKind.SERVER_ERROR: (408, 409, 425, 500, 501, 502, 503, 520, 521, 522, 523, 529, 599),
+    FailureKind.SERVER_ERROR: (408, 409, 425, 500, 502, 503, 520, 521, 522, 523, 529, 599),
     FailureKind.GAVE_UP: (499, 504, 524),
-    FailureKind.CLIENT_ERROR: (400, 405, 406, 410, 413, 415, 418, 422, 431, 451, 498),
+    FailureKind.CLIENT_ERROR: (400, 406, 410, 413, 415, 418, 422, 431, 451, 498),
     FailureKind.BAD_STATUS: (100, 103, 204, 205, 300, 301, 302, 304, 307, 308, 600, 999, 0),
 }
 STATUSES = [(status, kind) for kind, statuses in BY_STATUS.items() for status in statuses]
@@ -142,10 +148,74 @@ def test_a_status_alone_names_the_failure(
     assert failure.kind is expected
     assert failure.status == status
     assert failure.money is money_of(expected, kind, signed=signed)
-    assert failure.trips is (500 <= status <= 599)
+    assert failure.trips is (500 <= status <= 599 and expected is not FailureKind.NO_ENDPOINT)
     assert str(status) in failure.sentence
     assert (failure.error is not None) is (expected is FailureKind.CLIENT_ERROR)
     assert failure.upstream_request_id == (SIGNED["x-routstr-request-id"] if signed else None)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "served"),
+    [
+        (404, FailureKind.NO_MODEL),
+        (405, FailureKind.CLIENT_ERROR),
+        (501, FailureKind.SERVER_ERROR),
+    ],
+)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"404 page not found",
+        b'{"detail":"Not Found"}',
+        b"<html><h1>Not Found</h1> our business model",
+        b'{"error":{"message":"Invalid URL (POST /v1/models/chat/completions)"}}',
+        b'{"error":{"message":"Method Not Allowed","code":405}}',
+    ],
+)
+def test_a_path_that_was_served_before_is_there(
+    status: int, served: FailureKind, body: bytes, kind: Kind
+) -> None:
+    assert failed(status, body, kind=kind).kind is FailureKind.NO_ENDPOINT
+    assert failed(status, body, kind=kind, path_served=True).kind is served
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":{"message":"The model `m` does not exist","code":"model_not_found"}}',
+        b'{"error":{"message":"m","code":"model_not_found"}}',
+        b'{"error":"model \'m\' not found, try pulling it first"}',
+        b'{"error":{"message":"model: claude-9","type":"not_found_error"}}',
+        b'[{"error":{"message":"models/gemini-9 is not found for API version v1beta"}}]',
+        b'{"error":{"code":"DeploymentNotFound","message":"The API deployment does not exist."}}',
+        b'{"error":{"message":"No endpoints found for a/b:free.","code":404}}',
+    ],
+)
+def test_a_404_that_speaks_of_the_model_is_about_the_model(body: bytes) -> None:
+    assert failed(404, body).kind is FailureKind.NO_MODEL
+
+
+def test_a_model_that_cannot_is_told_from_a_request_that_is_wrong() -> None:
+    body = b'{"error":{"message":"key %b: prompt is too long","type":"t","code":"c"}}'
+    for status in (400, 404, 413, 422):
+        failure = failed(status, body % KEY.encode())
+        assert (failure.kind, failure.money) == (FailureKind.NOT_CAPABLE, Money.FREE)
+        assert failure.error is not None
+        assert failure.error["message"] == "key [REDACTED]: prompt is too long"
+        assert failure.trips is False
+    assert failed(406, body).kind is FailureKind.CLIENT_ERROR
+    assert failed(500, body).kind is FailureKind.SERVER_ERROR
+    assert failed(429, body).kind is FailureKind.RATE_LIMITED
+    assert failed(413, b"Request Entity Too Large").kind is FailureKind.CLIENT_ERROR
+    unsupported = (
+        b'{"error":{"message":"Unsupported parameter: \'stream_options\' is not supported'
+        b' with this model.","code":"unsupported_parameter"}}'
+    )
+    assert failed(400, unsupported).kind is FailureKind.NOT_CAPABLE
+    added = failed(400, unsupported, added_stream_options=True)
+    assert added.kind is FailureKind.NO_STREAM_OPTIONS
 
 
 def test_424_is_a_routstr_nodes_failed_upstream_and_a_client_error_elsewhere() -> None:
@@ -226,9 +296,24 @@ def test_refused_stream_options_are_told_apart_only_if_arbstr_added_them(body: b
         failure = failed(status, body, added_stream_options=True)
         assert (failure.kind, failure.error) == (FailureKind.NO_STREAM_OPTIONS, None)
         assert failed(status, body).kind is FailureKind.CLIENT_ERROR
-    assert failed(405, body, added_stream_options=True).kind is FailureKind.CLIENT_ERROR
+    assert failed(415, body, added_stream_options=True).kind is FailureKind.CLIENT_ERROR
     assert failed(500, body, added_stream_options=True).kind is FailureKind.SERVER_ERROR
     assert failed(400, b"no", added_stream_options=True).kind is FailureKind.CLIENT_ERROR
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"detail":[{"loc":["body","n"],"msg":"not an integer","input":{"stream_options":1}}]}',
+        b'{"detail":"n","body":{"n":"x","stream_options":{"include_usage":true}}}',
+        b'{"error":{"message":"bad {\\"stream_options\\":{\\"include_usage\\":true}}"}}',
+        b"bad n in {'n': 1, 'stream_options': {'include_usage': True}}",
+        b'bad n in {"n": 1, "stream_options": {"include_usage": true}}',
+    ],
+)
+def test_stream_options_in_an_echo_of_the_request_are_not_refused(body: bytes) -> None:
+    for status in (400, 422):
+        assert failed(status, body, added_stream_options=True).kind is FailureKind.CLIENT_ERROR
 
 
 def test_a_wait_counts_on_429_and_503_only() -> None:
@@ -270,7 +355,7 @@ def test_the_sentence_is_ours_and_the_error_has_no_secrets() -> None:
         ("upstream-404", FailureKind.NO_MODEL, 404),
         ("bad-json", FailureKind.CLIENT_ERROR, 400),
         ("max-tokens-not-int", FailureKind.CLIENT_ERROR, 400),
-        ("upstream-400", FailureKind.CLIENT_ERROR, 400),
+        ("upstream-400", FailureKind.NOT_CAPABLE, 400),
         ("upstream-429", FailureKind.RATE_LIMITED, 429),
         ("xcashu-upstream-429", FailureKind.RATE_LIMITED, 429),
         ("upstream-500", FailureKind.SERVER_ERROR, 500),
@@ -351,6 +436,39 @@ def test_a_rate_limit_under_a_200_is_a_rate_limit() -> None:
     assert (failure.kind, failure.money) == (FailureKind.RATE_LIMITED, Money.FREE)
     assert failure.retry_after == 1.5
     assert failure.trips is False
+
+
+def under_200(error: bytes) -> Failure:
+    return from_error_body(b'{"error":%b}' % error, status=200, kind=Kind.ROUTSTR, secrets=SECRETS)
+
+
+@pytest.mark.parametrize("status", [400, 402, 404, 413, 422, 429])
+def test_an_error_under_a_200_may_give_itself_a_refusals_status(status: int) -> None:
+    failure = under_200(b'{"message":"no, %b","code":%d}' % (KEY.encode(), status))
+    assert (failure.kind, failure.status) == (FailureKind.ERROR_ANSWER, 200)
+    assert failure.own_status == status
+    assert failure.error is not None
+    assert failure.error["message"] == "no, [REDACTED]"
+    assert failure.trips is False
+
+
+def test_what_a_model_cannot_is_also_told_under_a_200() -> None:
+    for code in (b"400", b"500", b"null"):
+        failure = under_200(b'{"message":"longer than the context of 8192","code":%b}' % code)
+        assert (failure.kind, failure.money) == (FailureKind.NOT_CAPABLE, Money.FREE)
+        assert (failure.status, failure.own_status, failure.trips) == (200, None, False)
+        assert failure.error is not None
+    for code in (b"402", b"429"):
+        failure = under_200(b'{"message":"prompt is too long","code":%b}' % code)
+        assert failure.kind is FailureKind.ERROR_ANSWER
+
+
+def test_a_429_under_a_200_tells_its_wait() -> None:
+    failure = under_200(b'{"code":429,"details":[{"retryDelay":"36.5s"}]}')
+    assert failure.retry_after == 36.5
+    assert rest_seconds(failure) == 36.5
+    assert rest_seconds(under_200(b'{"code":429}')) == DEFAULT_REST
+    assert under_200(b'{"code":400,"details":[{"retryDelay":"36.5s"}]}').retry_after is None
 
 
 @BOTH

@@ -73,26 +73,29 @@ def test_a_body_without_an_error_object_has_no_codes(body: bytes) -> None:
     assert read.errors == ()
     assert read.codes == frozenset()
     assert read.retry_after is None
-    assert read.is_5xx is False
+    assert read.status is None
 
 
 @pytest.mark.parametrize(
-    ("error", "is_5xx"),
+    ("error", "status"),
     [
-        ({"code": 502}, True),
-        ({"code": "503"}, True),
-        ({"status": 500}, True),
-        ({"status_code": 529}, True),
-        ({"code": 429}, False),
-        ({"code": 5020}, False),
-        ({"code": "server_error"}, False),
-        ({"code": None}, False),
-        ({"code": 5e2}, False),
-        ({"message": "500"}, False),
+        ({"code": 502}, 502),
+        ({"code": "503"}, 503),
+        ({"status": 500}, 500),
+        ({"status_code": 529}, 529),
+        ({"code": 429, "status": "RESOURCE_EXHAUSTED"}, 429),
+        ({"code": "rate_limit_exceeded", "status": 429}, 429),
+        ({"code": 399}, None),
+        ({"code": 600}, None),
+        ({"code": 5020}, None),
+        ({"code": "server_error"}, None),
+        ({"code": None}, None),
+        ({"code": 5e2}, None),
+        ({"message": "500"}, None),
     ],
 )
-def test_an_errors_own_code_may_be_5xx(error: dict[str, object], is_5xx: bool) -> None:
-    assert refusal({"error": error}).is_5xx is is_5xx
+def test_an_error_may_give_itself_a_status(error: dict[str, object], status: int | None) -> None:
+    assert refusal({"error": error}).status == status
 
 
 # --- how long to wait -------------------------------------------------------------------------
@@ -154,11 +157,22 @@ def test_a_routstr_nodes_details_tell_the_wait_when_no_header_does() -> None:
     assert refusal(body, {"retry-after": "2"}).retry_after == 2.0
 
 
-@pytest.mark.parametrize("said", [-1, 0, None, "soon", [], {}, True, 1e30, float("nan")])
+RETRY_INFO = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "36.5s"}
+
+
+@pytest.mark.parametrize("details", [[RETRY_INFO], [{"@type": "x"}, "y", RETRY_INFO], RETRY_INFO])
+@pytest.mark.parametrize("wrap", [lambda body: body, lambda body: [body], lambda b: ["x", b, {}]])
+def test_geminis_retry_info_tells_the_wait(details: object, wrap: Any) -> None:
+    body = wrap({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}})
+    assert refusal(body).retry_after == 36.5
+    assert refusal(body, {"retry-after": "2"}).retry_after == 2.0
+
+
+@pytest.mark.parametrize("said", [-1, 0, None, "soon", "s", [], {}, True, 1e30, float("nan")])
 def test_odd_details_do_no_harm(said: object) -> None:
-    body = {"error": {"details": {"retry_after_seconds": said}}}
-    wait = refusal(body).retry_after
-    assert wait is None or 0 < wait <= MAX_REST_SECONDS
+    for details in ({"retry_after_seconds": said}, [{"retryDelay": said}], said, [said]):
+        wait = refusal({"error": {"details": details}}).retry_after
+        assert wait is None or 0 < wait <= MAX_REST_SECONDS
 
 
 @settings(deadline=None, max_examples=300)
@@ -296,7 +310,7 @@ def test_values_that_json_cannot_carry_become_null() -> None:
 
 
 NAMES = ["error", "detail", "message", "type", "param", "code", "details", "object"]
-NAMES += ["loc", "msg", "reason", "status", "retry_after_seconds"]
+NAMES += ["loc", "msg", "reason", "status", "retry_after_seconds", "retryDelay", "metadata", "raw"]
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (

@@ -1,6 +1,7 @@
 """Failing over without paying twice: every verdict as a conversation, and what always holds."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -366,7 +367,7 @@ BOOKS = [
         "a 503 that says when to come back is passed on as a wait",
         "alpha",
         [(failed(K.SERVER_ERROR, status=503, retry_after=30.0),)],
-        ("rate_limited", 429, 30.0, None),
+        ("circuit_open", 503, 30.0, None),
     ),
     given_up(
         "all open: 503, to come back when the first is half-open",
@@ -566,6 +567,48 @@ BOOKS = [
         ("model_not_found", 404, None, None),
     ),
     given_up(
+        "a path known nowhere: 404, as the providers said",
+        "alpha beta",
+        [(failed(K.NO_ENDPOINT, status=404),), (failed(K.NO_ENDPOINT, status=405),)],
+        ("model_not_found", 404, None, None),
+    ),
+    given_up(
+        "a path that takes no requests: 502",
+        "alpha beta",
+        [(failed(K.NO_ENDPOINT, status=405),), (failed(K.NO_ENDPOINT, status=501),)],
+        UPSTREAM_ERROR,
+    ),
+    given_up(
+        "no model can: 400",
+        "alpha beta",
+        [(failed(K.NOT_CAPABLE, status=413),), (failed(K.NOT_CAPABLE, status=200),)],
+        ("not_capable", 400, None, False),
+    ),
+    given_up(
+        "no model can, but one may later: 429",
+        "alpha beta",
+        [(failed(K.NOT_CAPABLE, status=400),), (failed(K.RATE_LIMITED, status=429),)],
+        ("rate_limited", 429, DEFAULT_REST, None),
+    ),
+    *(
+        given_up(
+            f"an error under a 200 that calls itself {own}: {status}",
+            "alpha beta",
+            [(failed(K.ERROR_ANSWER, status=200, own_status=own),), (failed(K.NOT_SENT),)],
+            (code, status, retry_after, should),
+            max_retries=0,
+        )
+        for own, code, status, retry_after, should in (
+            (400, "not_capable", 400, None, False),
+            (422, "not_capable", 422, None, False),
+            (402, "insufficient_balance", 402, None, False),
+            (401, "provider_auth", 502, None, False),
+            (404, "model_not_found", 404, None, None),
+            (408, "upstream_error", 502, None, False),
+            (429, "rate_limited", 429, DEFAULT_REST, None),
+        )
+    ),
+    given_up(
         "a connect timeout: 504",
         "alpha beta",
         [
@@ -687,7 +730,8 @@ def test_every_failure_of_every_kind_of_provider_has_a_verdict(
 def test_every_last_word_has_a_status_and_its_code_is_known() -> None:
     assert list(LAST_WORDS) == list(LastWord)
     for said in LastWord:
-        assert (said.value in STATUS) == (said is not LastWord.CLIENT_ERROR)
+        of_a_provider = said in (LastWord.CLIENT_ERROR, LastWord.NOT_CAPABLE)
+        assert (said.value in STATUS) is not of_a_provider
     assert not LAST_WORDS[LastWord.POSSIBLY_SPENT].waits
 
 
@@ -740,6 +784,28 @@ def test_two_attempts_that_may_have_cost_are_counted() -> None:
     walk(retry, failed(K.NO_ANSWER, UNKNOWN), failed(K.BAD_ANSWER, SPENT))
     assert retry.possibly_spent == 2
     assert retry.failures_header() == "1/alpha, 1/beta"
+
+
+@pytest.mark.parametrize(
+    ("failure", "passed"),
+    [
+        (failed(K.NOT_CAPABLE, status=413), True),
+        (failed(K.ERROR_ANSWER, status=200, own_status=400), True),
+        (failed(K.ERROR_ANSWER, status=200, own_status=402), True),
+        (failed(K.ERROR_ANSWER, status=200, own_status=429), True),
+        # A client would take these for its own key, or for a model it spelt wrongly.
+        (failed(K.ERROR_ANSWER, status=200, own_status=401), False),
+        (failed(K.ERROR_ANSWER, status=200, own_status=404), False),
+    ],
+)
+def test_the_first_ones_own_words_reach_the_client(failure: AttemptFailed, passed: bool) -> None:
+    words, other = {"message": "first"}, {"message": "second"}
+    first = replace(failure, failure=replace(failure.failure, error=words))
+    second = replace(failure, failure=replace(failure.failure, error=other))
+    error = walk(make_retry(), first, second)
+    assert (error.passthrough is words) is passed
+    assert "alpha had" in error.message
+    assert "beta had" in error.message
 
 
 def test_possibly_spent_says_who_what_and_how_to_send_it_again() -> None:
@@ -875,8 +941,8 @@ def test_the_tables_print_as_markdown() -> None:
         "| money and kind | what may follow |\n|---|---|\n"
         "| `not_sent`, `server_error`, when free "
         "| the same provider after a backoff, up to `max_retries`; then the next |\n"
-        "| `account`, `no_model`, `rate_limited`, `error_answer`, `bad_status`, `gave_up`, "
-        "when free "
+        "| `account`, `no_model`, `not_capable`, `no_endpoint`, `rate_limited`, `error_answer`, "
+        "`bad_status`, `gave_up`, when free "
         "| the next provider at once |\n"
         "| `no_stream_options`, when free "
     )

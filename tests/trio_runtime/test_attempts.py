@@ -61,17 +61,20 @@ seen                          | request | openai                | node          
 401                           | any     | account       next    | account       next    | account       next
 402                           | any     | account       next    | account       next    | account       next
 403                           | any     | account       next    | account       next    | account       next
-404                           | any     | no_model      next    | no_model      next    | no_model      next
-405                           | any     | client_error  refuse  | client_error  refuse  | client_error  refuse
+404                           | any     | no_endpoint   next    | no_endpoint   next    | no_endpoint   next
+404 of the model              | any     | no_model      next    | no_model      next    | no_model      next
+405                           | any     | no_endpoint   next    | no_endpoint   next    | no_endpoint   next
 408                           | any     | server_error  again   | server_error  again   | server_error  unknown
 409                           | any     | server_error  again   | server_error  again   | server_error  unknown
 413                           | any     | client_error  refuse  | client_error  refuse  | client_error  refuse
+413 of the context            | any     | not_capable   next    | not_capable   next    | not_capable   next
 415                           | any     | client_error  refuse  | client_error  refuse  | client_error  refuse
 422                           | any     | client_error  refuse  | client_error  refuse  | client_error  refuse
 424                           | any     | client_error  refuse  | server_error  again   | server_error  unknown
 425                           | any     | server_error  again   | server_error  again   | server_error  unknown
 429                           | any     | rate_limited  next    | rate_limited  next    | rate_limited  next
 500                           | any     | server_error  again   | server_error  again   | server_error  unknown
+501                           | any     | no_endpoint   next    | no_endpoint   next    | no_endpoint   next
 502                           | any     | server_error  again   | server_error  again   | server_error  unknown
 503                           | any     | server_error  again   | server_error  again   | server_error  unknown
 499                           | any     | gave_up       unknown | gave_up       next    | gave_up       unknown
@@ -95,7 +98,9 @@ HTML                          | any     | bad_answer    spent   | bad_answer    
 truncated JSON                | any     | bad_answer    spent   | bad_answer    spent   | bad_answer    spent
 no choices                    | any     | bad_answer    spent   | bad_answer    spent   | bad_answer    spent
 an error object               | any     | error_answer  next    | error_answer  next    | error_answer  next
+a context length in a 200     | any     | not_capable   next    | not_capable   next    | not_capable   next
 UPSTREAM_RATE_LIMIT in a 200  | any     | rate_limited  next    | rate_limited  next    | rate_limited  next
+a context length as an event  | any     | not_capable   next    | not_capable   next    | not_capable   next
 first event an error          | any     | error_answer  next    | error_answer  next    | error_answer  next
 role, then an error           | any     | error_answer  next    | error_answer  next    | error_answer  next
 role, then the end            | plain   | bad_answer    spent   | bad_answer    spent   | bad_answer    spent
@@ -175,6 +180,7 @@ def cases() -> list[Case]:
 
 
 ERROR: Final = {"error": error_object("the fake broke", "server_error", 500)}
+TOO_LONG: Final = {"error": error_object("longer than the context of 8192", "BadRequest", 400)}
 LIMITED: Final = {"error": error_object("slow down", "x", "UPSTREAM_RATE_LIMIT")}
 BODY: Final = json.dumps(completion("Hello there")).encode()
 ROLE: Final = sse(chunk("", role="assistant"))
@@ -201,6 +207,10 @@ def behaviour(seen: str, headers: Headers) -> Behaviour:
         "truncated JSON": answer(200, BODY[:60], headers),
         "no choices": json_answer({"id": "x", "choices": []}, headers=headers),
         "an error object": json_answer(ERROR, headers=headers),
+        "404 of the model": error_answer(404, "no model of that name", headers=headers),
+        "413 of the context": error_answer(413, "prompt is too long", headers=headers),
+        "a context length in a 200": json_answer(TOO_LONG, headers=headers),
+        "a context length as an event": stream([sse(TOO_LONG)], headers=headers),
         "UPSTREAM_RATE_LIMIT in a 200": json_answer(LIMITED, headers=headers),
         "first event an error": stream([sse(ERROR)], headers=headers),
         "role, then an error": stream([ROLE, sse(ERROR)], headers=headers),

@@ -92,6 +92,16 @@ async def test_no_4xx_ever_opens_the_circuit(status: int, mock_clock: MockClock)
         assert first.hits == 5
 
 
+async def test_a_404_is_about_the_path_until_the_provider_has_answered_there() -> None:
+    script = [error_answer(404), json_answer(completion()), error_answer(404)]
+    async with open_fake_provider(script) as first, open_proxy(only(first)) as proxy:
+        seen = []
+        for count in (1, 2, 3):
+            await proxy.chat()
+            seen.append((await proxy.record(count)).attempts[0].failure)
+        assert seen == ["no_endpoint", None, "no_model"]
+
+
 async def test_424_of_a_routstr_node_counts() -> None:
     async with (
         open_fake_provider(error_answer(424, headers=[ROUTSTR_ID])) as first,
