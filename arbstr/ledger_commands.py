@@ -9,6 +9,7 @@ import argparse
 import json
 import sqlite3
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
@@ -16,6 +17,7 @@ from arbstr.ledger_text import print_request, print_requests, print_stats
 from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config import Config
 from arbstr.sansio.errors import ConfigError, ErrorReply
+from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.reports import (
     REQUESTS_PARAMETERS,
     STATS_PARAMETERS,
@@ -25,6 +27,7 @@ from arbstr.sansio.reports import (
     parse_requests,
     parse_stats,
 )
+from arbstr.trio_runtime.budget import read_spent
 from arbstr.trio_runtime.database import open_for_reading
 from arbstr.trio_runtime.ratios import select_ratios
 from arbstr.trio_runtime.reports import (
@@ -54,20 +57,37 @@ def run_stats(options: argparse.Namespace, config: Config, database: str) -> int
         return _refuse(query, 2)
     names = _names(config)
     if options.json:
-        report = _ask(database, lambda connection: read_report(connection, query, names))
-        return _print_json(report)
+
+        def read(connection: sqlite3.Connection) -> Report | ErrorReply:
+            report = read_report(connection, query, names)
+            if not isinstance(report, ErrorReply):
+                report |= _budget(connection, config)
+            return report
+
+        return _print_json(_ask(database, read))
     groups = OVERVIEW if query.group is None else (query.group,)
-    overview, ratios = _ask(
+    overview, ratios, budget = _ask(
         database,
         lambda connection: (
             read_overview(connection, query.filters, groups, names),
             select_ratios(connection),
+            _budget(connection, config),
         ),
     )
     if isinstance(overview, ErrorReply):
         return _refuse(overview, 1)
-    print_stats(overview, ratios)
+    print_stats(overview, ratios, budget.get("budget"))
     return 0
+
+
+def _budget(connection: sqlite3.Connection, config: Config) -> Report:
+    """How the running day stands by the log, under the name it has in /v1/stats; empty without a
+    budget. What is set aside, only the process knows that did it."""
+    limit, now = config.budget.sats_per_day, time.time()
+    if limit is None:
+        return {}
+    spent = read_spent(connection, now, but_by="")
+    return {"budget": budget_report(limit, spent, None, now)}
 
 
 def run_requests(options: argparse.Namespace, config: Config, database: str) -> int:

@@ -56,13 +56,19 @@ _STYLES: Final[Mapping[str, str]] = {
 Justify = Literal["left", "right"]
 
 
-def print_stats(overview: Mapping[Group, Report], ratios: Mapping[str, Ratio]) -> None:
-    """The totals, a table for each group, a chart of the days, what was learnt.
+def print_stats(
+    overview: Mapping[Group, Report], ratios: Mapping[str, Ratio], budget: Report | None
+) -> None:
+    """The totals, today's budget, a table for each group, a chart of the days, what was learnt.
 
     A single group is asked for by name: then days are a table as well.
     """
     console = _console()
     _print_totals(console, next(iter(overview.values())))
+    if budget is not None:
+        spent, limit = _sats(budget["spent"]), _sats(budget["limit"])
+        style = _DOUBTFUL if budget["spent"] >= budget["limit"] else ""
+        console.print(_text(f"{spent} of {limit} sats of today's budget are spent", style))
     for group, report in overview.items():
         if not report["groups"]:
             continue

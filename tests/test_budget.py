@@ -1,5 +1,7 @@
 """`[budget] sats_per_day`: what is sent and what is not, over real sockets."""
 
+import json
+import re
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -480,6 +482,45 @@ async def test_a_drain_that_learns_nothing_books_what_was_set_aside() -> None:
         assert [row.cost_sats for row in record.attempts] == [None]
 
 
+# -- what is told of it --------------------------------------------------------------------------
+
+
+async def test_health_and_stats_show_the_running_day(tmp_path: Path) -> None:
+    gate = trio.Event()
+    async with open_fake_provider(GOOD) as fake:
+        async with open_proxy(one(fake.url, "5.5"), database=tmp_path / "arbstr.db") as proxy:
+            await proxy.chat()
+            fake.set_script(json_answer(completion(), before=[gate]))
+            async with proxy.asking() as client:
+                await fake.wait_requests(2)
+                shown = [
+                    (await proxy.get(path)).json["budget"]
+                    for path in ("/health", "/v1/stats?range=last_1h", "/stats")
+                ]
+                gate.set()
+                await client.reply()
+        async with open_proxy(config(provider("alpha", fake.url))) as proxy:
+            assert "budget" not in (await proxy.get("/health")).json
+            assert "budget" not in (await proxy.get("/v1/stats")).json
+    ends_at = shown[0]["ends_at"]
+    assert shown == [{"limit": 5.5, "spent": 1.0, "set_aside": 1.0, "ends_at": ends_at}] * 3
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT00:00:00.000Z", ends_at)
+
+
+async def test_four_fifths_and_the_end_of_a_day_are_a_line_in_the_log_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_fake_provider(GOOD) as fake, open_proxy(one(fake.url, "5")) as proxy:
+        lines = []
+        for _ in range(6):
+            caplog.clear()
+            await proxy.chat()
+            lines.append([m for m in caplog.messages if m.startswith("budget: ")])
+    assert [len(line) for line in lines] == [0, 0, 0, 1, 1, 0]
+    assert lines[3][0].startswith("budget: 80 % of the 5 sats of today are spent (4); ")
+    assert lines[4][0].startswith("budget: all of the 5 sats of today are spent (5); ")
+
+
 # -- the log remembers ---------------------------------------------------------------------------
 
 PROCESS: Final = """
@@ -597,6 +638,21 @@ async def test_a_day_whose_ledger_was_not_read_is_a_503_with_a_wait() -> None:
         proxy.hub.budget.remember(Decimal(4), time.time())
         assert (await proxy.chat()).status == 200
         assert_refused(await proxy.chat())
+
+
+def test_arbstr_stats_shows_the_running_day_by_the_log(tmp_path: Path) -> None:
+    with fake_process() as fake:
+        text = PROCESS.format(url=fake.url)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            assert process.chat("fake-ok").status_code == 200
+            assert process.stop() == 0
+        written = run_arbstr("stats", directory=tmp_path)
+        assert "\n1 of 3 sats of today's budget are spent\n" in written.stdout
+        told = json.loads(run_arbstr("stats", "--json", directory=tmp_path).stdout)["budget"]
+        assert (told["limit"], told["spent"], told["set_aside"]) == (3.0, 1.0, None)
+        free = text.replace("sats_per_day = 3", "")
+        without = run_arbstr("stats", config_text=free, directory=tmp_path)
+        assert "budget" not in without.stdout
 
 
 def test_check_shows_the_budget() -> None:

@@ -25,7 +25,7 @@ ORDER: Final = {
         *("heads", "callers", "endpoints", "catalog", "chat"),
         *("refusal", "capable", "failure"),
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
-        *("budget", "last_word", "retry"),
+        *("budget", "gauge", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
         *("record", "intents", "life", "attempt", "exchange", "reports"),
     ),

@@ -53,7 +53,8 @@ The order of the modules; each imports only from those before it:
     heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
     refusal, capable, failure                      what a provider's no means, and what it cost
     breaker, latency, ratios, holds, policy,       whom to ask, and what then
-      routing, quote, budget, last_word, retry
+      routing, quote, budget, gauge,
+      last_word, retry
     sse, usage, answer, relay                      the answer
     record, intents, life, attempt, exchange,      the life of a request, its row, and reports
       reports

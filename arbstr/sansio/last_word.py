@@ -19,6 +19,7 @@ from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
+from arbstr.sansio.gauge import day_ends
 from arbstr.sansio.money import format_eyes, format_sats
 from arbstr.sansio.routing import OverRequest
 
@@ -283,11 +284,10 @@ def _account_of(standings: Sequence[Standing]) -> str:
     if not over:
         return ""
     account = over[-1]
-    minutes = ceil(account.ends_in / 60)
     told = (
         f" Of the {format_sats(account.limit)} sats of today, {format_eyes(account.spent)} are "
         f"spent and {format_eyes(account.reserved)} reserved for requests in flight; the day ends "
-        f"at 00:00 UTC, in {minutes // 60} h {minutes % 60} min."
+        f"{day_ends(account.ends_in)}."
     )
     found = (each.candidate for each in over)
     mend = next((one.hold for one in found if one is not None and one.output_decides), None)

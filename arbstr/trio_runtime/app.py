@@ -282,7 +282,11 @@ def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
         return tuple(request.args.items(multi=True))
 
     async def stats() -> Response:
-        return _report(await reports.stats(parameters(), names()))
+        found = await reports.stats(parameters(), names())
+        day = status.budget(hub)
+        if day is not None and not isinstance(found, ErrorReply):
+            found["budget"] = day
+        return _report(found)
 
     async def requests() -> Response:
         return _report(await reports.requests(parameters(), names()))

@@ -290,7 +290,7 @@ class Attempts:
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             charged = self._exchange.charged(self._exchange.attempts_made)
-            self._hub.budget.settle(reservation, charged)
+            self._hub.book(reservation, charged)
 
     def end(self) -> None:
         """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at."""

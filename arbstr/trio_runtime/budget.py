@@ -114,17 +114,25 @@ class Today:
 
 
 def _spent_on_day_of(database: Database, now: float) -> Decimal:
+    with closing(database.connect_reader()) as reader:
+        return read_spent(reader, now, but_by=database.boot_id)
+
+
+def read_spent(connection: sqlite3.Connection, now: float, *, but_by: str) -> Decimal:
+    """What the log has of the day of `now`, in sats, without the rows of the process `but_by`.
+
+    Blocks; raises `sqlite3.Error`.
+    """
     midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     parameters = {
         "asked_since": _logged(midnight - LONGEST_REQUEST),
         "since": _logged(midnight),
         "until": _logged(midnight + timedelta(days=1)),
-        "boot_id": database.boot_id,
+        "boot_id": but_by,
     }
-    with closing(database.connect_reader()) as reader:
-        rows = reader.execute(read_sql("spent_between"), parameters)
-        # The digits of the column, not the binary fraction behind them.
-        return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
+    rows = connection.execute(read_sql("spent_between"), parameters)
+    # The digits of the column, not the binary fraction behind them.
+    return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
 
 
 def _logged(moment: datetime) -> str:

@@ -102,7 +102,7 @@ class Drains:
             learnt = life.Drained(n, call.status, asked, call.usage, price, money)
             exchange.note(learnt, trio.current_time())
             if reservation is not None:
-                hub.budget.settle(reservation, exchange.charged(n))
+                hub.book(reservation, exchange.charged(n))
             await hub.change.keep(call.stray_change(), call.provider.name)
         finally:
             hub.draining -= 1

@@ -1,16 +1,19 @@
 """What all requests share. Opened and closed by `main`, handed to every request."""
 
 import logging
+import time
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
 from arbstr.sansio.breaker import Board, Outcome, Ticket
-from arbstr.sansio.budget import Budget
+from arbstr.sansio.budget import Budget, Reservation
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.config import Kind
+from arbstr.sansio.gauge import Gauge, mark_line
 from arbstr.sansio.holds import Lengths
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
@@ -71,6 +74,7 @@ class Hub:
         self.budget = Budget(budget.sats_per_day, is_open=budget.open)
         # Without it no day has a ledger that must be read before it.
         self.today: Today | None = None
+        self._gauge = Gauge()
         self.running: set[Running] = set()
         self.draining = 0
         self.stopping = False
@@ -129,6 +133,15 @@ class Hub:
         self.served &= frozenset(kept)
         for name in self._latencies.keys() - frozenset(kept):
             del self._latencies[name]
+
+    def book(self, reservation: Reservation, charged: Decimal | None) -> None:
+        """An attempt is over: settles what was set aside for it, and tells how the day stands."""
+        self.budget.settle(reservation, charged)
+        now = time.time()
+        account = self.budget.view(now)
+        mark = self._gauge.news(account, now)
+        if mark is not None:
+            log.warning("%s", mark_line(mark, account))
 
     def learn_ratio(self, policy: str | None, sample: float | None) -> None:
         """One answer under a policy is over; `sample` is None if it taught nothing."""

@@ -3,6 +3,7 @@
 Read from memory only: asking costs no provider a request.
 """
 
+import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import trio
 from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.money import Rates
 from arbstr.sansio.quote import quote
 from arbstr.sansio.routing import NoRoute, plan
@@ -47,6 +49,7 @@ def health(hub: Hub) -> dict[str, Any]:
         if view.last_error is not None:
             found[name]["last_error"] = view.last_error
     counters = hub.log_writer.statistics()
+    day = budget(hub)
     return {
         "status": status,
         "providers": found,
@@ -55,7 +58,15 @@ def health(hub: Hub) -> dict[str, Any]:
             "written": counters.written,
             "dropped": counters.dropped,
         },
+        **({} if day is None else {"budget": day}),
     }
+
+
+def budget(hub: Hub) -> dict[str, Any] | None:
+    """How the running day stands; `None` without a budget."""
+    now = time.time()
+    account = hub.budget.view(now)
+    return budget_report(account.limit, account.spent, account.reserved, now)
 
 
 def _rates(rates: Rates | None) -> dict[str, float | None] | None:
