@@ -57,7 +57,7 @@ The order of the modules; each imports only from those before it:
       last_word, retry
     sse, usage, answer, relay                      the answer
     record, intents, life, attempt, exchange,      the life of a request, its row, and reports
-      reports
+      reports, retention
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

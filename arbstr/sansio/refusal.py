@@ -123,10 +123,20 @@ def _retry_after(headers: Mapping[str, str], now_utc: float) -> float | None:
     value = headers.get("retry-after", "")
     if (wait := _seconds(value, 1.0)) is not None:
         return wait
+    date = _moment(value)
+    if date is None:
+        return None
+    # Both by the provider's clock, if it says what that shows: ours may be wrong.
+    sent = _moment(headers.get("date", ""))
+    return _wait(date - (now_utc if sent is None else sent))
+
+
+def _moment(text: str) -> float | None:
+    """Of an HTTP date, in seconds since 1970."""
     try:
-        date = parsedate_tz(value)
+        date = parsedate_tz(text)
         # HTTP dates are UTC, also asctime's, which does not say so (RFC 9110 5.6.7).
-        return None if date is None else _wait(mktime_tz((*date[:9], date[9] or 0)) - now_utc)
+        return None if date is None else mktime_tz((*date[:9], date[9] or 0))
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 

@@ -5,19 +5,21 @@
 A batch is one short transaction of the writing connection: rows that wait to be written wait a
 few milliseconds for it, and what it adds to the WAL is checkpointed like the rest. The pages that
 become free are given back to the file system by the same steps. A request in flight is never old.
+Whether the clock is to be believed is decided by `sansio.retention`.
 """
 
 import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import Final, final
 
 import trio
 
-from arbstr.sansio.moments import DAY_MS, format_moment
+from arbstr.sansio import retention
+from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.trio_runtime.database import Database, read_sql
 
 BATCH_ROWS: Final = 250
@@ -43,28 +45,48 @@ class Retention:
     def __init__(self, database: Database, days: int) -> None:
         self._database = database
         self._days = days
+        self._clock = retention.Retention(days)
+        self._doubts = False
         self._forget = (read_sql("forget_attempts"), read_sql("forget_requests"))
 
     async def run(self) -> None:
         """Sweeps now and every hour; does not return."""
         while True:
             try:
-                removed = await self.sweep(time.time_ns() // 1_000_000)
-                if removed:
-                    _log.info("%d requests older than %d days removed", removed, self._days)
+                await self._look()
             except sqlite3.Error as error:
                 _log.warning("old requests cannot be removed now (%s)", error)
             await trio.sleep(INTERVAL_SECONDS)
 
-    async def sweep(self, now: int, *, pause: float = PAUSE_SECONDS) -> int:
-        """Removes all that is too old at the moment `now`; returns how many requests that were.
+    async def _look(self) -> None:
+        newest = None
+        if self._clock.wants_newest:
+            newest = await trio.to_thread.run_sync(_newest_row, self._database)
+        before = self._clock.before(time.time_ns() // 1_000_000, trio.current_time(), newest)
+        if isinstance(before, retention.Doubted):
+            if not self._doubts:
+                _log.warning(
+                    "no old requests are removed: the clock says %s, and by the newest row or the "
+                    "clock until now it should be about %s; it is believed once it has run on for "
+                    "a day",
+                    format_moment(before.now),
+                    format_moment(before.expected),
+                )
+            self._doubts = True
+            return
+        self._doubts = False
+        removed = await self.sweep(before)
+        if removed:
+            _log.info("%d requests older than %d days removed", removed, self._days)
+
+    async def sweep(self, before: int, *, pause: float = PAUSE_SECONDS) -> int:
+        """Removes all that is older than the moment `before`; returns how many requests that were.
 
         Raises `sqlite3.Error`; what was removed until then stays removed.
         """
-        before = format_moment(now - self._days * DAY_MS)
         removed = 0
         while True:
-            batch = await self._database.transaction(partial(self._remove, before))
+            batch = await self._database.transaction(partial(self._remove, format_moment(before)))
             removed += batch
             if batch < BATCH_ROWS:
                 return removed
@@ -82,6 +104,13 @@ class Retention:
             # by Python (seen with 3.11), whatever number stands there.
             connection.execute("PRAGMA incremental_vacuum(1)")
         return removed
+
+
+def _newest_row(database: Database) -> int | None:
+    """When the newest request of before this process was received."""
+    with closing(database.connect_reader()) as reader:
+        row = reader.execute(read_sql("newest_request"), {"boot_id": database.boot_id}).fetchone()
+    return None if row is None else parse_moment(row[0])
 
 
 @asynccontextmanager

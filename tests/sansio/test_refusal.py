@@ -117,6 +117,22 @@ def test_an_error_may_give_itself_a_status(error: dict[str, object], status: int
         ({"retry-after": "Fri Nov 20 15:08:32 2026"}, 10.0),
         ({"retry-after": "Fri, 20 Nov 2026 17:08:32 +0200"}, 10.0),
         ({"retry-after": "Sat, 21 Nov 2026 15:08:22 GMT"}, MAX_REST_SECONDS),
+        # Our clock may be wrong: the provider's own counts, if it is told and can be read.
+        (
+            {
+                "retry-after": "Wed, 01 Jan 2031 00:00:09 GMT",
+                "date": "Wed, 01 Jan 2031 00:00:00 GMT",
+            },
+            9.0,
+        ),
+        (
+            {
+                "retry-after": "Thu, 01 Jan 2015 00:00:09 GMT",
+                "date": "Thu, 01 Jan 2015 00:00:00 GMT",
+            },
+            9.0,
+        ),
+        ({"retry-after": "Fri, 20 Nov 2026 15:08:32 GMT", "date": "today"}, 10.0),
     ],
 )
 def test_a_wait_is_read_in_every_form_and_capped(headers: dict[str, str], seconds: float) -> None:
@@ -176,9 +192,9 @@ def test_odd_details_do_no_harm(said: object) -> None:
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.text(max_size=40), st.text(max_size=10))
-def test_no_header_makes_it_raise(value: str, milliseconds: str) -> None:
-    headers = {"retry-after": value, "retry-after-ms": milliseconds}
+@given(st.text(max_size=40), st.text(max_size=10), st.text(max_size=40))
+def test_no_header_makes_it_raise(value: str, milliseconds: str, date: str) -> None:
+    headers = {"retry-after": value, "retry-after-ms": milliseconds, "date": date}
     wait = refusal(b"", headers).retry_after
     assert wait is None or 0 < wait <= MAX_REST_SECONDS
 

@@ -2,7 +2,9 @@
 
 import logging
 import sqlite3
+import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from arbstr.trio_runtime import retention as module
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.retention import BATCH_ROWS, Retention, open_retention
+from tests.clock import DAY, Clock
+from tests.fakes import fake_process
 from tests.ledgers import TIMESTAMP, Row, attempt, insert, request
 from tests.process import arbstr_process, run_arbstr, wait_until
 
@@ -52,8 +56,8 @@ async def test_what_is_older_leaves_with_its_attempts_and_the_rest_stays(tmp_pat
     async with open_database(str(path)) as database:
         await fill(database, rows)
         retention = Retention(database, 30)
-        assert await retention.sweep(days_after(TIMESTAMP, 30)) == 2
-        assert await retention.sweep(days_after(TIMESTAMP, 30)) == 0
+        assert await retention.sweep(days_after(TIMESTAMP, 0)) == 2
+        assert await retention.sweep(days_after(TIMESTAMP, 0)) == 0
     left = read(path, "SELECT correlation_id FROM requests ORDER BY id")
     assert left == [("running",), ("as old",), ("younger",)]
     kept = read(path, "SELECT DISTINCT correlation_id FROM attempts")
@@ -77,7 +81,7 @@ async def test_it_goes_in_batches_with_room_for_others_between_them(tmp_path: Pa
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            await Retention(database, 1).sweep(days_after(TIMESTAMP, 2), pause=0.01)
+            await Retention(database, 1).sweep(days_after(TIMESTAMP, 1), pause=0.01)
         # One sees each state in between: the writer gets its turn after every batch.
         assert {many - BATCH_ROWS, many - 2 * BATCH_ROWS, 0} <= set(left) | {many}
 
@@ -94,7 +98,7 @@ async def test_the_file_shrinks_and_the_journal_stays_small(tmp_path: Path) -> N
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         full = path.stat().st_size
-        await Retention(database, 1).sweep(days_after(TIMESTAMP, 2), pause=0)
+        await Retention(database, 1).sweep(days_after(TIMESTAMP, 1), pause=0)
         assert (tmp_path / "arbstr.db-wal").stat().st_size <= 8 * 1024 * 1024
     assert path.stat().st_size < full / 4
     for table in ("requests", "attempts", "request_hours", "request_days"):
@@ -108,7 +112,7 @@ async def test_a_hurry_of_new_rows_does_not_wait_for_old_ones_to_leave(tmp_path:
     async with open_database(str(path)) as database, open_log_writer(database):
         await fill(database, [request(str(n)) for n in range(BATCH_ROWS * 2)])
         with trio.move_on_after(0.2) as scope:
-            await Retention(database, 1).sweep(days_after(TIMESTAMP, 2), pause=60)
+            await Retention(database, 1).sweep(days_after(TIMESTAMP, 1), pause=60)
         assert scope.cancelled_caught
     assert read(path, "SELECT count(*) FROM requests") == [(BATCH_ROWS,)]
 
@@ -130,7 +134,9 @@ async def test_trouble_is_a_warning_and_the_next_hour_tries_again(
     path = tmp_path / "arbstr.db"
     caplog.set_level(logging.INFO)
     async with open_database(str(path)) as database:
-        await fill(database, [request("old")])
+        # A row of now, or the clock would not be believed.
+        young = format_moment(time.time_ns() // 1_000_000)
+        await fill(database, [request("old"), request("young", timestamp=young)])
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             async with open_retention(database, 1):
@@ -140,7 +146,54 @@ async def test_trouble_is_a_warning_and_the_next_hour_tries_again(
                     )
                     other.execute("ROLLBACK")
                     await until_logged(caplog, "1 requests older than 1 days removed")
-    assert read(path, "SELECT count(*) FROM requests") == [(0,)]
+    assert read(path, "SELECT correlation_id FROM requests") == [("young",)]
+
+
+async def test_a_clock_that_may_be_ahead_removes_nothing_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.001)
+    path = tmp_path / "arbstr.db"
+    async with open_database(str(path), boot_id="this") as database:
+        await fill(database, [request("one"), request("two", status="abandoned")])
+        # This process's own rows bear the clock in question.
+        young = format_moment(time.time_ns() // 1_000_000)
+        await fill(database, [request("own", timestamp=young, boot_id="this")])
+        async with open_retention(database, 1):
+            with trio.fail_after(10):
+                await until_logged(caplog, "no old requests are removed: the clock says ")
+                await trio.sleep(0.05)
+    assert read(path, "SELECT count(*) FROM requests") == [(3,)]
+    assert len(caplog.messages) == 1
+
+
+def test_a_clock_that_is_40_days_ahead_leaves_the_ledger_as_it_is(tmp_path: Path) -> None:
+    clock = Clock(tmp_path)
+    text = (
+        "[database]\nretention_days = 30\n"
+        '[[providers]]\nname = "alpha"\nurl = "{url}"\nmodels = ["*"]\n'
+    )
+    with fake_process() as fake:
+        start = partial(
+            arbstr_process,
+            config_text=text.format(url=fake.url),
+            directory=tmp_path,
+            environ=clock.environ,
+        )
+        with start() as process:
+            for _ in range(3):
+                assert process.chat("fake-ok").status_code == 200
+            assert process.stop() == 0
+        clock.offset = 40 * DAY
+        with start() as process:
+            process.wait_stderr("no old requests are removed: the clock says ")
+            assert process.chat("fake-ok").status_code == 200
+            process.wait_rows(4)
+            assert process.stop() == 0
+        clock.offset = 0.0
+        with start() as process:
+            assert process.stop() == 0
+    assert len(process.rows()) == 4
 
 
 def test_a_running_arbstr_removes_what_its_configuration_says(tmp_path: Path) -> None:
