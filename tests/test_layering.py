@@ -37,7 +37,7 @@ ORDER: Final = {
         *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "drains", "attempts", "exchange"),
-        *("framing", "asgi", "connection", "listener", "app", "mock", "main"),
+        *("framing", "asgi", "client_socket", "connection", "listener", "app", "mock", "main"),
     ),
 }
 """The modules of both halves, each below those it may import. The docstrings of the two packages
@@ -55,7 +55,7 @@ BANNED: Final = frozenset(
 
 LIBRARIES: Final = {
     "pydantic": {"sansio/tables"},
-    "hypercorn": {"trio_runtime/asgi", "trio_runtime/connection"},
+    "hypercorn": {f"trio_runtime/{name}" for name in ("asgi", "client_socket", "connection")},
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},

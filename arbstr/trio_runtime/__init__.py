@@ -42,6 +42,6 @@ The order of the modules; each imports only from those before it:
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     responder, drains, attempts, exchange              one chat request
-    framing, asgi, connection, listener, app, mock,    towards the clients, and the process
-      main
+    framing, asgi, client_socket, connection,          towards the clients, and the process
+      listener, app, mock, main
 """

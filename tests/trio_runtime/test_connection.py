@@ -25,14 +25,12 @@ from quart_trio import QuartTrio
 
 from arbstr.trio_runtime import connection
 from arbstr.trio_runtime.asgi import DISCONNECT_KEY, Http11
+from arbstr.trio_runtime.client_socket import proc_address, receive, send_queue, unread_bytes
 from arbstr.trio_runtime.connection import (
     KEEP_ALIVE_SECONDS,
     READ_AHEAD_BYTES,
     STALL_SECONDS,
     Server,
-    proc_address,
-    send_queue,
-    unread_bytes,
 )
 from tests.site import (
     GET,
@@ -783,7 +781,6 @@ async def test_a_request_that_comes_in_the_moment_of_stop_is_not_begun(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = Waiting()
-    receive = connection.receive
     async with OURS(app) as site:
 
         async def stop_meanwhile(sock: trio.socket.SocketType) -> bytes:
