@@ -384,7 +384,10 @@ async def open_proxy(
             drains=drains,
         )
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        server = Server(App(hub, Reports(Database(where, boot_id=""))), listeners)
+        # At once, because many a test's clock does not run by itself.
+        server = Server(
+            App(hub, Reports(Database(where, boot_id=""))), listeners, break_off_seconds=0
+        )
         proxy = Proxy(hub, server, listeners[0].socket.getsockname()[1], recording)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve)

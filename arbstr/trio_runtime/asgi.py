@@ -186,7 +186,7 @@ class RequestStream(HTTPStream):
             if not self.closed:
                 # The application ended without ending its answer: so does the connection, and
                 # the missing terminator tells the client.
-                await self.send(Closed())  # type: ignore[arg-type]  # see __init__
+                self._protocol.break_off()
         elif self.closed:
             # Whoever was told that the client left ends here, and does not take this for sent.
             await trio.lowlevel.checkpoint()
@@ -221,6 +221,9 @@ class Owner(Protocol):
 
     async def protocol_send(self, event: "Event") -> None:
         """Takes bytes for the socket, or what became of the request."""
+
+    def break_off(self) -> None:
+        """Ends the connection behind an answer that has no end."""
 
     async def read_ahead(self) -> None:
         """Reads the socket until cancelled."""
@@ -386,6 +389,10 @@ class Http11(H11Protocol):
         await self.send(Updated(idle=True))
         if self._behind is not None:
             self._behind.cancel()
+
+    def break_off(self) -> None:
+        """The answer in flight stays without its end, and the connection takes no other request."""
+        self._owner.break_off()
 
     def client_left(self) -> None:
         """Tells the request in flight, if there is one, that nobody waits for its answer."""

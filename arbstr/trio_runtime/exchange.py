@@ -328,7 +328,7 @@ class ChatRun:
     async def _deliver_error(self, error: ErrorReply) -> None:
         if self._exchange.output_began:
             self._note(life.Interrupted(error))
-            await self._responder.end(self._last_bytes)
+            await self._responder.break_off(self._last_bytes)
             return
         attempted = self._exchange.attempts_made > 0
         self._note(life.Failed(error) if attempted else life.Refused(error))

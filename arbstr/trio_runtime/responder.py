@@ -73,7 +73,7 @@ class Responder:
         is written: a missing rest tells the client.
         """
         if self._streaming and not self._ended:
-            await self.end(error_event(error))
+            await self.break_off(error_event(error))
         elif not self.head_sent:
             await self.plain(
                 error.body(),
@@ -100,8 +100,17 @@ class Responder:
         """The last bytes of a stream and its end, in one write."""
         await self._body(data, more=False)
 
+    async def break_off(self, data: bytes) -> None:
+        """The last bytes of a stream that is not whole: an error event, and no end of the body.
+
+        The connection closes instead, once the application returns. That is how a client that does
+        not know the event learns of it (aichat takes a body that ends for the whole answer).
+        """
+        self._ended = True
+        await self._body(data, more=True)
+
     async def _body(self, data: bytes, *, more: bool) -> None:
-        self._ended = not more
+        self._ended = self._ended or not more
         if self._keep_alive_done is not None:
             await self._keep_alive_done.wait()
         self._writing = True

@@ -751,6 +751,33 @@ async def test_a_server_out_of_file_descriptors_goes_on_accepting(
 # ---- shutdown
 
 
+async def half_an_answer(scope: Any, receive: Any, send: Any) -> None:
+    await start(send)
+    await say(send, b"half")
+
+
+@pytest.mark.parametrize("behind", [b"", POST], ids=["alone", "with a request behind it"])
+async def test_an_answer_without_its_end_lies_a_moment_with_the_client(
+    behind: bytes, clock: trio.testing.MockClock
+) -> None:
+    async with OURS(half_an_answer, break_off_seconds=100) as site:
+        peer = await site.ask(POST + behind)
+        assert b"half" in await peer.read()
+        assert not await peer.is_closed()
+        await peer.send(POST)  # which nobody reads any more
+        assert not await peer.is_closed()
+        clock.jump(101)
+        assert await peer.is_closed()
+
+
+async def test_who_has_seen_that_an_answer_broke_off_may_leave_at_once() -> None:
+    async with OURS(half_an_answer, break_off_seconds=100) as site:
+        peer = await site.ask(POST)
+        assert b"half" in await peer.read()
+        await peer.stream.aclose()
+        await site.wait_closed()
+
+
 async def test_stop_closes_idle_connections_at_once() -> None:
     async with OURS(hello) as site:
         fresh, used = await site.connect(), await site.ask(GET)
