@@ -9,6 +9,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +90,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").as_posix()
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Every dotted name the source imports, wherever in it, also for type checkers alone."""
     found = set()
