@@ -1,8 +1,13 @@
 -- What each attempt from :since on and before :until may have cost, in sats, as sansio/budget.py books
--- it; what nobody knows counts as estimated. The rows are added up outside, exactly. An attempt begins
--- hours after its request at most, so the index on requests finds it. Rows of this process are left out:
--- those are in its memory.
-SELECT coalesce(attempts.cost_sats, attempts.provider_cost_sats, attempts.estimated_cost_sats)
+-- it: what nobody knows counts as what was set aside. The rows are added up outside, exactly. An attempt
+-- begins hours after its request at most, so the index on requests finds it. Rows of this process are left
+-- out: those are in its memory.
+SELECT coalesce(
+    attempts.cost_sats,
+    attempts.provider_cost_sats,
+    attempts.set_aside_sats,
+    attempts.estimated_cost_sats        -- rows of an older arbstr
+)
 FROM requests JOIN attempts USING (correlation_id)
 WHERE requests.timestamp >= :asked_since
     AND attempts.started_at >= :since

@@ -556,6 +556,30 @@ def test_a_restart_knows_what_was_spent_today_and_what_may_have_been(tmp_path: P
             assert process.stop() == 0
 
 
+def test_after_kill_9_what_was_in_flight_counts_as_what_was_set_aside_and_not_as_estimated(
+    tmp_path: Path,
+) -> None:
+    with fake_process() as fake:
+        text = (
+            PROCESS.format(url=fake.url)
+            .replace("base_fee = 1", "")
+            .replace("output_rate = 0", "output_rate = 1")
+        )
+        with (
+            arbstr_process(config_text=text.replace("= 3", "= 100"), directory=tmp_path) as process,
+            process.send_chat("fake-hang", max_tokens=32_000),
+        ):
+            process.wait_rows(1)
+            assert process.ask("GET", "/health").json()["budget"]["set_aside"] == 4.096
+            process.stop(SIGKILL)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            process.wait_stderr("sats of today (UTC) are spent")
+            assert process.ask("GET", "/health").json()["budget"]["spent"] == 4.096
+            assert process.stop() == 0
+        (row,) = process.attempts()
+        assert (row["estimated_cost_sats"], row["set_aside_sats"]) == (32.0, 4.096)
+
+
 def test_rows_a_clock_that_was_ahead_left_are_not_spent_today(tmp_path: Path) -> None:
     clock = Clock(tmp_path, 200 * DAY)
     with fake_process() as fake:

@@ -139,4 +139,5 @@ class AttemptState:
             estimated_cost_sats=self.candidate.estimated_cost,
             provider_cost_sats=self.provider_cost,
             upstream_request_id=self.upstream_request_id,
+            set_aside_sats=self.candidate.hold_cost,
         )

@@ -28,7 +28,11 @@ PRICE_TOLERANCE_SATS: Final = Decimal(1)
 @final
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
-    """One row of the `attempts` table. Times in ms, money in sats."""
+    """One row of the `attempts` table. Times in ms, money in sats.
+
+    `set_aside_sats` is what the budget held for it, and books if nobody learns the price; rows of
+    an older arbstr have none.
+    """
 
     n: int
     provider: str
@@ -45,6 +49,7 @@ class AttemptRow:
     estimated_cost_sats: Decimal | None
     provider_cost_sats: Decimal | None
     upstream_request_id: str | None
+    set_aside_sats: Decimal | None = None
 
     @property
     def may_have_cost(self) -> bool:
