@@ -1,23 +1,36 @@
 """The `arbstr` command: what a person types and reads.
 
 0    done
-1    the configuration cannot be used, or arbstr cannot start: one clear line each on stderr
+1    arbstr cannot start, or do what was asked: one clear line each on stderr; for `check` also what
+     is wrong with the configuration
 2    the command line is wrong (argparse)
+78   the configuration cannot be used (EX_CONFIG of sysexits.h): a supervisor must not try again
 130  stopped by a second Ctrl-C
 """
 
 import argparse
+import errno
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from arbstr import __version__
-from arbstr.config_file import LEVELS, config_path, is_open, read_config, warnings_of
+from arbstr.config_file import (
+    DIRECTORY_GONE,
+    HERE,
+    LEVELS,
+    config_path,
+    described_budget,
+    is_open,
+    ledger_path,
+    read_config,
+    warnings_of,
+)
 from arbstr.ledger_options import add_ledger_arguments, without_keys
-from arbstr.output import forget_output
-from arbstr.sansio.errors import ConfigError
+from arbstr.output import OutputError, complain, open_output
+from arbstr.sansio.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
     from arbstr.sansio.config import Config, ProviderConfig
@@ -25,38 +38,65 @@ if TYPE_CHECKING:
 
 # The commands import what they need when they run: `arbstr --help` waits for no library.
 
+CONFIGURATION: Final = 78
+
+REMEDIES: Final = {
+    errno.EMFILE: "raise the limit with `ulimit -n`",
+    errno.ENFILE: "end programs that hold many files open",
+    errno.ENOSPC: "free some space",
+    errno.EACCES: "see who may use it",
+    errno.EPERM: "see who may use it",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code. Raises SystemExit(2) for a wrong command line."""
-    options = _parser().parse_args(arguments)
     try:
-        command = {
-            "run": _run,
-            "serve": _run,
-            "check": _check,
-            "providers": _providers,
-            "cost": _cost,
-            "stats": _stats,
-            "requests": _requests,
-            "init": _init,
-        }
-        code = command[options.command](options, os.environ)
-        print(end="", flush=True)  # here, where its failing can still be answered
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"arbstr: {problem}", file=sys.stderr)
+        with open_output():
+            return _obey(arguments)
+    except OutputError as error:
+        if error.is_left:
+            return 0
+        complain(f"cannot print: {error.strerror}")
         return 1
+
+
+def _obey(arguments: Sequence[str] | None) -> int:
+    options = _parser().parse_args(arguments)
+    command = {
+        "run": _run,
+        "serve": _run,
+        "check": _check,
+        "providers": _providers,
+        "cost": _cost,
+        "stats": _stats,
+        "requests": _requests,
+        "init": _init,
+    }[options.command]
+    try:
+        return command(options, os.environ)
+    except StartError as error:
+        for problem in error.problems:
+            complain(problem)
+        # `check` has one answer to whatever is wrong, for scripts that ask it.
+        is_config = isinstance(error, ConfigError) and command is not _check
+        return CONFIGURATION if is_config else 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`arbstr providers | head -1`); nothing is wrong.
-        forget_output()
-        return 0
     except OSError as error:
-        print(f"arbstr: cannot print: {error.strerror}", file=sys.stderr)
-        forget_output()
+        complain(f"{options.command}: {_unexpected(error)}")
         return 1
-    return code
+
+
+def _unexpected(error: OSError) -> str:
+    """What the system refused, to a command that did not reckon with it, and what to do."""
+    try:
+        os.getcwd()
+    except OSError:
+        return DIRECTORY_GONE
+    what = f"{error.filename}: " if error.filename else ""
+    remedy = REMEDIES.get(error.errno or 0, "see what the system says of it")
+    return f"{what}{error.strerror or type(error).__name__}; {remedy}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
             "-c",
             "--config",
             metavar="PATH",
-            help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml)",
+            help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml, else "
+            "arbstr/config.toml in your configuration directory)",
         )
     run.add_argument(
         "-l", "--listen", type=_address, metavar="HOST:PORT", help="overrides [server] listen"
@@ -136,16 +177,14 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.trio_runtime.database import database_path
-
     path = config_path(options, environ)
     config = read_config(path, environ)
-    database = database_path(environ, config.database.path)
+    database = ledger_path(path, config, environ)
     print(f"{path}: ok")
     print(f"listen     {config.server.listen}")
     print(f"database   {database}")
     print(f"policies   {len(config.policies.rules)} rules")
-    print(f"budget     {_budget(config)}")
+    print(f"budget     {described_budget(config)}")
     print(f"providers  {len(config.providers)}")
     for provider in config.providers:
         print(
@@ -160,13 +199,6 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             "auth_token; `arbstr run` refuses that without --allow-unauthenticated"
         )
     return 0
-
-
-def _budget(config: "Config") -> str:
-    from arbstr.sansio.money import format_sats
-
-    limit = config.budget.sats_per_day
-    return "none" if limit is None else f"{format_sats(limit)} sats a day (UTC)"
 
 
 def _access(provider: "ProviderConfig") -> str:
@@ -212,29 +244,28 @@ def _config_and_database(
 ) -> "tuple[Config, str]":
     """Without a configuration the database is enough, and so is one whose keys are not set here."""
     from arbstr.sansio.config import Config
-    from arbstr.trio_runtime.database import database_path
 
     path = config_path(options, environ)
     named = options.config or environ.get("ARBSTR_CONFIG")
-    if named or path.exists():
+    if named or os.path.lexists(path):
         config = without_keys(partial(read_config, path), environ)
     else:
         config = Config()
-    return config, database_path(environ, config.database.path)
+    return config, ledger_path(path, config, environ)
 
 
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.first_config import run
 
-    return run(config_path(options, environ))
+    return run(Path(options.config or environ.get("ARBSTR_CONFIG") or HERE))
 
 
 def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cost_command import run
-    from arbstr.trio_runtime.database import database_path
 
-    config = read_config(config_path(options, environ), environ)
-    return run(options, config, database_path(environ, config.database.path))
+    path = config_path(options, environ)
+    config = read_config(path, environ)
+    return run(options, config, ledger_path(path, config, environ))
 
 
 def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

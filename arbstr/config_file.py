@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
     from arbstr.sansio.config import Config
@@ -17,24 +17,73 @@ if TYPE_CHECKING:
 LEVELS: Final = ("debug", "info", "warning", "error")
 """Of the log, by the command line, $ARBSTR_LOG and [logging] level."""
 
+HERE: Final = Path("config.toml")
+
+DIRECTORY_GONE: Final = (
+    "the current directory does not exist any more; change to another one, or give absolute paths"
+)
+
 
 def config_path(options: argparse.Namespace, environ: Mapping[str, str]) -> Path:
-    """Which file: `-c`, else `$ARBSTR_CONFIG`, else `./config.toml`."""
-    return Path(options.config or environ.get("ARBSTR_CONFIG") or "config.toml")
+    """Which file: `-c`, else `$ARBSTR_CONFIG`, else `./config.toml`, else the user's own."""
+    if named := options.config or environ.get("ARBSTR_CONFIG"):
+        return Path(named)
+    own = user_config(environ)
+    # A dangling link is no reason to look elsewhere.
+    return own if own and os.path.lexists(own) and not os.path.lexists(HERE) else HERE
+
+
+def user_config(environ: Mapping[str, str]) -> Path | None:
+    """`arbstr/config.toml` in the user's configuration directory, if there is one to be told.
+
+    That is `%APPDATA%` on Windows; elsewhere, macOS too, `$XDG_CONFIG_HOME`, or `~/.config` where
+    it is not set or, against its specification, relative.
+    """
+    if os.name == "nt":
+        base = environ.get("APPDATA", "")
+    else:
+        base = environ.get("XDG_CONFIG_HOME", "")
+        if not os.path.isabs(base):
+            base = os.path.join(environ.get("HOME", ""), ".config")
+    return Path(base, "arbstr", "config.toml") if os.path.isabs(base) else None
+
+
+def absolute(path: Path) -> Path:
+    """The path from the root. Raises `StartError` if that cannot be told."""
+    try:
+        return path.absolute()
+    except OSError:
+        raise StartError((DIRECTORY_GONE,)) from None
+
+
+def ledger_path(path: Path, config: "Config", environ: Mapping[str, str]) -> str:
+    """Where the ledger is, absolute; `path` is that of the configuration.
+
+    `[database] path` is relative to the configuration, whatever directory arbstr is started in;
+    `$DATABASE_URL`, which is said there, to that directory. Raises `StartError`.
+    """
+    from arbstr.trio_runtime.database import IN_MEMORY, database_path
+
+    configured = config.database.path
+    beside = configured if configured == IN_MEMORY else str(path.parent / configured)
+    found = database_path(environ, beside)
+    return found if found == IN_MEMORY else str(absolute(Path(found)))
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
-    """What it says, with a provider at least. Raises `ConfigError`."""
+    """What it says, with a provider at least. Raises `StartError`."""
     from arbstr.sansio.config import parse_config
 
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
+        own = user_config(environ)
+        nor = f", nor {own}" if own and path == HERE and not os.path.lexists(own) else ""
         raise ConfigError(
             (
-                f"{path.absolute()}: there is no such file; let `arbstr init` write a first one, "
-                "name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs "
-                "none",
+                f"{absolute(path)}: there is no such file{nor}; let `arbstr init` write a first "
+                "one, name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which "
+                "needs none",
             )
         ) from None
     except UnicodeDecodeError:
@@ -58,7 +107,10 @@ def _file_warning(path: Path) -> str | None:
     """A configuration holds keys; others on this machine should not read it."""
     if os.name != "posix":
         return None
-    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None  # it was read a moment ago
     if mode & 0o077:
         return f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`"
     return None
@@ -73,3 +125,11 @@ def warnings_of(config: "Config", path: Path) -> tuple[str, ...]:
 def is_open(config: "Config") -> bool:
     """Whether requests of other machines would be served, and without a token."""
     return not config.server.is_loopback and config.server.auth_token is None
+
+
+def described_budget(config: "Config") -> str:
+    """What may be spent, for a person."""
+    from arbstr.sansio.money import format_sats
+
+    limit = config.budget.sats_per_day
+    return "none" if limit is None else f"{format_sats(limit)} sats a day (UTC)"

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arbstr.output import complain
 from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.chat import ChatRequest, parse_chat
-from arbstr.sansio.errors import ConfigError, ErrorReply
+from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.quote import quote
 from arbstr.sansio.routing import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
+from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.ratios import lengths_in, ratios_in
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace, config: "Config", database: str) -> int:
 
 
 def _refuse(error: ErrorReply) -> int:
-    print(f"arbstr: {error.message}", file=sys.stderr)
+    complain(error.message)
     return 1
 
 
@@ -73,16 +75,18 @@ def _request(options: argparse.Namespace) -> ChatRequest | ErrorReply:
 
 def _read(file: str) -> bytes:
     try:
-        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        if file != "-":
+            return Path(file).read_bytes()
+        return b"" if sys.stdin is None else sys.stdin.buffer.read()
     except OSError as error:
-        raise ConfigError((f"{file}: cannot be read: {error.strerror}",)) from None
+        raise StartError((f"{file}: cannot be read: {error.strerror}",)) from None
 
 
 def _learnt(database: str) -> Learnt:
     try:
         return Learnt(ratios_in(database), {}, lengths_in(database))
     except sqlite3.Error as error:
-        print(f"arbstr: {database}: nothing learnt ({error})", file=sys.stderr)
+        complain(f"{database}: nothing learnt ({error})")
         return NOTHING_LEARNT
 
 
@@ -91,7 +95,7 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
     learnt = f"{ratio['sample_count']} samples, used from {ratio['used_from']}"
     if ratio["avg_ratio"] is not None:
         learnt = f"{ratio['avg_ratio']:.3g} out for 1 in ({learnt})"
-    print(f"model     {quoted['model']}")
+    print(f"model     {escaped(quoted['model'])}")
     print(f"policy    {quoted['policy'] or 'none'}")
     print(f"strategy  {quoted['strategy']}")
     print(f"learnt    {learnt}")
@@ -106,7 +110,7 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
             (
                 str(n),
                 shown["provider"],
-                shown["model"],
+                escaped(shown["model"]),
                 str(tokens["input_tokens"]),
                 str(tokens["output_tokens"]),
                 "unknown" if cost is None else format_eyes(cost),
@@ -120,4 +124,4 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
         numbers = (cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
         print("  ".join((*texts, *numbers)))
     for one in quoted["passed_over"]:
-        print(f"not {one['provider']} for {one['model']}: it {one['why']}")
+        print(f"not {one['provider']} for {escaped(one['model'])}: it {one['why']}")

@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.errors import StartError
 
 EXAMPLE: Final = "config.example.toml"
 
@@ -23,18 +23,18 @@ def example_text(package: Traversable) -> str:
 def run(path: Path) -> int:
     """Writes it, for its owner alone, and says what to do with it.
 
-    Raises `ConfigError` if anything is there already, a dangling link too, or it cannot be written.
+    Raises `StartError` if anything is there already, a dangling link too, or it cannot be written.
     """
     text = example_text(files("arbstr"))
     try:
         # O_EXCL: it is we who make the file, or nobody touches it. Keys will stand in it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise ConfigError(
+        raise StartError(
             (f"{path}: is there already and was left alone; name another with -c PATH",)
         ) from None
     except OSError as error:
-        raise ConfigError((f"{path}: cannot be written: {error.strerror}",)) from None
+        raise StartError((f"{path}: cannot be written: {error.strerror}",)) from None
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -44,7 +44,7 @@ def run(path: Path) -> int:
         # Half a configuration would be taken for a whole one.
         with suppress(OSError):
             path.unlink()
-        raise ConfigError((f"{path}: cannot be written: {error.strerror}",)) from None
+        raise StartError((f"{path}: cannot be written: {error.strerror}",)) from None
     named = "" if path == Path("config.toml") else f" -c {path}"
     print(f"{path} is written; only you can read it. Its providers are examples. Now")
     print("  1. put your own providers, models and rates into it")

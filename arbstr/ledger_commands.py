@@ -8,15 +8,15 @@ parameters of /v1/stats and /v1/requests under the same names, checked by the sa
 import argparse
 import json
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from arbstr.ledger_text import print_request, print_requests, print_stats
+from arbstr.output import complain
 from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config import Config
-from arbstr.sansio.errors import ConfigError, ErrorReply
+from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.reports import (
     REQUESTS_PARAMETERS,
@@ -51,7 +51,7 @@ OVERVIEW: Final = (Group.PROVIDER, Group.MODEL, Group.POLICY, Group.DAY)
 
 
 def run_stats(options: argparse.Namespace, config: Config, database: str) -> int:
-    """Prints what was spent; returns the exit code. Raises `ConfigError` without a database."""
+    """Prints what was spent; returns the exit code. Raises `StartError` without a database."""
     query = parse_stats(_given(options, STATS_PARAMETERS), now=present_moment())
     if isinstance(query, ErrorReply):
         return _refuse(query, 2)
@@ -154,11 +154,11 @@ def _ask(database: str, read: Callable[[sqlite3.Connection], T]) -> T:
         with open_for_reading(database) as connection:
             return read(connection)
     except sqlite3.Error as error:
-        raise ConfigError((f"database {database}: cannot be read now: {error}",)) from None
+        raise StartError((f"database {database}: cannot be read now: {error}",)) from None
 
 
 def _refuse(error: ErrorReply, code: int) -> int:
-    print(f"arbstr: {error.message}", file=sys.stderr)
+    complain(error.message)
     return code
 
 

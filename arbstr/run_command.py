@@ -2,17 +2,28 @@
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 from arbstr import __version__
-from arbstr.config_file import LEVELS, config_path, is_open, read_config, warnings_of
-from arbstr.output import forget_output
+from arbstr.config_file import (
+    LEVELS,
+    absolute,
+    config_path,
+    described_budget,
+    is_open,
+    ledger_path,
+    read_config,
+    warnings_of,
+)
+from arbstr.output import OutputError
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.config import Config, parse_config
+from arbstr.sansio.config import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
-from arbstr.trio_runtime.database import IN_MEMORY, database_path
+from arbstr.trio_runtime.database import IN_MEMORY
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
 from arbstr.trio_runtime.main import Mock, Options
 from arbstr.trio_runtime.main import run as serve
@@ -20,19 +31,25 @@ from arbstr.trio_runtime.reload import Reading
 
 log = logging.getLogger("arbstr")
 
+SHOWN_NAMES: Final = 10
+"""Names that a line shows of a list; there may be hundreds."""
+
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Serves until it is stopped; returns the exit code. Raises `ConfigError`."""
+    """Serves until it is stopped; returns the exit code. Raises `StartError`."""
     if not options.mock and (options.mock_delay is not None or options.mock_fail):
         options.complain("--mock-delay and --mock-fail need --mock")
-    read = partial(_reading_to_run, options, environ)
+    path = None if _is_without_file(options, environ) else config_path(options, environ)
+    read = partial(_reading_to_run, path, options, environ)
     reading = read()
     config = reading.config
     mock = None
     if options.mock:
         mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
-    database = IN_MEMORY if mock else database_path(environ, config.database.path)
+    database = IN_MEMORY if mock or path is None else ledger_path(path, config, environ)
     configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
+
+    described = tuple(_described(path, config, database))
 
     def announce(url: str) -> None:
         for warning in reading.warnings:
@@ -42,10 +59,10 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             print(f"arbstr {__version__} listens on {url}")
             if mock:
                 print("Mock providers answer: no network, no money, nothing is kept.")
+            print(*described, sep="\n")
             print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
-        except OSError as error:
+        except OutputError as error:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
-            forget_output()
 
     try:
         return serve(config, Options(database, mock, None if mock else read), announce)
@@ -53,9 +70,34 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         flush_logging()
 
 
-def _reading_to_run(options: argparse.Namespace, environ: Mapping[str, str]) -> Reading:
-    """What is to be served, now or after a reload. Raises `ConfigError`."""
-    config, warnings = _config_to_run(options, environ)
+def _is_without_file(options: argparse.Namespace, environ: Mapping[str, str]) -> bool:
+    """Whether the mocks are those of arbstr itself: their configuration is in no file."""
+    return bool(options.mock and not (options.config or environ.get("ARBSTR_CONFIG")))
+
+
+def _described(path: Path | None, config: Config, database: str) -> Iterator[str]:
+    """What is served, and where it is kept: each question somebody has asked of a running one."""
+    if path is not None:
+        yield f"configuration  {absolute(path)}"
+        yield f"ledger         {'in memory' if database == IN_MEMORY else database}"
+    models = list(build_catalog(config).models())
+    if any(ANY_MODEL in provider.models for provider in config.providers):
+        models.append("any other")
+    yield f"providers      {_listed([provider.name for provider in config.providers])}"
+    yield f"models         {_listed(models)}"
+    yield f"budget         {described_budget(config)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return f"{len(names)}: {shown}{', ...' if len(names) > SHOWN_NAMES else ''}"
+
+
+def _reading_to_run(
+    path: Path | None, options: argparse.Namespace, environ: Mapping[str, str]
+) -> Reading:
+    """What is to be served, now or after a reload. Raises `StartError`."""
+    config, warnings = _config_to_run(path, options, environ)
     level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
     if level not in LEVELS:
         raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
@@ -64,15 +106,14 @@ def _reading_to_run(options: argparse.Namespace, environ: Mapping[str, str]) -> 
 
 
 def _config_to_run(
-    options: argparse.Namespace, environ: Mapping[str, str]
+    path: Path | None, options: argparse.Namespace, environ: Mapping[str, str]
 ) -> tuple[Config, tuple[str, ...]]:
-    if options.mock and not (options.config or environ.get("ARBSTR_CONFIG")):
+    if path is None:
         from arbstr.trio_runtime.mock import MOCK_CONFIG  # half a megabyte
 
         config = parse_config(MOCK_CONFIG, {}, name="the mock configuration")
         warnings: tuple[str, ...] = ()
     else:
-        path = config_path(options, environ)
         config = read_config(path, environ)
         warnings = warnings_of(config, path)
     if options.listen:

@@ -47,10 +47,13 @@ def clean_environ(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
 
     def heeded(name: str) -> bool:
         name = name.upper()
-        return name.startswith(("ARBSTR", "OPENAI")) or name.endswith(("_PROXY", "DATABASE_URL"))
+        return name.startswith(("ARBSTR", "OPENAI", "XDG_CONFIG")) or name.endswith(
+            ("_PROXY", "DATABASE_URL")
+        )
 
     inherited = {name: value for name, value in os.environ.items() if not heeded(name)}
-    return {**inherited, "PYTHONFAULTHANDLER": "1", **more}
+    nobody = {"XDG_CONFIG_HOME": "/nowhere"}  # not the configuration of whoever runs the tests
+    return {**inherited, **nobody, "PYTHONFAULTHANDLER": "1", **more}
 
 
 def run_arbstr(

@@ -1,5 +1,6 @@
 """The `arbstr` command: what a person types, what they read, and the exit code of both."""
 
+import errno
 import logging
 import os
 import socket
@@ -60,15 +61,21 @@ def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in set(os.environ) - set(clean_environ()):
         monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
     level, handlers = logging.root.level, list(logging.root.handlers)
     yield
     logging.root.setLevel(level)
     logging.root.handlers[:] = handlers
 
 
-def problem(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The one line a command that must fail says on stderr, without the program's name."""
-    assert cli.main(arguments) == 1
+def problem(
+    capsys: pytest.CaptureFixture[str], *arguments: str, code: int = cli.CONFIGURATION
+) -> str:
+    """The one line a command that must fail says on stderr, without the program's name.
+
+    `code` is how it ends; `check` has 1 for everything.
+    """
+    assert cli.main(arguments) == (1 if arguments[0] == "check" else code)
     printed = capsys.readouterr()
     assert printed.out == ""
     (line,) = printed.err.splitlines()
@@ -165,6 +172,29 @@ def test_a_full_disk_under_the_output_is_said_in_one_line(tmp_path: Path) -> Non
     assert done.stderr == b"arbstr: cannot print: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files; raise the limit with"),
+        (PermissionError(errno.EACCES, "No", "/a/b"), "/a/b: No; see who may use it"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "Broken pipe; see what the system says"),
+    ],
+    ids=repr,
+)
+def test_what_the_system_refuses_is_not_blamed_on_the_output(
+    error: OSError,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_providers", fails)
+    assert problem(capsys, "providers", code=1).startswith(f"providers: {said}")
+
+
 # -- the configuration it finds ------------------------------------------------------------------
 
 
@@ -173,8 +203,9 @@ def test_a_missing_file_is_named_in_full_with_three_ways_out(
     command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert problem(capsys, command) == (
-        f"{tmp_path}/config.toml: there is no such file; let `arbstr init` write a first one, name "
-        "another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which needs none"
+        f"{tmp_path}/config.toml: there is no such file, nor {tmp_path}/home/arbstr/config.toml; "
+        "let `arbstr init` write a first one, name another with -c or $ARBSTR_CONFIG, or try "
+        "`arbstr run --mock`, which needs none"
     )
 
 
@@ -261,14 +292,16 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("two")
-def test_check_prints_what_arbstr_would_do_and_warns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_prints_what_arbstr_would_do_and_warns(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert cli.main(["check"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out.splitlines() == [
         "config.toml: ok",
         "listen     [::1]:7777",
-        "database   here.db",
+        f"database   {tmp_path}/here.db",
         "policies   1 rules",
         "budget     none",
         "providers  3",
@@ -324,7 +357,7 @@ def test_check_touches_no_database_and_refuses_a_database_url_it_could_not_use(
     write_config(tmp_path, PRICED)
     monkeypatch.setenv("DATABASE_URL", "sqlite:///ledger.db")
     assert cli.main(["check"]) == 0
-    assert "database   ledger.db\n" in capsys.readouterr().out
+    assert f"database   {tmp_path}/ledger.db\n" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
     monkeypatch.setenv("DATABASE_URL", "postgres://someone:PASSWORD@h/db")
     said = problem(capsys, "check")
@@ -363,7 +396,7 @@ def test_an_address_of_another_machine_is_not_called_in_use(
 ) -> None:
     write_config(tmp_path, PRICED)
     # 192.0.2.0/24 is nobody's (RFC 5737).
-    assert problem(capsys, "run", "-l", "192.0.2.1:8080", "--allow-unauthenticated") == (
+    assert problem(capsys, "run", "-l", "192.0.2.1:8080", "--allow-unauthenticated", code=1) == (
         "cannot listen on 192.0.2.1:8080: Cannot assign requested address; "
         "choose another address with [server] listen or -l HOST:PORT"
     )
@@ -378,7 +411,7 @@ def test_a_database_of_another_program_is_refused_and_not_touched(
         connection.execute("CREATE TABLE notes (text)")
     before = foreign.read_bytes()
     monkeypatch.setenv("DATABASE_URL", str(foreign))
-    assert problem(capsys, "run", "-l", "127.0.0.1:0") == (
+    assert problem(capsys, "run", "-l", "127.0.0.1:0", code=1) == (
         f"database {foreign}: it belongs to another program: "
         "choose another file with [database] path or $DATABASE_URL"
     )

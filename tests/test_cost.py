@@ -202,5 +202,5 @@ def test_a_database_that_is_none_costs_only_what_was_learnt(
 ) -> None:
     write_config(tmp_path, config(fake))
     (tmp_path / "arbstr.db").write_text("not a database at all")
-    error = "arbstr: ./arbstr.db: nothing learnt (file is not a database)\n"
+    error = f"arbstr: {tmp_path}/arbstr.db: nothing learnt (file is not a database)\n"
     assert command("-m", "gpt-4o", "--text", LONG, error=error) == TABLE

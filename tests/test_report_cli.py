@@ -325,7 +325,7 @@ def test_a_configuration_that_cannot_be_read_is_said_to_be_so(
 ) -> None:
     Path("config.toml").write_text(config)
     done = ask("stats")
-    assert done.code == 1
+    assert done.code == cli.CONFIGURATION
     assert said in done.err
 
 

@@ -1,7 +1,8 @@
 """What a client reads instead of a chat, and the one exception of the machines.
 
     LocalProtocolError            our own driver broke a machine's rules: a bug of arbstr, raised
-    ConfigError                   arbstr cannot start: raised by sansio.config and what opens files
+    StartError                    arbstr cannot start: raised by what opens files and listens
+      ConfigError                 it is the configuration: raised by sansio.config
     ErrorReply                    data: what the client gets instead of a chat
       malformed_json 400          not_an_object 400         missing_member 400
       invalid_member 400          duplicate_member 400      bad_request 400
@@ -34,16 +35,21 @@ class LocalProtocolError(Exception):
     """The runtime drove a machine in a way its docstring forbids. Always a bug of arbstr."""
 
 
-class ConfigError(Exception):
-    """A configuration that cannot be used.
+class StartError(Exception):
+    """A command that cannot be done here and now: an address in use, a file that is not ours.
 
-    `problems` holds one sentence per fault, each naming the key path and the remedy, never a
+    `problems` holds one sentence per fault, each naming what it is about and the remedy, never a
     value that could be a secret.
     """
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+@final
+class ConfigError(StartError):
+    """A configuration that cannot be used. Trying again does not help, so a supervisor must not."""
 
 
 STATUS: Final[Mapping[str, int]] = MappingProxyType(

@@ -9,7 +9,7 @@ Who owns a row: every process draws a boot id, writes it into its rows and holds
 process ends. Rows still `in_flight` whose lock nobody holds become `abandoned` at the next start.
 Several processes may share a file: each has its own lock, and SQLite's own locks do the rest.
 
-What raises at start is a `ConfigError`: a path that cannot work, a file that is not ours. What may
+What raises at start is a `StartError`: a path that cannot work, a file that is not ours. What may
 pass by itself (locked, full) does not: the connection is then opened by the first transaction
 that succeeds. `transaction` raises `sqlite3` exceptions; its callers retry.
 """
@@ -30,7 +30,7 @@ from uuid import uuid4
 
 import trio
 
-from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.trio_runtime.boot_lock import BootLock, identity
 
 T = TypeVar("T")
@@ -160,9 +160,9 @@ def _begun(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
         raise
 
 
-def _refused(path: str, why: str, remedy: str = "") -> ConfigError:
+def _refused(path: str, why: str, remedy: str = "") -> StartError:
     other = "choose another file with [database] path or $DATABASE_URL"
-    return ConfigError((f"database {path}: {why}: {f'{remedy}, or ' if remedy else ''}{other}",))
+    return StartError((f"database {path}: {why}: {f'{remedy}, or ' if remedy else ''}{other}",))
 
 
 def _check_path(path: str) -> None:
@@ -272,7 +272,7 @@ class Database:
         if self._connection is None:
             try:
                 self._connect()
-            except ConfigError as error:
+            except StartError as error:
                 raise sqlite3.OperationalError(str(error)) from error
         connection = self._connection
         assert connection is not None  # _connect sets it or raises
@@ -360,7 +360,7 @@ class Database:
 def open_for_reading(path: str) -> Iterator[sqlite3.Connection]:
     """A read-only connection to a database that a running arbstr may be writing. Blocks.
 
-    Raises `ConfigError` if there is nothing to read, `sqlite3.Error` if it cannot be read now.
+    Raises `StartError` if there is nothing to read, `sqlite3.Error` if it cannot be read now.
     """
     path = os.path.realpath(path)
     if not os.path.exists(path):
@@ -388,7 +388,7 @@ def open_for_reading(path: str) -> Iterator[sqlite3.Connection]:
 async def open_database(path: str, *, boot_id: str | None = None) -> AsyncIterator[Database]:
     """The database at `path` (`IN_MEMORY`: shared by all connections of this process).
 
-    `boot_id` is drawn unless given. Raises `ConfigError` for a path or a file that cannot be used.
+    `boot_id` is drawn unless given. Raises `StartError` for a path or a file that cannot be used.
     """
     database = Database(path, boot_id or uuid4().hex)
     try:

@@ -23,7 +23,7 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio.config import Config
-from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.budget import Today
 from arbstr.trio_runtime.change import Change
@@ -85,22 +85,22 @@ def run(config: Config, options: Options, announce: Callable[[str], None]) -> in
     """Runs arbstr until a signal ends it; returns the exit code.
 
     `announce` is called once with the base URL when requests are being accepted. Raises
-    `ConfigError` if it cannot start.
+    `StartError` if it cannot start.
     """
     try:
         return trio.run(_main, config, options, announce, strict_exception_groups=True)
     except BaseExceptionGroup as group:
-        matched, rest = group.split(ConfigError)
+        matched, rest = group.split(StartError)
         if matched is None or rest is not None:
             raise
         raise _first(matched) from None
 
 
-def _first(group: BaseExceptionGroup[ConfigError]) -> ConfigError:
+def _first(group: BaseExceptionGroup[StartError]) -> StartError:
     found: BaseException = group
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
-    assert isinstance(found, ConfigError)  # split left nothing else
+    assert isinstance(found, StartError)  # split left nothing else
     return found
 
 
@@ -191,7 +191,7 @@ async def _listen(host: str, port: int) -> list[EagerListener]:
         # Not os.strerror(errno): the numbers of a failed name lookup are not those of errno.
         reason = error.strerror or str(error)
         free_it = "stop the program that uses it, or " if error.errno == errno.EADDRINUSE else ""
-        raise ConfigError(
+        raise StartError(
             (
                 f"cannot listen on {host}:{port}: {reason}; {free_it}choose another address "
                 "with [server] listen or -l HOST:PORT",
