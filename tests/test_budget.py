@@ -423,6 +423,31 @@ async def test_rates_typed_ten_times_too_low_do_not_let_the_budget_be_spent_tenf
     assert (record.cost_sats, record.expected_sats) == (Decimal(2), Decimal("0.2"))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_a_million_tokens_nobody_can_have_used_do_not_close_the_day(
+    streaming: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = usage(10, 1_000_000)
+    answers = stream(hello(usage=counts)) if streaming else json_answer(completion(usage=counts))
+    async with open_fake_provider(answers) as fake:
+        text = config(provider("alpha", fake.url, rate=1000), more=budget("100"))
+        async with open_proxy(text) as proxy:
+            reply = await proxy.chat(stream=streaming, max_tokens=5)
+            record = await proxy.record()
+            spent, reserved = account(proxy)
+            assert (await proxy.chat(max_tokens=5)).status == 200
+    assert reserved == "0"
+    assert 5 <= float(spent) < 20  # what was set aside
+    assert "x-arbstr-cost-sats" not in reply.headers
+    assert (record.output_tokens, record.cost_sats, record.expected_sats) == (None, None, None)
+    if streaming:
+        assert (reply.trailer["cost_sats"], reply.trailer["output_tokens"]) == (None, None)
+    said = (
+        "counted 1000000 tokens of output where the request allows 5 (model gpt-4o): not believed"
+    )
+    assert f"{said}, what was set aside is booked, {spent} sats" in caplog.text
+
+
 async def test_what_a_failed_attempt_was_charged_is_spent() -> None:
     """An answer without choices, and yet with a price: less than what was set aside for it."""
     empty = json_answer({"choices": []}, headers=[ROUTSTR_ID, ("x-routstr-cost-msats", "750")])

@@ -28,7 +28,7 @@ ORDER: Final = {
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "gauge", "last_word", "retry"),
         *("sse", "usage", "answer", "relay"),
-        *("record", "intents", "life", "attempt", "exchange", "reports", "retention"),
+        *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),
     ),
     "trio_runtime": (
         *("lines", "logs", "change", "boot_lock", "database"),

@@ -56,8 +56,8 @@ The order of the modules; each imports only from those before it:
       routing, quote, budget, gauge,
       last_word, retry
     sse, usage, answer, relay                      the answer
-    record, intents, life, attempt, exchange,      the life of a request, its row, and reports
-      reports, retention
+    record, intents, life, alarms, attempt,        the life of a request, its row,
+      exchange, reports, retention                 and reports
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

@@ -9,17 +9,26 @@
 
 "The class" is what the failure says (`failure.py`), and then what a drain tells; an answer is
 spent. `expected` is the formula's figure whatever was stated. Unknown is not zero: without tokens
-(or rates) and without a statement there is no cost.
+(or rates) and without a statement there is no cost. Counts of tokens that cannot be are as if there
+were none (`doubt`): a typing error of a provider's must not close the day for everybody.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import final
+from typing import Final, final
 
 from arbstr.sansio.failure import Failure, Money
-from arbstr.sansio.money import Usage, cost_sats, sats_from_msats
+from arbstr.sansio.money import Usage, cost_sats, format_eyes, multiply_sats, sats_from_msats
 from arbstr.sansio.record import AttemptRow
 from arbstr.sansio.routing import Candidate
+
+MOST_TIMES_HELD: Final = 10
+"""An attempt cannot have cost more than so many times what was set aside for it: a hold goes by
+likely lengths, and input is estimated, but not that badly. Picked."""
+
+UNSEEN_INPUT: Final = 32_768
+"""Tokens of input that are believed all the same: an estimate is made of the text alone, and the
+images or the file beside it, some thirty pages, are not in it. Picked."""
 
 
 def milliseconds(seconds: float) -> int:
@@ -44,6 +53,8 @@ class AttemptState:
     expected: Decimal | None = None
     answered: bool = False
     drained: Money | None = None
+    doubt: str | None = None
+    _told: Usage | None = None
 
     @property
     def provider_cost(self) -> Decimal | None:
@@ -95,10 +106,13 @@ class AttemptState:
 
     def learn(self, usage: Usage | None, provider_cost_msats: Decimal | None) -> None:
         """Takes tokens and a stated price; `None` says nothing new."""
-        if usage is not None and usage is not self.usage:
-            self.usage = usage
+        if usage is not None and usage is not self._told:
+            self._told = usage
             rates = self.candidate.offer.rates
-            self.expected = None if rates is None else cost_sats(usage, rates)
+            expected = None if rates is None else cost_sats(usage, rates)
+            self.doubt = doubt_about(usage, expected, self.candidate)
+            believed = self.doubt is None
+            self.usage, self.expected = (usage, expected) if believed else (None, None)
         if provider_cost_msats is not None:
             self.provider_cost_msats = provider_cost_msats
 
@@ -141,3 +155,41 @@ class AttemptState:
             upstream_request_id=self.upstream_request_id,
             set_aside_sats=self.candidate.hold_cost,
         )
+
+    def disbelief(self) -> str | None:
+        """What the log is told of counts that were not believed: a sentence without a full stop."""
+        if self.doubt is None:
+            return None
+        name, model = self.candidate.offer.provider.name, self.candidate.offer.model
+        if self.charged is not None:
+            what = f"{format_eyes(self.charged)} sats are booked, which it states"
+        else:
+            set_aside = self.candidate.hold_cost
+            what = f"what was set aside is booked, {format_eyes(set_aside or Decimal(0))} sats"
+        return f'provider "{name}" {self.doubt} (model {model}): not believed, {what}'
+
+
+def doubt_about(usage: Usage, cost: Decimal | None, candidate: Candidate) -> str | None:
+    """Why a provider's counts cannot be, or `None`: a predicate whose subject is the provider.
+
+    `cost` is theirs by the formula, in sats.
+    """
+    hold, set_aside = candidate.hold, candidate.hold_cost
+    if hold.allowed is not None and usage.output_tokens > hold.allowed * hold.choices:
+        each = f" in each of {hold.choices} choices" if hold.choices > 1 else ""
+        return (
+            f"counted {usage.output_tokens} tokens of output"
+            f" where the request allows {hold.allowed}{each}"
+        )
+    if cost is None or set_aside is None:
+        return None
+    seen = replace(usage, input_tokens=max(0, usage.input_tokens - UNSEEN_INPUT))
+    rates = candidate.offer.rates
+    most = multiply_sats(set_aside, MOST_TIMES_HELD)
+    # The first look is enough for nearly all.
+    if cost <= most or rates is None or cost_sats(seen, rates) <= most:
+        return None
+    return (
+        f"counted {usage.input_tokens} tokens of input and {usage.output_tokens} of output,"
+        f" {format_eyes(cost)} sats by its rates where {format_eyes(set_aside)} were set aside"
+    )

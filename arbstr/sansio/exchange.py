@@ -84,6 +84,12 @@ class Exchange:
         return sum(attempt.paid_for_nothing for attempt in self._attempts)
 
     @property
+    def disbelieved(self) -> tuple[str, ...]:
+        """What the log is told of attempts whose counts of tokens cannot be, a sentence each."""
+        said = (attempt.disbelief() for attempt in self._attempts)
+        return tuple(sentence for sentence in said if sentence is not None)
+
+    @property
     def cost(self) -> Decimal | None:
         """What the last attempt cost, in sats; `None` is unknown, not zero."""
         return self._attempts[-1].cost if self._attempts else None

@@ -95,6 +95,11 @@ def add_sats(*amounts: Decimal) -> Decimal:
     return total
 
 
+def multiply_sats(amount: Decimal, times: int) -> Decimal:
+    """So many times the amount, exactly."""
+    return _EXACT.multiply(amount, Decimal(times))
+
+
 def sats_from_msats(msats: Decimal) -> Decimal:
     """Millisatoshis as satoshis (1 sat = 1000 msat), exactly."""
     return _EXACT.multiply(msats, _PER_TOKEN)

@@ -19,11 +19,6 @@ Member: TypeAlias = str | int | Decimal | None
 
 _ZERO: Final = Decimal(0)
 
-PRICE_TOLERANCE: Final = Decimal("0.05")
-"""A provider may charge this fraction beside the formula before it is worth a warning ..."""
-PRICE_TOLERANCE_SATS: Final = Decimal(1)
-"""... and by at least this much: nodes round up to whole millisats and some to whole sats."""
-
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -55,14 +50,6 @@ class AttemptRow:
     def may_have_cost(self) -> bool:
         """Whether money may have left for this attempt."""
         return self.money != Money.FREE.value
-
-    @property
-    def price_differs(self) -> bool:
-        """Whether the provider's own figure is more than 5 % and 1 sat off the formula."""
-        if self.expected_sats is None or self.provider_cost_sats is None:
-            return False
-        off = abs(self.provider_cost_sats - self.expected_sats)
-        return off > PRICE_TOLERANCE_SATS and off > PRICE_TOLERANCE * self.expected_sats
 
 
 @final

@@ -426,16 +426,16 @@ class ChatRun:
         self._hub.log_writer.offer(record)
         self._hub.learn_ratio(record.policy, record.token_ratio)
         self._hub.learn_length(record, self._request.choices)
+        for sentence in self._exchange.disbelieved:
+            log.warning("%s", sentence, extra=self._extra())
         for attempt in record.attempts:
-            stated, computed = attempt.provider_cost_sats, attempt.expected_sats
-            if attempt.price_differs and stated is not None and computed is not None:
-                log.warning(
-                    'provider "%s" says it charged %s sats, its configured rates give %s',
-                    attempt.provider,
-                    format_sats(stated),
-                    format_sats(computed),
-                    extra=self._extra(),
-                )
+            stated, expected = attempt.provider_cost_sats, attempt.expected_sats
+            if stated is None or expected is None or not attempt.may_have_cost:
+                continue
+            provider, model, now = attempt.provider, attempt.model, trio.current_time()
+            alarm = self._hub.price_alarms.note(provider, model, stated, expected, now)
+            if alarm is not None:
+                log.warning("%s", alarm.sentence(), extra=self._extra())
 
     def _note(self, event: life.Event) -> None:
         self._exchange.note(event, trio.current_time())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
+from arbstr.sansio.alarms import PriceAlarms
 from arbstr.sansio.breaker import Board, Outcome, Ticket
 from arbstr.sansio.budget import Budget, Reservation
 from arbstr.sansio.catalog import Provider
@@ -75,6 +76,7 @@ class Hub:
         # Without it no day has a ledger that must be read before it.
         self.today: Today | None = None
         self._gauge = Gauge()
+        self.price_alarms = PriceAlarms()
         self.running: set[Running] = set()
         self.draining = 0
         self.stopping = False

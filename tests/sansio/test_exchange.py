@@ -412,27 +412,11 @@ def test_without_rates_or_usage_the_cost_is_unknown_and_not_zero() -> None:
     assert told(*READY).cost is None
 
 
-@pytest.mark.parametrize(
-    ("stated", "differs"),
-    [(None, False), ("0", True), ("20000", False), ("21000", False), ("21001", True)],
-)
-def test_a_price_differs_above_5_percent_and_1_sat(stated: str | None, differs: bool) -> None:
-    usage = Usage(0, 100_000)  # 20 sats
-    told_price = None if stated is None else Decimal(stated)
-    record = closed(*ATTEMPTING, UsageSeen(usage, told_price), Answered(), Delivered())
-    assert [row.price_differs for row in record.attempts] == [differs]
-
-
-def test_a_small_price_may_differ_a_lot() -> None:
-    record = closed(*ATTEMPTING, UsageSeen(USAGE, Decimal(900)), Answered(), Delivered())
-    assert [row.price_differs for row in record.attempts] == [False]
-
-
 # --- the summary ------------------------------------------------------------------------------
 
 
 def test_the_summary_is_exact_and_says_what_it_knows() -> None:
-    exchange = told(*ATTEMPTING, UsageSeen(Usage(1, 10**6 + 1), Decimal("200000.3")), Answered())
+    exchange = told(*ATTEMPTING, UsageSeen(Usage(1, 7), Decimal("200000.3")), Answered())
     text = exchange.summary(105.5, retries="2/beta")
     assert json.loads(text, parse_float=Decimal) == {
         "request_id": "id-1",
@@ -441,7 +425,7 @@ def test_the_summary_is_exact_and_says_what_it_knows() -> None:
         "cost_sats": Decimal("200.0003"),
         "latency_ms": 5500,
         "input_tokens": 1,
-        "output_tokens": 1_000_001,
+        "output_tokens": 7,
         "retries": "2/beta",
     }
     assert b'"cost_sats": 200.0003' in text

@@ -687,7 +687,7 @@ async def until_written(proxy: Proxy) -> None:
             await trio.sleep(0.005)
 
 
-async def test_a_charge_that_differs_from_the_price_list_is_a_warning(
+async def test_charges_that_differ_from_the_price_list_are_one_warning_for_all(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     charged = {**ROUTSTR_USAGE, "cost": {"total_msats": 5000}}
@@ -695,13 +695,15 @@ async def test_a_charge_that_differs_from_the_price_list_is_a_warning(
         open_fake_provider(json_answer(completion(usage=charged))) as fake,
         open_proxy(only(fake.url)) as proxy,
     ):
-        reply = await proxy.chat()
-        record = await proxy.record()
+        replies = [await proxy.chat(stream=bool(n % 2)) for n in range(25)]
+        await proxy.log.wait(25)
+        record = proxy.log.final[19]
+    reply = replies[0]
     assert reply.headers["x-arbstr-cost-sats"] == "5"
     assert (record.cost_sats, record.expected_sats) == (Decimal(5), Decimal("0.15"))
     assert record.provider_cost_sats == 5
     warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert ["it charged 5 sats" in r.getMessage() for r in warnings] == [True]
+    assert ["100 sats for the last 20" in r.getMessage() for r in warnings] == [True]
     assert warnings[0].__dict__["request_id"] == record.correlation_id
 
 

@@ -1,0 +1,112 @@
+"""Counts of tokens that cannot be are as if there were none; a stated charge stands."""
+
+from decimal import Decimal
+from typing import Final
+
+import pytest
+
+from arbstr.sansio.attempt import UNSEEN_INPUT, AttemptState
+from arbstr.sansio.catalog import Offer, Provider
+from arbstr.sansio.config import Kind, Timeouts
+from arbstr.sansio.holds import Hold
+from arbstr.sansio.money import Rates, Usage
+from arbstr.sansio.routing import Candidate
+from arbstr.sansio.settings import LIKELY
+
+RATES: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(30))
+PROVIDER: Final = Provider(
+    name="alpha",
+    url="https://alpha.example/v1/chat/completions",
+    shown_url="https://alpha.example/v1",
+    shown_endpoint="https://alpha.example/v1/chat/completions",
+    kind=Kind.ROUTSTR,
+    key=None,
+    authorization=None,
+    models=("m",),
+    timeouts=Timeouts(),
+    drain_seconds=60.0,
+)
+
+
+def attempt(
+    *, allowed: int | None = None, tokens: int = 100, choices: int = 1, rates: Rates | None = RATES
+) -> AttemptState:
+    """Held to 100 tokens of input and of output: (100 * 10 + 100 * 30) / 1000 = 4 sats."""
+    hold = Hold(100, tokens, choices, allowed, 0, LIKELY)
+    return AttemptState(Candidate(Offer(PROVIDER, "m", "m", rates), Decimal(1), 100, hold), "", 0.0)
+
+
+def answered(state: AttemptState, usage: Usage, stated: int | None = None) -> AttemptState:
+    state.learn(usage, None if stated is None else Decimal(stated))
+    state.answered = True
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "usage", "believed"),
+    [
+        pytest.param(attempt(allowed=5), Usage(10, 5), True, id="all that is allowed"),
+        pytest.param(attempt(allowed=5), Usage(10, 6), False, id="more than is allowed"),
+        pytest.param(attempt(allowed=5), Usage(10, 10**6), False, id="a million for five"),
+        pytest.param(attempt(allowed=5, choices=3), Usage(10, 15), True, id="in each choice"),
+        pytest.param(attempt(allowed=5, choices=3), Usage(10, 16), False, id="and one more"),
+        pytest.param(attempt(), Usage(0, 1333), True, id="ten times what was set aside"),
+        pytest.param(attempt(), Usage(0, 1334), False, id="more than ten times"),
+        pytest.param(attempt(), Usage(4000 + UNSEEN_INPUT, 0), True, id="of input, with a file"),
+        pytest.param(attempt(), Usage(4001 + UNSEEN_INPUT, 0), False, id="more than a file can be"),
+        pytest.param(attempt(), Usage(UNSEEN_INPUT, 1333), True, id="of output, beside a file"),
+        pytest.param(attempt(), Usage(UNSEEN_INPUT, 1334), False, id="more output, beside a file"),
+        pytest.param(attempt(choices=2), Usage(0, 2333), True, id="of both choices"),
+        pytest.param(attempt(choices=2), Usage(0, 2334), False, id="more than of both"),
+        pytest.param(attempt(allowed=10**6), Usage(10, 2000), False, id="dear, though allowed"),
+        pytest.param(attempt(rates=None), Usage(10**9, 10**9), True, id="without rates"),
+        pytest.param(attempt(rates=None, allowed=5), Usage(9, 6), False, id="not allowed at all"),
+        pytest.param(
+            attempt(rates=Rates(Decimal(0), Decimal(0))), Usage(10**9, 10**9), True, id="for free"
+        ),
+    ],
+)
+def test_what_cannot_be_is_not_believed(state: AttemptState, usage: Usage, believed: bool) -> None:
+    answered(state, usage)
+    row = state.row(1, 1.0)
+    assert (row.output_tokens is not None) == (row.input_tokens is not None) == believed
+    assert (state.doubt is None) == (state.disbelief() is None) == believed
+    if not believed:
+        assert (row.cost_sats, row.expected_sats, state.charged) == (None, None, None)
+
+
+def test_the_log_is_told_the_figures() -> None:
+    assert answered(attempt(allowed=5, tokens=5, choices=2), Usage(10, 10**6)).disbelief() == (
+        'provider "alpha" counted 1000000 tokens of output where the request allows 5 in each of 2 '
+        "choices (model m): not believed, what was set aside is booked, 1.3 sats"
+    )
+    assert answered(attempt(allowed=5, tokens=5), Usage(10, 6)).disbelief() == (
+        'provider "alpha" counted 6 tokens of output where the request allows 5 (model m): not '
+        "believed, what was set aside is booked, 1.15 sats"
+    )
+    assert answered(attempt(), Usage(10, 10**6)).disbelief() == (
+        'provider "alpha" counted 10 tokens of input and 1000000 of output, 30000 sats by its '
+        "rates where 4 were set aside (model m): not believed, what was set aside is booked, 4 sats"
+    )
+
+
+def test_a_stated_charge_stands_whatever_was_counted() -> None:
+    state = answered(attempt(allowed=5), Usage(10, 10**6), stated=123_456)
+    row = state.row(1, 1.0)
+    assert (row.cost_sats, row.expected_sats) == (Decimal("123.456"), None)
+    assert state.charged == Decimal("123.456")
+    assert (state.disbelief() or "").endswith(
+        "not believed, 123.5 sats are booked, which it states"
+    )
+
+
+def test_a_later_count_that_can_be_is_believed() -> None:
+    state = attempt(allowed=5)
+    state.learn(Usage(10, 10**6), None)
+    answered(state, Usage(10, 5))
+    assert (state.disbelief(), state.charged) == (None, Decimal("0.25"))
+    # The same told again changes nothing, and none says nothing new.
+    before = state.usage
+    state.learn(before, None)
+    state.learn(None, None)
+    assert state.usage is before
