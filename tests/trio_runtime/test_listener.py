@@ -1,12 +1,14 @@
 """A listener that lets in everybody who waits."""
 
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import assert_checkpoints, assert_no_checkpoints
 
 from arbstr.trio_runtime.listener import MOST, EagerListener
@@ -76,6 +78,43 @@ async def test_trouble_with_the_others_loses_nobody(monkeypatch: pytest.MonkeyPa
             with assert_checkpoints():
                 people.add(await accept(listener))
         assert len(people) == 3
+
+
+async def test_a_shortage_of_descriptors_is_one_line_and_whoever_waits_is_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with listening(2) as (listener, _):
+        accept_one, failures = listener._listener.accept, [errno.EMFILE] * 50 + [errno.ENFILE]
+
+        async def short() -> trio.SocketStream:
+            await trio.lowlevel.checkpoint()
+            if failures:
+                number = failures.pop()
+                raise OSError(number, os.strerror(number))
+            return await accept_one()
+
+        monkeypatch.setattr(listener._listener, "accept", short)
+        assert len({await accept(listener) for _ in range(2)}) == 2
+        (line,) = caplog.records
+        assert (line.levelname, line.exc_info) == ("WARNING", None)
+        assert "open files" in line.getMessage()
+        await trio.sleep(60)
+        failures.append(errno.EMFILE)
+        with trio.move_on_after(1):
+            await listener.accept()
+        assert len(caplog.records) == 2
+
+
+async def test_other_trouble_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken() -> None:
+        raise OSError(errno.EINVAL, "no listener")
+
+    async with listening(0) as (listener, _):
+        monkeypatch.setattr(listener._listener, "accept", broken)
+        with pytest.raises(OSError, match="no listener"):
+            await listener.accept()
 
 
 async def test_whoever_was_accepted_and_not_asked_for_is_closed_with_it() -> None:
