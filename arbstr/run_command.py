@@ -25,7 +25,7 @@ from arbstr.sansio.config import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime.database import IN_MEMORY
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
-from arbstr.trio_runtime.main import Mock, Options
+from arbstr.trio_runtime.main import Mock, Options, leave_when_told_again
 from arbstr.trio_runtime.main import run as serve
 from arbstr.trio_runtime.reload import Reading
 
@@ -65,6 +65,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
 
     try:
+        leave_when_told_again()
         return serve(config, Options(database, mock, None if mock else read), announce)
     finally:
         flush_logging()

@@ -17,12 +17,14 @@ from typing import Any
 import httpx
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio import breaker, refusal, retry
 from arbstr.sansio.config import Config, parse_config
 from arbstr.trio_runtime import connection, exchange, main
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.mock import MOCK_CONFIG
 from tests.fakes import (
     SILENCE,
@@ -389,6 +391,42 @@ def test_each_signal_starts_a_watchdog_and_the_second_waits_for_nobody(
     monkeypatch.setattr(main, "_serve", never_finished)
     assert main.run(here(), main.Options(IN_MEMORY), announce) == 130
     assert watchdogs == [(7.0 + main.WATCHDOG_SECONDS, 1), (main.HURRY_SECONDS, 130)]
+
+
+def test_a_second_signal_counts_though_only_the_log_is_left_to_flush(
+    watchdogs: list[tuple[float, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def interrupted(*given: Any) -> AsyncIterator[Any]:
+        async with open_log_writer(*given) as log_writer:
+            yield log_writer
+            for number in (SIGINT, SIGTERM, SIGINT):
+                signal.raise_signal(number)
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+
+    monkeypatch.setattr(main, "open_log_writer", interrupted)
+    ends = main.run(here(), main.Options(IN_MEMORY), lambda _: signal.raise_signal(SIGINT))
+    assert ends == 130
+    assert watchdogs == [(7.0 + main.WATCHDOG_SECONDS, 1), (main.HURRY_SECONDS, 130)]
+
+
+@pytest.mark.parametrize("number", [SIGINT, SIGTERM])
+def test_a_signal_when_everything_is_closed_ends_the_process_with_130(
+    number: Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    before = {each: signal.getsignal(each) for each in (SIGINT, SIGTERM)}
+    try:
+        main.leave_when_told_again()
+        ends = main.run(here(), main.Options(IN_MEMORY), lambda _: signal.raise_signal(SIGINT))
+        assert (ends, codes) == (0, [])
+        signal.raise_signal(number)
+        assert codes == [130]
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def test_a_watchdog_ends_the_process_whatever_the_rest_of_it_does(

@@ -5,7 +5,8 @@ database > log writer > retention > transport > drains > mock providers > server
 hangup     SIGHUP: the configuration is read again (reload.py)
 signal 1   stop accepting; wait for what is in flight, at most [server] shutdown_seconds;
            then end each stream with the error event, close who takes nothing, flush, exit 0
-signal 2   the same without waiting for answers or for who takes nothing; exit 130
+signal 2   the same without waiting for answers or for who takes nothing; exit 130, also if it
+           comes when all is answered and only the log is left to flush
 watchdog   a thread that ends the process if all of this hangs
 """
 
@@ -16,7 +17,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -104,6 +105,49 @@ def _first(group: BaseExceptionGroup[StartError]) -> StartError:
     return found
 
 
+@final
+class Stopping:
+    """The signals that end the process, whatever it is doing when they come.
+
+    `asked`: the first came, and `name` is its own; `grace` in seconds is how long it waits for
+    answers. `hurried`: a second one. Later ones change nothing.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.grace = grace
+        self.name = ""
+        self.asked = trio.Event()
+        self.hurried = trio.Event()
+
+    async def watch(self, signals: AsyncIterator[int]) -> None:
+        """Until cancelled."""
+        async for number in signals:
+            if not self.asked.is_set():
+                self.name = signal.Signals(number).name
+                _start_watchdog(self.grace + WATCHDOG_SECONDS, 1)
+                self.asked.set()
+            elif not self.hurried.is_set():
+                _start_watchdog(HURRY_SECONDS, 130)
+                self.hurried.set()
+
+
+def leave_when_told_again() -> None:
+    """From now on a signal that nobody watches for ends the process, without a traceback.
+
+    Nobody does before `run` has begun and once it has closed everything.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: object) -> None:
+    with suppress(RuntimeError):  # the interpreter is ending, and starts no thread any more
+        words = threading.Thread(target=flush_logging, daemon=True)
+        words.start()
+        words.join(FAREWELL_SECONDS)
+    os._exit(130)
+
+
 async def _main(config: Config, options: Options, announce: Callable[[str], None]) -> int:
     # The signals are watched from the very start: a Ctrl-C while the database opens is not lost.
     with (
@@ -111,7 +155,9 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
         open_hangups() as hangups,
     ):
         change = None if options.database == IN_MEMORY else f"{options.database}.change"
+        stopping = Stopping(config.server.shutdown_seconds)
         async with (
+            _open_watch(stopping, signals),
             open_database(options.database) as database,
             open_log_writer(database) as log_writer,
             open_retention(database, config.database.retention_days),
@@ -141,10 +187,10 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                     nursery.start_soon(Reloader(hub, options.read).run, hangups)
                 finished = trio.Event()
                 nursery.start_soon(_serve, server, finished)
-                code = await _until_stopped(signals, server, hub, finished)
+                await _until_stopped(stopping, server, hub, finished)
                 nursery.cancel_scope.cancel()
     log.info("stopped")
-    return code
+    return 130 if stopping.hurried.is_set() else 0
 
 
 def _calm_the_collector() -> None:
@@ -155,6 +201,15 @@ def _calm_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@asynccontextmanager
+async def _open_watch(stopping: Stopping, signals: AsyncIterator[int]) -> AsyncIterator[None]:
+    """Watches for signals until everything within is closed."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stopping.watch, signals)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -212,29 +267,23 @@ async def _serve(server: Server, finished: trio.Event) -> None:
 
 
 async def _until_stopped(
-    signals: AsyncIterator[int], server: Server, hub: Hub, finished: trio.Event
-) -> int:
+    stopping: Stopping, server: Server, hub: Hub, finished: trio.Event
+) -> None:
     """Waits for the first signal, then for the end, which a second signal hurries."""
-    name = signal.Signals(await anext(signals)).name
-    grace = hub.snapshot.config.server.shutdown_seconds
-    _start_watchdog(grace + WATCHDOG_SECONDS, 1)
+    await stopping.asked.wait()
     server.stop()
     log.info(
         "%s: no new requests; waiting up to %g s for %d in flight (send it again to stop now)",
-        name,
-        grace,
+        stopping.name,
+        stopping.grace,
         len(hub.running),
     )
-    code = 0
-    waiting = trio.CancelScope(deadline=trio.current_time() + grace)
+    waiting = trio.CancelScope(deadline=trio.current_time() + stopping.grace)
     ending = trio.CancelScope()
     async with trio.open_nursery() as nursery:
 
         async def hurry() -> None:
-            nonlocal code
-            await anext(signals)
-            code = 130
-            _start_watchdog(HURRY_SECONDS, 130)
+            await stopping.hurried.wait()
             waiting.cancel()
             ending.deadline = trio.current_time() + HURRIED_WORDS_SECONDS
 
@@ -250,7 +299,6 @@ async def _until_stopped(
         nursery.cancel_scope.cancel()
     hub.stopping = True
     server.close_all()
-    return code
 
 
 def _start_watchdog(seconds: float, code: int) -> None:
