@@ -175,10 +175,14 @@ Command: TypeAlias = Attempt | Sleep | AwaitProbe | Deliver | GiveUp
 @final
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt was made and failed. `probe`: it was the probe of a half-open circuit."""
+    """The attempt was made and failed. `probe`: it was the probe of a half-open circuit.
+
+    `charged` is what it took as far as that is known, in sats.
+    """
 
     failure: Failure
     probe: bool = False
+    charged: Decimal | None = None
 
 
 @final
@@ -270,8 +274,8 @@ class Retry:
         match self._waiting, event:
             case Attempt(), Answered():
                 self._waiting = Deliver()
-            case Attempt(), AttemptFailed(failure, probe):
-                self._waiting = self._after_failure(failure, probe, now)
+            case Attempt(), AttemptFailed(failure, probe, charged):
+                self._waiting = self._after_failure(failure, probe, charged, now)
             case Attempt(), Skipped(refused):
                 self._standings[self._turn] = Standing(refused, now, self._failure_before())
                 self._waiting = self._next(now)
@@ -296,13 +300,19 @@ class Retry:
             n=1 + sum(self._failed.values()),
         )
 
-    def _after_failure(self, failure: Failure, probe: bool, now: float) -> Command:
+    def _after_failure(
+        self, failure: Failure, probe: bool, charged: Decimal | None, now: float
+    ) -> Command:
         name = self._name(self._turn)
         self._standings[self._turn] = Standing(failure, now)
         self._failed[name] = self._failed.get(name, 0) + 1
         if failure.money is not Money.FREE:
             self._paid.append(name)
-            self._risked = self._with(self._turn)
+            # What was charged outranks what was set aside; of what nobody knows more may come.
+            if charged is not None and failure.money is Money.SPENT:
+                self._risked = add_sats(self._risked, charged)
+            else:
+                self._risked = self._with(self._turn)
         # A probe is a single attempt, whatever else the provider offers.
         if probe or failure.kind in OF_THE_PROVIDER or self._models_failed(name) >= MODELS_EACH:
             self._left.add(name)
@@ -377,7 +387,7 @@ class Retry:
         return self._max_sats is not None and self._with(index) > self._max_sats
 
     def _with(self, index: int) -> Decimal:
-        """What all that may have cost and this candidate could cost together, by their holds."""
+        """What all that may have cost and this candidate could cost together."""
         return add_sats(self._risked, self._candidates[index].hold_cost or Decimal(0))
 
     def _models_failed(self, name: str) -> int:

@@ -130,7 +130,8 @@ class Attempts:
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
-        return AttemptFailed(failure, probe=probe)
+        charged = self._exchange.charged(self._exchange.attempts_made)
+        return AttemptFailed(failure, probe=probe, charged=charged)
 
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(trio.current_time())

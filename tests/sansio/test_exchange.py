@@ -266,6 +266,17 @@ def test_a_row_in_flight_is_known_as_far_as_it_is() -> None:
     assert not record.may_have_cost
 
 
+def test_a_row_in_flight_has_every_attempt_and_the_one_that_runs() -> None:
+    running = AttemptStarted(BETA, "2026-02-03T04:05:07.790Z")
+    record = told(*ATTEMPTING, AttemptFailed(FREE), running).in_flight(110.0)
+    assert [(row.n, row.provider, row.failure, row.money) for row in record.attempts] == [
+        (1, "alpha", "server_error", "free"),
+        (2, "beta", None, None),
+    ]
+    assert (record.provider, record.possibly_spent) == ("beta", 0)
+    assert [row.duration_ms for row in record.attempts] == [1000, 6000]
+
+
 def test_a_row_in_flight_says_nothing_of_an_end_that_is_still_to_come() -> None:
     streaming = told(*ATTEMPTING, OutputBegan(), streaming=True).in_flight(110.0)
     assert (streaming.ttft_ms is not None, streaming.stream_duration_ms) == (True, None)

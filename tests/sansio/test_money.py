@@ -14,6 +14,7 @@ from arbstr.sansio.money import (
     estimate_sats,
     format_eyes,
     format_sats,
+    multiply_sats,
     sats_from_msats,
 )
 
@@ -89,6 +90,16 @@ def test_an_estimate_multiplies_the_output_alone() -> None:
     price = rates("10", "30", fee="1")
     assert estimate_sats(100, 200, 1, price) == Decimal("8")
     assert estimate_sats(100, 200, 3, price) == Decimal("20")
+
+
+def test_an_estimate_reckons_with_no_cached_token() -> None:
+    price = rates("10", "30", "0", fee="1")
+    assert estimate_sats(100, 200, 1, price) == Decimal("8")
+
+
+def test_many_times_an_amount_is_exact() -> None:
+    amount = Decimal("0." + "123456789" * 5)
+    assert Fraction(multiply_sats(amount, 10**20 + 1)) == Fraction(amount) * (10**20 + 1)
 
 
 @pytest.mark.parametrize(

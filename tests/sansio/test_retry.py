@@ -90,8 +90,15 @@ def make_retry(
     )
 
 
-def failed(kind: FailureKind, money: Money = FREE, *, probe: bool = False, **more: Any) -> Any:
-    return AttemptFailed(Failure(kind, money, f"had {kind.value}", **more), probe)
+def failed(
+    kind: FailureKind,
+    money: Money = FREE,
+    *,
+    probe: bool = False,
+    charged: Decimal | None = None,
+    **more: Any,
+) -> Any:
+    return AttemptFailed(Failure(kind, money, f"had {kind.value}", **more), probe, charged)
 
 
 def show(command: Command) -> object:
@@ -528,6 +535,24 @@ BOOKS = [
         "1 alpha",
         [(failed(K.NO_ANSWER, UNKNOWN), SPENT_REPLY)],
         {"consent": True, "max_sats": Decimal("1.99")},
+    ),
+    Playbook(
+        "what was charged counts towards the cap, and not what was set aside",
+        "1 alpha",
+        [(failed(K.BAD_ANSWER, SPENT, charged=Decimal("0.5")), "2 beta"), (Answered(), Deliver())],
+        {"consent": True, "max_sats": Decimal("1.5")},
+    ),
+    Playbook(
+        "who charged more than was set aside may leave nothing for another",
+        "1 alpha",
+        [(failed(K.BAD_ANSWER, SPENT, charged=Decimal("1.01")), SPENT_REPLY)],
+        {"consent": True, "max_sats": Decimal(2)},
+    ),
+    Playbook(
+        "what is known of an attempt whose cost nobody knows is no charge",
+        "1 alpha",
+        [(failed(K.NO_ANSWER, UNKNOWN, charged=Decimal("0.5")), SPENT_REPLY)],
+        {"consent": True, "max_sats": Decimal("1.5")},
     ),
     Playbook(
         "what was free does not count towards the cap",
