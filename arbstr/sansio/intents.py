@@ -157,6 +157,7 @@ def abandoned(intent: Intent) -> Record:
         "estimated_cost_sats": last.estimated_cost_sats if last is not None else None,
         "latency_ms": 0,
         "success": False,
+        "answered": False,
         "status": "abandoned",
         "error_message": ABANDONED,
         "possibly_spent": sum(row.failure is not None and row.may_have_cost for row in attempts),

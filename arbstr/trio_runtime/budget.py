@@ -68,6 +68,8 @@ class Today:
             # The latter for a column that holds no number: somebody wrote into the file.
             self._endure(error, now)
             known = False
+            if isinstance(error, sqlite3.Error):
+                await self._database.suspect(error)
         else:
             self._trouble_since = None
             self._budget.remember(sats, now)

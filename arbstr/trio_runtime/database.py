@@ -32,6 +32,7 @@ import trio
 
 from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.trio_runtime.boot_lock import BootLock, identity
+from arbstr.trio_runtime.soundness import fault_in, primary_code, tells_of_damage
 
 T = TypeVar("T")
 
@@ -215,17 +216,13 @@ def _read_only(uri: str, busy_seconds: float) -> sqlite3.Connection:
     return reader
 
 
-def _is_hopeless(error: sqlite3.DatabaseError) -> bool:
-    # Extended codes carry the primary one in their low byte; Python's own errors have none.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in HOPELESS
-
-
 @final
 class Database:
     """One SQLite file and its only writing connection. Made by `open_database`.
 
     path      the file's real path, or `IN_MEMORY`
     boot_id   what marks the rows of this process
+    damaged   whether what is written to it could not be read again; nothing is, then
     """
 
     def __init__(self, path: str, boot_id: str) -> None:
@@ -235,17 +232,33 @@ class Database:
         self._lock = None if path == IN_MEMORY else BootLock(self.path, boot_id)
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._suspected = False
+        self.damaged = False
         # One sqlite3 connection may be used by any thread, but by one at a time.
         self._limiter = trio.CapacityLimiter(1)
 
-    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def transaction(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        is_there: Callable[[sqlite3.Connection], bool] | None = None,
+    ) -> T:
         """Run `work` in a thread, inside BEGIN IMMEDIATE ... COMMIT.
 
         It happens wholly or not at all. A cancellation is seen before the thread starts or not
         before the next checkpoint, never in the middle. Raises what `work` raises, and
-        `sqlite3.Error` for a database that cannot be written now (or not opened again).
+        `sqlite3.Error` for a database that cannot be written now (or not opened again), also if
+        `is_there`, asked with another connection after the commit, does not find it there.
         """
-        return await self._in_thread(partial(self._transact, work))
+        return await self._in_thread(partial(self._watched, work, is_there))
+
+    async def suspect(self, error: sqlite3.Error) -> None:
+        """Reading failed so: looks through the file if that may mean damage. Never raises."""
+        self._suspected = self._suspected or self._is_damage(error)
+        if self._suspected:
+            with suppress(sqlite3.Error):  # the next transaction raises it again
+                await self._in_thread(self._examine)
 
     def connect_reader(self) -> sqlite3.Connection:
         """A new read-only connection, the caller's to close. Blocks: call it in a thread.
@@ -266,9 +279,25 @@ class Database:
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, abandon_on_cancel=False, limiter=self._limiter)
 
+    def _watched(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        is_there: Callable[[sqlite3.Connection], bool] | None,
+    ) -> T:
+        try:
+            done = self._transact(work)
+            if is_there is not None and self.path != IN_MEMORY:
+                self._read_back(is_there)
+        except sqlite3.Error as error:
+            self._suspected = self._suspected or self._is_damage(error)
+            raise
+        return done
+
     def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._connection is not None and self._file != identity(self.path):
             self._leave_moved(self._connection)
+        if self._suspected:
+            self._examine()
         if self._connection is None:
             try:
                 self._connect()
@@ -278,6 +307,38 @@ class Database:
         assert connection is not None  # _connect sets it or raises
         with _begun(connection, "BEGIN IMMEDIATE"):
             return work(connection)
+
+    def _is_damage(self, error: sqlite3.Error) -> bool:
+        """Of the file we know, and not of what somebody has just put in its place."""
+        known = self.path != IN_MEMORY and self._file == identity(self.path)
+        return known and tells_of_damage(error)
+
+    def _read_back(self, is_there: Callable[[sqlite3.Connection], bool]) -> None:
+        if self._reader is None:
+            self._reader = self.connect_reader()
+        if not is_there(self._reader):
+            self._suspected = True
+            raise sqlite3.DatabaseError("what was written cannot be read back")
+
+    def _examine(self) -> None:
+        """Raises `sqlite3.Error` if the file is damaged, or that cannot be seen now."""
+        with closing(self.connect_reader()) as reader:
+            fault = fault_in(reader, len(self._migrations))
+        if fault is None:
+            self._suspected = False
+            if self.damaged:
+                # It was mended in place, and our connections remember how it was.
+                self._disconnect()
+            return
+        if not self.damaged:
+            _log.error(
+                "database %s is damaged (%s): rows wait in memory and beside it, and it is left as "
+                "it is. Move it away, and a new one is begun",
+                self.path,
+                fault,
+            )
+        self.damaged = True
+        raise sqlite3.DatabaseError(f"it is damaged: {fault}")
 
     def _leave_moved(self, connection: sqlite3.Connection) -> None:
         # SQLite would go on writing into a deleted file, and the rows would vanish with it.
@@ -305,7 +366,7 @@ class Database:
                 connection.close()
                 raise
         except sqlite3.DatabaseError as error:
-            if _is_hopeless(error):
+            if primary_code(error) in HOPELESS:
                 raise _refused(self.path, str(error), "mend the file or its directory") from error
             raise
         self._connection = connection
@@ -348,7 +409,11 @@ class Database:
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
+        reader, self._reader = self._reader, None
+        self._suspected = self.damaged = False
         try:
+            if reader is not None:
+                reader.close()
             if connection is not None:
                 connection.close()
         finally:
@@ -379,7 +444,7 @@ def open_for_reading(path: str) -> Iterator[sqlite3.Connection]:
                 raise _refused(path, older, "start `arbstr run` once, which prepares it")
             yield reader
     except sqlite3.DatabaseError as error:
-        if _is_hopeless(error):
+        if primary_code(error) in HOPELESS:
             raise _refused(path, str(error)) from error
         raise
 

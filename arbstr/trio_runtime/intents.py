@@ -37,7 +37,8 @@ from arbstr.sansio.intents import (
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.boot_lock import identity
 from arbstr.trio_runtime.database import IN_MEMORY
-from arbstr.trio_runtime.store import Refused, Store
+from arbstr.trio_runtime.soundness import are_there
+from arbstr.trio_runtime.store import Store
 
 if sys.platform != "win32":
     import fcntl
@@ -48,6 +49,9 @@ FULL_BYTES: Final = 1024 * 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
 """What all files of a process may take together: at 1,000 requests a second without a database it
 is a minute's, and what a start reads back in some seconds; picked."""
+
+MOST_IDS: Final = 500
+"""Values in one statement; SQLite until 3.32 takes 999."""
 
 _log = logging.getLogger(__name__)
 
@@ -201,6 +205,7 @@ class Leftovers:
     def __init__(self, database: str) -> None:
         self._database = database
         self._files: list[tuple[str, int]] = []
+        self._written: list[str] = []
 
     def exist(self) -> bool:
         """Whether there is anything to write, as far as names tell."""
@@ -217,9 +222,17 @@ class Leftovers:
             refused = store.one_by_one(rows, connection)
             for one in refused:
                 _log.error("a row of a killed arbstr was refused (%s)", one.error)
-            ended += _count(rows, refused, abandoned=False)
-            unfinished += _count(rows, refused, abandoned=True)
+            left_out = {one.record.correlation_id for one in refused}
+            rows = [row for row in rows if row.correlation_id not in left_out]
+            self._written += [row.correlation_id for row in rows]
+            ended += sum(row.status != "abandoned" for row in rows)
+            unfinished += sum(row.status == "abandoned" for row in rows)
         return Recovered(ended, unfinished)
+
+    def are_there(self, reader: sqlite3.Connection) -> bool:
+        """Whether what `write` wrote can be read back. Raises `sqlite3.Error`."""
+        ids = self._written
+        return all(are_there(ids[n : n + MOST_IDS], reader) for n in range(0, len(ids), MOST_IDS))
 
     def remove(self) -> None:
         """The rows are committed: the files go."""
@@ -274,15 +287,6 @@ def _missing(connection: sqlite3.Connection, told: Told) -> Record | None:
     # A row in flight was made later than the intent of its last attempt, and so knows more.
     known = status is not None and (attempts or 0) >= len(told.attempts)
     return None if known else abandoned(told)
-
-
-def _count(rows: Iterable[Record], refused: Iterable[Refused], *, abandoned: bool) -> int:
-    left_out = {one.record.correlation_id for one in refused}
-    return sum(
-        (row.status == "abandoned") is abandoned
-        for row in rows
-        if row.correlation_id not in left_out
-    )
 
 
 def _write_header(descriptor: int) -> None:

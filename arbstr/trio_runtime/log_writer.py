@@ -36,6 +36,7 @@ from arbstr.sansio.record import Record
 from arbstr.trio_runtime.database import Database
 from arbstr.trio_runtime.intents import Intents, Leftovers
 from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.soundness import are_there
 from arbstr.trio_runtime.store import NotTogether, Refused, Store
 
 CAPACITY: Final = 10_000
@@ -93,12 +94,14 @@ class LogStatistics:
     written   stored, since the start
     dropped   lost, since the start: no room, refused by the database, or left over at the end
     waits     for how many seconds a row has waited to be written, at most
+    damaged   whether the database was found to be
     """
 
     queued: int
     written: int
     dropped: int
     waits: float = field(default=0.0, compare=False)
+    damaged: bool = False
 
 
 @final
@@ -166,6 +169,7 @@ class LogWriter:
             self._written,
             self._dropped,
             time.monotonic() - since if since is not None else 0.0,
+            self._database.damaged,
         )
 
     @property
@@ -245,7 +249,7 @@ class LogWriter:
             return None
         leftovers = Leftovers(self._database.path)
         try:
-            found = await self._database.transaction(leftovers.write)
+            found = await self._database.transaction(leftovers.write, is_there=leftovers.are_there)
             leftovers.remove()
         except sqlite3.Error as error:
             return error
@@ -320,7 +324,10 @@ class LogWriter:
     async def _store_batch(self, batch: Sequence[Record]) -> tuple[Refused, ...]:
         """Returns what the database will never take. Raises what `Database.transaction` raises."""
         try:
-            await self._database.transaction(partial(self._store.together, batch))
+            ids = [record.correlation_id for record in batch]
+            await self._database.transaction(
+                partial(self._store.together, batch), is_there=partial(are_there, ids)
+            )
         except NotTogether:
             return await self._database.transaction(partial(self._store.one_by_one, batch))
         return ()

@@ -107,6 +107,7 @@ class Reports:
             )
         except sqlite3.Error as error:
             _log.warning("the request log cannot be read (%s)", error)
+            await self._database.suspect(error)
             return ErrorReply(
                 "log_unavailable",
                 f"The request log cannot be read now ({error}).",

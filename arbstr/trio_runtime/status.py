@@ -22,6 +22,11 @@ STARTED: Final = int(datetime.now(UTC).timestamp())
 """`created` of every model: clients want a number, and no provider's date means anything here."""
 
 
+LATE_SECONDS: Final = 10.0
+"""How long a row may wait to be written before that is worth a look: a backup that locks the
+database is done by then, a full disk is not."""
+
+
 def _wall(monotonic: float | None) -> str | None:
     """A monotonic moment as UTC text, as of now."""
     if monotonic is None:
@@ -49,6 +54,8 @@ def health(hub: Hub) -> dict[str, Any]:
         if view.last_error is not None:
             found[name]["last_error"] = view.last_error
     counters = hub.log_writer.statistics()
+    if status == "ok" and (counters.damaged or counters.waits > LATE_SECONDS):
+        status = "degraded"
     day = budget(hub)
     return {
         "status": status,
@@ -57,6 +64,7 @@ def health(hub: Hub) -> dict[str, Any]:
             "queued": counters.queued,
             "written": counters.written,
             "dropped": counters.dropped,
+            **({"damaged": True} if counters.damaged else {}),
         },
         **({} if day is None else {"budget": day}),
     }

@@ -119,6 +119,7 @@ def test_an_attempt_that_ran_may_have_cost_its_estimate() -> None:
     assert (row.model, row.provider, row.policy, row.streaming) == ("gpt-4o", "alpha", "code", True)
     assert row.estimated_cost_sats == Decimal("0.5")
     assert row.cost_sats is None
+    assert row.answered is False
     assert row.error_message == "arbstr ended before this request did"
     assert row.attempts == (replace(RUNNING, failure="shutdown", money="unknown"),)
 

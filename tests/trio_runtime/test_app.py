@@ -18,6 +18,7 @@ import trio
 from trio.testing import MockClock
 
 from arbstr.trio_runtime import app, attempts, exchange, status
+from arbstr.trio_runtime.log_writer import LogStatistics
 from tests.fakes import (
     completion,
     error_answer,
@@ -705,3 +706,21 @@ async def test_a_plain_chat_is_one_write_and_a_stream_one_an_event(
     assert told == [2, 1, 1, 2]
     assert writes[0].startswith(b"HTTP/1.1 200")
     assert b"[DONE]" in writes[-1]
+
+
+@pytest.mark.parametrize(
+    ("statistics", "status"),
+    [
+        (LogStatistics(3, 0, 0, waits=10.0), "ok"),
+        (LogStatistics(3, 0, 0, waits=10.1), "degraded"),
+        (LogStatistics(0, 3, 0, damaged=True), "degraded"),
+    ],
+)
+async def test_rows_that_wait_for_long_and_a_damaged_ledger_degrade_the_health(
+    statistics: LogStatistics, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_proxy(config(provider("alpha", "http://127.0.0.1:9"))) as proxy:
+        monkeypatch.setattr(proxy.log, "statistics", lambda: statistics)
+        reply = await proxy.get("/health")
+    assert (reply.status, reply.json["status"]) == (200, status)
+    assert reply.json["log"].get("damaged", False) == statistics.damaged

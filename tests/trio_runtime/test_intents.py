@@ -232,7 +232,7 @@ async def test_what_was_over_becomes_its_row_and_teaches_its_ratio_once(tmp_path
     for _ in range(2):
         left_behind(tmp_path, intent_line(INTENT), end_line(end))
         (row,) = await recovered(path)
-        assert (row["status"], row["cost_sats"], row["boot_id"]) == ("ok", 0.125, "dead")
+        assert (row["status"], row["cost_sats"], row["boot_id"]) == ("ok", 0.13, "dead")
         assert len(rows(path, "attempts")) == 1
         assert [row["sample_count"] for row in rows(path, "token_ratios")] == [1]
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 import sqlite3
 import threading
@@ -276,8 +277,10 @@ async def test_a_locked_database_delays_the_rows_and_says_so_once(
                 log.offer(record("one", "ok"))
                 assert log.statistics().dropped == 0
                 assert log.statistics().written == 0
+                assert log.statistics().waits > 0
                 other.execute("COMMIT")
                 await until(log, lambda s: s.queued == 0)
+                assert log.statistics().waits == 0
     assert rows(path, "id, correlation_id, status") == [
         (1, "one", "ok"),
         (2, "two", "ok"),
@@ -325,6 +328,109 @@ async def test_a_full_disk_is_endured(tmp_path: Path, caplog: pytest.LogCaptureF
     assert rows(path, "count(*), count(DISTINCT correlation_id)") == [(100, 100)]
     assert rows(path, "count(*)", "attempts") == [(100,)]
     assert rows(path, "*", "pragma_integrity_check") == [("ok",)]
+
+
+def overwritten(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(bytes(path.stat().st_size - 4096))
+
+
+def beheaded(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(bytes(4096))
+
+
+def cut_off(path: Path) -> None:
+    os.truncate(path, 3 * 4096)
+
+
+def emptied(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("damage", [overwritten, beheaded, cut_off, emptied])
+async def test_what_cannot_be_read_back_is_not_written_and_waits_for_another_file(
+    damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SQLite's own writes go on succeeding: into the WAL, from its own cache."""
+    path, aside = tmp_path / "arbstr.db", tmp_path / "aside.db"
+    async with (
+        open_database(str(path)) as database,
+        open_log_writer(database, linger=0, backoff=0.001, backoff_limit=0.01) as log,
+    ):
+        for n in range(200):
+            log.offer(record(f"before {n}"))
+        await until(log, lambda now: now.written == 200)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        damage(path)
+        for n in range(5):
+            log.offer(record(f"after {n}"))
+        await until_logged(caplog, f"database {path} is damaged (")
+        assert log.statistics() == LogStatistics(queued=5, written=200, dropped=0, damaged=True)
+        noted = tmp_path / f"arbstr.db.intents-{database.boot_id}-1"
+        assert noted.read_bytes().count(b'"after ') == 5
+        path.rename(aside)
+        await until(log, lambda now: not now.queued)
+        assert log.statistics() == LogStatistics(queued=0, written=205, dropped=0)
+    assert rows(path, "correlation_id") == [(f"after {n}",) for n in range(5)]
+    assert caplog.text.count("is damaged (") == 1
+
+
+async def test_at_the_end_what_a_damaged_database_did_not_take_stays_for_the_next_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "arbstr.db"
+    async with (
+        open_database(str(path)) as database,
+        open_log_writer(database, linger=0, backoff=0.001, flush_seconds=0.1) as log,
+    ):
+        log.offer(record("before"))
+        await until(log, lambda now: now.written == 1)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        overwritten(path)
+        log.offer(record("after"))
+        await until_logged(caplog, "is damaged (")
+    assert printed(caplog) == ["after"]
+    path.unlink()
+    async with open_database(str(path)) as database, open_log_writer(database):
+        pass
+    assert rows(path, "correlation_id, status") == [("after", "ok")]
+
+
+async def test_a_file_that_is_mended_in_place_is_written_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "arbstr.db"
+    async with (
+        open_database(str(path)) as database,
+        open_log_writer(database, linger=0, backoff=0.001, backoff_limit=0.01) as log,
+    ):
+        log.offer(record("before"))
+        await until(log, lambda now: now.written == 1)
+        with closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        backup = path.read_bytes()
+        overwritten(path)
+        await database.suspect(damage_of(path))
+        assert log.statistics().damaged
+        log.offer(record("after"))
+        with path.open("r+b") as file:
+            file.write(backup)
+        await until(log, lambda now: now.written == 2)
+        assert not log.statistics().damaged
+    assert rows(path, "correlation_id") == [("after",), ("before",)]
+
+
+def damage_of(path: Path) -> sqlite3.DatabaseError:
+    with closing(sqlite3.connect(path)) as reader:
+        try:
+            reader.execute("SELECT * FROM requests").fetchall()
+        except sqlite3.DatabaseError as error:
+            return error
+    raise AssertionError("it is sound")
 
 
 async def test_a_directory_that_went_away_and_came_back_is_endured(
