@@ -107,7 +107,8 @@ class App:
         )
         # A refused body is not read here: the connection takes care of it (connection.py).
         if refusal is not None:
-            log.info("refused: %s", refusal.code, extra={"request_id": request_id})
+            extra = {"request_id": request_id, "code": refusal.code}
+            log.info("refused: %s", refusal.code, extra=extra)
             await responder.error(refusal)
         elif preflight:
             await responder.plain(b"", PREFLIGHT, status=NO_CONTENT)
@@ -134,7 +135,8 @@ class App:
                 receive, headers, self._hub.snapshot.config.server.max_body_bytes
             )
             if isinstance(body, ErrorReply):
-                log.info("refused: %s", body.code, extra={"request_id": request_id})
+                extra = {"request_id": request_id, "code": body.code}
+                log.info("refused: %s", body.code, extra=extra)
                 await responder.error(body)
             elif path in COST_PATHS and body is not None:
                 await self._tell_cost(responder, headers, body)
@@ -187,7 +189,7 @@ def _in_both_shapes(error: ErrorReply, request_id: str) -> bytes:
 def _log_refusal(request_id: str, method: str, path: str, refusal: ErrorReply) -> None:
     """One line for a request that no route takes; it has no row. A query may hold a key."""
     path = path if len(path) <= MOST_OF_A_PATH else f"{path[:MOST_OF_A_PATH]}..."
-    extra = {"request_id": request_id}
+    extra = {"request_id": request_id, "code": refusal.code}
     log.info("refused: %s for %s %s", refusal.code, method, path, extra=extra)
 
 

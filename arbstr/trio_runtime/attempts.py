@@ -249,7 +249,7 @@ class Attempts:
             name,
             failure.sentence,
             failure.kind.value,
-            extra=self._extra(),
+            extra={**self._extra(), "provider": name, "failure": failure.kind.value},
         )
         self.leave_call()
 

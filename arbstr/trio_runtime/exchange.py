@@ -57,7 +57,8 @@ async def serve_chat(
     """
     request = parse_chat(body)
     if isinstance(request, ErrorReply):
-        log.info("rejected: %s", request.code, extra={"request_id": request_id})
+        extra = {"request_id": request_id, "status": "rejected", "code": request.code}
+        log.info("rejected: %s", request.code, extra=extra)
         await responder.error(request)
         return
     exchange = Exchange(
@@ -411,7 +412,7 @@ class ChatRun:
         record = self._exchange.finished(now) if draining else self._exchange.close(now)
         if not draining:
             self._keep(record)
-        log_request(log, record.line(), record.correlation_id)
+        log_request(log, record.line(), record.correlation_id, record.members)
 
     def _draining(self) -> bool:
         return self._attempts is not None and self._attempts.drains.running > 0

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from decimal import Decimal
 from typing import IO, Any, Final
 
 import pytest
@@ -98,6 +99,71 @@ def test_a_line_of_json_is_one_object(stderr: Written) -> None:
     }
     assert second["message"] == "two\nlines"
     assert "request_id" not in second
+
+
+def test_what_was_given_as_extra_are_members_of_a_line_of_json(stderr: Written) -> None:
+    configure_logging("info", "json", SECRETS)
+    extra = {
+        "request_id": "r-1",
+        "model": KEY,
+        "provider": None,
+        "ms": 12,
+        "sats": Decimal("0.50500"),
+        "whole": Decimal(3),
+        "stream": True,
+        "level": "of somebody else",
+        "huge": float("inf"),
+    }
+    log.info("one", extra={name: extra[name] for name in extra if name != "huge"})
+    log.info("two", extra=extra)
+    first, second = objects(stderr)
+    assert (first.pop("time"), first.pop("logger")) != ("", "")
+    assert first == {
+        "level": "info",
+        "message": "one",
+        "request_id": "r-1",
+        "model": "[REDACTED]",
+        "provider": None,
+        "ms": 12,
+        "sats": 0.505,
+        "whole": 3,
+        "stream": True,
+    }
+    assert (second["message"], second["huge"]) == ("two", "inf")
+
+
+def test_a_line_of_text_makes_no_members(stderr: Written) -> None:
+    def never() -> dict[str, object]:
+        raise AssertionError("they were made")
+
+    with piped() as reader:
+        configure_logging("info", "text", ())
+        log_request(log, "one", "r-1", never)
+        assert reader.readline().endswith("INFO    one request_id=r-1\n")
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        "\u202e",
+        "\u2066",
+        "\u200b",
+        "\u200d",
+        "\ufeff",
+        "\u2028",
+        "\u2029",
+        "\x85",
+        "\x1b",
+        "\U000e0001",
+    ],
+    ids=ascii,
+)
+def test_what_nobody_can_see_is_escaped_in_a_line_of_text(unseen: str, stderr: Written) -> None:
+    configure_logging("info", "text", ())
+    log.info("model=gpt%s-4o", unseen)
+    line = only(stderr)
+    assert line.isprintable()
+    assert f"model=gpt{unseen.encode('unicode_escape').decode()}-4o" in line
 
 
 @pytest.mark.parametrize(
@@ -314,8 +380,8 @@ def test_the_line_of_a_request_is_as_any_other(style: str, stderr: Written) -> N
     said = f"model=gröss\n{KEY} %s"
     with piped() as reader:
         configure_logging("info", style, SECRETS)
-        log.info("%s", said, extra={"request_id": "r-1"})
-        log_request(log, said, "r-1")
+        log.info("%s", said, extra={"request_id": "r-1", "model": said, "sats": Decimal("0.5")})
+        log_request(log, said, "r-1", lambda: {"model": said, "sats": Decimal("0.5")})
         expected, line = reader.readline(), reader.readline()
         configure_logging("warning", style, SECRETS)
         log_request(log, said, "r-1")
