@@ -281,14 +281,14 @@ def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _prices(rates: "Rates | None") -> str:
-    from arbstr.sansio.money import format_sats
+    from arbstr.sansio.money import format_eyes
 
     if rates is None:
         return "no rates: never the cheapest, refused under any cap or budget"
     cached = rates.cached_input_rate
     parts = [
-        f"in {format_sats(rates.input_rate)}",
-        f"out {format_sats(rates.output_rate)}",
-        *([f"cached in {format_sats(cached)}"] if cached is not None else []),
+        f"in {format_eyes(rates.input_rate)}",
+        f"out {format_eyes(rates.output_rate)}",
+        *([f"cached in {format_eyes(cached)}"] if cached is not None else []),
     ]
-    return f"{', '.join(parts)} sats per 1000 tokens; {format_sats(rates.base_fee)} a request"
+    return f"{', '.join(parts)} sats per 1000 tokens; {format_eyes(rates.base_fee)} a request"

@@ -30,7 +30,7 @@ url = "https://someone:PASSWORD@h.example/api/v1/?token=QUERYSECRET"
 api_key = "sk-abcSECRETSECRETSECRET"
 models = ["m", "n"]
 input_rate = 0.1
-output_rate = 12.50
+output_rate = 12.500012345678901234
 base_fee = 1
 cached_input_rate = 0.0003
 [providers.model_rates."n"]

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.failure import Money
-from arbstr.sansio.money import format_sats
+from arbstr.sansio.money import format_eyes
 
 Member: TypeAlias = str | int | Decimal | None
 """What a member of the log's line may be; `bool` is an `int`."""
@@ -125,7 +125,7 @@ class Record:
                 case "sats", None:
                     said.append("sats=unknown")
                 case _, Decimal():
-                    said.append(f"{name}={format_sats(value)}")
+                    said.append(f"{name}={format_eyes(value)}")
                 case _:
                     said.append(f"{name}={'-' if value is None else value}")
         return " ".join(said)

@@ -21,7 +21,7 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio.budget import Budget
-from arbstr.sansio.money import add_sats, format_sats
+from arbstr.sansio.money import add_sats, format_eyes, format_sats
 from arbstr.trio_runtime.database import Database, read_sql
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class Today:
         if account.limit is not None:
             log.info(
                 "budget: %s of %s sats of today (UTC) are spent",
-                format_sats(account.spent),
+                format_eyes(account.spent),
                 format_sats(account.limit),
             )
 

@@ -50,6 +50,10 @@ def test_a_choice_is_held_to(
     assert hold_tokens(allowed, likely, mode) == tokens
 
 
+def test_the_figures_are_those_of_the_table() -> None:
+    assert (KEPT, TRUSTED, UNTIL_KNOWN, LEAST_HELD) == (500, 20, 4096, 256)
+
+
 def learnt(*tokens: int, choices: int = 1) -> Known:
     lengths = Lengths()
     for each in tokens:
@@ -63,6 +67,13 @@ def test_twenty_answers_are_known_by_what_nineteen_of_them_took() -> None:
     assert learnt(*range(1, TRUSTED + 1)) == Known(TRUSTED, 19)
     assert learnt(*range(1, TRUSTED + 2)) == Known(21, 20)
     assert learnt(*range(100, 0, -1)) == Known(100, 95)
+
+
+def test_exactly_the_last_answers_are_remembered() -> None:
+    long_ago = [9000] * 26
+    assert learnt(*long_ago, *[1] * (KEPT - 26)) == Known(KEPT, 9000)
+    # 25 of 500 are the longest of 20 each; one of those 26 is forgotten.
+    assert learnt(*long_ago, *[1] * (KEPT - 25)) == Known(KEPT, 1)
 
 
 def test_several_choices_share_the_tokens_rounded_up() -> None:

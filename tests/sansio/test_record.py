@@ -39,6 +39,11 @@ def test_the_members_are_those_of_the_ledger() -> None:
             id="an answer",
         ),
         pytest.param(
+            replace(RECORD, cost_sats=Decimal("20.670123456789012345")),
+            "plain model=gpt-4o provider=alpha status=ok policy=- ms=15 tokens=10/20 sats=20.67",
+            id="a price of 20 digits",
+        ),
+        pytest.param(
             replace(RECORD, input_tokens=0, output_tokens=0, latency_ms=0, cost_sats=Decimal(0)),
             "plain model=gpt-4o provider=alpha status=ok policy=- ms=0 tokens=0/0 sats=0",
             id="zeros that were counted",
