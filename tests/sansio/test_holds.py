@@ -72,7 +72,7 @@ def test_twenty_answers_are_known_by_what_nineteen_of_them_took() -> None:
 def test_exactly_the_last_answers_are_remembered() -> None:
     long_ago = [9000] * 26
     assert learnt(*long_ago, *[1] * (KEPT - 26)) == Known(KEPT, 9000)
-    # 25 of 500 are the longest of 20 each; one of those 26 is forgotten.
+    # 25 of 500 is one of 20; one of those 26 is forgotten.
     assert learnt(*long_ago, *[1] * (KEPT - 25)) == Known(KEPT, 1)
 
 
