@@ -38,7 +38,7 @@ ORDER: Final = {
         *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         *("responder", "drains", "attempts", "exchange"),
-        *("framing", "asgi", "client_socket", "connection", "listener", "app", "mock", "main"),
+        *("framing", "asgi", "client_socket", "listener", "connection", "app", "mock", "main"),
     ),
 }
 """The modules of both halves, each below those it may import. The docstrings of the two packages

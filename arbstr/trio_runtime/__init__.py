@@ -43,6 +43,6 @@ The order of the modules; each imports only from those before it:
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     responder, drains, attempts, exchange              one chat request
-    framing, asgi, client_socket, connection,          towards the clients, and the process
-      listener, app, mock, main
+    framing, asgi, client_socket, listener,            towards the clients, and the process
+      connection, app, mock, main
 """

@@ -28,7 +28,8 @@ a test in test_connection.py or test_asgi.py, which also shows what Hypercorn it
     HTTP/1.1 only             no h2c upgrade, no HTTP/2 prior knowledge, no WebSocket: nothing here
                               speaks them, and cancelled HTTP/2 streams crash Hypercorn (its #352).
     a bug in one connection   ends that one, with a line in the log, and not the server.
-    shutdown                  Idle connections are closed at once; the others when they have
+    shutdown                  Idle connections are closed in a moment: a request that is on its way
+                              is answered, and is the last. The others close when they have
                               answered, or when `close_all` says so.
 """
 
@@ -57,6 +58,7 @@ from arbstr.trio_runtime.client_socket import (
     unread_bytes,
     write_now,
 )
+from arbstr.trio_runtime.listener import EagerListener
 from arbstr.trio_runtime.logs import log_bug
 
 if TYPE_CHECKING:
@@ -83,6 +85,11 @@ BREAK_OFF_SECONDS: Final = 0.5
 """How long an answer without its end lies with the client before the connection closes. At once,
 the OpenAI Node SDK lost the error event in 42 of 60 streams it read with 2 ms for each event, and
 aiohttp in 21 of 60; with 0.2 s in none (measured)."""
+
+LAST_CALL_SECONDS: Final = 0.2
+"""How long a connection that waits for its next request still takes one when the server stops: it
+may be in the socket already, or accepted and not looked at. Picked; a request over loopback needs
+less than a millisecond, and this is what a stop waits for idle clients."""
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request heads. Hypercorn's 16 kB is little for cookies of a localhost shared by many tools."""
@@ -137,7 +144,9 @@ class ClientConnection(TCPServer):
             address = parse_socket_addr(sock.family, sock.getsockname())
             async with TaskGroup() as task_group:
                 self._http = Http11(self, task_group, client, address)
-                self._set_idle(True)
+                self._scope.deadline = trio.current_time() + self._server.keep_alive_seconds
+                if self.stopping:
+                    self.close_if_idle()
                 with self._scope:
                     await self._read_data()
                 self.close()
@@ -250,9 +259,10 @@ class ClientConnection(TCPServer):
             self._scope.cancel()  # the reader may wait for the application, not the socket
 
     def close_if_idle(self) -> None:
-        """Ends a connection that waits for its next request."""
+        """Ends a connection that waits for its next request, unless that is on its way."""
         if self._idle:
-            self._scope.cancel()
+            last_call = trio.current_time() + self._server.last_call_seconds
+            self._scope.deadline = min(self._scope.deadline, last_call)
 
     def close(self) -> None:
         """Closes the socket; whoever reads or writes it is woken."""
@@ -290,6 +300,7 @@ class Server:
         *,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
         break_off_seconds: float = BREAK_OFF_SECONDS,
+        last_call_seconds: float = LAST_CALL_SECONDS,
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.config = hypercorn_config()
@@ -297,6 +308,7 @@ class Server:
         self.context = WorkerContext(None)
         self.keep_alive_seconds = keep_alive_seconds
         self.break_off_seconds = break_off_seconds
+        self.last_call_seconds = last_call_seconds
         self.stall_seconds = stall_seconds
         self.stopping = False
         self.write_now = write_now
@@ -304,6 +316,7 @@ class Server:
         self.writing: set[ClientConnection] = set()
         self._listeners = listeners
         self._accepting = trio.CancelScope()
+        self._waiting: list[trio.SocketStream] = []
 
     async def serve(self) -> None:
         """Accepts until `stop()`, then waits for the connections that are left."""
@@ -314,11 +327,16 @@ class Server:
                     await trio.serve_listeners(
                         self._accept, list(self._listeners), handler_nursery=connections
                     )
+                for stream in self._waiting:
+                    connections.start_soon(self._accept_last, stream)
             nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Stops accepting; connections end as soon as they have answered."""
         self.stopping = True
+        for listener in self._listeners:
+            if isinstance(listener, EagerListener):
+                self._waiting += listener.take_waiting()
         self._accepting.cancel()
         for connection in list(self.connections):
             connection.close_if_idle()
@@ -333,6 +351,13 @@ class Server:
             await ClientConnection(self, stream).run()
         except Exception as error:
             log_bug(log, "a connection broke", error)
+
+    async def _accept_last(self, stream: trio.SocketStream) -> None:
+        """The same for one that still waited at the door."""
+        try:
+            await self._accept(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
 
     async def _cut_stalled(self) -> None:
         while True:

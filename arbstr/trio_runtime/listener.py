@@ -9,6 +9,7 @@ import errno
 import logging
 import socket
 from collections import deque
+from math import inf
 from typing import Final, final
 
 import trio
@@ -71,8 +72,18 @@ class EagerListener(trio.abc.Listener[trio.SocketStream]):
                 error.strerror,
             )
 
-    def _accept_others(self) -> None:
-        while len(self._accepted) < MOST:
+    def take_waiting(self) -> list[trio.SocketStream]:
+        """All who wait, now, though nobody will be accepted any more: they may have asked already.
+
+        Without it, their connections are reset when the listener closes.
+        """
+        self._accept_others(inf)
+        taken = list(self._accepted)
+        self._accepted.clear()
+        return taken
+
+    def _accept_others(self, most: float = MOST) -> None:
+        while len(self._accepted) < most:
             try:
                 connected, _ = self._now.accept()
             except OSError:

@@ -32,6 +32,7 @@ from arbstr.trio_runtime.connection import (
     STALL_SECONDS,
     Server,
 )
+from arbstr.trio_runtime.listener import EagerListener
 from tests.site import (
     GET,
     MORE_THAN_SOCKETS_HOLD,
@@ -804,11 +805,16 @@ async def test_a_connection_that_was_accepted_just_before_stop_is_closed_too() -
         assert await here.recv(1) == b""
 
 
-async def test_a_request_that_comes_in_the_moment_of_stop_is_not_begun(
+async def assert_last_answer(peer: Peer) -> None:
+    answer = await peer.answer("POST")
+    assert (answer.body, answer.headers["connection"]) == (b"Hello", "close")
+    assert await peer.read() == b""
+
+
+async def test_a_request_that_comes_in_the_moment_of_stop_is_answered_and_is_the_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = Waiting()
-    async with OURS(app) as site:
+    async with OURS(hello) as site:
 
         async def stop_meanwhile(sock: trio.socket.SocketType) -> bytes:
             data = await receive(sock)
@@ -816,9 +822,49 @@ async def test_a_request_that_comes_in_the_moment_of_stop_is_not_begun(
             return data
 
         monkeypatch.setattr(connection, "receive", stop_meanwhile)
-        peer = await site.ask(POST)
-        assert await peer.rest() == b""
-        assert app.begun == 0
+        await assert_last_answer(await site.ask(POST))
+
+
+async def test_a_request_that_is_in_its_socket_at_stop_is_answered_and_is_the_last() -> None:
+    async with OURS(hello) as site:
+        fresh, used = await site.connect(), await site.ask(GET)
+        await used.answer()
+        await site.wait_open(2)
+        await quiet()
+        for peer in (fresh, used):
+            peer.stream.socket._sock.send(POST)  # type: ignore[attr-defined]  # nobody reads yet
+        site.server.stop()
+        for peer in (fresh, used):
+            await assert_last_answer(peer)
+
+
+async def test_a_request_on_its_way_at_stop_is_answered_and_a_later_one_is_not(
+    clock: trio.testing.MockClock,
+) -> None:
+    async with OURS(hello, keep_alive_seconds=1000, last_call_seconds=100) as site:
+        early, late = await site.connect(), await site.ask(POST[:10])
+        await site.wait_open(2)
+        await quiet()
+        site.server.stop()
+        await quiet()
+        clock.jump(99)
+        await early.send(POST)
+        await assert_last_answer(early)
+        clock.jump(2)
+        assert await late.is_closed()
+
+
+async def test_who_waits_at_the_door_at_stop_is_answered() -> None:
+    (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    server = Server(hello, [EagerListener(plain)])
+    with socket.create_connection(plain.socket.getsockname()) as sock:
+        sock.sendall(POST)
+        server.stop()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.serve)
+            peer = Peer(trio.SocketStream(trio.socket.from_stdlib_socket(sock.dup())))
+            async with peer.stream:
+                await assert_last_answer(peer)
 
 
 async def test_stop_lets_an_answer_end_and_closes_after_it() -> None:
