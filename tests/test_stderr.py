@@ -1,5 +1,6 @@
 """A whole process whose standard error takes nothing: it serves, and it ends."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import IO, Final, final
 import httpx
 import pytest
 
-from tests.process import PATIENCE, chat_body, clean_environ
+from tests.process import PATIENCE, arbstr_process, chat_body, clean_environ
 
 RUN: Final = (sys.executable, "-m", "arbstr", "run", "--mock", "-l", "127.0.0.1:0")
 REQUESTS: Final = 5
@@ -117,3 +118,35 @@ def test_without_a_standard_error_it_goes_on() -> None:
     with served(subprocess.DEVNULL, closed) as arbstr:
         assert arbstr.answers() == [200] * REQUESTS
         assert arbstr.stop(SIGTERM) == 0
+
+
+def test_a_line_of_json_says_in_members_what_the_row_says() -> None:
+    text = """
+[logging]
+format = "json"
+[[providers]]
+name = "alpha"
+url = "http://127.0.0.1:9/v1"
+models = ["m"]
+input_rate = 1
+output_rate = 2
+[retry]
+max_retries = 0
+"""
+    with arbstr_process(config_text=text) as process:
+        assert process.chat("m").status_code == 502
+        assert process.chat("other").status_code == 404
+        assert process.ask("POST", "/v1/chat/completions", content=b"{").status_code == 400
+        assert process.stop() == 0
+        rows = process.rows()
+        lines = [json.loads(line) for line in process.stderr().splitlines()]
+    finished = [line for line in lines if "ms" in line]
+    assert [line["status"] for line in finished] == [row["status"] for row in rows]
+    assert [line["model"] for line in finished] == [row["model"] for row in rows]
+    assert [line["request_id"] for line in finished] == [row["correlation_id"] for row in rows]
+    assert [line["http"] for line in finished] == [502, 404]
+    assert finished[0]["sats"] == 0
+    (failed,) = [line for line in lines if "failure" in line]
+    assert (failed["provider"], failed["failure"]) == ("alpha", "not_sent")
+    (malformed,) = [line for line in lines if line.get("code") == "malformed_json"]
+    assert malformed["status"] == "rejected"
