@@ -41,12 +41,18 @@ POLICIES: Final = (None, "code_generation", "chat")
 STATUSES: Final = ("ok", "failed", "rejected", "client_disconnected", "stream_incomplete")
 OFTEN: Final = (90, 3, 2, 3, 2)
 """Percent of the statuses."""
+FAILURES: Final = {
+    "failed": ("server_error", "free"),
+    "client_disconnected": ("client_left", "unknown"),
+    "stream_incomplete": ("stream_cut", "spent"),
+}
+"""What became of the attempt, and of its money, where it brought no answer."""
 
 REQUEST: Final = """INSERT INTO requests (
     correlation_id, timestamp, model, requested_model, provider, policy, streaming, input_tokens,
     output_tokens, cost_sats, estimated_cost_sats, latency_ms, ttft_ms, stream_duration_ms, success,
-    status, attempts, possibly_spent, boot_id
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 'bench')"""
+    status, answered, attempts, possibly_spent, boot_id
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'bench')"""
 
 ATTEMPT: Final = """INSERT INTO attempts (
     correlation_id, n, provider, model, started_at, duration_ms, failure, http_status, money,
@@ -64,7 +70,8 @@ def make_rows(count: int, days: int) -> Iterator[tuple[tuple[Any, ...], tuple[An
         stream = dice.random() < 0.5
         tokens = (dice.randint(10, 5000), dice.randint(1, 2000)) if status == "ok" else (None, None)
         cost = dice.random() * 10 if status == "ok" else None
-        lost = status == "stream_incomplete"
+        failure, money = FAILURES.get(status, (None, "spent"))
+        answered, lost = status == "ok", failure is not None and money != "free"
         latency = int(dice.lognormvariate(7.5, 0.9))
         first = latency // 4 if stream else None
         correlation_id = f"{dice.getrandbits(128):032x}"
@@ -72,11 +79,12 @@ def make_rows(count: int, days: int) -> Iterator[tuple[tuple[Any, ...], tuple[An
         yield (
             (
                 *(correlation_id, timestamp, model, model, provider, dice.choice(POLICIES), stream),
-                *(*tokens, cost, estimate, latency, first, first, status == "ok", status, lost),
+                *(*tokens, cost, estimate, latency, first, first, answered, status, answered),
+                *(status != "rejected", lost),
             ),
             (
                 *(correlation_id, provider, model, timestamp, latency),
-                *("stream_cut" if lost else None, "spent", *tokens, cost, estimate),
+                *(failure, money, *tokens, cost, estimate),
             ),
         )
 

@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.attempt import UNSEEN_INPUT, AttemptState
+from arbstr.sansio.attempt import UNSEEN_INPUT, AttemptState, milliseconds
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind, Timeouts
 from arbstr.sansio.holds import Hold
@@ -110,3 +110,8 @@ def test_a_later_count_that_can_be_is_believed() -> None:
     state.learn(before, None)
     state.learn(None, None)
     assert state.usage is before
+
+
+def test_a_span_is_never_below_zero() -> None:
+    spans = (-1.0, 0.0, 0.0004, 0.0006, 1.2345)
+    assert [milliseconds(span) for span in spans] == [0, 0, 0, 1, 1234]
