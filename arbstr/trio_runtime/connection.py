@@ -67,8 +67,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 60.0
-"""A client that takes not one byte of its answer, or sends none of its half-sent body, for so long
-is cut (nginx's send_timeout and client_body_timeout have the same value)."""
+"""A client that takes not one byte of its answer, or sends less than `UPLOAD_BYTES` of its
+half-sent body, for so long is cut (nginx's send_timeout and client_body_timeout are as long)."""
+
+UPLOAD_BYTES: Final = 30_000
+"""What is to come of a half-sent body in each `STALL_SECONDS`, so that a byte now and then does not
+hold a connection and memory for ever: 500 bytes a second (Apache's mod_reqtimeout asks the same). A
+slow circuit of Tor carries ten times that."""
 
 KEEP_ALIVE_SECONDS: Final = 75.0
 """Longer than any client keeps an idle connection for reuse (httpx 5 s, undici 4 s), so that it is
@@ -125,6 +130,8 @@ class ClientConnection(TCPServer):
         self._scope = trio.CancelScope()
         self._idle = True
         self._lingers_until: float | None = None
+        self._upload_began: float | None = None
+        self._uploaded = 0
         self._ahead = bytearray()
         self._writes = 0
         self._stalled_since: float | None = None
@@ -167,9 +174,17 @@ class ClientConnection(TCPServer):
             if self._idle or self._lingers_until is not None:
                 continue  # the deadline is set
             if self._http.uploading:
-                self._scope.deadline = trio.current_time() + self._server.stall_seconds
+                self._expect_more(len(data))
             else:
+                self._upload_began = None
                 self._scope.deadline = math.inf
+
+    def _expect_more(self, size: int) -> None:
+        """So many bytes of a body have come, and there are more to come."""
+        self._uploaded += size
+        if self._upload_began is None or self._uploaded >= UPLOAD_BYTES:
+            self._upload_began, self._uploaded = trio.current_time(), 0
+        self._scope.deadline = self._upload_began + self._server.stall_seconds
 
     async def _receive(self) -> bytes:
         """Bytes of the client; none once it is gone, which a half-closed connection is, too."""

@@ -27,6 +27,7 @@ from arbstr.trio_runtime.connection import (
     MAX_HEAD_BYTES,
     READ_AHEAD_BYTES,
     STALL_SECONDS,
+    UPLOAD_BYTES,
 )
 from tests.site import (
     GET,
@@ -192,9 +193,27 @@ async def test_a_client_that_does_not_wait_to_be_asked_is_not() -> None:
         assert bytes(peer.received).startswith(b"HTTP/1.1 200")
 
 
-async def test_an_upload_that_stops_is_cut_and_a_slow_one_is_not(
-    clock: trio.testing.MockClock,
+@pytest.mark.parametrize("size", [0, 1, UPLOAD_BYTES // 60 - 1])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_an_upload_that_stops_or_dribbles_is_cut(
+    size: int, chunked: bool, clock: trio.testing.MockClock
 ) -> None:
+    app = Waiting()
+    fields = b"transfer-encoding: chunked" if chunked else b"content-length: 4000000"
+    piece = b"%x\r\n%b\r\n" % (size // 2, b"x" * (size // 2)) if chunked else b"x" * size
+    async with OURS(app) as site:
+        peer = await site.ask(b"POST / HTTP/1.1\r\nhost: a\r\n" + fields + b"\r\n\r\n")
+        for _ in range(62):
+            await quiet_now()
+            clock.jump(STALL_SECONDS / 60)
+            if size > 1 or (size == 1 and not chunked):
+                with suppress(trio.BrokenResourceError):
+                    await peer.send(piece)
+        await site.wait_closed()
+        assert app.left.is_set()
+
+
+async def test_an_upload_that_is_slow_is_not_cut(clock: trio.testing.MockClock) -> None:
     app = Waiting()
     async with OURS(app) as site:
         peer = await site.ask(UPLOAD)
@@ -203,7 +222,7 @@ async def test_an_upload_that_stops_is_cut_and_a_slow_one_is_not(
             clock.jump(STALL_SECONDS - 1)
             await quiet()
             assert site.open == 1
-            await peer.send(b"x")
+            await peer.send(b"x" * UPLOAD_BYTES)
         await quiet()
         clock.jump(STALL_SECONDS + 1)
         await site.wait_closed()
