@@ -37,6 +37,7 @@ ORDER: Final = {
         *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
         *("transport", "httpx_transport", "upstream"),
         *("snapshot", "hub", "reload", "status"),
+        "descriptors",
         *("responder", "drains", "attempts", "exchange"),
         *("framing", "asgi", "client_socket", "listener", "connection", "app", "mock", "main"),
     ),

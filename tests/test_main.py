@@ -299,6 +299,14 @@ async def test_idle_connections_are_closed_at_once() -> None:
         assert await ended(process) == 0
 
 
+async def test_a_connection_nobody_uses_is_closed_by_time() -> None:
+    hasty = json_answer(completion(), headers=[("keep-alive", "timeout=2")])
+    async with proxy(hasty, "") as (process, fake, client):
+        await client.post(f"{process.base_url}/chat/completions", json=chat_body())
+        await fake.wait_closed()
+        assert fake.connections_open == 0
+
+
 async def test_the_drain_of_a_departed_client_does_not_hold_the_exit() -> None:
     server = "shutdown_seconds = 1000"
     async with proxy(ENDLESS, server, key="cashuAdeposit") as (process, fake, _):

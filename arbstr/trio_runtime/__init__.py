@@ -42,6 +42,7 @@ The order of the modules; each imports only from those before it:
       content_coding, transport, httpx_transport,
       upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
+    descriptors                                        what the process may have open
     responder, drains, attempts, exchange              one chat request
     framing, asgi, client_socket, listener,            towards the clients, and the process
       connection, app, mock, main

@@ -29,16 +29,50 @@ _PLAIN_URL: Final = re.compile(
 )
 """A URL whose parts need no more than to be cut out."""
 
-_CONNECT_SENTENCES: Final = {
+_THEIR_SENTENCES: Final = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: RESET,
+    errno.ECONNABORTED: RESET,
+    errno.EPIPE: RESET,
     errno.ETIMEDOUT: "no answer from the host",
     errno.EHOSTUNREACH: "host unreachable",
-    errno.ENETUNREACH: "network unreachable",
-    errno.EADDRNOTAVAIL: "address not available",
-    errno.EMFILE: "too many open files",
-    errno.ENFILE: "too many open files",
+    errno.EHOSTDOWN: "host unreachable",
 }
+"""What only the other side, or the way to it, can have done. Every other number is the word of
+this machine's own kernel."""
+
+_OWN_SENTENCES: Final = {
+    errno.EMFILE: "arbstr itself has too many open files (raise ulimit -n)",
+    errno.ENFILE: "arbstr's machine has too many open files",
+    errno.ENOMEM: "arbstr's machine has no memory left for connections",
+    errno.ENOBUFS: "arbstr's machine has no memory left for connections",
+    errno.EADDRNOTAVAIL: "arbstr's machine has no address or port left for it",
+    errno.EACCES: "arbstr's machine does not allow it (a firewall?)",
+    errno.EPERM: "arbstr's machine does not allow it (a firewall?)",
+    errno.ENETDOWN: "arbstr's machine has no network",
+    # At once it is a route that is missing here. A router's word for it would take longer than
+    # `[timeouts] connect`: Linux goes on trying until its own deadline.
+    errno.ENETUNREACH: "arbstr's machine has no way to that network",
+}
+
+_UNKNOWN_CA: Final = (
+    "its certificate is self-signed or of an unknown CA; if that is right, set SSL_CERT_FILE to a "
+    "file with the CA's certificate"
+)
+
+_CERTIFICATE_SENTENCES: Final = {
+    2: _UNKNOWN_CA,  # unable to get issuer certificate
+    18: _UNKNOWN_CA,  # self-signed certificate
+    19: _UNKNOWN_CA,  # self-signed certificate in certificate chain
+    20: _UNKNOWN_CA,  # unable to get local issuer certificate
+    21: _UNKNOWN_CA,  # unable to verify the first certificate
+    9: "its certificate is not valid yet, or this machine's clock is slow",
+    10: "its certificate has expired, or this machine's clock is fast",
+    23: "its certificate was revoked",
+    62: "its certificate is for another host",
+    64: "its certificate is for another address",
+}
+"""By OpenSSL's X509_V_ERR_*, which Python does not name."""
 
 _NOT_FOUND: Final = frozenset(
     number
@@ -119,6 +153,17 @@ def default_ssl_context() -> ssl.SSLContext:
     return context
 
 
+def _own_ssl_context() -> ssl.SSLContext:
+    """`default_ssl_context`; raises ConnectFailed if there is none, for whatever reason."""
+    try:
+        return default_ssl_context()
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConnectFailed(f"arbstr's own TLS settings cannot be made ({reason})", own=True) from (
+            error
+        )
+
+
 async def open_pipe(origin: Origin, context: ssl.SSLContext | None = None) -> Pipe:
     """Connects, with TLS for https. Raises ConnectFailed; a cancelled call leaves nothing open.
 
@@ -137,11 +182,11 @@ async def open_pipe(origin: Origin, context: ssl.SSLContext | None = None) -> Pi
     if origin.scheme == "http":
         return Pipe(connected)
     try:
-        pipe = TlsPipe(connected, context or default_ssl_context(), origin.host)
+        pipe = TlsPipe(connected, context or _own_ssl_context(), origin.host)
         await pipe.handshake()
     except ConnectFailed as error:
         connected.close()
-        raise ConnectFailed(way + error.sentence) from error
+        raise ConnectFailed(way + error.sentence, own=error.own) from error
     except (OSError, ValueError) as error:
         connected.close()
         raise ConnectFailed(way + _tls_sentence(error)) from error
@@ -155,7 +200,15 @@ async def _connect(host: str, port: int) -> socket.socket:
     try:
         stream = await trio.open_tcp_stream(host, port)
     except (OSError, UnicodeError) as error:
-        raise ConnectFailed(_connect_sentence(error)) from error
+        told = error
+        if isinstance(error, socket.gaierror):
+            # A lookup needs descriptors, too, and says no more than that it failed.
+            told = _lack_of_descriptors() or error
+        raise ConnectFailed(_connect_sentence(told), own=_is_own(told)) from error
+    except RuntimeError as error:
+        if "thread" not in str(error):
+            raise
+        raise ConnectFailed("arbstr's machine starts no more threads", own=True) from error
     wrapped = stream.socket
     return socket.socket(wrapped.family, wrapped.type, wrapped.proto, wrapped.detach())
 
@@ -165,7 +218,9 @@ async def _tunnel(proxy: Proxy, host: str, port: int) -> socket.socket:
     try:
         connected = await _connect(proxy.host, proxy.port)
     except ConnectFailed as error:
-        raise ConnectFailed(f"no connection to the proxy ({error.sentence})") from error
+        raise ConnectFailed(
+            f"no connection to the proxy ({error.sentence})", own=error.own
+        ) from error
     try:
         await _shake_hands(Pipe(connected), handshake_with(proxy, host, port))
     except BaseException:
@@ -192,10 +247,34 @@ async def _shake_hands(pipe: Pipe, handshake: Handshake) -> None:
             raise ConnectFailed(f"{pipe.ended} {_WITH_PROXY}")
 
 
-def _connect_sentence(error: OSError | UnicodeError) -> str:
-    # Trio tells the failures of the single addresses in a group, as the cause.
+def _lack_of_descriptors() -> OSError | None:
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return error
+    return None
+
+
+def _causes(error: OSError | UnicodeError) -> list[OSError]:
+    """Trio tells the failures of the single addresses in a group, as the cause."""
     if isinstance(error.__cause__, ExceptionGroup):
-        causes = [cause for cause in error.__cause__.exceptions if isinstance(cause, OSError)]
+        return [cause for cause in error.__cause__.exceptions if isinstance(cause, OSError)]
+    return []
+
+
+def _is_own(error: OSError | UnicodeError) -> bool:
+    """Whether it never got as far as the other side, at any of its addresses."""
+    causes = _causes(error)
+    if causes:
+        return all(map(_is_own, causes))
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_MEMORY
+    return isinstance(error, OSError) and (error.errno or 0) not in {0, *_THEIR_SENTENCES}
+
+
+def _connect_sentence(error: OSError | UnicodeError) -> str:
+    causes = _causes(error)
+    if causes:
         return ", ".join(dict.fromkeys(map(_connect_sentence, causes)))
     match error:
         case UnicodeError():
@@ -205,13 +284,17 @@ def _connect_sentence(error: OSError | UnicodeError) -> str:
         case _:
             number = error.errno or 0
             name = errno.errorcode.get(number, "unknown error")
-            return _CONNECT_SENTENCES.get(number, f"connect failed ({name})")
+            said = _THEIR_SENTENCES.get(number) or _OWN_SENTENCES.get(number)
+            who = "arbstr's machine failed to connect" if _is_own(error) else "connect failed"
+            return said or f"{who} ({name})"
 
 
 def _tls_sentence(error: OSError | ValueError) -> str:
     match error:
         case ssl.SSLCertVerificationError():
-            return f"certificate verify failed: {error.verify_message}"
+            verify_message = str(error.verify_message).rstrip(".")
+            said = _CERTIFICATE_SENTENCES.get(error.verify_code)
+            return said or f"its certificate was not accepted ({verify_message})"
         case ssl.SSLError():
             return f"the TLS handshake failed ({tls_reason(error)})"
         case OSError():

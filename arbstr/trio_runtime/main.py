@@ -30,6 +30,7 @@ from arbstr.trio_runtime.budget import Today
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.descriptors import raise_descriptor_limit
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.listener import EagerListener
 from arbstr.trio_runtime.log_writer import open_log_writer
@@ -154,6 +155,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         open_hangups() as hangups,
     ):
+        raise_descriptor_limit()
         change = None if options.database == IN_MEMORY else f"{options.database}.change"
         stopping = Stopping(config.server.shutdown_seconds)
         async with (

@@ -33,12 +33,14 @@ RESET: Final = "the connection was reset"
 class ConnectFailed(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
     """No usable connection: name, TCP, proxy or TLS. Not a byte of a request was written.
 
-    `sentence` is arbstr's own short wording. Deadlines are the caller's cancel scopes.
+    `sentence` is arbstr's own short wording. `own`: the cause is on this machine, so it says
+    nothing about the provider. Deadlines are the caller's cancel scopes.
     """
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, sentence: str, *, own: bool = False) -> None:
         super().__init__(sentence)
         self.sentence = sentence
+        self.own = own
 
 
 class Pipe:

@@ -7,6 +7,7 @@ cancelled while the pool is full blocks a slot for good) has no place to happen 
 Who wants httpx's types finds them in `httpx_transport.py`.
 """
 
+import logging
 import ssl
 from collections import deque
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from arbstr.trio_runtime.connect import Origin, open_pipe, target_of
 from arbstr.trio_runtime.http11 import Connection, Link, RequestHead, SendFailed
 from arbstr.trio_runtime.pipe import ConnectFailed
 from arbstr.trio_runtime.readers import AnswerBroken, Head
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "AnswerBroken",
@@ -37,6 +40,10 @@ __all__ = [
 MARGIN: Final = 1.0
 """Seconds a connection is given up before its provider does: as with the 4 s below, what is written
 must have arrived by then. Also by way of Tor, where a way takes half a second."""
+
+
+TROUBLE_SECONDS: Final = 60.0
+"""So long without trouble of our own, and the next one is told as a new one. Picked."""
 
 
 @final
@@ -71,6 +78,7 @@ class Transport:
         self._open = 0
         self._closed = False
         self._sleep = trio.CancelScope()
+        self._trouble_told = -inf
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,7 +96,13 @@ class Transport:
         kept = self.kept(origin)
         if kept is not None:
             return kept
-        link = Link(origin, await open_pipe(origin, self._ssl_context))
+        try:
+            pipe = await open_pipe(origin, self._ssl_context)
+        except ConnectFailed as error:
+            if error.own:
+                self._own_trouble(error.sentence)
+            raise
+        link = Link(origin, pipe)
         self._open += 1
         return Connection(link, self._take_back, reused=False)
 
@@ -130,6 +144,13 @@ class Transport:
             while links:
                 self._close(links.pop())
         await trio.lowlevel.checkpoint()
+
+    def _own_trouble(self, sentence: str) -> None:
+        """Says once that no provider is to blame, not with each of its thousand requests."""
+        now = trio.current_time()
+        began, self._trouble_told = self._trouble_told + TROUBLE_SECONDS <= now, now
+        if began:
+            log.warning("providers cannot be reached, and none is to blame: %s", sentence)
 
     def _take_back(self, link: Link, reusable: bool) -> None:
         seconds = min(self._idle_seconds, link.promised - MARGIN)

@@ -193,7 +193,11 @@ class UpstreamCall:
         try:
             self._connection = await transport.connect(self._target.origin)
         except ConnectFailed as error:
-            return self._failure(FailureKind.NOT_SENT, f"could not be reached: {error.sentence}")
+            return self._failure(
+                FailureKind.NOT_SENT,
+                f"could not be reached: {error.sentence}",
+                own_limit=error.own,
+            )
         return None
 
     async def plain(self, body: bytes) -> Answer | Failure:

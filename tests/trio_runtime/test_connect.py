@@ -1,11 +1,12 @@
 """From an origin to a pipe: names, addresses, certificates, and what is said when there is none."""
 
+import datetime
 import errno
 import re
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from arbstr.sansio.addresses import parse_proxy
 from arbstr.trio_runtime import connect
 from arbstr.trio_runtime.connect import Origin, default_ssl_context, open_pipe, target_of
 from arbstr.trio_runtime.pipe import ConnectFailed
@@ -158,7 +160,98 @@ async def test_other_errors_are_told_by_their_symbol(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(trio, "open_tcp_stream", unreachable)
     told = await failure(Origin("http", "h", 80))
-    assert told == "network unreachable, connect failed (EPERM), connect failed (unknown error)"
+    assert told == (
+        "arbstr's machine has no way to that network, "
+        "arbstr's machine does not allow it (a firewall?), connect failed (unknown error)"
+    )
+
+
+OWN: Final = (
+    *("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "EADDRNOTAVAIL", "EACCES", "EPERM"),
+    *("ENETDOWN", "ENETUNREACH", "EAFNOSUPPORT", "EPROTONOSUPPORT", "EINVAL", "EIO"),
+)
+THEIRS: Final = ("ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EHOSTUNREACH", "EPIPE")
+
+
+@pytest.mark.parametrize(
+    ("seen", "own"),
+    [
+        *(((name,), True) for name in OWN),
+        *(((name,), False) for name in THEIRS),
+        (("ENETUNREACH", "EMFILE"), True),
+        (("ENETUNREACH", "ECONNREFUSED"), False),
+        ((None,), False),
+    ],
+)
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_what_this_machine_says_is_no_fault_of_the_other(
+    seen: tuple[str | None, ...], own: bool, proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    causes = [OSError(getattr(errno, name), "") if name else OSError("odd") for name in seen]
+
+    async def fail(host: str, port: int) -> trio.SocketStream:
+        await trio.lowlevel.checkpoint()
+        raise OSError("all failed") from ExceptionGroup("all", causes)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    proxy = parse_proxy("socks5://127.0.0.1:9") if proxied else None
+    with pytest.raises(ConnectFailed) as caught:
+        await open_pipe(Origin("http", "h", 80, proxy))
+    assert caught.value.own is own
+    assert ("arbstr" in caught.value.sentence) is own or len(seen) > 1
+
+
+async def test_a_lookup_without_descriptors_is_our_own_failure(
+    names: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("busy.test", "nobody.test"):
+        with pytest.raises(ConnectFailed) as caught:
+            await open_pipe(Origin("http", name, 80))
+        assert not caught.value.own
+
+    def full() -> socket.socket:
+        raise OSError(errno.EMFILE, "")
+
+    monkeypatch.setattr(socket, "socket", full)
+    for name in ("busy.test", "nobody.test"):
+        with pytest.raises(ConnectFailed) as caught:
+            await open_pipe(Origin("http", name, 80))
+        assert caught.value.own
+        assert "too many open files" in caught.value.sentence
+
+
+async def test_threads_that_cannot_be_started_are_our_own_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(host: str, port: int) -> trio.SocketStream:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError(words)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", fail)
+    words = "can't start new thread"
+    with pytest.raises(ConnectFailed, match="no more threads") as caught:
+        await open_pipe(Origin("http", "h", 80))
+    assert caught.value.own
+    words = "a bug"
+    with pytest.raises(RuntimeError, match="a bug"):
+        await open_pipe(Origin("http", "h", 80))
+
+
+async def test_a_tls_context_that_cannot_be_made_is_our_own_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> ssl.SSLContext:
+        raise OSError(errno.EMFILE, "Too many open files", "/secret/place")
+
+    monkeypatch.setattr(connect, "default_ssl_context", fail)
+    before = open_sockets()
+    async with provider(answering(OK)) as there:
+        with pytest.raises(ConnectFailed) as caught:
+            await open_pipe(Origin("https", "127.0.0.1", there.port))
+        assert caught.value.own
+        told = "arbstr's own TLS settings cannot be made (Too many open files)"
+        assert caught.value.sentence == told
+    assert open_sockets() == before
 
 
 async def test_the_second_address_serves_when_the_first_refuses(names: None) -> None:
@@ -238,15 +331,39 @@ async def test_an_address_can_have_a_certificate() -> None:
 async def test_a_certificate_from_nobody_we_trust_is_refused() -> None:
     async with provider(swallow_tls_errors, tls=server_context("127.0.0.1")) as origin:
         told = await failure(origin, ssl.create_default_context())
-        assert told == "certificate verify failed: unable to get local issuer certificate"
+        assert told.startswith("its certificate is self-signed or of an unknown CA; ")
+        assert "SSL_CERT_FILE" in told
         # The default context verifies as well.
-        assert (await failure(origin)).startswith("certificate verify failed")
+        assert await failure(origin) == told
 
 
 async def test_a_certificate_for_another_name_is_refused() -> None:
     async with provider(swallow_tls_errors, tls=server_context("other.test")) as origin:
         told = await failure(origin, client_context())
-        assert told.startswith("certificate verify failed: IP address mismatch")
+        assert told == "its certificate is for another address"
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "said"),
+    [
+        ("127.0.0.1", (-9, -1), "its certificate has expired, or this machine's clock is fast"),
+        ("127.0.0.1", (1, 9), "its certificate is not valid yet, or this machine's clock is slow"),
+        ("other.test", (-9, 9), "its certificate is for another host"),
+    ],
+)
+async def test_what_is_wrong_with_a_certificate_is_told_in_words(
+    name: str, days: tuple[int, int], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    begin, end = (now + datetime.timedelta(days=day) for day in days)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert(name, not_before=begin, not_after=end).configure_cert(context)
+    opener = trio.open_tcp_stream
+    async with provider(swallow_tls_errors, tls=context) as origin:
+        if name == "other.test":
+            monkeypatch.setattr(trio, "open_tcp_stream", lambda _, port: opener("127.0.0.1", port))
+            origin = Origin("https", "this.test", origin.port)
+        assert await failure(origin, client_context()) == said
 
 
 async def swallow_tls_errors(peer: Peer) -> None:
