@@ -31,7 +31,7 @@ ORDER: Final = {
         *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),
     ),
     "trio_runtime": (
-        *("lines", "logs", "change", "boot_lock", "soundness", "database"),
+        *("lines", "logs", "change", "boot_lock", "soundness", "statements", "database"),
         *("budget", "ratios", "store", "intents", "log_writer"),
         *("retention", "stats", "reports"),
         *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
@@ -74,7 +74,8 @@ LIBRARIES: Final = {
         *("trio_runtime/budget", "trio_runtime/database"),
         *("trio_runtime/intents", "trio_runtime/log_writer"),
         *("trio_runtime/ratios", "trio_runtime/reports", "trio_runtime/retention"),
-        *("trio_runtime/soundness", "trio_runtime/stats", "trio_runtime/store"),
+        *("trio_runtime/soundness", "trio_runtime/statements"),
+        *("trio_runtime/stats", "trio_runtime/store"),
     },
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""

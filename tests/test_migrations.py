@@ -9,7 +9,8 @@ import pytest
 
 from arbstr.sansio.moments import Span, parse_moment
 from arbstr.sansio.reports import Filters, Group
-from arbstr.trio_runtime.database import APPLICATION_ID, open_database, split_statements
+from arbstr.trio_runtime.database import APPLICATION_ID, open_database
+from arbstr.trio_runtime.statements import split_statements
 from arbstr.trio_runtime.stats import read_stats
 from tests.ledgers import MIGRATIONS, Row, attempt, insert, request
 

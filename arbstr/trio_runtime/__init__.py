@@ -35,8 +35,8 @@ the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline
 The order of the modules; each imports only from those before it:
 
     lines, logs, change, boot_lock, soundness,         what is left behind
-      database, budget, ratios, store, intents,
-      log_writer
+      statements, database, budget, ratios, store,
+      intents, log_writer
     retention, stats, reports                          what is removed of it, and told of it
     tunnel, pipe, connect, readers, http11,            towards the providers
       content_coding, transport, httpx_transport,

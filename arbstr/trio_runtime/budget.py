@@ -22,7 +22,8 @@ import trio
 
 from arbstr.sansio.budget import Budget
 from arbstr.sansio.money import add_sats, format_eyes, format_sats
-from arbstr.trio_runtime.database import Database, read_sql
+from arbstr.trio_runtime.database import Database
+from arbstr.trio_runtime.statements import read_sql
 
 log = logging.getLogger(__name__)
 

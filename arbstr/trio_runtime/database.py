@@ -23,7 +23,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final, TypeVar, final
 from uuid import uuid4
@@ -33,6 +32,12 @@ import trio
 from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.trio_runtime.boot_lock import BootLock, identity
 from arbstr.trio_runtime.soundness import fault_in, primary_code, tells_of_damage
+from arbstr.trio_runtime.statements import (
+    read_migrations,
+    read_sql,
+    split_statements,
+    sql_directory,
+)
 
 T = TypeVar("T")
 
@@ -95,55 +100,6 @@ def database_path(environ: Mapping[str, str], configured: str) -> str:
             )
         )
     return url
-
-
-def sql_directory(package: Traversable) -> Traversable:
-    """Where the SQL lies: in the package (a wheel), or beside it (a source tree).
-
-    Raises `FileNotFoundError` for a broken installation.
-    """
-    inside = package.joinpath("sql")
-    if inside.is_dir():
-        return inside
-    if isinstance(package, Path) and (beside := package.parent / "sql").is_dir():
-        return beside
-    raise FileNotFoundError(f"arbstr's sql/ directory is neither in nor beside {package}")
-
-
-def read_sql(name: str) -> str:
-    """The text of `sql/<name>.sql`: one file a named query."""
-    return sql_directory(files("arbstr")).joinpath(f"{name}.sql").read_text(encoding="utf-8")
-
-
-def read_migrations(directory: Traversable) -> tuple[str, ...]:
-    """The scripts `NNNN_what.sql` in order; the first is number 1, and none is missing.
-
-    Raises `ValueError` for a gap or a double: the number is what a database remembers.
-    """
-    names = sorted(
-        entry.name for entry in directory.iterdir() if re.match(r"\d{4}_.*\.sql$", entry.name)
-    )
-    if [int(name[:4]) for name in names] != list(range(1, len(names) + 1)):
-        raise ValueError(f"the migrations are not numbered 1, 2, 3: {names}")
-    return tuple(directory.joinpath(name).read_text(encoding="utf-8") for name in names)
-
-
-def split_statements(script: str) -> tuple[str, ...]:
-    """The statements of a script, because `executescript` would commit our transaction.
-
-    What follows the last semicolon is a statement too; SQLite takes a lone comment for nothing.
-    """
-    found: list[str] = []
-    statement = ""
-    for piece in re.split(r"(?<=;)", script):
-        statement += piece
-        # A semicolon in a text, a comment or a trigger's body does not complete it.
-        if sqlite3.complete_statement(statement):
-            found.append(statement)
-            statement = ""
-    if statement.strip():
-        found.append(statement)
-    return tuple(found)
 
 
 @contextmanager

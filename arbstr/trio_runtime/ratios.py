@@ -20,7 +20,8 @@ import trio
 
 from arbstr.sansio.holds import Lengths
 from arbstr.sansio.ratios import NOTHING_LEARNT, Ratio, restored
-from arbstr.trio_runtime.database import Database, read_sql
+from arbstr.trio_runtime.database import Database
+from arbstr.trio_runtime.statements import read_sql
 
 _log: Final = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.ratios import NO_POLICY
 from arbstr.sansio.record import AttemptRow, Record
-from arbstr.trio_runtime.database import read_sql
 from arbstr.trio_runtime.ratios import RatioTable
+from arbstr.trio_runtime.statements import read_sql
 
 Row: TypeAlias = Sequence[object]
 

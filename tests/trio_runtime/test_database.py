@@ -21,6 +21,8 @@ from arbstr.trio_runtime.database import (
     Database,
     database_path,
     open_database,
+)
+from arbstr.trio_runtime.statements import (
     read_migrations,
     read_sql,
     split_statements,
