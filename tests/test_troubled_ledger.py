@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +128,46 @@ def test_a_database_locked_to_the_end_does_not_hold_the_exit_and_money_is_printe
     assert (row["correlation_id"], row["cost_sats"]) == (request_id, "0.0638")
     assert row["attempts"][0]["money"] == "spent"
     assert rejected.headers["x-arbstr-request-id"] not in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+@pytest.mark.parametrize("room", [0, 16_384])
+def test_a_disk_full_to_the_end_prints_what_cost_and_keeps_it_where_there_is_room(
+    room: int, tmp_path: Path
+) -> None:
+    """No file may grow beyond `room`: nothing at all, or what a few lines take but no database.
+
+    Standard error is a pipe, which has no such limit.
+    """
+    import resource
+
+    (tmp_path / "ledger").mkdir()
+    with fake_process() as fake:
+        text = CONFIG.format(url=fake.url)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            limits = (room, resource.RLIM_INFINITY)
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+            paid = [process.chat("fake-ok", stream=stream) for stream in (False, True) * 3]
+            rejected = process.chat("nobody's")
+            process.wait_stderr("the request log cannot be written")
+            assert process.stop() == 0
+        printed = [
+            json.loads(line.partition("row dropped: ")[2])
+            for line in process.stderr().splitlines()
+            if "row dropped: " in line
+        ]
+        with arbstr_process(config_text=text, directory=tmp_path) as again:
+            again.database = tmp_path / "ledger" / "arbstr.db"
+            kept = {row["correlation_id"]: row["status"] for row in again.rows()}
+            assert again.stop() == 0
+    ids = {reply.headers["x-arbstr-request-id"] for reply in paid}
+    assert [reply.status_code for reply in (*paid, rejected)] == [200] * 6 + [404]
+    assert {row["correlation_id"] for row in printed} == ids
+    assert {(row["status"], row["cost_sats"]) for row in printed} == {("ok", "0.0638")}
+    assert process.stderr().count("requests cannot be noted in ") == (not room)
+    assert process.stderr().count("the next start writes") == bool(room)
+    if room:
+        rejected_id = rejected.headers["x-arbstr-request-id"]
+        assert kept == {**dict.fromkeys(ids, "ok"), rejected_id: "rejected"}
+    else:
+        assert not kept

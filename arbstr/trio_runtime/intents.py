@@ -128,6 +128,12 @@ class Intents:
             if file is not None:
                 file.kept = True
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The files that stay for the next start."""
+        files = (*self._older, *([self._file] if self._file is not None else ()))
+        return tuple(file.path for file in files if file.kept and file.size)
+
     def close(self) -> None:
         """The process ends: leaves the files that are kept, and no other."""
         for file in (*self._older, self._file):

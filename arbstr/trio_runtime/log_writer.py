@@ -278,10 +278,16 @@ class LogWriter:
     def drop_rest(self) -> None:
         """After `run`: account for what could not be written, and for what still comes."""
         self._capacity = 0
-        if self._pending:
-            _log.error("%d rows of the request log could not be written", len(self._pending))
+        rows = len(self._pending)
         while self._pending:
             self._drop_oldest()
+        if rows:
+            kept = ", ".join(self._intents.kept)
+            _log.error(
+                "%d rows of the request log could not be written%s",
+                rows,
+                f"; what is noted in {kept} the next start writes" if kept else "",
+            )
         self._intents.close()
 
     async def _wait_for(self, rows: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.trio_runtime import boot_lock
 from arbstr.trio_runtime import database as module
 from arbstr.trio_runtime.boot_lock import BootLock
@@ -163,7 +163,7 @@ async def test_a_cancelled_transaction_is_still_committed(tmp_path: Path) -> Non
 
 
 async def refusal(path: Path | str) -> str:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(StartError) as caught:
         async with open_database(str(path)):
             pass
     (problem,) = caught.value.problems
