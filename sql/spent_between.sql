@@ -4,7 +4,7 @@
 -- out: those are in its memory.
 SELECT coalesce(
     attempts.cost_sats,
-    attempts.provider_cost_sats,
+    nullif(attempts.provider_cost_sats, 0),     -- 0 before the last word is no price
     attempts.set_aside_sats,
     attempts.estimated_cost_sats        -- rows of an older arbstr
 )

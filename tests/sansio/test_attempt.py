@@ -14,6 +14,7 @@ from arbstr.sansio.routing import Candidate
 from arbstr.sansio.settings import LIKELY
 
 RATES: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(30))
+DEAR: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(40))
 PROVIDER: Final = Provider(
     name="alpha",
     url="https://alpha.example/v1/chat/completions",
@@ -56,6 +57,7 @@ def answered(state: AttemptState, usage: Usage, stated: int | None = None) -> At
         pytest.param(attempt(), Usage(4001 + UNSEEN_INPUT, 0), False, id="more than a file can be"),
         pytest.param(attempt(), Usage(UNSEEN_INPUT, 1333), True, id="of output, beside a file"),
         pytest.param(attempt(), Usage(UNSEEN_INPUT, 1334), False, id="more output, beside a file"),
+        pytest.param(attempt(rates=DEAR), Usage(10, 1250), True, id="ten times to the digit"),
         pytest.param(attempt(choices=2), Usage(0, 2333), True, id="of both choices"),
         pytest.param(attempt(choices=2), Usage(0, 2334), False, id="more than of both"),
         pytest.param(attempt(allowed=10**6), Usage(10, 2000), False, id="dear, though allowed"),
@@ -88,6 +90,12 @@ def test_the_log_is_told_the_figures() -> None:
         'provider "alpha" counted 10 tokens of input and 1000000 of output, 30000 sats by its '
         "rates where 4 were set aside (model m): not believed, what was set aside is booked, 4 sats"
     )
+
+
+def test_without_rates_nothing_was_set_aside() -> None:
+    said = answered(attempt(rates=None, allowed=5), Usage(10, 6)).disbelief()
+    assert said is not None
+    assert said.endswith("not believed, what was set aside is booked, 0 sats")
 
 
 def test_a_stated_charge_stands_whatever_was_counted() -> None:

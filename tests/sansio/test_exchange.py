@@ -253,6 +253,15 @@ def test_an_attempt_nobody_ended_was_given_up_because_the_client_left() -> None:
     assert record.possibly_spent == 1
 
 
+def test_what_has_happened_so_far() -> None:
+    exchange = told(*READY)
+    assert (exchange.attempts_made, exchange.model, exchange.output_began) == (0, "gpt-4o", False)
+    exchange.note(AttemptStarted(candidate("alpha", model="mini"), ""), 150.0)
+    assert (exchange.attempts_made, exchange.model, exchange.output_began) == (1, "mini", False)
+    exchange.note(OutputBegan(), 151.0)
+    assert exchange.output_began
+
+
 def test_whole_answers_have_no_stream_times() -> None:
     record = closed(*ENDED)
     assert (record.ttft_ms, record.stream_duration_ms) == (None, None)
@@ -398,6 +407,30 @@ def test_what_an_attempt_was_charged_as_far_as_is_known() -> None:
     assert charged(Answered(), USAGE, 505) == charged(Answered(), None, 505) == statement
     assert charged(Answered(), USAGE, 0) == 0
     assert charged(HeadSeen(200, None), USAGE, 0) == formula  # more may come
+
+
+def test_each_attempt_was_charged_for_itself() -> None:
+    exchange = told(
+        *ATTEMPTING,
+        UsageSeen(None, Decimal(505)),
+        AttemptFailed(SPENT),
+        AttemptStarted(BETA, ""),
+        UsageSeen(None, Decimal(700)),
+        AttemptFailed(UNKNOWN),
+    )
+    assert (exchange.charged(1), exchange.charged(2)) == (Decimal("0.505"), Decimal("0.7"))
+    assert exchange.cost == Decimal("0.7")
+
+
+def test_counts_that_cannot_be_are_told_for_each_attempt_that_made_them() -> None:
+    absurd = UsageSeen(Usage(1, 10**12), None)
+    exchange = told(
+        *ATTEMPTING, absurd, AttemptFailed(SPENT), AttemptStarted(BETA, ""), absurd, Answered()
+    )
+    assert [said.split('"')[1] for said in exchange.disbelieved] == ["alpha", "beta"]
+    assert told(*ATTEMPTING, UsageSeen(USAGE, None), Answered()).disbelieved == ()
+    record = exchange.finished(200.0)
+    assert (record.output_tokens, record.cost_sats, record.token_ratio) == (None, None, None)
 
 
 def test_an_attempt_that_was_free_has_no_cost_but_what_it_would_have_been() -> None:

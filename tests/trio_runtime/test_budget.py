@@ -29,6 +29,8 @@ ROWS: Final = [
     (TODAY, "other", TODAY, "spent", 1.5, 99.0, 99.0, "1.5"),
     (TODAY, "other", TODAY, "spent", None, 0.25, 99.0, "0.25"),
     (TODAY, "other", TODAY, "unknown", None, None, 0.1, "0.1"),
+    (TODAY, "other", TODAY, "unknown", None, 0.0, 0.3, "0.3"),  # 0, and not in its last word
+    (TODAY, "other", TODAY, "spent", 0.0, 0.0, 7.0, "0"),  # an answer for nothing
     (TODAY, "other", TODAY, None, None, None, 0.2, "0.2"),  # in flight, in another process
     (TODAY, "other", TODAY, "unknown", None, None, None, "0"),  # a provider without rates
     (TODAY, "other", TODAY, "free", 7.0, None, 7.0, "0"),
@@ -78,8 +80,8 @@ async def test_what_was_spent_today_is_the_sum_of_what_each_attempt_took(
         await fill(database)
         assert await subject.Today(budget, database).read()
     account = budget.view(NOW.timestamp())
-    assert account.spent == sum(Decimal(row[-1]) for row in ROWS) == Decimal("2.0845")
-    assert caplog.messages[-1] == "budget: 2.0845 of 10 sats of today (UTC) are spent"
+    assert account.spent == sum(Decimal(row[-1]) for row in ROWS) == Decimal("2.3845")
+    assert caplog.messages[-1] == "budget: 2.384 of 10 sats of today (UTC) are spent"
     tomorrow = (NOW + timedelta(days=1)).timestamp()
     assert budget.view(tomorrow).spent == 0
 
@@ -92,7 +94,7 @@ async def test_it_is_read_without_a_budget_too_and_nothing_is_said(
     async with open_database(str(tmp_path / "arbstr.db"), boot_id="this") as database:
         await fill(database)
         assert await subject.Today(budget, database).read()
-    assert budget.view(NOW.timestamp()).spent == Decimal("2.0845")
+    assert budget.view(NOW.timestamp()).spent == Decimal("2.3845")
     assert "budget" not in caplog.text
 
 
@@ -118,7 +120,7 @@ async def test_a_database_that_cannot_be_read_yet_is_tried_again(
                 while budget.is_unread(NOW.timestamp()):
                     await today.wait()
                 nursery.cancel_scope.cancel()
-    assert budget.view(NOW.timestamp()).spent == Decimal("2.0845")
+    assert budget.view(NOW.timestamp()).spent == Decimal("2.3845")
     warnings = [m for m in caplog.messages if m.startswith("what was spent today cannot be read")]
     assert len(warnings) == 1
 
@@ -137,7 +139,7 @@ async def test_a_day_is_read_when_the_clock_says_it_and_someone_asks(
         assert budget.view(clock.now).spent == 7
         async with trio.open_nursery() as nursery:
             nursery.start_soon(today.run)
-            for moment, spent in ((NOW, "2.0845"), (NOW + YEAR, "7"), (NOW, "2.0845")):
+            for moment, spent in ((NOW, "2.3845"), (NOW + YEAR, "7"), (NOW, "2.3845")):
                 clock.now = moment.timestamp()
                 if isinstance(budget.reserve(Decimal(1), clock.now), LedgerUnread):
                     await today.wait()
