@@ -27,7 +27,7 @@ ORDER: Final = {
         *("refusal", "capable", "failure"),
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "gauge", "last_word", "retry"),
-        *("sse", "usage", "answer", "relay"),
+        *("sse", "usage", "facts", "ending", "relay", "assembly", "answer"),
         *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),
     ),
     "trio_runtime": (

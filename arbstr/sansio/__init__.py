@@ -14,7 +14,7 @@ The life of one chat request, left to right (bytes are drawn `==`, values `--`):
                                              breaker -- Skipped ---+
                                              failure -- Failure ---+
                                                                    |
-      <== bytes == relay <-- Event, Facts -- sse, usage <============ a stream ============ ==
+      <== bytes == relay <-- Event, Facts -- sse, facts <============ a stream ============ ==
       <== bytes == answer <========================================= a whole answer ======= ==
 
     exchange  notes all of it as it happens, and closes with one Record: the row in the log
@@ -22,7 +22,7 @@ The life of one chat request, left to right (bytes are drawn `==`, values `--`):
 The machines, by what goes in and what comes out:
 
     sse        feed(bytes), finish()          server-sent events, whatever the cutting
-    usage      one event                      facts: output, finish, usage, price, error
+    facts      one event                      facts: output, finish, usage, price, error
     relay      feed(bytes), end_input(), ...  the client's bytes
     retry      start(), handle(event, now)    exactly one command
     breaker    admit(now), settle(..., now)   may this provider be asked
@@ -55,7 +55,8 @@ The order of the modules; each imports only from those before it:
     breaker, latency, ratios, holds, policy,       whom to ask, and what then
       routing, quote, budget, gauge,
       last_word, retry
-    sse, usage, answer, relay                      the answer
+    sse, usage, facts, ending, relay, assembly,    the answer
+      answer
     record, intents, life, alarms, attempt,        the life of a request, its row,
       exchange, reports, retention                 and reports
 

@@ -15,7 +15,8 @@ A provider's words leave this module in one place, `Failure.error`, without secr
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
@@ -263,6 +264,22 @@ def money_of(failure: FailureKind, kind: Kind, *, signed: bool) -> Money:
             return cost.signed if signed else cost.unsigned
         case Money() as cost:
             return cost
+
+
+def as_stated(
+    failure: Failure, *, stated_msats: Decimal | None, counted: bool, last_word: bool
+) -> Failure:
+    """A statement outranks a class: what the provider itself says it took, in millisats.
+
+    `last_word`: nothing more can come. `counted`: it counted tokens for what is no answer; that
+    makes an error under a 2xx, which is free otherwise, possibly paid for.
+    """
+    money = failure.money
+    if stated_msats is not None and (stated_msats > 0 or last_word):
+        money = Money.SPENT if stated_msats > 0 else Money.FREE
+    elif counted and money is Money.FREE and is_answer(failure.status or 0):
+        money = Money.SPENT
+    return failure if money is failure.money else replace(failure, money=money)
 
 
 def from_status(

@@ -2,22 +2,26 @@ r"""An upstream's stream of chat chunks -> the client's bytes. One relay per att
 
     HOLDING --output, or [DONE] after a choice--> FLOWING --finish()----> closed
        |                                             |
-       +--error, garbage, overflow: failed <---------+--interrupt(error)-> closed
+       +--error, overflow: failed <------------------+--interrupt(error)-> closed
 
 HOLDING: nothing goes out, so another provider can still answer (`committed` is False); what came
 is kept and goes out, in order, with the first output. FLOWING: events go out whole and unchanged,
 by identity if the piece that was fed needs no change. `complete` says that the answer is whole;
 from then on nothing the upstream does can change that. `failed` is no state of its own but the
-attributes `error`, `garbled` and `overflow`: nothing more goes out until `interrupt`.
+attributes `error` and `overflow`: nothing more goes out until `interrupt`.
 
 What happens to an event:
 
     comment, id:, retry:, no data            dropped (an event with data only loses these lines)
-    data that is no JSON, no array `choices` dropped: SDKs die on it (`data: ping`, `data: {}`,
-                                             `{"choices":null}`); its usage is read all the same
-    data that begins with { and is no JSON   dropped, and the answer is `garbled`
-    error (see usage.Facts, or `event: error`) never forwarded; ends the attempt unless complete
-    `choices: []` with usage                 the usage chunk: kept back, `finish` sends it, if
+    a ping, an empty object                  dropped
+    data that is no JSON                     dropped, and the answer misses a part (`missing`): it
+                                             cannot become complete. Before output, text for
+                                             people is the error if no answer follows
+    data that is no chunk, an unknown field, dropped: SDKs die on it; its usage is read all the
+    lines without a field                    same. Then `[DONE]` alone proves nothing any more
+    error (see facts.py, or `event: error`)  never forwarded; ends the attempt unless complete, and
+                                             what follows is read for its usage and price alone
+    usage and no choice                      the usage chunk: kept back, `finish` sends it, if
                                              the client asked for it
     [DONE]                                   never forwarded; `finish` writes the only one
     every other chunk                        forwarded, also `choices: []` without usage (Azure's
@@ -26,37 +30,43 @@ What happens to an event:
     anything after the close                 dropped; its usage and price are read all the same
 
 Complete is: `[DONE]` after at least one choice, or a finish reason for every index below the
-request's `n`; and no error before. Usage is no evidence: Routstr nodes send it after a cut, too.
+request's `n`; and no error or missing part before. Usage is no evidence: Routstr nodes send it
+after a cut, too. Output after that shows that it was not the end: it still is one if nothing more
+comes, but not if the connection then breaks (`broke`) or an error follows.
 
-Drive it: `feed` what arrives and send what it returns; look at `error`, `overflow`, `garbled`,
-`not_sse` and `done` after each; `end_input` at the upstream's end; then `finish` if `complete`,
-else `interrupt`. Those two raise LocalProtocolError in the wrong case; nothing else raises.
+Drive it: `feed` what arrives and send what it returns; look at `error`, `overflow`, `not_sse` and
+`done` after each; `end_input` at the upstream's end, `broke` if it was none; then `finish` if
+`complete`, else `interrupt`. Those two raise LocalProtocolError in the wrong case; nothing else
+raises.
 """
 
-import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
+from arbstr.sansio.ending import Head, error_event, last_events
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
+from arbstr.sansio.facts import (
+    Facts,
+    has_choices,
+    is_ping,
+    open_braces,
+    read_event,
+    read_stray,
+    says_nothing,
+    speaks,
+)
+from arbstr.sansio.money import Usage
 from arbstr.sansio.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
-from arbstr.sansio.usage import Facts, has_choices, parse_json, read_event, says_nothing
+from arbstr.sansio.usage import Tally
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from arbstr.sansio.money import Usage
 
-KEEP_ALIVE: Final = b": keep-alive\n\n"
-"""What the runtime sends in silence. Not `: ping`: Continue takes that for the end of a batch."""
-DONE: Final = b"data: [DONE]\n\n"
 MAX_HELD_BYTES: Final = MAX_EVENT_BYTES
 """Bytes kept before output: normally one chunk with the role. Picked, not measured."""
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: the default of `max_answer_mb`."""
-
-
-def error_event(error: ErrorReply) -> bytes:
-    """An error as the last event of a stream."""
-    return b"data: " + error.body() + b"\n\n"
 
 
 def _passes_whole(block: bytes) -> int:
@@ -78,9 +88,13 @@ def _passes_whole(block: bytes) -> int:
     if not block.endswith(b"}\n\n") or b"\r" in block or not says_nothing(block):
         return 0
     if lines == 2:
-        return 1 if has_choices(block) else 0
-    if block.count(joint) * 2 + 2 != lines or not all(map(has_choices, block.split(joint))):
+        return 1 if has_choices(block) and not open_braces(block) else 0
+    if block.count(joint) * 2 + 2 != lines:
         return 0
+    parts = block.split(joint)  # the first lacks its last brace, the last its first
+    for opened, part in zip((1, *(0,) * (len(parts) - 2), -1), parts, strict=True):
+        if not has_choices(part) or open_braces(part) != opened:
+            return 0
     return lines // 2
 
 
@@ -91,72 +105,99 @@ class Relay:
     `asks_usage`: the client itself set `stream_options.include_usage`.
 
     Read-only for the driver:
-    `committed`: output began, bytes have gone out. `complete`: the answer is whole.
-    `done`: nothing is left to wait for: `[DONE]` came after a choice (or, after a complete
-    answer, an event that is too large to be read).
+    `committed`: output began, bytes have gone out. `finished`: the answer has come to an end.
+    `complete`: it is finished, and nothing is missing.
+    `done`: nothing is left to wait for: `[DONE]` came after a choice or an error (or, after a
+    complete answer, an event that is too large to be read).
     `events`: chunks, errors and `[DONE]` so far. Timers count these, because comments and pings
-    are no sign of life.
+    are no sign of life. `after_finish`: those that said something after the answer had finished.
     `error`: data of the upstream's error event. While not `committed`, fail over from it.
-    `garbled`: a whole event began like an object and was no JSON, so part of the answer is lost
-    and it cannot become complete.
+    `missing`: a part of the answer is lost: an event was no JSON, so it cannot become complete.
     `overflow`: an event, or what was held before output, or the body that is no stream passed its
     limit.
     `not_sse`: the first byte is one of JSON or HTML; `held` is the body so far.
-    `usage`, `provider_cost_msats`: the last ones that could be believed, None for unknown.
+    `tally`: the tokens counted so far. `provider_cost_msats`: the last that could be believed.
+    `usage_chunk`: the data of the usage chunk that was kept back.
     """
 
     __slots__ = (
         "_asks_usage",
         "_choice_seen",
         "_choices",
-        "_created",
+        "_doubt",
         "_finished",
         "_flowing",
+        "_head",
         "_held",
-        "_id",
         "_max_body",
-        "_model",
+        "_prose",
         "_reader",
+        "_reopened",
         "_silent",
-        "_usage_chunk",
+        "_spoke",
         "_usage_chunk_counts",
+        "after_finish",
         "committed",
-        "complete",
         "done",
         "error",
         "events",
-        "garbled",
+        "finished",
+        "missing",
         "overflow",
         "provider_cost_msats",
-        "usage",
+        "tally",
+        "usage_chunk",
     )
 
     def __init__(
-        self, *, choices: int, asks_usage: bool, max_body_bytes: int = MAX_BODY_BYTES
+        self,
+        *,
+        choices: int,
+        asks_usage: bool,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
         self.committed = False
-        self.complete = False
+        self.finished = False
         self.done = False
         self.error: bytes | None = None
         self.overflow = False
-        self.garbled = False
+        self.missing = False
         self.events = 0
-        self.usage: Usage | None = None
+        self.after_finish = 0
+        self.tally = Tally()
         self.provider_cost_msats: Decimal | None = None
+        self.usage_chunk: bytes | None = None
         self._choices = max(1, choices)
         self._asks_usage = asks_usage
         self._max_body = max_body_bytes
-        self._reader = SSEReader()
+        self._reader = SSEReader(max_event_bytes)
         self._held = bytearray()
         self._flowing = False
         self._silent = False
+        self._spoke = False
         self._choice_seen = False
+        self._doubt = False
+        self._prose: bytes | None = None
+        self._reopened = False
         self._finished: set[int] = set()
-        self._usage_chunk: bytes | None = None
         self._usage_chunk_counts = False
-        self._id: str | None = None
-        self._created: int | None = None
-        self._model: str | None = None
+        self._head = Head()
+
+    @property
+    def complete(self) -> bool:
+        """The answer is whole; only output after it can change that."""
+        return self.finished and not self.missing
+
+    @property
+    def ending(self) -> bool:
+        """Only the last word can follow. Some servers say `stop` when only the thinking is over."""
+        return self.finished and (self._spoke or not self.tally.said)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer took by now; None if that is not known."""
+        return self.tally.usage
 
     @property
     def not_sse(self) -> bool:
@@ -182,6 +223,8 @@ class Relay:
             count = _passes_whole(block)
             if count:
                 self.events += count
+                self.tally.note_output()
+                self._spoke = self._spoke or speaks(block)
                 if self._reader.overflow:
                     self._overflowed()
                 return block
@@ -193,7 +236,14 @@ class Relay:
         """The upstream's body has ended: a last event without its blank line, if it parses."""
         if self.overflow or self.not_sse:
             return b""
-        return self._relayed(self._reader.finish(), b"", last=True)
+        out = self._relayed(self._reader.finish(), b"", last=True)
+        self._take_prose()
+        return out
+
+    def broke(self) -> None:
+        """The upstream's body did not end, it broke off. What had gone on is not whole."""
+        if self._reopened and not self.done:
+            self.finished = False
 
     def finish(self, arbstr: bytes) -> bytes:
         """The end of a complete answer, in one write: usage chunk if asked, `[DONE]`, trailer.
@@ -205,11 +255,7 @@ class Relay:
         if self._silent or not self.complete:
             raise LocalProtocolError("finish() needs a complete answer that was not ended yet")
         self._close()
-        parts: list[bytes] = []
-        if self._asks_usage and self._usage_chunk is not None:
-            parts += (b"data: ", _with_member(self._usage_chunk, arbstr), b"\n\n")
-        parts += (DONE, b"data: ", self._trailer(arbstr), b"\n\n")
-        return b"".join(parts)
+        return last_events(self._head, self.usage_chunk if self._asks_usage else None, arbstr)
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete: the error event, and nothing after it.
@@ -227,6 +273,8 @@ class Relay:
     def _relayed(self, events: tuple[Event, ...], block: bytes, *, last: bool = False) -> bytes:
         if self._silent:
             for event in events:
+                if event.stray:
+                    self._note(read_stray(event.stray)[0])
                 if event.data:
                     self._note(read_event(event.data, output_seen=False))
             return b""
@@ -240,7 +288,13 @@ class Relay:
     def _passed(self, event: Event, *, last: bool) -> bytes:
         """What goes out for this event, which may be what was held before it, too."""
         data = event.data
-        if not data or self.overflow:
+        if self.overflow:
+            return b""
+        if event.stray and not self.done:
+            facts, told = read_stray(event.stray)
+            self._note(facts)
+            self._heed(facts, told, last=last)
+        if not data:
             return b""
         if self.done:
             self._note_what_is_missing(read_event(data, output_seen=False))
@@ -248,30 +302,54 @@ class Relay:
         if data.lstrip().startswith(b"[DONE]"):
             return self._saw_done()
         # Only parsing tells whether an event without its blank line is whole.
-        facts = read_event(data, output_seen=self.committed and not last)
+        facts = read_event(data, output_seen=self._flowing and not last)
+        if event.name == b"error":
+            facts = replace(facts, error=True, said=False)
         self._note(facts)
-        if facts.error or event.name == b"error":
+        if facts.usage_only and not facts.error:
             self.events += 1
-            if not self.complete and self.error is None:
-                self.error = data
-                self._flowing = False
-            return b""
-        if not facts.is_chunk:
-            if facts.garbled and not last and not self.complete:
-                self.garbled = True
-                self._flowing = False
-            return b""
-        self.events += 1
-        if facts.usage_only:
             self._keep_usage_chunk(data, facts)
             return b""
-        if self.error is not None or self.garbled:
-            return b""
+        if facts.is_chunk and not facts.error:
+            self.events += 1
+            self._doubt = self._doubt or facts.doubt
+            return self._forwarded(event, facts) if self.error is None else b""
+        failed_before = self.error is not None or self.finished
+        if not is_ping(event.name):
+            self._heed(facts, data, last=last)
+        # What fails now may have something to say first.
+        return self._forwarded(event, facts) if facts.said and not failed_before else b""
+
+    def _heed(self, facts: Facts, data: bytes, *, last: bool) -> None:
+        """Takes what an error says, or something that no client can read."""
+        settled = self.complete and not self._reopened
+        if facts.error:
+            self.events += 1
+            if not settled and self.error is None:
+                self.error = data
+                self.finished = False
+                self._flowing = False
+        elif not settled:
+            if facts.prose and self._prose is None:
+                self._prose = data
+            # The end of the input may have cut the last one: then nothing was dropped.
+            self._doubt = self._doubt or (facts.doubt and not last)
+            self.missing = self.missing or (facts.garbled and not last)
+
+    def _forwarded(self, event: Event, facts: Facts) -> bytes:
+        """What goes out for a chunk."""
         self._choice_seen = self._choice_seen or bool(facts.indexes)
-        for index, _ in facts.finished:
-            if index < self._choices:
-                self._finished.add(index)
-        self.complete = self.complete or len(self._finished) >= self._choices
+        if facts.said and self.finished:
+            self.after_finish += 1
+            self._reopened = True
+        self._spoke = self._spoke or speaks(event.raw)
+        if facts.finished:
+            self._spoke = self._spoke or any(reason != "stop" for _, reason in facts.finished)
+            self._finished.update(index for index, _ in facts.finished if index < self._choices)
+            self._reopened = False
+        if self.error is None and len(self._finished) >= self._choices:
+            self.finished = True
+            self._flowing = False
         raw = cleaned(event)
         if self.committed:
             return raw
@@ -283,39 +361,50 @@ class Relay:
         return b""
 
     def _note(self, facts: Facts) -> None:
-        if facts.usage is not None:
-            self.usage = facts.usage
+        if facts.said:
+            self.tally.note_output()
+        if facts.counts is not None:
+            self.tally.note(facts.counts)
+            # From here on it matters whether output follows.
+            self._flowing = False
         if facts.provider_cost_msats is not None:
             self.provider_cost_msats = facts.provider_cost_msats
-        self._id = self._id or facts.id
-        self._created = self._created or facts.created
-        self._model = self._model or facts.model
+        self._head.note(facts)
 
     def _note_what_is_missing(self, facts: Facts) -> None:
-        if self.usage is None:
-            self.usage = facts.usage
+        if facts.counts is not None and self.usage is None:
+            self.tally.note(facts.counts)
         if self.provider_cost_msats is None:
             self.provider_cost_msats = facts.provider_cost_msats
 
     def _saw_done(self) -> bytes:
-        if not self._choice_seen or self.error is not None or self.garbled:
+        self._take_prose()
+        if not self._choice_seen and self.error is None:
             return b""
         self.events += 1
         self.done = True
-        self.complete = True
-        out = b"" if self.committed else self._commit()
         self._flowing = False
-        return out
+        if self.error is not None:
+            return b""
+        # Where something was dropped, only a finish reason says that it was no part of the answer.
+        self.finished = bool(self._finished) or not self._doubt
+        return b"" if self.committed or not self.complete else self._commit()
+
+    def _take_prose(self) -> None:
+        """No answer follows the text for people: then it was the error."""
+        if self._prose is not None and not self.committed and self.error is None:
+            self.error = self._prose
 
     def _keep_usage_chunk(self, data: bytes, facts: Facts) -> None:
         # The last one, but never one of zeros for one with numbers.
-        if facts.usage is not None or not self._usage_chunk_counts:
-            self._usage_chunk = data
-            self._usage_chunk_counts = facts.usage is not None
+        counts = facts.counts is not None and facts.counts.counted
+        if counts or not self._usage_chunk_counts:
+            self.usage_chunk = data
+            self._usage_chunk_counts = counts
 
     def _commit(self) -> bytes:
         self.committed = True
-        self._flowing = True
+        self._flowing = not (self.finished or self.tally.counted or self.error)
         out = bytes(self._held)
         self._held.clear()
         return out
@@ -337,27 +426,3 @@ class Relay:
         self._silent = True
         self._flowing = False
         self._held.clear()
-
-    def _trailer(self, arbstr: bytes) -> bytes:
-        """The chunk after `[DONE]`; what the stream did not tell is taken from `arbstr`."""
-        told = parse_json(arbstr)
-        if not isinstance(told, dict):
-            raise LocalProtocolError("finish() needs the text of a JSON object")
-        head: dict[str, object] = {
-            "id": self._id or f"chatcmpl-{told.get('request_id') or 'arbstr'}",
-            "object": "chat.completion.chunk",
-            "created": self._created or 0,
-            "model": self._model or told.get("model") or "",
-            "choices": [],
-        }
-        return _with_member(json.dumps(head, separators=(",", ":")).encode(), arbstr)
-
-
-def _with_member(chunk: bytes, arbstr: bytes) -> bytes:
-    """A non-empty JSON object in one line, with the member `arbstr` added at its end.
-
-    The object's other bytes are unchanged. Line feeds come from several `data:` lines; in JSON
-    that parsed they can only be white space.
-    """
-    body = chunk.replace(b"\n", b" ").rstrip().removesuffix(b"}")
-    return body + b',"arbstr":' + arbstr + b"}"

@@ -35,6 +35,8 @@ _LINE_ENDS: Final = b"\r\n"
 _WHITESPACE: Final = b" \t\r\n"
 _END: Final = re.compile(rb"\n(?:\n|\r\n|\r(?=[^\n]))|\r\r")
 _BLANK: Final = re.compile(rb"[\r\n]*")
+_IGNORED: Final = (b"", b"id", b"retry")
+"""Fields that say nothing here; the first is a comment's."""
 _NOT_SSE: Final = (b"{", b"[", b"<")
 """What JSON and HTML begin with and no line of an event stream does."""
 
@@ -46,12 +48,15 @@ class Event:
 
     `data` is what its `data:` lines say, None if there are none; `name` what `event:` says.
     `clean` is true if it has `data:` and `event:` lines only, so that it may be forwarded as it is.
+    `stray` is the lines that no field of an event begins, b"" for none: the standard ignores them,
+    providers write errors there.
     """
 
     raw: bytes
     data: bytes | None
     name: bytes | None
     clean: bool
+    stray: bytes = b""
 
 
 def cleaned(event: Event) -> bytes:
@@ -77,6 +82,7 @@ def _parsed(raw: bytes) -> Event:
     data: list[bytes] = []
     name: bytes | None = None
     clean = True
+    stray: list[bytes] = []
     for line in raw.splitlines():  # of bytes: splits at LF, CRLF and CR only
         if not line:
             continue
@@ -88,7 +94,9 @@ def _parsed(raw: bytes) -> Event:
             name = value
         else:
             clean = False
-    return Event(raw, b"\n".join(data) if data else None, name, clean)
+            if field not in _IGNORED:
+                stray.append(line)
+    return Event(raw, b"\n".join(data) if data else None, name, clean, b"\n".join(stray))
 
 
 def _first_end(block: bytes, start: int) -> int:
@@ -113,14 +121,15 @@ def _last_end(buffer: bytes | bytearray, start: int) -> int:
 class SSEReader:
     """Reads one stream. Drive it with `feed` and `finish`, or with `cut` and `events`.
 
-    `overflow`: an event passed `MAX_EVENT_BYTES`; what came before it was returned, nothing is
+    `overflow`: an event passed `max_event_bytes`; what came before it was returned, nothing is
     returned any more. `not_sse`: the stream's first byte is one of JSON or HTML; then `cut` hands
     out the bytes as they come and there are no events.
     """
 
-    __slots__ = ("_bom_seen", "_fresh", "_held", "not_sse", "overflow")
+    __slots__ = ("_bom_seen", "_fresh", "_held", "_most", "not_sse", "overflow")
 
-    def __init__(self) -> None:
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._most = max_event_bytes
         self.overflow = False
         self.not_sse = False
         self._held = bytearray()
@@ -178,7 +187,7 @@ class SSEReader:
                 rest = blank.end()
                 del blank  # it would forbid the bytearray to shrink
                 del held[:rest]
-        if len(held) > MAX_EVENT_BYTES:
+        if len(held) > self._most:
             self._overflow()
         return block
 
@@ -195,7 +204,7 @@ class SSEReader:
                 return tuple(found)
             # The pattern is slower than the search by a factor that shows on large events.
             end = _first_end(block, at) if returns else block.find(b"\n\n", at) + 2
-            if end - at > MAX_EVENT_BYTES:
+            if end - at > self._most:
                 self._overflow()
                 return tuple(found)
             found.append(_parsed(block[at:end]))

@@ -1,35 +1,35 @@
-"""One event of a chat stream -> what it says: usage, finish reasons, an error, output or not.
-
-JSON is parsed only if a cheap test of the bytes says that it may matter, because this runs once
-per event of every stream: a search for the keys `finish_reason`, `usage` and `error` with any
-value but null, wherever they stand. What it finds in vain costs a parse. It misses nothing:
-every white space of JSON is allowed for, inside a string a quote is escaped, so text about
-`"usage"` does not hide or make a key, and nobody writes these keys with escapes.
+"""What a provider counted and charged: token counts and stated prices of one answer.
 
 Where providers put their token counts:
 
     place                  who
     usage                  OpenAI and nearly everybody; last chunk, finish chunk, or every chunk
-                           with the sums so far, so the last one that can be read counts
+                           with the sums so far
     x_groq.usage           Groq, in the finish chunk
     choices[].usage        Moonshot, in the finish chunk
     usage.cost.total_msats, cost.total_msats
                            Routstr: what the node charged. A number in `usage.cost` is dollars
                            (OpenRouter): ignored
 
+They come in pieces (`Tally`): gateways that translate another protocol give the prompt's count with
+the first event and the completion's with the last, and 0 or nothing for the other one. So the last
+count that is not 0 stands, each for itself. A count that output follows was not the last word, and
+then the usage is unknown until another one comes: an interim count is no price.
+
 A number that is not a plain integer between 0 and `MAX_TOKENS` is refused, and with it the whole
-usage if it is the prompt's or the completion's. So is 0 and 0: every prompt has tokens; Routstr
-nodes send zeros when they were told nothing, and unknown is not zero.
+object if it is the prompt's or the completion's. Every prompt has tokens, and so has every answer
+that says something; Routstr nodes send zeros when they were told nothing. Unknown is not zero.
 
 Nothing here raises, whatever the bytes.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, NoReturn, final
+from typing import Final, final
 
 from arbstr.sansio.money import Usage
 
@@ -38,177 +38,167 @@ MAX_TOKENS: Final = 10**9
 MAX_COST_MSATS: Final = Decimal(10**11)
 """Millisats of one answer: one bitcoin. Picked, not measured; above it, it is not a price."""
 
-_SAYS_SOMETHING: Final = re.compile(rb'"(?:finish_reason|usage|error)"\s*+:\s*+[^n]')
-"""A watched key with a value that is not null. Measured: 0.6 us for a chunk of 300 bytes, a fifth
-of counting each key and each key with `null`; and it knows all white space."""
-_CHOICES: Final = re.compile(rb'"choices"\s*+:\s*+\[')
-
-CACHED: Final = (("prompt_tokens_details", "cached_tokens"), ("prompt_cache_hit_tokens",))
-"""OpenAI; DeepSeek."""
+CACHED: Final = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("cached_tokens",),
+    ("prompt_cache_hit_tokens",),
+    ("cache_read_input_tokens",),
+)
+"""Prompt tokens that came from a cache. OpenAI; its Responses; Moonshot; DeepSeek; Anthropic's name
+for it, passed on by gateways. The first that is not more than the prompt."""
 REASONING: Final = (("completion_tokens_details", "reasoning_tokens"), ("reasoning_tokens",))
 """OpenAI; providers that do not nest."""
 STATED_COST: Final = (("usage", "cost", "total_msats"), ("cost", "total_msats"))
 """Routstr, in the usage; Routstr, beside it."""
 
-NOT_OUTPUT: Final = frozenset({"role", "name"})
-"""Members of a delta that are not output. Everything else that is not empty is (content,
-reasoning in its many names, refusal, audio, function and tool calls, images, ...): to take an
-unknown kind of output for nothing would hold it back, the other mistake only commits early."""
-
 
 @final
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What one event says.
+class Counts:
+    """What one usage object says, in tokens; None where it does not say."""
 
-    `is_chunk`: an object with an array `choices`, which is what clients can read. `output`: the
-    commit point, an event with content or a finish reason; not looked for once output was seen.
-    `indexes`: the choices it is about. `finished`: (choice, finish reason) for those that end; an
-    empty string is no reason (some providers write it where OpenAI writes null). `error`: the
-    event is an error: it has an `error` member, is `"object": "error"` (vLLM), or ends a choice
-    with the reason `"error"` (OpenRouter). `usage_only`: `choices` is empty and there is usage.
-    `garbled`: it begins like an object and is no JSON.
-    `id`, `created`, `model` are the chunk's own, None if absent or empty.
+    prompt: int | None
+    completion: int | None
+    cached: int | None = None
+    reasoning: int | None = None
+
+    @property
+    def counted(self) -> bool:
+        """Whether it counts anything at all."""
+        return bool(self.prompt or self.completion)
+
+
+@final
+class Tally:
+    """The usage of one answer, put together from what its events say, in their order.
+
+    `counted`: some tokens were counted, believable as a whole or not. `said`: it said something.
     """
 
-    is_chunk: bool
-    output: bool = False
-    indexes: tuple[int, ...] = ()
-    finished: tuple[tuple[int, str], ...] = ()
-    error: bool = False
-    usage_only: bool = False
-    garbled: bool = False
-    usage: Usage | None = None
-    provider_cost_msats: Decimal | None = None
-    id: str | None = None
-    created: int | None = None
-    model: str | None = None
+    __slots__ = ("_cached", "_completion", "_prompt", "_reasoning", "_stale", "counted", "said")
+
+    def __init__(self) -> None:
+        self.counted = False
+        self._prompt: int | None = None
+        self._completion: int | None = None
+        self._cached: int | None = None
+        self._reasoning: int | None = None
+        self.said = False
+        self._stale = False
+
+    def note_output(self) -> None:
+        """The answer said something."""
+        self.said = self._stale = True
+
+    def note(self, counts: Counts) -> None:
+        """An event had these counts, together with or after all output noted before."""
+        self._prompt = counts.prompt or self._prompt
+        self._completion = _later(self._completion, counts.completion)
+        self._cached = _later(self._cached, counts.cached)
+        self._reasoning = _later(self._reasoning, counts.reasoning)
+        if counts.counted:
+            self.counted = True
+            self._stale = False
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the answer took by now; None if that is not known."""
+        if not self._prompt or self._completion is None:
+            return None
+        if self._stale or (self.said and not self._completion):
+            return None
+        cached = self._cached
+        return Usage(
+            input_tokens=self._prompt,
+            output_tokens=self._completion,
+            cached_tokens=cached if cached is not None and cached <= self._prompt else None,
+            reasoning_tokens=self._reasoning,
+        )
 
 
-UNREMARKABLE: Final = Facts(is_chunk=True)
-NO_CHUNK: Final = Facts(is_chunk=False)
-GARBLED: Final = Facts(is_chunk=False, garbled=True)
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(text)
-
-
-_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+def _later(before: int | None, given: int | None) -> int | None:
+    return before if given is None or (given == 0 and before is not None) else given
 
 
 def parse_json(data: bytes) -> object:
-    """The JSON value in `data`; None also if there is none (NaN and Infinity are not JSON).
+    """The JSON value in `data`; None also if there is none.
 
-    Bytes that are not UTF-8 are read as U+FFFD: what is forwarded are the bytes, not this.
+    NaN and Infinity are read, as Python writes and the OpenAI SDK reads them. Bytes that are not
+    UTF-8 are read as U+FFFD: what is forwarded are the bytes, not this.
     """
     try:
-        value: object = _DECODER.decode(data.decode("utf-8", "replace"))
+        value: object = json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):  # also an integer of more digits than Python reads
         return None
     return value
 
 
-def says_nothing(data: bytes) -> bool:
-    """Whether no watched key in these bytes has a value other than null."""
-    return _SAYS_SOMETHING.search(data) is None
+def parse_finite(data: bytes) -> object:
+    """As `parse_json`, for what is written again: numbers too large for a float are the largest.
+
+    The constants stay, as their own words write them; 1e999 would become one of them.
+    """
+    try:
+        value: object = _FINITE.decode(data.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return None
+    return value
 
 
-def has_choices(data: bytes) -> bool:
-    """Whether these bytes look like a chunk of a chat, by its array of choices."""
-    return _CHOICES.search(data) is not None
+def _finite(text: str) -> float:
+    return max(-sys.float_info.max, min(sys.float_info.max, float(text)))
 
 
-def read_event(data: bytes, *, output_seen: bool) -> Facts:
-    """What an event with this data says. After output JSON is parsed only if it may matter."""
-    if (
-        output_seen
-        and data.startswith(b"{")
-        and data.endswith(b"}")
-        # An event glued to one that was cut must not pass as one.
-        and b"data:" not in data
-        and b"\n" not in data
-        and has_choices(data)
-        and says_nothing(data)
-    ):
-        return UNREMARKABLE
-    value = parse_json(data)
-    if isinstance(value, dict):
-        return read_object(value)
-    return GARBLED if data.lstrip().startswith(b"{") else NO_CHUNK
+_FINITE: Final = json.JSONDecoder(parse_float=_finite)
 
 
-def read_object(value: Mapping[str, object]) -> Facts:
-    """What a parsed chunk says."""
+def read_counts(value: Mapping[str, object]) -> Counts | None:
+    """Every count of a chunk or a plain answer, the most usual place first; None without any."""
     choices = value.get("choices")
-    output = False
-    indexes: list[int] = []
-    finished: list[tuple[int, str]] = []
-    listed = choices if isinstance(choices, list) else []
-    for position, choice in enumerate(listed):
-        if not isinstance(choice, dict):
-            continue
-        given = choice.get("index")
-        index = given if type(given) is int and given >= 0 else position
-        indexes.append(index)
-        reason = choice.get("finish_reason")
-        if reason:
-            finished.append((index, reason if isinstance(reason, str) else "other"))
-        output = output or bool(reason) or _has_output(choice)
-    usage_found = _usages(value, listed)
-    created = value.get("created")
-    return Facts(
-        is_chunk=isinstance(choices, list),
-        output=output,
-        indexes=tuple(indexes),
-        finished=tuple(finished),
-        error=bool(value.get("error"))
-        or (value.get("object") == "error" and not isinstance(choices, list))
-        or any(reason == "error" for _, reason in finished),
-        usage_only=choices == [] and bool(usage_found),
-        usage=_first_usage(usage_found),
-        provider_cost_msats=read_stated_cost(value),
-        id=_text(value.get("id")),
-        created=created if type(created) is int and created > 0 else None,
-        model=_text(value.get("model")),
-    )
+    places = [value.get("usage"), _at(value, ("x_groq", "usage"))]
+    if isinstance(choices, list):
+        places += [choice.get("usage") for choice in choices if isinstance(choice, dict)]
+    found = [
+        counts
+        for place in places
+        if isinstance(place, dict) and (counts := read_usage(place)) is not None
+    ]
+    return next((counts for counts in found if counts.counted), found[0] if found else None)
 
 
-def read_price(value: Mapping[str, object]) -> tuple[Usage | None, Decimal | None]:
-    """Tokens, and what the provider says it charged (millisats), of a plain answer."""
-    choices = value.get("choices")
-    found = _usages(value, choices if isinstance(choices, list) else [])
-    return _first_usage(found), read_stated_cost(value)
-
-
-def _first_usage(found: Sequence[Mapping[str, object]]) -> Usage | None:
-    """The first one that can be believed."""
-    for each in found:
-        usage = read_usage(each)
-        if usage is not None:
-            return usage
-    return None
-
-
-def read_usage(usage: Mapping[str, object]) -> Usage | None:
+def read_usage(usage: Mapping[str, object]) -> Counts | None:
     """Token counts of a usage object in OpenAI's shape; None if they cannot be believed.
 
     Reasoning tokens are part of the completion's unless the total says that they come on top.
     """
     prompt = _tokens(usage.get("prompt_tokens"))
     completion = _tokens(usage.get("completion_tokens"))
-    if prompt is None or completion is None or prompt + completion == 0:
+    if (prompt is None and usage.get("prompt_tokens") is not None) or (
+        completion is None and usage.get("completion_tokens") is not None
+    ):
         return None
-    cached = _first_tokens(usage, CACHED)
+    if prompt is None and completion is None:
+        return None
     reasoning = _first_tokens(usage, REASONING)
     total = _tokens(usage.get("total_tokens"))
-    on_top = reasoning if reasoning and total == prompt + completion + reasoning else 0
-    return Usage(
-        input_tokens=prompt,
-        output_tokens=completion + on_top,
-        cached_tokens=cached if cached is not None and cached <= prompt else None,
-        reasoning_tokens=reasoning,
-    )
+    if reasoning and completion is not None and total == (prompt or 0) + completion + reasoning:
+        completion += reasoning
+    return Counts(prompt, completion, _first_tokens(usage, CACHED, prompt or MAX_TOKENS), reasoning)
+
+
+def read_price(
+    value: Mapping[str, object], *, said: bool
+) -> tuple[Usage | None, Decimal | None, bool]:
+    """Tokens, what the provider says it charged (millisats), and whether it counted any tokens,
+    of a plain body. `said`: it has an answer that says something."""
+    tally = Tally()
+    if said:
+        tally.note_output()
+    counts = read_counts(value)
+    if counts is not None:
+        tally.note(counts)
+    return tally.usage, read_stated_cost(value), tally.counted
 
 
 def read_stated_cost(value: Mapping[str, object]) -> Decimal | None:
@@ -235,24 +225,6 @@ def read_cost_header(text: str) -> Decimal | None:
     return cost if cost <= MAX_COST_MSATS else None
 
 
-def _usages(value: Mapping[str, object], choices: list[object]) -> list[Mapping[str, object]]:
-    """Every usage object, the most usual place first."""
-    places = [value.get("usage"), _at(value, ("x_groq", "usage"))]
-    places += [choice.get("usage") for choice in choices if isinstance(choice, dict)]
-    return [place for place in places if isinstance(place, dict)]
-
-
-def _has_output(choice: Mapping[str, object]) -> bool:
-    delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        delta = choice.get("message")  # some providers call it so in streams as well
-    if isinstance(delta, dict) and any(
-        value and member not in NOT_OUTPUT for member, value in delta.items()
-    ):
-        return True
-    return bool(choice.get("text"))
-
-
 def _at(value: Mapping[str, object], path: tuple[str, ...]) -> object:
     found: object = value
     for member in path:
@@ -262,18 +234,15 @@ def _at(value: Mapping[str, object], path: tuple[str, ...]) -> object:
     return found
 
 
-def _first_tokens(usage: Mapping[str, object], paths: tuple[tuple[str, ...], ...]) -> int | None:
-    for path in paths:
-        tokens = _tokens(_at(usage, path))
-        if tokens is not None:
-            return tokens
-    return None
+def _first_tokens(
+    usage: Mapping[str, object], paths: tuple[tuple[str, ...], ...], most: int = MAX_TOKENS
+) -> int | None:
+    """The first that is not 0 and not above `most`, else 0 if one says so."""
+    found = [_tokens(_at(usage, path)) for path in paths]
+    believed = [tokens for tokens in found if tokens is not None and tokens <= most]
+    return next(filter(None, believed), 0 if believed else None)
 
 
 def _tokens(value: object) -> int | None:
     # `type`, not isinstance: true and false are integers to Python.
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

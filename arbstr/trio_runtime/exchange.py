@@ -21,7 +21,7 @@ from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind
+from arbstr.sansio.failure import Failure, FailureKind, Money
 from arbstr.sansio.last_word import LastWord
 from arbstr.sansio.money import format_sats
 from arbstr.sansio.record import Record
@@ -204,8 +204,10 @@ class ChatRun:
     def _cut_by_ourselves(self, attempts: Attempts) -> ErrorReply | None:
         """The work was cancelled: by the shutdown, or by `[timeouts] total`."""
         call = attempts.call
-        if self._request.stream and call is not None and call.relay.complete:
-            return None  # it only waited for its usage
+        if self._request.stream and call is not None:
+            call.relay.broke()
+            if call.relay.complete:
+                return None  # it only waited for its usage
         if self._stopped:
             why = ErrorReply("shutting_down", "arbstr was shut down before there was an answer.")
             failure = call and call.given_up(
@@ -241,8 +243,8 @@ class ChatRun:
         relay, self._unsent = call.relay, attempts.first_bytes
         idle = call.provider.timeouts.idle
         await self._responder.start(self._answer_headers(call))
-        failure: Failure | None = None
-        events, complete = relay.events, False
+        broke: Failure | None = None
+        events, after, ending = relay.events, 0, False
         deadline = trio.current_time() + idle
         with trio.CancelScope() as silence:
             while True:
@@ -252,36 +254,37 @@ class ChatRun:
                     await self._responder.write(self._unsent)
                     self._unsent = b""
                     deadline += trio.current_time() - began
-                failure = call.stream_failure()
-                if relay.done or call.ended or failure is not None:
+                if relay.done or call.ended or relay.overflow:
                     break
-                if relay.complete and not complete:
-                    complete = True
-                    deadline = min(deadline, trio.current_time() + AFTER_COMPLETE_SECONDS)
-                elif relay.events != events and not complete:
+                if relay.ending or relay.error is not None:
+                    # Only its last word can follow; output shows that this was not the end.
+                    if not ending or relay.after_finish != after:
+                        ending, after = True, relay.after_finish
+                        deadline = trio.current_time() + min(idle, AFTER_COMPLETE_SECONDS)
+                elif relay.events != events:
                     events = relay.events
                     deadline = trio.current_time() + idle
                 silence.deadline = deadline
                 try:
                     self._unsent = await call.more()
                 except AnswerBroken as error:
-                    failure = call.cut_short(f"broke off: {error.sentence}")
+                    relay.broke()
+                    broke = call.cut_short(f"broke off: {error.sentence}")
                     break
         if relay.complete:
             return None
-        if silence.cancelled_caught:
-            failure = call.cut_short(f"sent nothing for {idle:g} s")
-        if failure is None:
-            failure = call.cut_short("ended its stream before the answer was complete")
-        return self._cut(attempts, failure)
+        if silence.cancelled_caught and not ending:
+            broke = call.cut_short(f"sent nothing for {idle:g} s")
+        return self._cut(attempts, call.stream_failure() or broke or call.ended_early())
 
     def _cut(self, attempts: Attempts, failure: Failure, *, counts: bool = True) -> ErrorReply:
         call = attempts.call
         assert call is not None  # its stream broke
+        charged = "" if failure.money is Money.FREE else " It may have been charged."
         error = ErrorReply(
             "stream_interrupted",
-            f'The answer is not complete: provider "{call.provider.name}" {failure.sentence}. '
-            "It may have been charged.",
+            f'The answer is not complete: provider "{call.provider.name}" {failure.sentence}.'
+            f"{charged}",
         )
         self._last_bytes = call.relay.interrupt(error)
         attempts.failed(failure, counts=counts)

@@ -24,6 +24,7 @@ from arbstr.sansio.failure import (
     Failure,
     FailureKind,
     Money,
+    as_stated,
     from_error_body,
     from_status,
     is_answer,
@@ -34,7 +35,7 @@ from arbstr.sansio.failure import (
 from arbstr.sansio.money import Usage
 from arbstr.sansio.relay import Relay
 from arbstr.sansio.secrets import Secret
-from arbstr.sansio.usage import read_cost_header
+from arbstr.sansio.usage import parse_json, read_cost_header, read_price
 from arbstr.trio_runtime.change import tokens_in, without_tokens
 from arbstr.trio_runtime.content_coding import Decoder
 from arbstr.trio_runtime.transport import (
@@ -57,6 +58,10 @@ MAX_ERROR_BYTES: Final = 64 * 1024
 
 ERROR_BODY_SECONDS: Final = 5.0
 """How long the rest of an error's body is waited for: the status says most of it. Picked."""
+
+LAST_WORD_SECONDS: Final = 2.0
+"""How long the rest of a stream is waited for after its error event: a charge may stand in it, and
+whoever is asked next is paid again. As long as for the usage of a complete one."""
 
 TAIL_SECONDS: Final = 0.05
 """How long the end of a message may take after `[DONE]` for its connection to be kept. The client
@@ -132,6 +137,7 @@ class UpstreamCall:
         self.headers: Mapping[str, str] = {}
         self.relay = Relay(choices=choices, asks_usage=asks_usage, max_body_bytes=max_answer_bytes)
         self.answer: Answer | None = None
+        self._told: Answer | BadAnswer | ErrorAnswer | None = None
         self.ended = False
         self._target = target
         self._choices = choices
@@ -155,13 +161,13 @@ class UpstreamCall:
     @property
     def usage(self) -> Usage | None:
         """Tokens seen so far."""
-        return self.answer.usage if self.answer is not None else self.relay.usage
+        return self._told.usage if self._told is not None else self.relay.usage
 
     @property
     def provider_cost_msats(self) -> Decimal | None:
         """What the provider says it charged, in millisats."""
-        if self.answer is not None and self.answer.provider_cost_msats is not None:
-            return self.answer.provider_cost_msats
+        if self._told is not None and self._told.provider_cost_msats is not None:
+            return self._told.provider_cost_msats
         if self.relay.provider_cost_msats is not None:
             return self.relay.provider_cost_msats
         return read_cost_header(self.headers.get("x-routstr-cost-msats", ""))
@@ -219,7 +225,10 @@ class UpstreamCall:
         return self._fed(await self._receive())
 
     def stream_failure(self) -> Failure | None:
-        """What a stream's own bytes say went wrong: an error event, an event without end."""
+        """What a stream's own bytes say went wrong: an error event, an event without end.
+
+        After an error event the provider's last word may still come, with what it charged.
+        """
         relay = self.relay
         if relay.complete:
             return None
@@ -227,11 +236,15 @@ class UpstreamCall:
             if self.seen is Seen.OUTPUT:
                 return self._failure(FailureKind.STREAM_CUT, "broke its stream off with an error")
             return self._error_answer(relay.error)
-        if relay.garbled:
-            return self.cut_short("sent an event that is not whole JSON")
         if relay.overflow:
             return self.cut_short("sent an event of over 16 MiB", own_limit=True)
         return None
+
+    def ended_early(self) -> Failure:
+        """What it means that a stream ended by itself, and is not complete."""
+        if self.relay.missing and self.seen is Seen.OUTPUT:
+            return self.cut_short("sent an event that is no JSON, so a part is missing")
+        return self.cut_short("ended its stream before the answer was complete")
 
     def cut_short(self, sentence: str, *, own_limit: bool = False) -> Failure:
         """What it means that the answer ended here, by what had been seen. Our own timers, too.
@@ -240,6 +253,8 @@ class UpstreamCall:
         """
         if self.seen is Seen.REFUSED:
             return self._refused()
+        if self.relay.error is not None and (failure := self.stream_failure()) is not None:
+            return failure
         if self._connection is None or (
             self.seen is Seen.NOTHING_SENT and self._connection.written == 0
         ):
@@ -356,11 +371,14 @@ class UpstreamCall:
         self.seen = Seen.REFUSED
         with trio.move_on_after(ERROR_BODY_SECONDS):
             await self._error_body(head)
+        value = parse_json(bytes(self._body))
+        if isinstance(value, dict):
+            self._told = ErrorAnswer(b"", *read_price(value, said=False))
         return self._refused()
 
     def _refused(self) -> Failure:
         assert self.status is not None  # its head was seen
-        return from_status(
+        failure = from_status(
             self.status,
             self.headers,
             bytes(self._body),
@@ -369,6 +387,15 @@ class UpstreamCall:
             path_served=self._path_served,
             now_utc=time.time(),
             secrets=self._secrets,
+        )
+        return self._as_stated(failure)
+
+    def _as_stated(self, failure: Failure, *, counted: bool = False) -> Failure:
+        return as_stated(
+            failure,
+            stated_msats=self.provider_cost_msats,
+            counted=counted,
+            last_word=self.ended or self.relay.done,
         )
 
     def _decoder_of(self, head: Head) -> Decoder | None:
@@ -391,7 +418,7 @@ class UpstreamCall:
             return
 
     async def _first_output(self) -> bytes | Failure:
-        idle, events = self.provider.timeouts.idle, 0
+        idle, events, failed = self.provider.timeouts.idle, 0, False
         with trio.CancelScope() as silence:
             while True:
                 try:
@@ -405,14 +432,16 @@ class UpstreamCall:
                 if self.relay.committed:
                     return out
                 failure = self.stream_failure()
-                if failure is not None:
-                    return failure
-                if self.ended:
-                    return self._ended_without_output()
-                if self.relay.events != events:
-                    # From the first event on, the time between two of them is limited, too.
+                if self.ended or self.relay.done or self.relay.overflow:
+                    return failure or self._ended_without_output()
+                # From the first event on, the time between two of them is limited, too; and after
+                # an error the time for its last word.
+                if self.relay.events != events and not failed:
                     events = self.relay.events
                     silence.deadline = trio.current_time() + idle
+                if failure is not None and not failed:
+                    failed = True
+                    silence.deadline = trio.current_time() + min(idle, LAST_WORD_SECONDS)
         if silence.cancelled_caught:
             return self.cut_short(f"sent nothing for {idle:g} s")
         return await self._from_plain()
@@ -437,23 +466,25 @@ class UpstreamCall:
             self._decoder.feed(data)
 
     async def _read_on(self) -> Failure | None:
-        """The same as before the client left, from wherever that was."""
+        """The same as before the client left, from wherever that was, to the end of the body."""
+        relay = self.relay
         try:
             if self.seen is Seen.SENT:
                 failure = await self._head()
                 if failure is not None:
                     return failure
-            if self.seen is not Seen.OUTPUT:
-                found = await (self._first_output() if self._streams else self._whole())
-                if isinstance(found, Failure):
-                    return found
-            while not (self.relay.done or self.ended or self.relay.overflow):
+            if not self._streams and self.seen is not Seen.OUTPUT:
+                answer = await self._whole()
+                return answer if isinstance(answer, Failure) else None
+            while not (relay.done or self.ended or relay.overflow):
                 await self.more()
+                if relay.not_sse:
+                    found = await self._from_plain()
+                    return found if isinstance(found, Failure) else None
         except AnswerBroken as error:
-            return None if self.relay.complete else self.cut_short(_broke(error))
-        if self.relay.complete or not self._streams:
-            return None
-        return self.stream_failure() or self.cut_short("ended its stream too early")
+            relay.broke()
+            return None if relay.complete else self.cut_short(_broke(error))
+        return None if relay.complete else self.stream_failure() or self.ended_early()
 
     async def _whole_body(self) -> Failure | None:
         while True:
@@ -477,6 +508,7 @@ class UpstreamCall:
             content_type=self.headers.get("content-type", ""),
             choices=self._choices,
         )
+        self._told = verdict
         match verdict:
             case Answer(body=body):
                 clean = without_tokens(body)
@@ -484,17 +516,18 @@ class UpstreamCall:
                 return self.answer
             case BadAnswer(sentence):
                 return self._failure(FailureKind.BAD_ANSWER, sentence)
-            case ErrorAnswer(data):
-                return self._error_answer(data)
+            case ErrorAnswer(data, counted=counted):
+                return self._error_answer(data, counted=counted)
 
-    def _error_answer(self, data: bytes) -> Failure:
-        return from_error_body(
+    def _error_answer(self, data: bytes, *, counted: bool = False) -> Failure:
+        failure = from_error_body(
             data,
             status=self.status or 200,
             kind=self.kind,
             upstream_request_id=self.upstream_request_id,
             secrets=self._secrets,
         )
+        return self._as_stated(failure, counted=counted or self.relay.tally.counted)
 
     async def _from_plain(self) -> bytes | Failure:
         """A stream was asked for and something else came: an answer is made into a stream."""
@@ -505,7 +538,12 @@ class UpstreamCall:
         answer = self._judged() if self.ended else await self._whole()
         if isinstance(answer, Failure):
             return answer
-        self.relay = Relay(choices=self._choices, asks_usage=self._asks_usage)
+        self.relay = Relay(
+            choices=self._choices,
+            asks_usage=self._asks_usage,
+            # Our own events: one has all that the body had, and a little around it.
+            max_event_bytes=2 * len(answer.body) + 64 * 1024,
+        )
         out = self.relay.feed(as_stream(answer.body))
         if not self.relay.complete:
             return self._failure(FailureKind.BAD_ANSWER, "sent JSON that makes no stream")
@@ -521,7 +559,7 @@ class UpstreamCall:
         return self._failure(FailureKind.STREAM_DIED, "ended its stream before any output")
 
     def _failure(self, kind: FailureKind, sentence: str, *, own_limit: bool = False) -> Failure:
-        return seen(
+        failure = seen(
             kind,
             self.kind,
             sentence,
@@ -529,6 +567,7 @@ class UpstreamCall:
             own_limit=own_limit,
             upstream_request_id=self.upstream_request_id,
         )
+        return self._as_stated(failure)
 
 
 def _broke(error: AnswerBroken | SendFailed) -> str:

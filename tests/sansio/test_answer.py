@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio import answer as answer_module
 from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
 from arbstr.sansio.money import Usage
 from arbstr.sansio.relay import Relay
@@ -54,6 +53,9 @@ def piece(delta: dict[str, Any], reason: str | None = None, index: int = 0) -> d
 ANSWERS = {
     "text": plain(said()),
     "empty content with a finish reason": plain(said("")),
+    "an empty error beside": plain(said(""), error={"message": None}),
+    "text, as completions have it": b'{"choices":[{"index":0,"text":"x"}]}',
+    "NaN and Infinity": b'{"choices":[{"message":{},"logprobs":[NaN,-Infinity,Infinity]}]}',
     "tool calls only": plain(said(None, "tool_calls", tool_calls=[{"id": "a"}])),
     "no finish reason": plain(said("hi", None)),
     "an error beside choices, which were paid for": plain(said(), error={"message": "x"}),
@@ -87,6 +89,12 @@ ERRORS = {
     "with empty choices": b'{"choices":[],"error":{"message":"x"}}',
     "vLLM's": b'{"object":"error","message":"x"}',
     "Routstr's": b'{"detail":{"error":{"message":"x"}}}',
+    "a list": b'[{"error":{"message":"x"}}]',
+    "beside an empty choice": plain(said(None, None), error={"code": 429}),
+    "beside an empty choice with a finish reason": plain(said(""), error={"code": 429}),
+    "in a choice": plain({**said(None, None), "error": {"message": "x"}}),
+    "the reason error": plain(said("", "error")),
+    "the reason abort": plain(said(None, "abort")),
 }
 
 
@@ -103,7 +111,6 @@ BAD = {
     "text": b"Bad gateway",
     "cut JSON": plain(said())[:-1],
     "JSON and more": plain(said()) + b"{}",
-    "NaN": b'{"choices":[{"index":NaN}]}',
     "an array": b"[" + plain(said()) + b"]",
     "a string": b'"choices"',
     "null": b"null",
@@ -123,7 +130,14 @@ BAD = {
     "a stream with broken JSON": b'data: {"cho\n\n' + stream(piece({"content": "a"}, "stop")),
     "an error after output": stream(piece({"content": "a"}), {"error": {"message": "x"}}),
     "the reason error after output": stream(piece({"content": "a"}), piece({}, "error")),
-    "an infinite float in a stream": b'data: {"choices":[{"finish_reason":"stop","x":1e999}]}\n\n',
+    "a choice without a message": b'{"choices":[{"index":0,"finish_reason":"stop"}]}',
+    "a null message": b'{"choices":[{"index":0,"message":null,"finish_reason":"stop"}]}',
+    "a delta for a message": b'{"choices":[{"index":0,"delta":{"content":"x"}}]}',
+    "one choice of two without a message": plain(said(), {"index": 1}),
+    "a part, and the reason error": plain(said("half", "error")),
+    "a part, and an abort": plain(said("half", "abort")),
+    "a dropped error and [DONE] alone": stream(piece({"content": "a"}), {"detail": "x"}),
+    "an event that is text": b"data: oops\n\n" + stream(piece({"content": "a"}, "stop")),
 }
 
 
@@ -255,18 +269,57 @@ def test_an_empty_stream_that_is_done_is_an_answer() -> None:
     assert choice["finish_reason"] is None
 
 
-def test_a_list_that_grows_with_every_chunk_is_not_looked_through_each_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(answer_module, "_index_of", None)  # what looks through a list calls it
-    tokens = [piece({"content": "a"}) for _ in range(200)]
-    for event in tokens:
-        event["choices"][0]["logprobs"] = {"content": [{"token": "a"}]}
-    value = answered(stream(*tokens, piece({}, "stop")))
-    assert len(value["choices"][0]["logprobs"]["content"]) == 200
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'error: {"code":400}\n\ndata: [DONE]\n\n', b'{"error":{"code":400}}'),
+        (b': hi\n\n{\n"error": {"code":1}\n}\n\n', b'{\n"error": {"code":1}\n}'),
+        (b"data: overloaded\n\ndata: [DONE]\n\n", b"overloaded"),
+        (b"event: error\ndata: overloaded\n\n", b"overloaded"),
+    ],
+)
+def test_a_stream_that_is_an_error_is_the_same_error_plain(body: bytes, told: bytes) -> None:
+    assert judged(body) == ErrorAnswer(told)
+
+
+def test_what_was_counted_and_charged_for_no_answer_is_told() -> None:
+    priced = {"usage": {**COUNTS, "cost": {"total_msats": 505}}}
+    bad = judged(plain(**priced))
+    assert isinstance(bad, BadAnswer)
+    assert (bad.usage, bad.provider_cost_msats) == (Usage(3, 2), Decimal(505))
+    error = {"error": {"message": "x"}, **priced}
+    events = [piece({"role": "assistant"}), {"error": {"message": "x"}}, {"choices": [], **priced}]
+    for body in (json.dumps(error).encode(), stream(*events)):
+        verdict = judged(body)
+        assert isinstance(verdict, ErrorAnswer)
+        assert (verdict.usage, verdict.provider_cost_msats) == (Usage(3, 2), Decimal(505))
+        assert verdict.counted
+    cut = judged(stream(piece({"content": "a"}), {"choices": [], **priced}, done=False))
+    assert isinstance(cut, BadAnswer)
+    assert cut.provider_cost_msats == Decimal(505)
 
 
 # Answers as streams
+
+
+def test_the_constants_that_python_writes_survive_both_ways() -> None:
+    body = b'{"choices":[{"message":{"content":"x"},"logprobs":[NaN,-Infinity,Infinity]}]}'
+    events = as_stream(body)
+    assert b"[NaN,-Infinity,Infinity]" in events
+    verdict = judged(events)
+    assert isinstance(verdict, Answer)
+    assert b"[NaN,-Infinity,Infinity]" in verdict.body
+
+
+def test_a_number_too_large_for_a_float_stays_a_number() -> None:
+    body = b'{"choices":[{"message":{"content":"x"},"x":1e999}]}'
+    assert b"1.7976931348623157e+308" in as_stream(body)
+
+
+def test_an_error_beside_an_answer_does_not_end_its_stream() -> None:
+    (chunk,) = relayed(plain(said(), error={"message": "x"}))
+    assert "error" not in chunk
+    assert chunk["choices"][0]["delta"]["content"] == "hi"
 
 
 def relayed(body: bytes, *, asks_usage: bool = False, choices: int = 1) -> list[Any]:
@@ -322,7 +375,7 @@ def test_the_cost_of_an_answer_is_still_read_from_its_stream() -> None:
         assert relay.provider_cost_msats == Decimal(5)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"<p>", b'{"a":1e999,"choices":[{}]}'])
+@pytest.mark.parametrize("body", [b"", b"[]", b"<p>"])
 def test_what_is_no_answer_is_no_stream(body: bytes) -> None:
     assert as_stream(body) == b""
 

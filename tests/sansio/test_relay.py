@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio import relay as relay_module
+from arbstr.sansio.ending import DONE, KEEP_ALIVE
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.money import Usage
-from arbstr.sansio.relay import DONE, KEEP_ALIVE, MAX_HELD_BYTES, Relay
+from arbstr.sansio.relay import MAX_HELD_BYTES, Relay
 from arbstr.sansio.sse import MAX_EVENT_BYTES, SSEReader
 from tests.cuttings import (
     DRESSES,
@@ -74,7 +75,7 @@ def through(
     relay = new(choices, asks_usage=asks_usage)
     out = fed(relay, *pieces) + relay.end_input()
     out += relay.finish(ARBSTR) if relay.complete else relay.interrupt(CUT)
-    learnt = (relay.committed, relay.complete, relay.done, relay.error, relay.garbled)
+    learnt = (relay.committed, relay.complete, relay.done, relay.error, relay.missing)
     return out, learnt, relay.events, relay.usage, relay.provider_cost_msats, relay.not_sse
 
 
@@ -351,7 +352,7 @@ def test_a_finish_reason_error_is_not_complete_even_with_done() -> None:
     out = relay.feed(data)
     assert out.count(b"data:") == 1
     assert not relay.complete
-    assert not relay.done
+    assert relay.done
     assert relay.error is not None
 
 
@@ -431,7 +432,7 @@ def test_an_event_glued_to_one_that_was_cut_does_not_go_out() -> None:
     for late in (WORLD, STOP, ERROR, DONE):
         relay = new()
         assert fed(relay, HELLO, WORLD[:150] + late) == HELLO
-        assert relay.garbled
+        assert relay.missing
 
 
 def test_text_about_data_is_only_text() -> None:
@@ -442,13 +443,205 @@ def test_text_about_data_is_only_text() -> None:
     assert relay.feed(about) is about
 
 
-def test_a_whole_event_that_is_broken_json_makes_the_answer_incomplete() -> None:
+BROKEN = {
+    "cut in a text": b'{"choices":[{"index":0,"delta":{"content":"lo',
+    "cut behind a brace": b'{"choices":[{"index":0,"delta":{"content":"lo"}',
+    "text": b"Internal Server Error",
+    "a list": b'[{"choices":',
+    "glued": b'{"id":"c1","cho{"choices":[{"index":0,"delta":{"content":"x"}}]}',
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_an_event_that_is_no_json_is_dropped_and_a_part_is_missing(broken: bytes) -> None:
+    data = HELLO + b"data: " + broken + b"\n\n" + WORLD + STOP + USAGE + DONE
+    for pieces in ([data], byte_by_byte(data), *cut_in_two(data, step=7)):
+        relay = new()
+        assert fed(relay, *pieces) == HELLO + WORLD + STOP
+        assert relay.missing
+        assert relay.finished
+        assert relay.done
+        assert not relay.complete
+        assert relay.usage == Usage(3, 2)
+        assert relay.interrupt(CUT) == CUT_EVENT
+
+
+def test_an_event_that_is_no_json_before_output_is_dropped_as_well() -> None:
     relay = new()
-    broken = b'data: {"choices":[{"index":0,"delta":{"content":"lo\n\n'
-    assert fed(relay, HELLO, broken, WORLD, STOP, DONE) == HELLO
-    assert relay.garbled
+    assert fed(relay, ROLE, b'data: {"choices":[\n\n', HELLO, STOP, DONE) == ROLE + HELLO + STOP
+    assert relay.missing
     assert not relay.complete
-    assert relay.interrupt(CUT) == CUT_EVENT
+
+
+STRAY_ERROR = {
+    "a field": b'error: {"code":500,"message":"out of memory"}\n\n',
+    "a body": b'{\n  "error": {\n    "code": 429\n  }\n}\n\n',
+    "a body, CRLF": b'{\r\n  "error": {\r\n    "code": 429\r\n  }\r\n}\r\n\r\n',
+    "FastAPI's": event({"detail": {"error": {"message": "x"}}}),
+    "in a choice": chunk({"index": 0, "delta": {}, "error": {"message": "x"}}),
+    "abort": chunk(delta(reason="abort")),
+    "a list": event([{"error": {"message": "x"}}]),
+}
+
+
+@pytest.mark.parametrize("stray", STRAY_ERROR.values(), ids=STRAY_ERROR.keys())
+def test_an_error_in_any_dialect_ends_the_attempt(stray: bytes) -> None:
+    for before, out in ((b": hi\n\n" + ROLE, b""), (HELLO, HELLO)):
+        data = before + stray + WORLD + USAGE + DONE
+        told = set()
+        for pieces in ([data], byte_by_byte(data), *cut_in_two(data, step=5)):
+            relay = new()
+            assert fed(relay, *pieces) == out
+            assert relay.error is not None
+            assert not relay.complete
+            assert relay.done
+            assert relay.usage == Usage(3, 2)
+            told.add((relay.error, relay.events))
+        assert len(told) == 1
+
+
+def test_text_for_people_before_output_is_the_error_if_nothing_follows() -> None:
+    said = b"data: the model is loading\n\n"
+    for end in (DONE, b""):
+        relay = new()
+        assert fed(relay, ROLE, said, end) + relay.end_input() == b""
+        assert relay.error == b"the model is loading"
+        assert not relay.complete
+    relay = new()
+    assert fed(relay, said, HELLO, STOP, DONE) + relay.end_input() == HELLO + STOP
+    assert relay.error is None
+    assert relay.missing
+
+
+DOUBTS = [
+    event({"detail": "x"}),
+    event({"code": 500, "message": "x"}),
+    event("out of memory"),
+    b"oops\n\n",
+    b"error: null\n\n",
+    chunk(delta("x"), error={"message": "x"}),
+]
+
+
+@pytest.mark.parametrize("dropped", DOUBTS)
+def test_done_alone_proves_nothing_once_something_was_dropped(dropped: bytes) -> None:
+    data = HELLO + dropped + DONE
+    for pieces in ([data], byte_by_byte(data)):
+        relay = new()
+        fed(relay, *pieces)
+        assert relay.done
+        assert not relay.complete
+    relay = new()
+    fed(relay, HELLO, dropped, STOP, DONE)
+    assert relay.complete
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        b": hi\n\n",
+        b"id: 1\n\n",
+        b"event: ping\ndata: {}\n\n",
+        b"data: ping\n\n",
+        USAGE,
+        b'event: ping\ndata: {"time":1}\n\n',
+        event({"usage": COUNTS}),
+        b"event: cost\n" + event({"cost": {"total_msats": 5}}),
+    ],
+)
+def test_done_is_enough_if_only_signs_of_life_and_prices_were_dropped(dropped: bytes) -> None:
+    relay = new()
+    fed(relay, HELLO, dropped, DONE)
+    assert relay.complete
+
+
+def test_a_price_after_output_is_read() -> None:
+    for event_ in (
+        chunk(cost={"total_msats": 7}),
+        b"event: cost\n" + event({"cost": {"total_msats": 7}}),
+        chunk(delta("x"), cost={"total_msats": 7}),
+    ):
+        relay = new()
+        fed(relay, HELLO, event_, WORLD, STOP, DONE)
+        assert relay.provider_cost_msats == Decimal(7)
+
+
+@pytest.mark.parametrize("choices", [{"choices": None}, {}])
+def test_a_usage_chunk_without_choices_reaches_a_client_that_asked(choices: dict[str, Any]) -> None:
+    data = event({"id": "c1", **choices, "usage": COUNTS})
+    relay = new(asks_usage=True)
+    assert fed(relay, HELLO, STOP, data, DONE) == HELLO + STOP
+    first, *rest = SSEReader().feed(relay.finish(ARBSTR))
+    value = json.loads(first.data or b"")
+    assert (value["choices"], value["usage"], value["id"]) == ([], COUNTS, "c1")
+    assert (value["object"], value["arbstr"]) == ("chat.completion.chunk", json.loads(ARBSTR))
+    assert b"usage" not in b"".join(event.data or b"" for event in rest)
+    relay = new()
+    assert b"usage" not in fed(relay, HELLO, STOP, data, DONE) + relay.finish(ARBSTR)
+
+
+def test_output_after_the_finish_reason_is_relayed_and_counted() -> None:
+    data = HELLO + STOP + WORLD + ROLE + WORLD
+    for pieces in ([data], byte_by_byte(data)):
+        relay = new()
+        assert fed(relay, *pieces) == data
+        assert relay.after_finish == 2
+        assert relay.complete
+
+
+def test_what_went_on_is_whole_if_it_ends_but_not_if_it_breaks() -> None:
+    relay = new()
+    fed(relay, HELLO, STOP, WORLD)
+    assert relay.end_input() == b""
+    assert relay.complete
+    relay.broke()
+    assert not relay.complete
+    for more in (STOP, DONE):
+        relay = new()
+        fed(relay, HELLO, STOP, WORLD, more)
+        relay.broke()
+        assert relay.complete
+    relay = new()
+    fed(relay, HELLO, STOP, WORLD, ERROR)
+    assert relay.error is not None
+    assert not relay.complete
+
+
+def test_a_finish_reason_after_thinking_alone_need_not_be_the_end() -> None:
+    thought = chunk({"index": 0, "delta": {"reasoning_content": "hm"}})
+    relay = new()
+    fed(relay, thought, thought + thought, STOP)
+    assert relay.complete
+    assert not relay.ending
+    fed(relay, WORLD)
+    assert relay.ending
+    for said in ((thought, HELLO, STOP), (ROLE, STOP), (thought, chunk(delta(reason="length")))):
+        relay = new()
+        fed(relay, *said)
+        assert relay.ending
+
+
+def test_interim_counts_are_no_usage_however_the_text_goes_on() -> None:
+    early = chunk({"index": 0, "delta": {"role": "assistant"}}, usage=COUNTS)
+    for data in (early + HELLO + WORLD + STOP, early + HELLO + WORLD * 3 + STOP + DONE):
+        for pieces in ([data], byte_by_byte(data), *cut_in_two(data, step=9)):
+            relay = new()
+            fed(relay, *pieces)
+            assert relay.complete
+            assert relay.usage is None
+            assert relay.tally.counted
+
+
+def test_constants_that_python_writes_pass_wherever_they_stand() -> None:
+    odd = chunk({**delta("x"), "logprobs": [float("-inf"), float("nan")]})
+    for events in (
+        [odd, WORLD, STOP],
+        [HELLO, odd, STOP],
+        [HELLO, odd.replace(b"null", b'"stop"')],
+    ):
+        relay = new()
+        assert fed(relay, *events) == b"".join(events)
+        assert relay.complete
 
 
 @pytest.mark.parametrize("tail", [b"\n\n", b"\n", b""])
@@ -602,7 +795,7 @@ LEARNT = {
     "reasoning": (True, True, Usage(10, 10, 6, 6), None),
     "usage-on-every-chunk": (True, True, Usage(5, 3), None),
     "usage-in-finish-chunk": (True, True, Usage(11, 3), None),
-    "openrouter-error": (False, False, None, None),
+    "openrouter-error": (False, True, None, None),
 }
 
 

@@ -458,7 +458,6 @@ BEHIND_AN_ERROR: Final = {
     "an error in two": [ROLE, WORD, ERROR, ERROR],
     "an error, and [DONE]": [ROLE, WORD, ERROR, REST[2]],
     "an error, and more of the answer": [ROLE, WORD, ERROR, WORD, REST[0]],
-    "an event that is no JSON": [ROLE, WORD, b'data: {"id"}\n\n'],
 }
 
 

@@ -38,7 +38,7 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import Proxy, chat_body, config, open_proxy, provider, rows
+from tests.proxy import Proxy, chat_body, config, open_proxy, pass_time, provider, rows
 
 ROLE: Final = sse(chunk("", role="assistant"))
 WORD: Final = sse(chunk("Hello"))
@@ -216,11 +216,12 @@ async def test_after_the_finish_reason_2_seconds_are_waited_for_usage_and_done(
         await fake.wait_left()
 
 
-async def test_what_goes_on_after_the_finish_reason_does_not_lengthen_the_wait(
+async def test_only_output_after_the_finish_reason_lengthens_the_wait(
     mock_clock: MockClock,
 ) -> None:
+    empty = sse(chunk("", role="assistant"))
     async with (
-        open_fake_provider(endless([ROLE, WORD, STOP], WORD, gap=0.5)) as fake,
+        open_fake_provider(endless([ROLE, WORD, STOP], empty, gap=0.5)) as fake,
         open_proxy(only(fake.url)) as proxy,
         proxy.asking(stream=True) as client,
     ):
@@ -230,8 +231,61 @@ async def test_what_goes_on_after_the_finish_reason_does_not_lengthen_the_wait(
             await wait_all_tasks_blocked(0.01)
             mock_clock.jump(0.5)
         assert (await client.rest())[0].count(DONE) == 1
+        mock_clock.jump(0.5)
+        await fake.wait_left()
+
+
+LATE: Final[list[Step]] = [ROLE, WORD, STOP, 1.5, WORD, 1.5, WORD, 1.5, WORD]
+
+
+async def test_output_after_the_finish_reason_begins_the_wait_anew(mock_clock: MockClock) -> None:
+    replies = []
+    async with (
+        open_fake_provider(stream(LATE, ending="hang")) as fake,
+        open_proxy(only(fake.url)) as proxy,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def ask() -> None:
+            replies.append(await proxy.chat(stream=True))
+
+        nursery.start_soon(ask)
+        await pass_time(mock_clock, 10, until=lambda: bool(replies))
+        took = trio.current_time() - proxy.opened_at
+        assert 6.5 <= took < 7
+        assert replies[0].text == "Hello" * 4
+        assert replies[0].trailer["provider"] == "first"
+        assert (await proxy.record()).status == "ok"
         mock_clock.jump(0.1)
         await fake.wait_left()
+
+
+@pytest.mark.parametrize(
+    ("events", "ending"),
+    [
+        ([ROLE, WORD, STOP, WORD], "rst"),
+        ([ROLE, WORD, STOP, WORD], "fin"),
+        ([ROLE, WORD, STOP, WORD, sse({"error": {"message": "x"}})], "clean"),
+    ],
+)
+async def test_what_breaks_off_after_it_went_on_is_not_whole(
+    events: list[Step], ending: str
+) -> None:
+    play = stream(events, ending=ending)  # type: ignore[arg-type]  # parametrised
+    async with open_fake_provider(play) as fake, open_proxy(only(fake.url)) as proxy:
+        reply = await proxy.chat(stream=True)
+        record = await proxy.record()
+    assert reply.text == "Hello" * 2
+    assert reply.error["code"] == "stream_interrupted"
+    assert (record.status, record.attempts[0].failure) == ("stream_incomplete", "stream_cut")
+
+
+async def test_what_went_on_and_then_ended_well_is_whole() -> None:
+    play = stream([ROLE, WORD, STOP, WORD])
+    async with open_fake_provider(play) as fake, open_proxy(only(fake.url)) as proxy:
+        reply = await proxy.chat(stream=True)
+        record = await proxy.record()
+    assert (reply.text, record.status) == ("Hello" * 2, "ok")
 
 
 async def test_usage_that_comes_after_the_finish_reason_is_in_row_and_trailer() -> None:

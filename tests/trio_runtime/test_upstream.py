@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.answer import Answer
 from arbstr.sansio.catalog import Provider, build_catalog
@@ -26,6 +26,7 @@ from tests.fakes import (
     FakeProvider,
     Play,
     Script,
+    Step,
     Unread,
     answer,
     by_name,
@@ -41,6 +42,7 @@ from tests.fakes import (
     refused_url,
     sse,
     stream,
+    usage,
 )
 from tests.proxy import KEY, config, provider
 
@@ -327,14 +329,85 @@ async def test_the_end_of_a_stream_is_told_once() -> None:
         call.close()
 
 
-async def test_an_answer_that_makes_no_stream_is_a_bad_one() -> None:
-    odd = answer(200, b'{"choices":[{"message":{"content":"x"},"n":1e999}]}')
-    failed = json_answer(completion("x", finish="error"))
-    for play in (odd, failed):
+async def test_json_for_a_stream_is_judged_as_json() -> None:
+    for finish, said, kind, money in (
+        ("error", "x", K.BAD_ANSWER, Money.SPENT),
+        ("abort", "x", K.BAD_ANSWER, Money.SPENT),
+        ("error", None, K.ERROR_ANSWER, Money.FREE),
+    ):
+        counted = usage() if money is Money.SPENT else None
+        for streaming in (True, False):
+            play = json_answer(completion(said, finish=finish, usage=counted))
+            async with calling(play) as (fake, transport):
+                found = await asked(call_of(fake.url), transport, streaming=streaming)
+            assert isinstance(found, Failure)
+            assert (found.kind, found.money) == (kind, money)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+async def test_what_is_said_to_be_charged_outranks_the_class(streaming: bool) -> None:
+    told = {"error": {"message": "x"}}
+    charged, nothing = dict(ROUTSTR_USAGE), usage(0, 0, cost={"total_msats": 0})
+    bad = completion(usage=charged) | {"choices": []}
+    for body, kind, money in (
+        (told | {"usage": charged}, K.ERROR_ANSWER, Money.SPENT),
+        (told | {"usage": usage()}, K.ERROR_ANSWER, Money.SPENT),
+        (told | {"usage": nothing}, K.ERROR_ANSWER, Money.FREE),
+        (told | {"cost": {"total_msats": 1}}, K.ERROR_ANSWER, Money.SPENT),
+        (told, K.ERROR_ANSWER, Money.FREE),
+        (bad, K.BAD_ANSWER, Money.SPENT),
+        (bad | {"usage": nothing}, K.BAD_ANSWER, Money.FREE),
+    ):
+        for provider_kind in Kind:
+            async with calling(json_answer(body)) as (fake, transport):
+                call = call_of(fake.url, kind=provider_kind)
+                found = await asked(call, transport, streaming=streaming)
+            assert isinstance(found, Failure)
+            assert (found.kind, found.money) == (kind, money), body
+
+
+async def test_a_charge_stated_with_a_refusal_is_one() -> None:
+    body = {"error": {"message": "x"}, "usage": dict(ROUTSTR_USAGE)}
+    async with calling(json_answer(body, 500)) as (fake, transport):
+        call = call_of(fake.url)
+        found = await asked(call, transport, streaming=False)
+    assert isinstance(found, Failure)
+    assert (found.kind, found.money) == (K.SERVER_ERROR, Money.SPENT)
+    assert call.provider_cost_msats == 505
+
+
+TROUBLE: Final = sse({"error": {"message": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("events", "ending", "money"),
+    [
+        ([ROLE, TROUBLE, sse(chunk(usage=ROUTSTR_USAGE))], "clean", Money.SPENT),
+        ([ROLE, TROUBLE, 1.0, sse(chunk(usage=ROUTSTR_USAGE)), DONE], "hang", Money.SPENT),
+        ([ROLE, TROUBLE, 1.0, sse(chunk(usage=usage()))], "rst", Money.SPENT),
+        ([ROLE, TROUBLE, sse({"cost": {"total_msats": 0}})], "clean", Money.FREE),
+        ([ROLE, TROUBLE], "clean", Money.FREE),
+        ([ROLE, TROUBLE], "rst", Money.FREE),
+        ([ROLE, TROUBLE], "hang", Money.FREE),
+        ([ROLE, TROUBLE, 2.5, sse(chunk(usage=ROUTSTR_USAGE))], "clean", Money.FREE),
+    ],
+)
+async def test_an_error_before_output_is_judged_by_the_last_word_after_it(
+    events: list[Step], ending: str, money: Money, mock_clock: MockClock
+) -> None:
+    mock_clock.autojump_threshold = 0.02  # sockets are real, and are given this long
+    play = stream(events, ending=ending)  # type: ignore[arg-type]  # parametrised
+    for kind in Kind:
         async with calling(play) as (fake, transport):
-            found = await asked(call_of(fake.url), transport, streaming=True)
+            call = call_of(fake.url, kind=kind)
+            assert await call.connect(transport) is None
+            began = trio.current_time()
+            found = await call.stream(BODY)
+            took = trio.current_time() - began
+            call.close()
         assert isinstance(found, Failure)
-        assert (found.kind, found.money) == (K.BAD_ANSWER, Money.SPENT)
+        assert (found.kind, found.money) == (K.ERROR_ANSWER, money)
+        assert took <= 2.1
 
 
 # --- money ------------------------------------------------------------------------------------
