@@ -272,11 +272,12 @@ class Relay:
 
     def _relayed(self, events: tuple[Event, ...], block: bytes, *, last: bool = False) -> bytes:
         if self._silent:
+            note = self._note_what_is_missing if self.finished else self._note
             for event in events:
                 if event.stray:
-                    self._note(read_stray(event.stray)[0])
+                    note(read_stray(event.stray)[0])
                 if event.data:
-                    self._note(read_event(event.data, output_seen=False))
+                    note(read_event(event.data, output_seen=False))
             return b""
         pieces = [piece for event in events if (piece := self._passed(event, last=last))]
         if self._reader.overflow:

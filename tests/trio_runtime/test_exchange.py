@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.answer import Answer
 from arbstr.sansio.failure import Failure
+from arbstr.trio_runtime.drains import LATE_SECONDS
 from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, ChatRun
 from arbstr.trio_runtime.responder import Responder
 from arbstr.trio_runtime.upstream import UpstreamCall
@@ -211,6 +212,8 @@ async def test_after_the_finish_reason_2_seconds_are_waited_for_usage_and_done(
         body, whole = await client.rest()
         assert whole
         assert body.count(DONE) == 1
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(LATE_SECONDS)
         assert (await proxy.record()).status == "ok"
         mock_clock.jump(0.1)
         await fake.wait_left()
@@ -231,6 +234,7 @@ async def test_only_output_after_the_finish_reason_lengthens_the_wait(
             await wait_all_tasks_blocked(0.01)
             mock_clock.jump(0.5)
         assert (await client.rest())[0].count(DONE) == 1
+        await pass_time(mock_clock, LATE_SECONDS + 1, until=lambda: bool(proxy.log.final))
         mock_clock.jump(0.5)
         await fake.wait_left()
 
@@ -255,6 +259,7 @@ async def test_output_after_the_finish_reason_begins_the_wait_anew(mock_clock: M
         assert 6.5 <= took < 7
         assert replies[0].text == "Hello" * 4
         assert replies[0].trailer["provider"] == "first"
+        await pass_time(mock_clock, LATE_SECONDS + 1, until=lambda: bool(proxy.log.final))
         assert (await proxy.record()).status == "ok"
         mock_clock.jump(0.1)
         await fake.wait_left()

@@ -486,7 +486,7 @@ async def test_stream_options_are_only_to_blame_if_we_added_them() -> None:
         (error_answer(500, headers=[ROUTSTR_ID]), True, Money.FREE),
         (error_answer(500), True, Money.UNKNOWN),
         (error_answer(200), True, Money.FREE),
-        (half_answer(b"{}", headers=GZIP), True, Money.UNKNOWN),
+        (half_answer(b"{}", headers=GZIP), True, Money.SPENT),
     ],
 )
 async def test_reading_on_says_what_the_answer_came_to_and_never_raises(
