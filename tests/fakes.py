@@ -405,7 +405,8 @@ def behaviour_named(name: str) -> Chooser | None:
     if match is None:
         return BEHAVIOURS.get(name)
     after = [("retry-after", match[2])] if match[2] else []
-    play = error_answer(int(match[1]), headers=after)
+    message = "the fake knows no such model" if match[1] == "404" else "the fake says no"
+    play = error_answer(int(match[1]), message, headers=after)
     return lambda request: play
 
 

@@ -19,7 +19,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.sansio import breaker, refusal, retry
+from arbstr.sansio import refusal, rests, retry
 from arbstr.sansio.config import Config, parse_config
 from arbstr.trio_runtime import connection, exchange, main
 from arbstr.trio_runtime.connection import Server
@@ -359,7 +359,7 @@ def here() -> Config:
         pytest.param(main.WATCHDOG_SECONDS, 8, id="beyond shutdown_seconds the exit is forced"),
         pytest.param(exchange.AFTER_COMPLETE_SECONDS, 2, id="for usage and [DONE]"),
         pytest.param(retry.PROBE_WAIT, 5, id="for another request's probe"),
-        pytest.param(breaker.LONGEST_REST, 600, id="a provider rests"),
+        pytest.param(rests.LONGEST_REST, 600, id="a provider rests"),
         pytest.param(refusal.MAX_REST_SECONDS, 600, id="Retry-After is believed"),
     ],
 )

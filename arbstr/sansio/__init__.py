@@ -51,7 +51,7 @@ The order of the modules; each imports only from those before it:
     addresses, credentials, values, settings,      the configuration: text -> Config
       faults, tables, cautions, config, reload
     heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
-    refusal, capable, failure                      what a provider's no means, and what it cost
+    refusal, capable, rests, failure               what a provider's no means, and what it cost
     breaker, latency, ratios, holds, policy,       whom to ask, and what then
       routing, quote, budget, gauge,
       last_word, retry

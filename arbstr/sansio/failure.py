@@ -32,6 +32,7 @@ from arbstr.sansio.refusal import (
     read_refusal,
     words_of,
 )
+from arbstr.sansio.rests import Reason
 from arbstr.sansio.secrets import Secret
 
 
@@ -391,6 +392,31 @@ def rest_seconds(failure: Failure) -> float | None:
     if failure.kind is FailureKind.SERVER_ERROR and failure.status == 503:
         return failure.retry_after
     return None
+
+
+def rest_reason(failure: Failure) -> Reason | None:
+    """Why the provider, or the model there, is to be left alone after this failure, if it is.
+
+    An error under a 2xx that gives itself such a status means the same.
+    """
+    said = failure.own_status if failure.own_status is not None else failure.status
+    match failure.kind:
+        case FailureKind.RATE_LIMITED:
+            return Reason.RATE_LIMIT
+        case FailureKind.ERROR_ANSWER if failure.own_status == 429:
+            return Reason.RATE_LIMIT
+        case FailureKind.SERVER_ERROR if failure.retry_after is not None:
+            return Reason.OVERLOAD
+        case FailureKind.NO_ENDPOINT:
+            return Reason.PATH
+        case FailureKind.ACCOUNT | FailureKind.ERROR_ANSWER if said == 402:
+            return Reason.BALANCE
+        case FailureKind.ACCOUNT:
+            return Reason.KEY
+        case FailureKind.ERROR_ANSWER if failure.own_status in (401, 403):
+            return Reason.KEY
+        case _:
+            return None
 
 
 def request_id_of(headers: Mapping[str, str], secrets: Collection[Secret]) -> str | None:

@@ -21,6 +21,7 @@ from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
 from arbstr.sansio.gauge import day_ends
 from arbstr.sansio.money import format_eyes, format_sats
+from arbstr.sansio.rests import DOUBTED, Reason
 from arbstr.sansio.routing import OverRequest
 
 PROBE_AGAIN: Final = 1.0
@@ -108,6 +109,28 @@ _STOPPED_WITH_CONSENT: Final = (
 )
 
 
+_OF_A_REST: Final[Mapping[Reason, LastWord]] = MappingProxyType(
+    {
+        Reason.RATE_LIMIT: LastWord.RATE_LIMITED,
+        Reason.OVERLOAD: LastWord.CIRCUIT_OPEN,
+        Reason.BALANCE: LastWord.INSUFFICIENT_BALANCE,
+        Reason.KEY: LastWord.PROVIDER_AUTH,
+        Reason.PATH: LastWord.MODEL_NOT_FOUND,
+    }
+)
+"""What rests is told as what it rests for."""
+
+_RESTS: Final[Mapping[Reason, str]] = MappingProxyType(
+    {
+        Reason.RATE_LIMIT: "rests",
+        Reason.OVERLOAD: "is overloaded and rests",
+        Reason.BALANCE: "had too low a balance and, unless arbstr is told to reload, rests",
+        Reason.KEY: "refused the key and, unless arbstr is told to reload, rests",
+        Reason.PATH: "had nothing at this path and, unless arbstr is told to reload, rests",
+    }
+)
+
+
 def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord:
     """What this failure or refusal alone would have the client told."""
     match seen:
@@ -117,8 +140,8 @@ def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord
             return LastWord.BUDGET_UNAVAILABLE
         case OverBudget() | Unpriced():
             return LastWord.BUDGET_EXCEEDED
-        case Resting():
-            return LastWord.RATE_LIMITED
+        case Resting(why=why):
+            return _OF_A_REST[why]
         case CircuitOpen() | Probing():
             return LastWord.CIRCUIT_OPEN
         case Failure(kind=FailureKind.STREAM_CUT):
@@ -147,8 +170,8 @@ def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord
             return LastWord.PROVIDER_AUTH
         case Failure(kind=FailureKind.NO_MODEL):
             return LastWord.MODEL_NOT_FOUND
-        case Failure(kind=FailureKind.NO_ENDPOINT, status=404):
-            # It said "not found" of what it was asked for, whatever that was.
+        case Failure(kind=FailureKind.NO_ENDPOINT):
+            # It said "not here" of what it was asked for, whatever that was.
             return LastWord.MODEL_NOT_FOUND
         case Failure(timed_out_connecting=True):
             return LastWord.CONNECT_TIMEOUT
@@ -176,6 +199,8 @@ class Standing:
     def free_at(self) -> float | None:
         """When this candidate may be asked again; `None` if waiting is not what it takes."""
         match self.seen:
+            case Resting(why=why) if why in DOUBTED:
+                return None
             case Resting(until=until) | CircuitOpen(until=until):
                 return until
             case Probing():
@@ -259,8 +284,8 @@ def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: flo
         case OverRequest(sats=sats, cap=cap):
             total = f"{format_eyes(sats)} sats, over {format_sats(cap)} a request"
             return f"was not asked: all in all it could cost {total}"
-        case Resting(until=until):
-            return f"rests for {max(0, ceil(until - now))} s more"
+        case Resting(until=until, why=why):
+            return f"{_RESTS[why]} for {max(0, ceil(until - now))} s more"
         case CircuitOpen(until=until):
             wait = max(0, ceil(until - now))
             return f"failed too often and is left alone for {wait} s more"

@@ -8,9 +8,9 @@ waits on:
     waiting on      told                              answers
     Attempt         Answered                          Deliver
                     AttemptFailed                     Attempt | Sleep | AwaitProbe | GiveUp
-                    Skipped (no attempt was made)     Attempt | AwaitProbe | GiveUp
+                    Skipped (no attempt was made)     Attempt | Sleep | AwaitProbe | GiveUp
     Sleep           Elapsed                           Attempt
-    AwaitProbe      ProbeSettled | Elapsed            Attempt
+    AwaitProbe      ProbeSettled | Elapsed            Attempt | Sleep | GiveUp
     Deliver, GiveUp nothing more
 
 The driver: `command = retry.start()`, then do what it says and `command = retry.handle(event,
@@ -72,6 +72,10 @@ PROBE_WAIT: Final = 5.0
 class Verdict(Enum):
     """What may follow a failed attempt. The value is the wording of `verdict_table`."""
 
+    NEXT_THEN_AGAIN = (
+        "the next candidate at once; when none is left, those that were not reached again after a "
+        "backoff, up to `max_retries`"
+    )
     AGAIN_THEN_NEXT = "the same provider after a backoff, up to `max_retries`; then the next"
     NEXT = "the next provider at once"
     WITHOUT_STREAM_OPTIONS = "the same provider once more without `stream_options`"
@@ -93,8 +97,9 @@ _END: Final = _row(Verdict.END, Verdict.END)
 
 VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyType(
     {
+        # Nobody has seen the request, and finding that out may have taken all of `connect`.
+        FailureKind.NOT_SENT: _row(Verdict.NEXT_THEN_AGAIN, Verdict.STOP_UNLESS_CONSENT),
         # These pass by themselves more often than not: a restart, a full queue.
-        FailureKind.NOT_SENT: _AGAIN,
         FailureKind.SERVER_ERROR: _AGAIN,
         # These do not within seconds: the same request would meet the same answer.
         FailureKind.ACCOUNT: _NEXT,
@@ -217,10 +222,10 @@ Event: TypeAlias = AttemptFailed | Skipped | Answered | Elapsed | ProbeSettled
 class Retry:
     """One request's way through its candidates. See the module's docstring.
 
-    `max_retries` and `backoff` (seconds) are those of `[retry]`; `consent`: the client or the
-    configuration allows that the request is paid twice; `no_stream_options` names the providers
-    known to refuse `stream_options`; `max_sats` is the most all attempts that may cost may do so
-    together, by their holds. Raises `LocalProtocolError` if driven out of order.
+    `max_retries`, `backoff` and `patience` (seconds) are those of `[retry]`; `consent`: the client
+    or the configuration allows that the request is paid twice; `no_stream_options` names the
+    providers known to refuse `stream_options`; `max_sats` is the most all attempts that may cost
+    may do so together, by their holds. Raises `LocalProtocolError` if driven out of order.
     """
 
     def __init__(
@@ -229,6 +234,7 @@ class Retry:
         *,
         max_retries: int,
         backoff: float,
+        patience: float = 0.0,
         consent: bool,
         no_stream_options: frozenset[str],
         max_sats: Decimal | None = None,
@@ -238,6 +244,7 @@ class Retry:
         self._candidates = candidates
         self._max_retries = max_retries
         self._backoff = backoff
+        self._patience = patience
         self._consent = consent
         self._without_stream_options = set(no_stream_options)
         self._round = list(range(len(candidates)))
@@ -246,6 +253,9 @@ class Retry:
         self._standings: dict[int, Standing] = {}
         self._failed: dict[str, int] = {}
         self._retried: dict[str, int] = {}
+        self._unreached: list[int] = []
+        self._again_rounds = 0
+        self._waited: set[str] = set()
         self._paid: list[str] = []
         self._left: set[str] = set()
         self._max_sats = max_sats
@@ -323,13 +333,19 @@ class Retry:
                 if self._consent and len(self._paid) < 2:
                     return self._next(now)
                 return self._give_up(now)
-            case Verdict.AGAIN_THEN_NEXT:
-                return self._next(now) if probe else self._again(name, failure, now)
+            case Verdict.NEXT_THEN_AGAIN:
+                if not probe:
+                    self._unreached.append(self._turn)
+                return self._next(now)
+            case Verdict.AGAIN_THEN_NEXT if not probe:
+                return self._again(name, failure) or self._patient(name, failure, now)
+            case Verdict.NEXT if not probe:
+                return self._patient(name, failure, now)
             case Verdict.WITHOUT_STREAM_OPTIONS:
                 known = name in self._without_stream_options
                 self._without_stream_options.add(name)
                 return self._next(now) if probe or known else self._attempt()
-            case Verdict.NEXT:
+            case Verdict.NEXT | Verdict.AGAIN_THEN_NEXT:
                 return self._next(now)
 
     def _failure_before(self) -> Failure | None:
@@ -339,15 +355,53 @@ class Retry:
             return None
         return standing.seen if isinstance(standing.seen, Failure) else standing.before
 
-    def _again(self, name: str, failure: Failure, now: float) -> Command:
+    def _again(self, name: str, failure: Failure) -> Command | None:
         """The same provider after a backoff, unless that is used up or it wants a longer one."""
         tried = self._retried.get(name, 0)
-        backoff = self._backoff * 2.0 ** min(tried, DOUBLINGS)
         wanted = failure.retry_after or 0.0
-        if tried >= self._max_retries or wanted > backoff:
-            return self._next(now)
+        if tried >= self._max_retries or wanted > self._backoff * 2.0 ** min(tried, DOUBLINGS):
+            return None
         self._retried[name] = tried + 1
+        return self._sleep(tried, wanted)
+
+    def _sleep(self, tried: int, wanted: float = 0.0) -> Sleep:
+        backoff = self._backoff * 2.0 ** min(tried, DOUBLINGS)
         return Sleep(max(wanted, backoff * (1 - JITTER)), max(wanted, backoff * (1 + JITTER)))
+
+    def _patient(self, name: str, failure: Failure, now: float) -> Command:
+        """The same provider after the short wait it asked for, once, where the next is dearer."""
+        wait = failure.retry_after
+        asked_for = failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SERVER_ERROR)
+        if wait is None or wait > self._patience or not asked_for or name in self._waited:
+            return self._next(now)
+        if not self._may_be_asked(self._turn) or not self._next_is_dearer():
+            return self._next(now)
+        self._waited.add(name)
+        return Sleep(wait, wait)
+
+    def _next_is_dearer(self) -> bool:
+        mine = self._candidates[self._turn].estimated_cost
+        others = (turn for turn in self._round if self._may_be_asked(turn))
+        following = next((self._candidates[turn] for turn in others), None)
+        if following is None or mine is None:
+            return False
+        return following.estimated_cost is None or following.estimated_cost > mine
+
+    def _unreached_again(self) -> Command | None:
+        """Those nobody could reach, again, once nobody else is left."""
+        again, self._unreached = self._unreached, []
+        again = [
+            turn for turn in again if self._retried.get(self._name(turn), 0) < self._max_retries
+        ]
+        for name in {self._name(turn) for turn in again}:
+            self._retried[name] = self._retried.get(name, 0) + 1
+            self._left.discard(name)
+        again = [turn for turn in again if self._may_be_asked(turn)]
+        if not again:
+            return None
+        self._turn, *self._round = again
+        self._again_rounds += 1
+        return self._sleep(self._again_rounds - 1)
 
     def _next(self, now: float) -> Command:
         while self._round:
@@ -359,6 +413,8 @@ class Retry:
                 self._standings[turn] = Standing(
                     OverRequest(self._with(turn), self._max_sats or Decimal(0)), now
                 )
+        if again := self._unreached_again():
+            return again
         if probing := self._probing():
             if self._probe_deadline is None:
                 self._probe_deadline = now + PROBE_WAIT

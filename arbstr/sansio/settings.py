@@ -142,11 +142,12 @@ class Policies:
 @final
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """`[retry]`: `backoff` in seconds, doubled each time."""
+    """`[retry]`: `backoff` in seconds, doubled each time; `patience` in seconds, 0 is none."""
 
     max_retries: Annotated[int, values.whole_number(0)] = 2
     backoff: Annotated[float, values.seconds] = 0.5
     possibly_spent: Annotated[str, values.one_of("stop", "next")] = "stop"
+    patience: Annotated[float, values.seconds] = 3.0
 
 
 @final

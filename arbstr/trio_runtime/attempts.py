@@ -20,12 +20,12 @@ import trio
 from arbstr.sansio import life
 from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, Reservation
-from arbstr.sansio.catalog import Provider
+from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind, rest_seconds, seen
+from arbstr.sansio.failure import Failure, FailureKind, seen
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import (
@@ -77,6 +77,8 @@ class Attempts:
         self._ticket: Ticket | None = None
         self._verdict = Outcome.NEUTRAL
         self._last_error: str | None = None
+        self._offer: Offer | None = None
+        self._refused_options: str | None = None
         self.retry = retry
         self.call: UpstreamCall | None = None
         self.first_bytes = b""
@@ -119,14 +121,17 @@ class Attempts:
             provider, now = command.candidate.offer.provider, trio.current_time()
             if self._is_known(provider):
                 self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
-                self._hub.served.add(provider.name)
+                self._hub.answered(provider)
+                if self._refused_options == provider.name and self._is_current():
+                    self._hub.refuse_stream_options.add(provider.name)
             self._give_verdict(Outcome.SUCCESS)
-            closed = self._hub.board.view(provider.name, now).state == "closed"
+            model = command.candidate.offer.model
+            closed = self._hub.board.circuit(provider.name, model, now).state == "closed"
             if self._request.stream and closed:
                 # The first output was a success. To break off later is a failure of its own, so
                 # it takes a leave of its own, and with it a generation; but never the probe's,
                 # which a stream would keep for as long as it runs.
-                self._admit(provider)
+                self._admit(command.candidate.offer)
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
@@ -143,7 +148,7 @@ class Attempts:
             return reserved
         refused: Refused | None = None
         try:
-            refused = self._admit(candidate.offer.provider)
+            refused = self._admit(candidate.offer)
             if refused is None:
                 self._reservation = reserved
             return refused
@@ -155,19 +160,26 @@ class Attempts:
         """Whether what is learnt of it may be kept: a reload may have given its name away."""
         return self._snapshot is self._hub.snapshot or self._hub.still_has(provider)
 
-    def _admit(self, provider: Provider) -> Refused | None:
-        """Takes the breaker's leave. One ticket serves all tries at the same provider, as long as
-        its circuit stays closed meanwhile."""
-        name, now = provider.name, trio.current_time()
-        if not self._is_known(provider):
+    def _is_current(self) -> bool:
+        """Whether no reload came since; it forgets what was learnt of requests like this one."""
+        return self._snapshot is self._hub.snapshot
+
+    def _admit(self, offer: Offer) -> Refused | None:
+        """Takes the breaker's leave. One ticket serves all tries of the same model at the same
+        provider, as long as its circuits stay closed meanwhile."""
+        name, model, now = offer.provider.name, offer.model, trio.current_time()
+        if not self._is_known(offer.provider):
             self._give_verdict(self._verdict)
             return None  # nobody keeps a circuit for it
         if self._ticket is not None:
-            view = self._hub.board.view(name, now)
-            if self._ticket.provider == name and view.state == "closed":
-                return Resting(view.resting_until) if view.resting_until is not None else None
+            view = self._hub.board.circuit(name, model, now)
+            same = (self._ticket.provider, self._ticket.model) == (name, model)
+            if same and view.state == "closed":
+                if view.resting_until is None or view.why is None:
+                    return None
+                return Resting(view.resting_until, view.why)
             self._give_verdict(self._verdict)
-        admission = self._hub.board.admit(name, now)
+        admission = self._hub.board.admit(name, model, now)
         if not isinstance(admission, Admitted):
             return admission
         self._ticket, self._verdict, self._last_error = admission.ticket, Outcome.NEUTRAL, None
@@ -176,7 +188,7 @@ class Attempts:
     async def _try(self, command: Attempt) -> Failure | None:
         """One attempt within its deadlines. `None`: there is something to deliver."""
         offer, timeouts = command.candidate.offer, command.candidate.offer.provider.timeouts
-        name = offer.provider.name
+        name, self._offer = offer.provider.name, offer
         request, kind = self._request, self._hub.kind_of(offer.provider)
         self.call = call = UpstreamCall(
             offer.provider,
@@ -229,20 +241,20 @@ class Attempts:
 
     def failed(self, failure: Failure, *, counts: bool = True) -> None:
         """The open call is over without an answer. With `counts` the breaker hears of it."""
-        call, now = self.call, trio.current_time()
+        call = self.call
         assert call is not None  # somebody failed
         name = call.provider.name
         self._note_answer(call)
         self._note(life.AttemptFailed(failure))
-        self._verdict = Outcome.FAILURE if failure.trips and counts else Outcome.NEUTRAL
+        self._verdict = Outcome.NEUTRAL
+        if failure.trips and counts:
+            reached = failure.kind is not FailureKind.NOT_SENT
+            self._verdict = Outcome.FAILURE if reached else Outcome.UNREACHED
         self._last_error = failure.sentence
-        rest = rest_seconds(failure)
-        if rest is not None and self._is_known(call.provider):
-            self._hub.board.rest(name, now + rest, now)
-        # A reload forgets it, and may have given the name to another provider.
-        is_current = self._snapshot is self._hub.snapshot
-        if failure.kind is FailureKind.NO_STREAM_OPTIONS and is_current:
-            self._hub.refuse_stream_options.add(name)
+        if self._offer is not None and self._is_known(call.provider):
+            self._hub.rest(self._offer, failure)
+        # Believed once it has answered without them: a refusal may only have repeated the request.
+        self._refused_options = name if failure.kind is FailureKind.NO_STREAM_OPTIONS else None
         log.warning(
             'attempt %d: provider "%s" %s (%s)',
             self._exchange.attempts_made,

@@ -162,6 +162,7 @@ class ChatRun:
             route.candidates,
             max_retries=retry.max_retries,
             backoff=retry.backoff,
+            patience=retry.patience,
             consent=asked == "allow" or retry.possibly_spent == "next",
             no_stream_options=frozenset(self._hub.refuse_stream_options),
             max_sats=route.max_sats,

@@ -12,13 +12,15 @@ import trio
 from arbstr.sansio.alarms import PriceAlarms
 from arbstr.sansio.breaker import Board, Outcome, Ticket
 from arbstr.sansio.budget import Budget, Reservation
-from arbstr.sansio.catalog import Provider
+from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind
+from arbstr.sansio.failure import Failure, rest_reason, rest_seconds
 from arbstr.sansio.gauge import Gauge, mark_line
 from arbstr.sansio.holds import Lengths
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.sansio.record import Record
+from arbstr.sansio.rests import Reason
 from arbstr.sansio.routing import Learnt
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.log_writer import LogWriter
@@ -67,7 +69,6 @@ class Hub:
         self.drains = drains
         breaker = snapshot.config.breaker
         self.board = Board(
-            [provider.name for provider in snapshot.catalog.providers],
             failures=breaker.failures,
             open_seconds=breaker.open_seconds,
         )
@@ -163,10 +164,43 @@ class Hub:
 
     def settle(self, ticket: Ticket, outcome: Outcome, error: str | None) -> None:
         """Passes a verdict to the breaker and wakes those who wait for a probe's."""
-        self.board.settle(ticket, outcome, trio.current_time(), error=error)
+        now = trio.current_time()
+        for turned in self.board.settle(ticket, outcome, now, error=error):
+            circuit = f'circuit of provider "{turned.provider}"'
+            if turned.model is not None:
+                circuit += f' for model "{turned.model}"'
+            if turned.until is None:
+                log.info("%s closed: it answers again", circuit)
+            else:
+                log.warning(
+                    "%s opened after %d failures in a row: left alone for %g s; the last: it %s",
+                    circuit,
+                    turned.failures,
+                    turned.until - now,
+                    error or "failed",
+                )
         if ticket.probe:
             self._verdict_given.set()
             self._verdict_given = trio.Event()
+
+    def rest(self, offer: Offer, failure: Failure) -> None:
+        """Leaves whoever failed so alone for a while, if that is what the failure asks for."""
+        now, name = trio.current_time(), offer.provider.name
+        match rest_reason(failure):
+            case None:
+                return
+            case Reason.RATE_LIMIT as why:
+                until = now + (rest_seconds(failure) or 0.0)
+                self.board.rest(name, offer.model, until, now, why)
+            case Reason.OVERLOAD as why:
+                self.board.rest(name, None, now + (rest_seconds(failure) or 0.0), now, why)
+            case Reason.BALANCE | Reason.KEY | Reason.PATH as why:
+                self.board.doubt(name, now, why)
+
+    def answered(self, provider: Provider) -> None:
+        """A provider answered at the path of chats, and took the key for it."""
+        self.served.add(provider.name)
+        self.board.answered(provider.name)
 
     async def wait_verdict(self) -> None:
         """Waits until some probe is over."""

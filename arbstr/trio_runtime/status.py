@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import trio
 
+from arbstr.sansio.breaker import CircuitView
 from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply
@@ -35,12 +36,23 @@ def _wall(monotonic: float | None) -> str | None:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def _circuit(view: CircuitView) -> dict[str, Any]:
+    shown: dict[str, Any] = {"state": view.state, "failure_count": view.failure_count}
+    if view.retry_at is not None:
+        shown["retry_at"] = _wall(view.retry_at)
+    if view.last_error is not None:
+        shown["last_error"] = view.last_error
+    return shown
+
+
 def health(hub: Hub) -> dict[str, Any]:
-    """Circuit of each provider and the log's counters; `status` sums them up."""
+    """Circuits of each provider, of its models those that are not closed, and the log's counters;
+    `status` sums them up."""
     now = trio.current_time()
     views = {p.name: hub.board.view(p.name, now) for p in hub.snapshot.catalog.providers}
+    sick = {name: hub.board.sick(name, now) for name in views}
     states = [view.state for view in views.values()]
-    if all(state == "closed" for state in states):
+    if all(state == "closed" for state in states) and not any(sick.values()):
         status = "ok"
     elif all(state == "open" for state in states):
         status = "unhealthy"
@@ -48,11 +60,9 @@ def health(hub: Hub) -> dict[str, Any]:
         status = "degraded"
     found: dict[str, dict[str, Any]] = {}
     for name, view in views.items():
-        found[name] = {"state": view.state, "failure_count": view.failure_count}
-        if view.retry_at is not None:
-            found[name]["retry_at"] = _wall(view.retry_at)
-        if view.last_error is not None:
-            found[name]["last_error"] = view.last_error
+        found[name] = _circuit(view)
+        if sick[name]:
+            found[name]["models"] = {model: _circuit(seen) for model, seen in sick[name].items()}
     counters = hub.log_writer.statistics()
     if status == "ok" and (counters.damaged or counters.waits > LATE_SECONDS):
         status = "degraded"
@@ -92,13 +102,13 @@ def _rates(rates: Rates | None) -> dict[str, float | None] | None:
 def providers(hub: Hub) -> dict[str, Any]:
     """Each provider as configured, without its key, and how it stands right now.
 
-    `proxy` is there if it is reached through one.
+    `proxy` is there if it is reached through one, `circuits` if some of its models' are not closed.
     """
     now, snapshot = trio.current_time(), hub.snapshot
     found = []
     for provider in snapshot.catalog.providers:
         view = hub.board.view(provider.name, now)
-        resting = view.resting_until
+        sick = hub.board.sick(provider.name, now)
         found.append(
             {
                 "name": provider.name,
@@ -114,7 +124,9 @@ def providers(hub: Hub) -> dict[str, Any]:
                 },
                 "key": provider.key.masked() if provider.key is not None else None,
                 "circuit": view.state,
-                "resting_until": _wall(resting) if resting and resting > now else None,
+                "resting_until": _wall(view.resting_until),
+                "resting_for": None if view.why is None else view.why.value,
+                **({"circuits": {m: _circuit(seen) for m, seen in sick.items()}} if sick else {}),
             }
         )
     return {"providers": found}
@@ -169,7 +181,7 @@ def cost(hub: Hub, request: ChatRequest, policy_header: str | None) -> dict[str,
         return route
     quoted = quote(request, route, hub.learnt)
     for candidate in quoted["candidates"]:
-        view = hub.board.view(candidate["provider"], now)
+        view = hub.board.circuit(candidate["provider"], candidate["model"], now)
         candidate["circuit"] = view.state
         candidate["resting_until"] = _wall(view.resting_until)
     return quoted

@@ -1,6 +1,6 @@
 """Failing over without paying twice: every verdict as a conversation, and what always holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -25,6 +25,7 @@ from arbstr.sansio.failure import (
 )
 from arbstr.sansio.last_word import LAST_WORDS, LastWord, last_word_table, word_of
 from arbstr.sansio.money import Rates
+from arbstr.sansio.rests import Reason
 from arbstr.sansio.retry import (
     PROBE_WAIT,
     VERDICTS,
@@ -52,7 +53,7 @@ A_SAT = Rates(Decimal(0), Decimal(0), base_fee=Decimal(1))
 FREE, SPENT, UNKNOWN = Money.FREE, Money.SPENT, Money.UNKNOWN
 
 
-def candidate(name: str, model: str = "gpt-4o") -> Candidate:
+def candidate(name: str, model: str = "gpt-4o", cost: int | None = 1) -> Candidate:
     provider = Provider(
         name=name,
         url=f"https://{name}.example/v1/chat/completions",
@@ -66,7 +67,8 @@ def candidate(name: str, model: str = "gpt-4o") -> Candidate:
         drain_seconds=60.0,
     )
     offer = Offer(provider=provider, model=model, upstream_model=model, rates=A_SAT)
-    return Candidate(offer, estimated_cost=Decimal(1), estimated_output=256, hold=HOLD)
+    price = None if cost is None else Decimal(cost)
+    return Candidate(offer, estimated_cost=price, estimated_output=256, hold=HOLD)
 
 
 def make_retry(
@@ -77,13 +79,21 @@ def make_retry(
     consent: bool = False,
     no_stream_options: frozenset[str] = frozenset(),
     max_sats: Decimal | None = None,
+    patience: float = 0.0,
+    costs: Sequence[int | None] = (),
 ) -> Retry:
-    """A machine over these providers; `alpha/mini` is alpha's offer of another model."""
-    pairs = (name.partition("/") for name in names.split())
+    """A machine over these providers; `alpha/mini` is alpha's offer of another model. `costs` are
+    those of the providers in order, 1 each without."""
+    pairs = [name.partition("/") for name in names.split()]
+    prices = costs or [1] * len(pairs)
     return Retry(
-        tuple(candidate(name, model or "gpt-4o") for name, _, model in pairs),
+        tuple(
+            candidate(name, model or "gpt-4o", cost)
+            for (name, _, model), cost in zip(pairs, prices, strict=True)
+        ),
         max_retries=max_retries,
         backoff=backoff,
+        patience=patience,
         consent=consent,
         no_stream_options=no_stream_options,
         max_sats=max_sats,
@@ -185,7 +195,123 @@ MAY_COST = [
 
 BOOKS = [
     Playbook("an answer is delivered", "1 alpha", [(Answered(), Deliver())]),
-    tried_again(K.NOT_SENT),
+    Playbook(
+        "nobody could be reached: each once, then each again after a backoff, twice",
+        "1 alpha",
+        [
+            (failed(K.NOT_SENT), "2 beta"),
+            (failed(K.NOT_SENT), FIRST_BACKOFF),
+            (Elapsed(), "3 alpha"),
+            (failed(K.NOT_SENT), "4 beta"),
+            (failed(K.NOT_SENT), SECOND_BACKOFF),
+            (Elapsed(), "5 alpha"),
+            (failed(K.NOT_SENT), "6 beta"),
+            (failed(K.NOT_SENT), UPSTREAM_ERROR),
+        ],
+    ),
+    Playbook(
+        "who could not be reached is asked again when the others have failed",
+        "1 alpha",
+        [
+            (failed(K.NOT_SENT), "2 beta"),
+            (failed(K.ACCOUNT, status=401), FIRST_BACKOFF),
+            (Elapsed(), "3 alpha"),
+            (Answered(), Deliver()),
+        ],
+    ),
+    Playbook(
+        "who could not be reached is not asked again after what may have cost",
+        "1 alpha",
+        [(failed(K.NOT_SENT), "2 beta"), (failed(K.NO_ANSWER, UNKNOWN), SPENT_REPLY)],
+    ),
+    Playbook(
+        "a probe that could not be sent is a single attempt",
+        "1 alpha",
+        [
+            (failed(K.NOT_SENT, probe=True), "2 beta"),
+            (failed(K.NOT_SENT), FIRST_BACKOFF),
+            (Elapsed(), "3 beta"),
+            (Answered(), Deliver()),
+        ],
+    ),
+    Playbook(
+        "nobody waits for a probe while one who was not reached can be asked again",
+        "1 alpha",
+        [
+            (failed(K.NOT_SENT), "2 beta"),
+            (Skipped(Probing()), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (failed(K.NOT_SENT), SECOND_BACKOFF),
+            (Elapsed(), "3 alpha"),
+            (failed(K.NOT_SENT), AwaitProbe(("beta",), PROBE_WAIT)),
+        ],
+    ),
+    *(
+        Playbook(
+            f"a {what} with a short wait is waited out once, where the next is dearer",
+            "1 alpha",
+            [
+                (failed(kind, status=status, retry_after=2.0), Sleep(2.0, 2.0)),
+                (Elapsed(), "2 alpha"),
+                (failed(kind, status=status, retry_after=2.0), "3 beta"),
+                (failed(kind, status=status, retry_after=2.0), last),
+            ],
+            {"patience": 3.0, "costs": (1, 10)},
+        )
+        for what, kind, status, last in (
+            ("429", K.RATE_LIMITED, 429, ("rate_limited", 429, 2.0, None)),
+            ("503", K.SERVER_ERROR, 503, ("circuit_open", 503, 2.0, None)),
+        )
+    ),
+    *(
+        Playbook(
+            f"no wait: {why}",
+            "1 alpha",
+            [
+                (failed(kind, money, status=status, **dict[str, Any](more)), "2 beta"),
+                (Answered(), Deliver()),
+            ],
+            {"patience": 3.0, "costs": costs, "consent": True},
+        )
+        for why, kind, money, status, more, costs in (
+            ("it is longer", K.RATE_LIMITED, FREE, 429, {"retry_after": 3.1}, (1, 10)),
+            ("it says none", K.RATE_LIMITED, FREE, 429, {}, (1, 10)),
+            ("the next costs the same", K.RATE_LIMITED, FREE, 429, {"retry_after": 2.0}, (1, 1)),
+            (
+                "nobody knows what this costs",
+                K.RATE_LIMITED,
+                FREE,
+                429,
+                {"retry_after": 2.0},
+                (None, None),
+            ),
+            ("it may have cost", K.SERVER_ERROR, UNKNOWN, 503, {"retry_after": 2.0}, (1, 10)),
+            (
+                "a probe is a single attempt",
+                K.RATE_LIMITED,
+                FREE,
+                429,
+                {"retry_after": 2.0, "probe": True},
+                (1, 10),
+            ),
+        )
+    ),
+    Playbook(
+        "what a next provider without rates costs is not known, so it is waited for",
+        "1 alpha",
+        [
+            (failed(K.RATE_LIMITED, status=429, retry_after=3.0), Sleep(3.0, 3.0)),
+            (Elapsed(), "2 alpha"),
+            (Answered(), Deliver()),
+        ],
+        {"patience": 3.0, "costs": (1, None)},
+    ),
+    Playbook(
+        "without another provider a wait is the client's",
+        "1 alpha",
+        [(failed(K.RATE_LIMITED, status=429, retry_after=2.0), ("rate_limited", 429, 2.0, None))],
+        {"names": "alpha", "patience": 3.0},
+    ),
     tried_again(K.SERVER_ERROR),
     went_on(K.ACCOUNT, status=402),
     went_on(K.NO_MODEL, status=404),
@@ -597,11 +723,30 @@ BOOKS = [
         [(failed(K.NO_ENDPOINT, status=404),), (failed(K.NO_ENDPOINT, status=405),)],
         ("model_not_found", 404, None, None),
     ),
+    *(
+        given_up(
+            f"all rest for {why.value}: {code}, and nothing about waiting",
+            "alpha beta",
+            [(Skipped(Resting(40.0, why)),), (Skipped(Resting(50.0, why)),)],
+            (code, status, None, should),
+        )
+        for why, code, status, should in (
+            (Reason.BALANCE, "insufficient_balance", 402, False),
+            (Reason.KEY, "provider_auth", 502, False),
+            (Reason.PATH, "model_not_found", 404, None),
+        )
+    ),
     given_up(
-        "a path that takes no requests: 502",
+        "one rests for its key and one for its limit: 429, as long as the limit lasts",
         "alpha beta",
-        [(failed(K.NO_ENDPOINT, status=405),), (failed(K.NO_ENDPOINT, status=501),)],
-        UPSTREAM_ERROR,
+        [(Skipped(Resting(4.0, Reason.KEY)),), (Skipped(Resting(50.0)),)],
+        ("rate_limited", 429, 50.0, None),
+    ),
+    given_up(
+        "a rest for an overload: 503",
+        "alpha",
+        [(Skipped(Resting(4.0, Reason.OVERLOAD)),)],
+        ("circuit_open", 503, 4.0, None),
     ),
     given_up(
         "no model can: 400",
@@ -964,8 +1109,10 @@ def test_the_tables_print_as_markdown() -> None:
     table = verdict_table()
     assert table.startswith(
         "| money and kind | what may follow |\n|---|---|\n"
-        "| `not_sent`, `server_error`, when free "
-        "| the same provider after a backoff, up to `max_retries`; then the next |\n"
+        "| `not_sent`, when free | the next candidate at once; when none is left, those that were "
+        "not reached again after a backoff, up to `max_retries` |\n"
+        "| `server_error`, when free | the same provider after a backoff, up to `max_retries`; "
+        "then the next |\n"
         "| `account`, `no_model`, `not_capable`, `no_endpoint`, `rate_limited`, `error_answer`, "
         "`bad_status`, `gave_up`, when free "
         "| the next provider at once |\n"
@@ -1084,7 +1231,8 @@ class RetryMachine(RuleBasedStateMachine):
         self.now += self.command.at_most
         self.tell(Elapsed())
         assert self.waits_on(Attempt)
-        assert self.asked == self.failures[-1][0], "the backoff was for this provider"
+        unreached = {name for name, failure, _ in self.failures if failure.kind is K.NOT_SENT}
+        assert self.asked in unreached | {self.failures[-1][0]}, "a backoff for somebody else"
 
     @precondition(lambda self: self.waits_on(AwaitProbe))
     @rule(part=st.sampled_from([0.5, 0.9, 1.0]), settled=st.booleans())

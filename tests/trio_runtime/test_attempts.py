@@ -83,7 +83,7 @@ seen                          | request | openai                | node          
 529                           | any     | server_error  again   | server_error  again   | server_error  unknown
 204                           | any     | bad_status    next    | bad_status    unknown | bad_status    unknown
 307                           | any     | bad_status    next    | bad_status    unknown | bad_status    unknown
-connection refused            | any     | not_sent      again   |                       | not_sent      again
+connection refused            | any     | not_sent      next    |                       | not_sent      next
 accept and close              | any     | no_answer     unknown |                       | no_answer     unknown
 close after the request       | any     | no_answer     unknown |                       | no_answer     unknown
 reset after the request       | any     | no_answer     unknown |                       | no_answer     unknown
@@ -471,7 +471,7 @@ async def test_whatever_retry_after_says_does_no_harm(
                 provider("first", first.url),
                 provider("second", second.url, rate=2),
                 provider("third", third.url, rate=3),
-                more="[retry]\nmax_retries = 0",
+                more="[retry]\nmax_retries = 0\npatience = 0",
             )
         ) as proxy,
     ):
@@ -486,7 +486,7 @@ async def test_whatever_retry_after_says_does_no_harm(
 
 async def test_a_wait_longer_than_the_backoff_sends_the_request_to_the_next_provider() -> None:
     async with (
-        open_fake_provider(error_answer(503, headers=[("retry-after", "2")])) as first,
+        open_fake_provider(error_answer(503, headers=[("retry-after", "4")])) as first,
         open_fake_provider() as second,
         open_proxy(two(first, second, more=DEFAULTS)) as proxy,
     ):
@@ -684,9 +684,9 @@ async def test_connecting_that_takes_too_long_is_free_and_tried_elsewhere() -> N
             open_proxy(config(slow, provider("second", second.url, rate=2), more=QUICK)) as proxy,
         ):
             reply = await proxy.chat()
-            assert reply.headers["x-arbstr-retries"] == "3/first"
+            assert reply.headers["x-arbstr-retries"] == "1/first"
             record = await proxy.record()
-            assert [row.money for row in record.attempts] == ["free"] * 3 + ["spent"]
+            assert [row.money for row in record.attempts] == ["free", "spent"]
         async with open_proxy(config(slow, more=QUICK)) as proxy:
             reply = await proxy.chat()
     assert (reply.status, reply.error["code"]) == (504, "connect_timeout")

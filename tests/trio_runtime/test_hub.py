@@ -1,5 +1,6 @@
 """What requests share: the breaker, the probe, what was learnt of a provider; over real sockets."""
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Final
@@ -14,6 +15,7 @@ from tests.fakes import (
     ROUTSTR_ID,
     FakeProvider,
     Play,
+    Request,
     Script,
     by_name,
     chunk,
@@ -44,6 +46,15 @@ async def state(proxy: Proxy, name: str = "first") -> tuple[str, int]:
     """A circuit's state and how many failures it has counted, as /health shows them."""
     shown = (await proxy.get("/health")).json["providers"][name]
     return shown["state"], shown["failure_count"]
+
+
+def abc(fake: FakeProvider) -> str:
+    """One provider of three models."""
+    return config(provider("first", fake.url, models='a", "b", "c'), more=ONE_TRY)
+
+
+def asked_for(request: Request) -> object:
+    return json.loads(request.body)["model"]
 
 
 # --- opening ----------------------------------------------------------------------------------
@@ -87,18 +98,118 @@ async def test_no_4xx_ever_opens_the_circuit(status: int, mock_clock: MockClock)
     ):
         for _ in range(5):
             await proxy.chat()
-            mock_clock.jump(1.1)  # after a 429 it rests
+            mock_clock.jump(601)  # after a 429 it rests, and longer after a refused key or path
         assert await state(proxy) == ("closed", 0)
         assert first.hits == 5
 
 
-async def test_a_404_is_about_the_path_until_the_provider_has_answered_there() -> None:
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, (502, "provider_auth")),
+        (402, (402, "insufficient_balance")),
+        (403, (502, "provider_auth")),
+        (404, (404, "model_not_found")),
+        (405, (404, "model_not_found")),
+    ],
+)
+async def test_a_refused_key_or_path_is_not_asked_first_by_every_request(
+    status: int, told: tuple[int, str], mock_clock: MockClock
+) -> None:
+    async with (
+        open_fake_provider(error_answer(status)) as first,
+        open_fake_provider() as second,
+        open_proxy(two(first, second)) as proxy,
+        open_proxy(only(first)) as alone,
+    ):
+        for _ in range(5):
+            assert (await proxy.chat()).text == "Hello there"
+        assert (first.hits, second.hits) == (1, 5)
+        mock_clock.jump(59.9)
+        await proxy.chat()
+        assert first.hits == 1
+        mock_clock.jump(0.2)
+        await proxy.chat()
+        assert first.hits == 2
+        mock_clock.jump(119)  # twice as long
+        await proxy.chat()
+        assert first.hits == 2
+        # Where nobody else is, the last word stays what it was.
+        for _ in range(2):
+            reply = await alone.chat()
+            assert (reply.status, reply.error["code"]) == told
+            assert "retry-after" not in reply.headers
+        assert first.hits == 3
+
+
+async def test_a_429_rests_the_model_and_two_at_once_the_provider() -> None:
+    def by_model(request: Request) -> Play:
+        limited = [("retry-after", "86400")]
+        if asked_for(request) == "c":
+            return json_answer(completion())
+        return error_answer(429, headers=limited)
+
+    async with open_fake_provider(by_model) as first, open_proxy(abc(first)) as proxy:
+        for model, status in (("a", 429), ("c", 200), ("a", 429), ("b", 429), ("c", 429)):
+            assert (await proxy.chat(model=model)).status == status, model
+        assert first.hits == 3
+        shown = (await proxy.get("/providers")).json["providers"][0]
+    assert shown["resting_for"] == "rate_limit"
+
+
+async def test_one_sick_model_leaves_its_neighbours_and_the_log_tells_it(
+    caplog: pytest.LogCaptureFixture, mock_clock: MockClock
+) -> None:
+    sick = True
+
+    def by_model(request: Request) -> Play:
+        broken = sick and asked_for(request) == "a"
+        return error_answer(500) if broken else json_answer(completion())
+
+    caplog.set_level(logging.INFO)
+    async with open_fake_provider(by_model) as first, open_proxy(abc(first)) as proxy:
+        for _ in range(3):
+            assert (await proxy.chat(model="a")).status == 502
+            assert (await proxy.chat(model="b")).status == 200
+        assert (await proxy.chat(model="a")).error["code"] == "circuit_open"
+        assert (await proxy.chat(model="b")).status == 200
+        health = (await proxy.get("/health")).json
+        shown = health["providers"]["first"]
+        assert (health["status"], shown["state"]) == ("degraded", "closed")
+        assert shown["models"]["a"]["state"] == "open"
+        assert (await proxy.get("/providers")).json["providers"][0]["circuits"].keys() == {"a"}
+        sick = False
+        mock_clock.jump(31)
+        assert (await proxy.chat(model="a")).status == 200
+        assert (await proxy.get("/health")).json["status"] == "ok"
+    told = [(r.levelname, r.getMessage()) for r in caplog.records if "circuit" in r.getMessage()]
+    assert [level for level, _ in told] == ["WARNING", "INFO"]
+    assert 'circuit of provider "first" for model "a" opened after 3 failures' in told[0][1]
+    assert 'circuit of provider "first" for model "a" closed' in told[1][1]
+
+
+async def test_a_short_wait_of_the_cheapest_is_waited_out(autojump_clock: MockClock) -> None:
+    wait = [("retry-after", "2")]
+    async with (
+        open_fake_provider([error_answer(429, headers=wait), by_name]) as first,
+        open_fake_provider() as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        reply = await proxy.chat()
+    assert (first.hits, second.hits) == (2, 0)
+    assert reply.headers["x-arbstr-retries"] == "1/first"
+
+
+async def test_a_404_is_about_the_path_until_the_provider_has_answered_there(
+    mock_clock: MockClock,
+) -> None:
     script = [error_answer(404), json_answer(completion()), error_answer(404)]
     async with open_fake_provider(script) as first, open_proxy(only(first)) as proxy:
         seen = []
         for count in (1, 2, 3):
             await proxy.chat()
             seen.append((await proxy.record(count)).attempts[0].failure)
+            mock_clock.jump(61)
         assert seen == ["no_endpoint", None, "no_model"]
 
 
