@@ -183,8 +183,8 @@ class UpstreamCall:
         """Whether the rest of a stream, complete or not, may still tell what it cost."""
         if not self.can_be_read_on or self.relay.overflow:
             return False
-        if self.kind is Kind.ROUTSTR:
-            return self.provider_cost_msats is None
+        if self.kind is Kind.ROUTSTR and self.provider_cost_msats is None:
+            return True
         return self.usage is None and not self.relay.done
 
     # -- one attempt ---------------------------------------------------------------------------

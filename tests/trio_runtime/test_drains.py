@@ -397,6 +397,21 @@ async def test_a_usage_that_is_late_holds_up_the_ledger_and_not_the_client(kind:
 
 
 @pytest.mark.usefixtures("impatient")
+async def test_tokens_are_waited_for_although_the_price_is_in_the_head() -> None:
+    gate = trio.Event()
+    priced = [ROUTSTR_ID, ("x-routstr-cost-msats", "505")]
+    late = stream([ROLE, WORD, REST[0], gate, *REST[1:]], headers=priced)
+    async with (
+        open_fake_provider(late) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).text == "Hello"
+        assert proxy.hub.draining == 1
+        gate.set()
+        assert (await proxy.record()).input_tokens == 100
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["openai", "routstr"])
 async def test_a_usage_that_never_comes_is_not_waited_for_without_end(
     kind: str, monkeypatch: pytest.MonkeyPatch

@@ -2,7 +2,8 @@
 
 import gzip
 import json
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Final
@@ -262,6 +263,53 @@ async def test_an_answer_that_is_compressed_all_the_same_is_read() -> None:
         assert json.loads(found.body) == whole
         first = await asked(call_of(fake.url), transport, streaming=True)
         assert first == b"".join(hello(usage=None)[:-1])
+        found = await asked(call_of(fake.url), transport, streaming=False)
+        assert isinstance(found, Failure)
+        assert found.error is not None
+        assert found.error["message"] == "too much"
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("packed", "labels"),
+    [
+        (bytes, ["none"]),
+        (bytes, ["utf-8"]),
+        (bytes, ["identity, identity"]),
+        (bytes, ["gzip"]),  # somebody on the way has undone it already
+        (bytes, ["br"]),
+        (gzip.compress, ["gzip, identity"]),
+        (gzip.compress, ["gzip", "identity"]),  # two lines are one list
+        (gzip.compress, ["deflate"]),
+        (raw_deflate, ["deflate"]),
+    ],
+)
+async def test_a_label_does_not_cost_an_answer_nor_the_words_of_an_error(
+    packed: Callable[[bytes], bytes], labels: list[str]
+) -> None:
+    whole, said = json.dumps(completion("Hello there")).encode(), [*hello()]
+    headers = [("content-encoding", label) for label in labels]
+    refusal = answer(422, packed(b'{"error":{"message":"too much"}}'), headers)
+    # One message a piece, as a framework that compresses each event by itself sends them.
+    pieces = [packed(b"".join(said))] if packed is raw_deflate else [packed(each) for each in said]
+    script = [answer(200, packed(whole), headers), stream(pieces, headers=headers), refusal]
+    async with calling(script) as (fake, transport):
+        found = await asked(call_of(fake.url), transport, streaming=False)
+        assert isinstance(found, Answer)
+        assert found.body == whole
+        call = call_of(fake.url)
+        assert await call.connect(transport) is None
+        out = await call.stream(b"{}")
+        assert isinstance(out, bytes)
+        while not (call.ended or call.relay.done):
+            out += await call.more()
+        assert out == b"".join(hello(usage=None)[:-1])
+        assert call.relay.complete
+        call.close()
         found = await asked(call_of(fake.url), transport, streaming=False)
         assert isinstance(found, Failure)
         assert found.error is not None
