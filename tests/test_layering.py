@@ -39,7 +39,17 @@ ORDER: Final = {
         *("snapshot", "hub", "reload", "status"),
         "descriptors",
         *("responder", "drains", "attempts", "exchange"),
-        *("framing", "asgi", "client_socket", "listener", "connection", "app", "mock", "main"),
+        *(
+            "framing",
+            "asgi",
+            "client_socket",
+            "listener",
+            "connection",
+            "bodies",
+            "app",
+            "mock",
+            "main",
+        ),
     ),
 }
 """The modules of both halves, each below those it may import. The docstrings of the two packages

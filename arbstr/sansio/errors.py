@@ -15,7 +15,8 @@
       possibly_spent 400          rate_limited 429          internal_error 500
       upstream_error 502          provider_auth 502         circuit_open 503
       shutting_down 503           log_unavailable 503       budget_unavailable 503
-      connect_timeout 504         stream_interrupted (in a stream)
+      overloaded 503              connect_timeout 504
+      stream_interrupted (in a stream)
       client_error                the provider's own status and, if it is one, its own error object
 
 The codes and their statuses are the table `STATUS`; the shape is that of OpenAI's errors
@@ -89,6 +90,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "circuit_open": 503,
         "shutting_down": 503,
         "log_unavailable": 503,
+        "overloaded": 503,
         "budget_unavailable": 503,
         "connect_timeout": 504,
     }

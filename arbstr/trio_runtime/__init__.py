@@ -45,5 +45,5 @@ The order of the modules; each imports only from those before it:
     descriptors                                        what the process may have open
     responder, drains, attempts, exchange              one chat request
     framing, asgi, client_socket, listener,            towards the clients, and the process
-      connection, app, mock, main
+      connection, bodies, app, mock, main
 """

@@ -29,13 +29,13 @@ from arbstr.sansio.reports import Names, configured_names
 from arbstr.sansio.routing import NoRoute
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.asgi import DISCONNECT_KEY
+from arbstr.trio_runtime.bodies import Bodies, Body, Receive
 from arbstr.trio_runtime.exchange import serve_chat
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.reports import Report, Reports
 from arbstr.trio_runtime.responder import NO_CONTENT, Headers, Responder, header, policy_header
 
-Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 log = logging.getLogger("arbstr.app")
@@ -61,6 +61,7 @@ class App:
 
     def __init__(self, hub: Hub, reports: Reports) -> None:
         self._hub = hub
+        self._bodies = Bodies()
         self._quart = make_quart(hub, reports)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
@@ -131,25 +132,26 @@ class App:
                 ((b"allow", b"POST"),),
             )
         else:
-            body = await _read_body(
-                receive, headers, self._hub.snapshot.config.server.max_body_bytes
-            )
-            if isinstance(body, ErrorReply):
-                extra = {"request_id": request_id, "code": body.code}
-                log.info("refused: %s", body.code, extra=extra)
-                await responder.error(body)
-            elif path in COST_PATHS and body is not None:
-                await self._tell_cost(responder, headers, body)
-            elif body is not None:
-                await serve_chat(
-                    self._hub,
-                    responder,
-                    request_id=request_id,
-                    headers=headers,
-                    body=body,
-                    received=received,
-                    on_disconnect=scope["state"][DISCONNECT_KEY],
-                )
+            # What the body holds is given back when the request is over.
+            with Body(self._bodies) as room:
+                limit = self._hub.snapshot.config.server.max_body_bytes
+                body = await room.read(receive, headers, limit)
+                if isinstance(body, ErrorReply):
+                    extra = {"request_id": request_id, "code": body.code}
+                    log.info("refused: %s", body.code, extra=extra)
+                    await responder.error(body)
+                elif path in COST_PATHS and body is not None:
+                    await self._tell_cost(responder, headers, body)
+                elif body is not None:
+                    await serve_chat(
+                        self._hub,
+                        responder,
+                        request_id=request_id,
+                        headers=headers,
+                        body=body,
+                        received=received,
+                        on_disconnect=scope["state"][DISCONNECT_KEY],
+                    )
 
     async def _tell_cost(self, responder: Responder, headers: dict[str, str], body: bytes) -> None:
         """What the chat in the body would cost, and where. Nothing is sent, no row is written."""
@@ -208,35 +210,6 @@ def _cors(doorkeeper: Doorkeeper, origin: str | None) -> Headers:
         header("access-control-expose-headers", EXPOSED),
         header("vary", "origin"),
     )
-
-
-async def _read_body(
-    receive: Receive, headers: dict[str, str], limit: int
-) -> bytes | ErrorReply | None:
-    """The whole body; an error if there may be none such; `None` if the client left meanwhile."""
-    coding = headers.get("content-encoding", "identity").strip().lower()
-    if coding not in ("", "identity"):
-        return ErrorReply(
-            "unsupported_media_type", "Send the body as it is, without Content-Encoding."
-        )
-    too_large = ErrorReply(
-        "body_too_large",
-        f"The body is over the limit of {limit / 1e6:g} MB ([server] max_body_mb).",
-    )
-    if int(headers.get("content-length", 0)) > limit:  # only digits come so far
-        return too_large
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        parts.append(message["body"])
-        size += len(message["body"])
-        if size > limit:
-            return too_large
-        if not message["more_body"]:
-            return b"".join(parts)
 
 
 @final
