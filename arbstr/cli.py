@@ -264,7 +264,7 @@ def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cost_command import run
 
     path = config_path(options, environ)
-    config = read_config(path, environ)
+    config = without_keys(partial(read_config, path), environ)  # it sends nothing
     return run(options, config, ledger_path(path, config, environ))
 
 

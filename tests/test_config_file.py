@@ -195,6 +195,13 @@ def test_what_a_variable_says_is_configuration_and_what_lies_there_is_not(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_sends_nothing_needs_no_key() -> None:
+    text = f'{ONE}api_key = "${{A_KEY_THAT_IS_NOT_SET_HERE}}"\n'
+    done = run_arbstr("cost", "-m", "m", "--text", "x", config_text=text)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "alpha" in done.stdout
+
+
 def test_init_writes_here_though_the_user_has_a_configuration_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

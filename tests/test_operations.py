@@ -351,7 +351,6 @@ def test_one_models_429(fake: FakeProcess) -> None:
 
 
 @posix
-@pytest.mark.xfail(reason="issue 10, 33: our own shortage of descriptors", strict=True)
 def test_own_limit_opens_circuit(provider: str, tmp_path: Path) -> None:
     """Our own lack of descriptors was three failures of a healthy provider."""
     write_config(tmp_path, ONE.format(url=provider))
