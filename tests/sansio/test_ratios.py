@@ -39,6 +39,7 @@ def learnt(*samples: float) -> Ratio:
     [
         pytest.param(7, 3, 1, 3 / 7, id="out by in"),
         pytest.param(10, 40, 4, 1.0, id="of one choice"),
+        pytest.param(8, 1, 1, 1 / 8, id="a single token"),
         pytest.param(1, MOST_RATIO, 1, MOST_RATIO, id="the most there may be"),
         pytest.param(1, MOST_RATIO + 1, 1, None, id="more than there may be"),
         pytest.param(1, 10**400, 1, None, id="more than a float holds"),
@@ -129,3 +130,7 @@ def test_what_nobody_could_have_learnt_is_not_taken_back(average: object, sample
 def test_every_ratio_that_was_learnt_is_taken_back_as_it_was(samples: list[float]) -> None:
     ratio = learnt(*samples)
     assert restored(ratio.average, ratio.samples) == ratio
+
+
+def test_the_largest_ratio_there_may_be_is_restored() -> None:
+    assert restored(MOST_RATIO, 1) == Ratio(MOST_RATIO, 1)
