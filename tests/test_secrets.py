@@ -121,7 +121,6 @@ def told_in_a_good_answer(request: Request) -> Behaviour:
 ECHOES: Final[dict[str, Any]] = {
     "good": told_in_a_good_answer,
     "client-error": failing(400),
-    "account": failing(401),
     "no-model": failing(404),
     "server-error": failing(500),
     "error-answer": failing(200),
@@ -136,7 +135,8 @@ ECHOES: Final[dict[str, Any]] = {
     "garbage-header": lambda request: raw(
         b"HTTP/1.1 200 OK\r\n" + everything(request).encode() + b"\x00\r\n\r\n"
     ),
-    "rate-limited": failing(429),  # last, because then the provider rests
+    "rate-limited": failing(429),
+    "account": failing(401),  # last, because then the provider rests
 }
 
 

@@ -131,6 +131,7 @@ class ErrorReply:
     `status` is looked up by `code` unless given (only `client_error` gives it: the provider's).
     `retry_after` is in seconds from now. `should_retry` becomes `x-should-retry`, which the
     OpenAI and Anthropic SDKs obey: `False` once arbstr has done the trying itself.
+    `logged` is the message for the database where it differs: without a provider's words.
     `passthrough` is a provider's own OpenAI-shaped error object, sent as it came.
     """
 
@@ -141,6 +142,7 @@ class ErrorReply:
     retry_after: float | None = None
     should_retry: bool | None = None
     passthrough: Mapping[str, object] | None = None
+    logged: str | None = None
 
     def __post_init__(self) -> None:
         if self.status == 0:

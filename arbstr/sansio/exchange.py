@@ -257,7 +257,7 @@ class Exchange:
             answered=last is not None and last.answered,
             status=status,
             error_status=error.status if error is not None else None,
-            error_message=error.message if error is not None else None,
+            error_message=None if error is None else error.logged or error.message,
             possibly_spent=self.possibly_spent,
             attempts=tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
             # Only of whole answers: half of one would teach that answers are short.

@@ -9,8 +9,8 @@ name and the kind of key by the table `MONEY` (printed by `failure_table`); the 
 are `_classify`. The routstr column is what live nodes did; the openai column is the
 common practice of charging for answers only.
 
-A provider's words leave this module in one place, `Failure.error`, without secrets; every
-`sentence` is ours. Nothing a provider sends raises.
+A provider's words leave this module in two places, `Failure.error` and `Failure.words`, without
+secrets; every `sentence` is ours. Nothing a provider sends raises.
 """
 
 import re
@@ -29,6 +29,7 @@ from arbstr.sansio.refusal import (
     Refusal,
     client_error_object,
     names_stream_options,
+    own_words,
     read_refusal,
     words_of,
 )
@@ -226,7 +227,8 @@ class Failure:
     503 said so in a way that makes sense. `own_status` is the 4xx that an error object under a 2xx
     gives itself. `error` is an OpenAI-shaped error object for the client: always there for a
     client_error, a not_capable, and with an `own_status`; otherwise None. `trips` is whether the
-    breaker counts it.
+    breaker counts it. `words` are the provider's own, on one short line without secrets, of an
+    account or no_model: for a person to read, never for the database.
     """
 
     kind: FailureKind
@@ -239,6 +241,7 @@ class Failure:
     timed_out_connecting: bool = False
     upstream_request_id: str | None = None
     own_status: int | None = None
+    words: str | None = None
 
 
 def is_answer(status: int) -> bool:
@@ -320,6 +323,7 @@ def from_status(
         status=status,
         retry_after=refusal.retry_after if may_rest else None,
         error=error,
+        words=own_words(refusal, secrets) if failure in NEXT_STEPS else None,
         # Newer Routstr nodes say 424 where older ones passed on an upstream's 5xx.
         trips=failure in _OF_SERVERS and (status == 424 or status >= 500),
         upstream_request_id=request_id_of(headers, secrets),
@@ -417,6 +421,26 @@ def rest_reason(failure: Failure) -> Reason | None:
             return Reason.KEY
         case _:
             return None
+
+
+NEXT_STEPS: Final[Mapping[FailureKind, str]] = MappingProxyType(
+    {
+        FailureKind.ACCOUNT: 'check the key of provider "{name}"',
+        FailureKind.NO_MODEL: 'see which models provider "{name}" has, and `models` in its table',
+    }
+)
+"""What a person can do about a failure; of a 402: top up."""
+
+
+def told(failure: Failure, name: str) -> str:
+    """The sentence of a failure, the provider's own words, and the next step."""
+    step = NEXT_STEPS.get(failure.kind)
+    if step is None:
+        return failure.sentence
+    if failure.kind is FailureKind.ACCOUNT and failure.status == 402:
+        step = 'top up the key of provider "{name}"'
+    words = "" if failure.words is None else f' and said "{failure.words}"'
+    return f"{failure.sentence}{words}: {step.format(name=name)}"
 
 
 def request_id_of(headers: Mapping[str, str], secrets: Collection[Secret]) -> str | None:

@@ -4,8 +4,9 @@
     every candidate's standing --last_word--> ErrorReply              said of all of them
 
 What may follow an attempt is `retry.py`; here nothing follows any more. The message holds names
-from the configuration and our own sentences; a provider's words pass in one place, the error
-object of a failure that has one (`_passed_on`).
+from the configuration and our own sentences; a provider's words pass in two places, the error
+object of a failure that has one (`_passed_on`), and a line of an account or no_model (`told`),
+which the message for the database lacks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Final, final
 from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
-from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds
+from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, told
 from arbstr.sansio.gauge import day_ends
 from arbstr.sansio.money import format_eyes, format_sats
 from arbstr.sansio.rests import DOUBTED, Reason
@@ -228,19 +229,15 @@ def last_word(
     )
     said = word_of(decisive)
     word = LAST_WORDS[said]
-    # One provider may stand here with many models, and be left alone for one reason.
-    every = dict.fromkeys(_reason(name, standing, now) for name, standing in standings)
-    reasons = "; ".join(tuple(every)[:MOST_REASONS])
-    if len(every) > MOST_REASONS:
-        reasons += f"; and {len(every) - MOST_REASONS} more"
-    message = f"{word.says}. {reasons}."
+    more = ""
     if said is LastWord.BUDGET_EXCEEDED:
-        message += _account_of([standing for _, standing in standings])
+        more = _account_of([standing for _, standing in standings])
     if said is LastWord.POSSIBLY_SPENT:
         if isinstance(decisive, Failure) and decisive.kind is FailureKind.SHUTDOWN:
-            message += _STOPPED_BY_US
+            more = _STOPPED_BY_US
         else:
-            message += _STOPPED_WITH_CONSENT if consent else _STOPPED
+            more = _STOPPED_WITH_CONSENT if consent else _STOPPED
+    own, full = (_reasons(standings, now, words=words) for words in (False, True))
     retry_after: float | None = None
     if word.waits:
         times = (standing.free_at() for _, standing in standings)
@@ -248,7 +245,8 @@ def last_word(
     status, passthrough = _passed_on(said, decisive)
     return ErrorReply(
         said.value,
-        message,
+        f"{word.says}. {full}.{more}",
+        logged=f"{word.says}. {own}.{more}" if own != full else None,
         status=status,
         retry_after=retry_after,
         should_retry=word.should_retry,
@@ -271,9 +269,21 @@ def _passed_on(
             return 0, None
 
 
-def _reason(name: str, standing: Standing, now: float) -> str:
+def _reasons(standings: Sequence[tuple[str, Standing]], now: float, *, words: bool) -> str:
+    """Every provider and why it gave no answer, with or without the providers' `words`."""
+    # One provider may stand here with many models, and be left alone for one reason.
+    every = dict.fromkeys(_reason(name, standing, now, words) for name, standing in standings)
+    reasons = "; ".join(tuple(every)[:MOST_REASONS])
+    if len(every) > MOST_REASONS:
+        reasons += f"; and {len(every) - MOST_REASONS} more"
+    return reasons
+
+
+def _reason(name: str, standing: Standing, now: float, words: bool) -> str:
     """One provider and why it gave no answer."""
     reason = _predicate(standing.seen, now)
+    if words and isinstance(standing.seen, Failure) and standing.seen.money is Money.FREE:
+        reason = told(standing.seen, name)
     if standing.before is None:
         return f"{name} {reason}"
     return f"{name} {standing.before.sentence}, and now it {reason}"

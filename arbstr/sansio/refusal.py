@@ -265,6 +265,21 @@ def _without_echo(value: object, depth: int) -> object:
             return value
 
 
+MOST_OWN_WORDS: Final = 300
+"""Characters of a provider's words that stand in a line of ours."""
+
+
+def own_words(refusal: Refusal, secrets: Collection[Secret]) -> str | None:
+    """What a provider said, on one line: its code or type, and its message. `None`: nothing."""
+    said = (error.get(name) for error in refusal.errors for name in ("code", "type"))
+    code = next((text for text in said if _said(text)), None)
+    text = next((text for text in map(_said, _texts(refusal)) if text), None)
+    words = ": ".join(part for part in (code, text) if isinstance(part, str))
+    line = " ".join(_clean_text(words, secrets).split())
+    cut = line if len(line) <= MOST_OWN_WORDS else line[: MOST_OWN_WORDS - 3] + "..."
+    return cut or None
+
+
 def _said(text: object) -> str | None:
     """The text if it has something to read in it."""
     return text if isinstance(text, str) and text.strip() else None

@@ -25,7 +25,7 @@ from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind, seen
+from arbstr.sansio.failure import Failure, FailureKind, seen, told
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import (
@@ -259,7 +259,7 @@ class Attempts:
             'attempt %d: provider "%s" %s (%s)',
             self._exchange.attempts_made,
             name,
-            failure.sentence,
+            told(failure, name),
             failure.kind.value,
             extra={**self._extra(), "provider": name, "failure": failure.kind.value},
         )

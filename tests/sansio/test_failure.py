@@ -25,6 +25,7 @@ from arbstr.sansio.failure import (
     request_id_of,
     rest_seconds,
     seen,
+    told,
 )
 from arbstr.sansio.secrets import Secret
 
@@ -334,6 +335,25 @@ def test_the_sentence_is_ours_and_the_error_has_no_secrets() -> None:
         failure = failed(status, body)
         assert "bad" not in failure.sentence
         assert failure.error is None
+
+
+def test_what_a_provider_says_of_key_and_model_is_kept_on_one_line_with_the_next_step() -> None:
+    body = b'{"error":{"message":"12 msats available,\\n30000 required, %b","code":"low"}}'
+    failure = failed(402, body % KEY.encode())
+    assert failure.words == "low: 12 msats available, 30000 required, [REDACTED]"
+    assert told(failure, "alpha") == (
+        "refused the key or its balance with status 402 and said"
+        ' "low: 12 msats available, 30000 required, [REDACTED]": top up the key of provider "alpha"'
+    )
+    assert 'check the key of provider "a"' in told(failed(401), "a")
+    missing = failed(404, b'{"error":{"message":"no such model","type":"t"}}')
+    assert missing.words == "t: no such model"
+    assert "`models`" in told(missing, "a")
+    assert failed(402, b"x" * 900).words == "x" * 297 + "..."
+    for status in (400, 429, 500):
+        failure = failed(status, body)
+        assert failure.words is None
+        assert told(failure, "a") == failure.sentence
 
 
 # --- what a real node says --------------------------------------------------------------------

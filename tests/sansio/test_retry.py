@@ -989,7 +989,7 @@ def test_possibly_spent_says_who_what_and_how_to_send_it_again() -> None:
 def test_possibly_spent_with_consent_does_not_ask_for_consent() -> None:
     retry = make_retry(consent=True)
     error = walk(retry, failed(K.NO_ANSWER, UNKNOWN), failed(K.NO_MODEL, status=404))
-    assert "alpha had no_answer (it may have been paid); beta had no_model." in error.message
+    assert "alpha had no_answer (it may have been paid); beta had no_model" in error.message
     assert "possibly_spent =" not in error.message
 
 
