@@ -555,7 +555,7 @@ async def test_a_bug_in_a_stream_after_its_head_is_the_error_event(
         monkeypatch.setattr(exchange.ChatRun, "_finish_stream", broken)
         gate.set()
         body, whole = await client.rest()
-        assert whole
+        assert not whole
         last = json.loads(body.split(b"data: ")[-1])
         assert last["error"]["code"] == "internal_error"
         assert b"[DONE]" not in body
