@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, final
+from typing import Final, NoReturn, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply
 
@@ -165,7 +165,12 @@ def _bounded_int(digits: str) -> int:
     return int(digits) if len(digits) < 20 else 10**20
 
 
-_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int)
+def _refuse_constant(text: str) -> NoReturn:
+    # Python reads NaN and Infinity; JSON has neither, and most providers' parsers refuse them.
+    raise _RefusedError("malformed_json", _malformed(f"{text} is not JSON").message, None)
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_refuse_constant)
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _UNSAYABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and lone surrogates, which have no UTF-8."""

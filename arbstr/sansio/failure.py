@@ -144,9 +144,10 @@ SEEN: Final[Mapping[FailureKind, str]] = MappingProxyType(
         FailureKind.BAD_STATUS: "3xx, 204, any other",
         FailureKind.NO_ANSWER: "request partly or wholly written, no complete head: timeout, reset,"
         " EOF, garbage",
-        FailureKind.BAD_ANSWER: "2xx, but cut short, not JSON, `choices` absent or empty, over"
-        " `max_answer_mb`, nothing at all",
-        FailureKind.ERROR_ANSWER: "2xx whose body, or any event before output, is an error object",
+        FailureKind.BAD_ANSWER: "2xx, but cut short, not JSON, `choices` absent or empty, a"
+        " choice without a message, over `max_answer_mb`, nothing at all",
+        FailureKind.ERROR_ANSWER: "2xx that says an error, as or beside the answer, in a choice, or"
+        " before any output; spent if a charge or counted tokens stand with it",
         FailureKind.STREAM_DIED: "2xx stream that ended, stalled or broke before any output",
         FailureKind.STREAM_CUT: "the same after output began; of a node it is unknown until the"
         " price is learnt",

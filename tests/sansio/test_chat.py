@@ -250,6 +250,11 @@ def test_500_levels_of_nesting_are_read() -> None:
         '{"model":"m","messages":[]}'.encode("utf-32"),
         b'{"model":"m\xff","messages":[]}',
         b'{"model":"m","messages":["\xed\xa0\x80"]}',
+        b'{"model":NaN,"messages":[]}',
+        b'{"model":"m","messages":[],"temperature":NaN}',
+        b'{"model":"m","messages":[],"logit_bias":{"1":-Infinity}}',
+        b'{"model":"m","messages":[{"content":[Infinity]}]}',
+        b"NaN",
     ],
 )
 def test_malformed_json_is_said_to_be_so(body: bytes) -> None:
@@ -279,7 +284,7 @@ def test_a_malformed_body_is_not_quoted_and_its_place_is_named() -> None:
     assert "secret" not in reply.message
 
 
-@pytest.mark.parametrize("body", [b"[]", b'"model"', b"3", b"null", b"true", b" [{}] ", b"NaN"])
+@pytest.mark.parametrize("body", [b"[]", b'"model"', b"3", b"null", b"true", b" [{}] "])
 def test_json_that_is_no_object_is_refused(body: bytes) -> None:
     assert refused(body) == ("not_an_object", None)
 
@@ -305,7 +310,6 @@ def test_a_request_of_the_responses_api_is_told_where_it_is() -> None:
         ("model", "null"),
         ("model", "3"),
         ("model", "1.5"),
-        ("model", "NaN"),
         ("model", '["m"]'),
         ("model", '"\\ud800"'),
         ("model", '"a\\nb"'),
@@ -367,7 +371,7 @@ def test_other_members_may_occur_twice() -> None:
 
 STRANGE = (
     '\ufeff \r\n{ "temperature" :1e-7,"seed":12345678901234567890,\t"top_p" : 1.10,'
-    '"big":1e999,"huge":' + "7" * 5000 + ',"nan":[NaN,-Infinity],'
+    '"big":1e999,"huge":' + "7" * 5000 + ","
     '"messages" : [ {"content":"{\\"model\\":\\"x\\",\\"stream_options\\":{}} \\ud83d\\ude00 😀",'
     '"role":"user"}, {"role":"assistant","content":null,"tool_calls":[{"function":'
     '{"name":"f","arguments":"{\\"max_tokens\\":1}"}}]}, {"role":"user","content":"\\ud800 \\/"}],'
