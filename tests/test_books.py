@@ -91,7 +91,9 @@ class Town:
 
     def gone(self) -> None:
         """Nobody can be asked before the next one serves."""
-        self.arbstr, self.started = None, trio.Event()
+        self.arbstr = None
+        if self.started.is_set():
+            self.started = trio.Event()
 
     async def load(self, requests: int, *, seed: int, consent: float, leaving: float) -> None:
         """So many requests; `consent` and `leaving` are the shares of those that allow a second
