@@ -248,7 +248,7 @@ async def one_life(town: Town, requests: int, *, leaving: float) -> list[Pair]:
 
 async def test_where_nodes_say_what_they_took_the_sum_is_theirs(tmp_path: Path) -> None:
     async with open_town(tmp_path, rates=THREE, seed=10, only=STATED) as town:
-        pairs = await one_life(town, 160, leaving=0.1)
+        pairs = await one_life(town, 120, leaving=0.1)
     costs = (msats(p.attempt["cost_sats"]) for p in pairs if p.attempt["money"] != "free")
     booked = sum(cost for cost in costs if cost is not None)
     assert booked == sum(node.total_spent for node in town.nodes.values())
@@ -256,7 +256,7 @@ async def test_where_nodes_say_what_they_took_the_sum_is_theirs(tmp_path: Path) 
 
 async def test_whatever_nodes_do_nothing_is_paid_twice_without_a_word(tmp_path: Path) -> None:
     async with open_town(tmp_path, rates=THREE, seed=20) as town:
-        await one_life(town, 200, leaving=0.15)
+        await one_life(town, 120, leaving=0.15)
 
 
 async def killed_again_and_again(town: Town, lives: int, requests: int) -> list[Pair]:
@@ -287,7 +287,7 @@ async def killed_again_and_again(town: Town, lives: int, requests: int) -> list[
 
 async def test_kills_lose_no_request_a_node_has_read(tmp_path: Path) -> None:
     async with open_town(tmp_path, rates=THREE, seed=30) as town:
-        await killed_again_and_again(town, 3, 200)
+        await killed_again_and_again(town, 3, 120)
 
 
 @pytest.mark.soak
