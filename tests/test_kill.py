@@ -224,6 +224,7 @@ def test_an_answer_that_was_delivered_just_before_the_kill_has_its_row(tmp_path:
         config = CONFIG.format(alpha=fake.url_of("fake-503"), beta=fake.url)
         with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
             reply = arbstr.chat("gpt-4o")
+            wait_until(lambda: is_over(tmp_path), "its end")
             assert arbstr.stop(SIGKILL) == -SIGKILL
         with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
             (row,) = arbstr.rows()
@@ -231,6 +232,14 @@ def test_an_answer_that_was_delivered_just_before_the_kill_has_its_row(tmp_path:
     assert reply.status_code == 200
     assert row["correlation_id"] == reply.headers["x-arbstr-request-id"]
     assert (row["status"], row["cost_sats"], row["attempts"]) == ("ok", 100, 2)
+
+
+def is_over(directory: Path) -> bool:
+    """Whether the end of a request is noted, or its row was written, which empties the file."""
+    return all(
+        b'["intent",' not in noted or b'["record",' in noted
+        for noted in (path.read_bytes() for path in directory.glob("arbstr.db.intents*"))
+    )
 
 
 def test_of_two_on_one_ledger_the_killed_ones_requests_are_found_and_the_others_are_let_be(
