@@ -183,7 +183,7 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     print(f"{path}: ok")
     print(f"listen     {config.server.listen}")
     print(f"database   {database}")
-    print(f"policies   {len(config.policies.rules)} rules")
+    print(f"policies   {len(config.policies.rules)}")
     print(f"budget     {described_budget(config)}")
     print(f"providers  {len(config.providers)}")
     for provider in config.providers:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,11 +80,12 @@ def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
     except FileNotFoundError:
         own = user_config(environ)
         nor = f", nor {own}" if own and path == HERE and not os.path.lexists(own) else ""
+        there = "" if path == HERE else f" -c {shlex.quote(str(path))}"
         raise ConfigError(
             (
-                f"{absolute(path)}: there is no such file{nor}; let `arbstr init` write a first "
-                "one, name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, which "
-                "needs none",
+                f"{absolute(path)}: there is no such file{nor}; let `arbstr init{there}` write a "
+                "first one, name another with -c or $ARBSTR_CONFIG, or try `arbstr run --mock`, "
+                "which needs none",
             )
         ) from None
     except UnicodeDecodeError:
@@ -97,7 +99,7 @@ def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
         raise ConfigError(
             (
                 f"{path}: providers: there are none; add a [[providers]] table "
-                "(config.example.toml shows one)",
+                "(`arbstr init -c PATH` writes examples)",
             )
         )
     return config

@@ -33,6 +33,10 @@ def run(path: Path) -> int:
         raise StartError(
             (f"{path}: is there already and was left alone; name another with -c PATH",)
         ) from None
+    except FileNotFoundError:
+        raise StartError(
+            (f"{path}: there is no such directory as {path.parent}; make it first",)
+        ) from None
     except OSError as error:
         raise StartError((f"{path}: cannot be written: {error.strerror}",)) from None
     try:

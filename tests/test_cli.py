@@ -234,7 +234,7 @@ def test_a_missing_file_is_named_in_full_with_three_ways_out(
         (
             "",
             "config.toml: providers: there are none; add a [[providers]] table "
-            "(config.example.toml shows one)",
+            "(`arbstr init -c PATH` writes examples)",
         ),
     ],
     ids=["broken TOML", "unknown key", "unset variable", "bad listen address", "no providers"],
@@ -302,7 +302,7 @@ def test_check_prints_what_arbstr_would_do_and_warns(
         "config.toml: ok",
         "listen     [::1]:7777",
         f"database   {tmp_path}/here.db",
-        "policies   1 rules",
+        "policies   1",
         "budget     none",
         "providers  3",
         "  alpha  https://h.example/api/v1/chat/completions  kind openai  "

@@ -78,7 +78,7 @@ async def test_with_a_new_provider_the_next_request_sees_it_and_a_running_stream
     events = [line for line in text.decode().split("\n\n") if line.startswith("data: {")]
     trailer = json.loads(events[-1].removeprefix("data: "))["arbstr"]
     assert (trailer["provider"], trailer["cost_sats"]) == ("alpha", 15)
-    assert f"{AGAIN}: 1 providers (new: beta; gone: alpha), 0 rules" in lines
+    assert f"{AGAIN}: providers 1 (new: beta; gone: alpha), rules 0" in lines
     assert [row["status"] for row in process.rows()] == ["ok", "ok"]
 
 
@@ -112,7 +112,7 @@ async def test_a_broken_file_changes_nothing_and_each_fault_is_a_line() -> None:
         "the configuration stays as it was",
     ]
     assert "there is no such file" in said[4]
-    assert "1 providers (as before), 0 rules" in said[-1]
+    assert "providers 1 (as before), rules 0" in said[-1]
     assert "hunter2" not in process.stderr()
     assert all(" ERROR " in line for line in lines[:-1])
 
@@ -149,7 +149,7 @@ async def test_what_a_reload_applies_and_what_waits_for_a_restart(tmp_path: Path
     at = next(n for n, line in enumerate(lines.splitlines()) if AGAIN in line)
     logged: list[Any] = [json.loads(line) for line in lines.splitlines()[at:]]
     messages = [line["message"] for line in logged]
-    assert messages[0] == f"{AGAIN}: 1 providers (changed: alpha), 0 rules"
+    assert messages[0] == f"{AGAIN}: providers 1 (changed: alpha), rules 0"
     for key in ("server.max_body_mb", "database.path"):
         waits = f"SIGHUP: {key} has changed, which needs a restart; the old value stays"
         assert {"level": "warning", "message": waits}.items() <= logged[

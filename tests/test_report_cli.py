@@ -293,8 +293,8 @@ def test_without_a_database_one_line_says_what_to_do(ask: Ask, tmp_path: Path) -
         assert (done.code, done.out) == (1, "")
         assert done.err == (
             f"arbstr: database {tmp_path}/arbstr.db: there is no such file yet: "
-            "let `arbstr run` begin it, or choose another file with [database] path or "
-            "$DATABASE_URL\n"
+            "let `arbstr run` begin it (with --mock it keeps nothing), or choose another file with "
+            "[database] path or $DATABASE_URL\n"
         )
     assert not Path("arbstr.db").exists()
 
@@ -574,7 +574,7 @@ def test_init_leaves_alone_what_is_there(there: str, ask: Ask) -> None:
 
 def test_init_says_what_it_could_not_write(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     done = ask("init", "-c", "no/where.toml")
-    assert done.err == "arbstr: no/where.toml: cannot be written: No such file or directory\n"
+    assert done.err == ("arbstr: no/where.toml: there is no such directory as no; make it first\n")
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -58,16 +58,20 @@ class Hold:
         """Why so many tokens: what follows a "because"."""
         each = f" in each of {self.choices} choices" if self.choices > 1 else ""
         allowed = f"the request allows {self.allowed} tokens of output{each}"
+        tokens = str(self.tokens)
         if self.tokens == self.allowed:
             return allowed
         if self.allowed is None:
-            allowed = f"the request has no max_tokens for the output{each}"
+            allowed, tokens = (
+                "the request has no max_tokens",
+                f"{self.tokens} tokens of output{each}",
+            )
         if self.answers < TRUSTED:
-            rest = f"{self.tokens} are reckoned with until {TRUSTED} answers are known"
+            rest = f"{tokens} are reckoned with until {TRUSTED} answers are known"
         elif self.tokens == LEAST_HELD:
-            rest = f"at least {self.tokens} are reckoned with"
+            rest = f"at least {tokens} are reckoned with"
         else:
-            rest = f"{self.tokens} is what 19 of 20 such answers take at most"
+            rest = f"{tokens} is what 19 of 20 such answers take at most"
         return f"{allowed}, and {rest}"
 
     def remedy(self, limit: str) -> str:

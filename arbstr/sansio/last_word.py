@@ -123,13 +123,14 @@ _OF_A_REST: Final[Mapping[Reason, LastWord]] = MappingProxyType(
 
 _RESTS: Final[Mapping[Reason, str]] = MappingProxyType(
     {
-        Reason.RATE_LIMIT: "rests",
-        Reason.OVERLOAD: "is overloaded and rests",
-        Reason.BALANCE: "had too low a balance and, unless arbstr is told to reload, rests",
-        Reason.KEY: "refused the key and, unless arbstr is told to reload, rests",
-        Reason.PATH: "had nothing at this path and, unless arbstr is told to reload, rests",
+        Reason.RATE_LIMIT: "rests for {wait} s more",
+        Reason.OVERLOAD: "is overloaded and rests for {wait} s more",
+        Reason.BALANCE: "had too low a balance (top up its key) and is asked again {again}",
+        Reason.KEY: "refused the key (check it) and is asked again {again}",
+        Reason.PATH: "had nothing at this path (check its url) and is asked again {again}",
     }
 )
+_AGAIN: Final = "in {wait} s, or after a reload (SIGHUP)"
 
 
 def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord:
@@ -295,7 +296,8 @@ def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: flo
             total = f"{format_eyes(sats)} sats, over {format_sats(cap)} a request"
             return f"was not asked: all in all it could cost {total}"
         case Resting(until=until, why=why):
-            return f"{_RESTS[why]} for {max(0, ceil(until - now))} s more"
+            wait = max(0, ceil(until - now))
+            return _RESTS[why].format(wait=wait, again=_AGAIN.format(wait=wait))
         case CircuitOpen(until=until):
             wait = max(0, ceil(until - now))
             return f"failed too often and is left alone for {wait} s more"

@@ -7,6 +7,7 @@ record; `exchange.py` makes them. No text of a prompt or an answer, and none a p
 place here.
 """
 
+import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
@@ -109,6 +110,7 @@ class Record:
             "retries": sum(attempt.failure is not None for attempt in self.attempts),
             "possibly_spent": self.possibly_spent,
             "sats": None if unknown else self.cost_sats or _ZERO,
+            "error": self.error_message,
         }
 
     def line(self) -> str:
@@ -122,6 +124,8 @@ class Record:
                     said.append(f"tokens={value}/{self.output_tokens}")
                 case (("input_tokens" | "http" | "retries" | "possibly_spent"), (None | 0)):
                     continue
+                case "error", _:
+                    said += [f"error={json.dumps(value, ensure_ascii=False)}"] if value else []
                 case "sats", None:
                     said.append("sats=unknown")
                 case _, Decimal():

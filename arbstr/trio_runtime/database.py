@@ -385,7 +385,11 @@ def open_for_reading(path: str) -> Iterator[sqlite3.Connection]:
     """
     path = os.path.realpath(path)
     if not os.path.exists(path):
-        raise _refused(path, "there is no such file yet", "let `arbstr run` begin it")
+        raise _refused(
+            path,
+            "there is no such file yet",
+            "let `arbstr run` begin it (with --mock it keeps nothing)",
+        )
     known = len(read_migrations(sql_directory(files("arbstr"))))
     # A file nobody has open and whose directory we may not write in can only be read as one that
     # never changes: SQLite wants to put the index of the WAL beside it.

@@ -155,7 +155,6 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         open_hangups() as hangups,
     ):
-        raise_descriptor_limit()
         change = None if options.database == IN_MEMORY else f"{options.database}.change"
         stopping = Stopping(config.server.shutdown_seconds)
         async with (
@@ -185,6 +184,8 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 nursery.start_soon(transport.close_by_time)
                 _calm_the_collector()
                 announce(_base_url(listeners))
+                # Not before: what it may open is no part of why it cannot start.
+                raise_descriptor_limit()
                 if hangups is not None:
                     nursery.start_soon(Reloader(hub, options.read).run, hangups)
                 finished = trio.Event()
@@ -293,7 +294,7 @@ async def _until_stopped(
         with waiting:
             await finished.wait()
         if not finished.is_set():
-            log.warning("ending %d requests that are still in flight", len(hub.running))
+            log.warning("ending the requests that are still in flight: %d", len(hub.running))
             hub.stop_all()
             ending.deadline = min(ending.deadline, trio.current_time() + LAST_WORDS_SECONDS)
             with ending:

@@ -105,7 +105,7 @@ def _tell(changes: Change) -> None:
     named = ("new", changes.new), ("gone", changes.gone), ("changed", changes.changed)
     told = [f"{word}: {', '.join(names)}" for word, names in named if names]
     log.info(
-        "SIGHUP: the configuration was read again: %d providers (%s), %d rules",
+        "SIGHUP: the configuration was read again: providers %d (%s), rules %d",
         len(changes.config.providers),
         "; ".join(told) or "as before",
         len(changes.config.policies.rules),

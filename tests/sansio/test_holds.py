@@ -138,7 +138,7 @@ def test_only_the_last_answers_count(tokens: list[int]) -> None:
         ),
         pytest.param(
             Hold(1, 4096, 2, None, 0, LIKELY),
-            "the request has no max_tokens for the output in each of 2 choices, and 4096 are "
+            "the request has no max_tokens, and 4096 tokens of output in each of 2 choices are "
             "reckoned with until 20 answers are known",
             id="no maximum",
         ),

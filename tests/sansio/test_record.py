@@ -27,12 +27,30 @@ def test_the_members_are_those_of_the_ledger() -> None:
         "retries": 2,
         "possibly_spent": 0,
         "sats": Decimal("0.13"),
+        "error": None,
     }
 
 
 @pytest.mark.parametrize(
     ("record", "line"),
     [
+        pytest.param(
+            replace(
+                RECORD,
+                provider=None,
+                status="rejected",
+                success=False,
+                error_status=404,
+                error_message='No provider serves the model "x".',
+                input_tokens=None,
+                output_tokens=None,
+                cost_sats=None,
+                attempts=(),
+            ),
+            "plain model=gpt-4o provider=- status=rejected http=404 policy=- ms=15 sats=0 "
+            r'error="No provider serves the model \"x\"."',
+            id="why nobody was asked",
+        ),
         pytest.param(
             replace(RECORD, cost_sats=Decimal("1E-4")),
             "plain model=gpt-4o provider=alpha status=ok policy=- ms=15 tokens=10/20 sats=0.0001",

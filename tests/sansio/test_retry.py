@@ -1013,6 +1013,21 @@ def test_the_message_names_every_provider_that_had_a_turn_and_why() -> None:
     )
 
 
+def test_a_rest_for_what_a_person_must_mend_says_what_that_is() -> None:
+    error = walk(
+        make_retry("alpha beta gamma"),
+        Skipped(Resting(60.5, Reason.BALANCE)),
+        Skipped(Resting(3.0, Reason.KEY)),
+        Skipped(Resting(3.0, Reason.PATH)),
+    )
+    again = "and is asked again in {} s, or after a reload (SIGHUP)"
+    assert error.message.endswith(
+        f"alpha had too low a balance (top up its key) {again.format(61)}; "
+        f"beta refused the key (check it) {again.format(3)}; "
+        f"gamma had nothing at this path (check its url) {again.format(3)}."
+    )
+
+
 def test_the_budget_says_what_is_spent_and_reserved_and_when_the_day_ends() -> None:
     error = walk(make_retry(), Skipped(OVER), Skipped(Unpriced()))
     assert error.message == (
