@@ -25,11 +25,13 @@ The machines, by what goes in and what comes out:
     facts      one event                      facts: output, finish, usage, price, error
     relay      feed(bytes), end_input(), ...  the client's bytes
     retry      start(), handle(event, now)    exactly one command
-    breaker    admit(now), settle(..., now)   may this provider be asked
+    breaker    admit(..., now), settle(...)   may this model be asked there
     budget     reserve(most, now), settle()   may this be spent
     exchange   note(event, now)               close(now): exactly one Record
 
-The others are functions: bytes or text in, a frozen value or what is wrong with them out.
+Smaller ones only remember: rests, latency, ratios and holds (what answers took), gauge and alarms
+(what was warned of). The others are functions: bytes or text in, a frozen value or what is wrong
+with them out.
 
 The rules:
 

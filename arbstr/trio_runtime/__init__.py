@@ -4,21 +4,21 @@ The nursery tree of `arbstr run`; every task stands under who waits for it, and 
 is the order of closing, backwards (`main`):
 
     main
+    |- the signals                         watched until everything below is closed
     |- database, log_writer                opened first, closed last: no record is lost
     |    `- the writer                     takes what was offered in batches, in a thread
     |- retention                           removes old rows, in small batches
     |- transport                           idle connections, closed at the end
     |- drains                              answers of departed clients, read on for their price
-    |    `- one per drain                  at most 200, at most `drain_seconds` each
+    |    `- one per drain                  at most 200, for `drain_seconds` or 5 s each
     |- mock providers (`--mock`)           real servers on loopback
     `- server                              accepts until the first signal
          |- the stall watch                closes sockets of clients that take nothing
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> attempts -> upstream
                    `- keep-alive           streams only: comments while nobody answers yet
-    beside the server: the signals (SIGHUP reads the configuration again); the clock of the idle
-    connections; at the start, what was spent today; once stopping, a thread that ends a process
-    that hangs
+    beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
+    the clock of the idle connections. Once stopping: a thread that ends a process that hangs
 
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
 may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the
