@@ -24,7 +24,7 @@ ORDER: Final = {
         *("addresses", "credentials", "values", "settings", "faults"),
         *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "chat"),
-        *("refusal", "capable", "rests", "failure"),
+        *("refusal", "capable", "rests", "failure", "classify"),
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "gauge", "last_word", "retry"),
         *("sse", "usage", "facts", "ending", "relay", "assembly", "answer"),

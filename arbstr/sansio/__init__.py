@@ -12,7 +12,7 @@ The life of one chat request, left to right (bytes are drawn `==`, values `--`):
                                              ^                     ^  |
                     config --> catalog ------+                     |  +-- GiveUp --> ErrorReply
                                              breaker -- Skipped ---+
-                                             failure -- Failure ---+
+                                            classify -- Failure ---+
                                                                    |
       <== bytes == relay <-- Event, Facts -- sse, facts <============ a stream ============ ==
       <== bytes == answer <========================================= a whole answer ======= ==
@@ -53,7 +53,7 @@ The order of the modules; each imports only from those before it:
     addresses, credentials, values, settings,      the configuration: text -> Config
       faults, tables, cautions, config, reload
     heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
-    refusal, capable, rests, failure               what a provider's no means, and what it cost
+    refusal, capable, rests, failure, classify     what a provider's no means, and what it cost
     breaker, latency, ratios, holds, policy,       whom to ask, and what then
       routing, quote, budget, gauge,
       last_word, retry

@@ -58,7 +58,7 @@ class BadAnswer:
 @final
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """`data` is the JSON of a provider's error, for `failure.from_error_body`.
+    """`data` is the JSON of a provider's error, for `classify.from_error_body`.
 
     `counted`: tokens were counted beside it, so it may have been charged.
     """

@@ -6,8 +6,8 @@
     Refusal --client_error_object--> an OpenAI-shaped error object without secrets
 
 Providers put an error in many places; tests/corpus/error-*.http are recordings of a Routstr
-node's. Here may not live: what a refusal means or costs, that
-is `failure.py`. Nothing a provider sends raises.
+node's. Here may not live: what a refusal means, that is `classify.py`, or costs,
+`failure.py`. Nothing a provider sends raises.
 """
 
 import json

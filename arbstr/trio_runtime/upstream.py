@@ -19,17 +19,15 @@ from arbstr import __version__
 from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.catalog import Provider
+from arbstr.sansio.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.config import Kind
 from arbstr.sansio.failure import (
     Failure,
     FailureKind,
     Money,
     as_stated,
-    from_error_body,
-    from_status,
     is_answer,
     is_refusal,
-    request_id_of,
     seen,
 )
 from arbstr.sansio.money import Usage
