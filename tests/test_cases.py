@@ -197,6 +197,18 @@ def before_output(sent: bytes) -> bytes:
     return ROLE + sent[sent.index(b"\n\n") :]
 
 
+def in_other_words(sent: bytes) -> bytes:
+    """A body of another dialect in place of the node's."""
+    return b'data: {"code":500,"message":"no GPU"}\n\ndata: [DONE]\n\n'
+
+
+def charged_behind_done(sent: bytes) -> bytes:
+    """An error, the end, and only then what the node took for it."""
+    said = before_output(sent)
+    assert b"[DONE]" in said
+    return said + b': PAUSE 1\ndata: {"choices":[],"cost":{"total_msats":505}}\n\n'
+
+
 def only_the_early_usage(sent: bytes) -> bytes:
     late = b',"usage":{"prompt_tokens":0,"completion_tokens":50,"total_tokens":50}'
     assert late in sent
@@ -283,6 +295,32 @@ def cases() -> Iterator[tuple[Case, str]]:
             "",
         )
         yield cut("foreign-error", FOREIGN, streaming), ""
+        yield (
+            failed_over(
+                "foreign-error",
+                FOREIGN,
+                streaming,
+                "error_answer",
+                edit=in_other_words,
+                struck=True,
+            ),
+            "",
+        )
+        # What is charged behind the end is charged: nobody else is asked, and paid again.
+        yield (
+            Case(
+                "foreign-error",
+                FOREIGN,
+                streaming,
+                edit=charged_behind_done,
+                status=400,
+                row="failed",
+                code="possibly_spent",
+                cost="0.505",
+                attempts=(("first", "error_answer", "spent"),),
+            ),
+            "",
+        )
         # A gateway that passes its provider's error on as it came, without `data:`.
         yield (
             failed_over("unframed-error", UNFRAMED, streaming, "error_answer", edit=before_output),

@@ -29,6 +29,7 @@ from arbstr.sansio.usage import parse_finite, parse_json, read_price
 _BOM: Final = b"\xef\xbb\xbf"
 _SSE_LINE: Final = re.compile(rb"(?:data|event|id|retry|error)?:")
 """How a stream begins: a field, or a comment."""
+_STREAM: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _SSE_LINE.pattern)
 _DONE_AFTER_JSON: Final = re.compile(rb"\s+data: ?\[DONE\]\s*\Z")
 """Some gateways end every answer with it, JSON too."""
 
@@ -89,7 +90,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
         return BadAnswer(_what_else(text, content_type))
     facts = read_object(value)
     usage, cost, counted = read_price(value, said=facts.said)
-    if facts.error and not facts.said:
+    if (facts.error or facts.prose) and not facts.said:
         return ErrorAnswer(text, usage, cost, counted)
     if facts.error:
         return BadAnswer("answered with a part, which ended with an error", usage, cost)
@@ -99,6 +100,11 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     if not all(isinstance(one, dict) and _is_choice(one) for one in listed):
         return BadAnswer("answered with a choice that has no message", usage, cost)
     return Answer(body, usage, cost)
+
+
+def begins_as_stream(body: bytes | bytearray) -> bool:
+    """Whether `judge` would put this body together from events; its first bytes tell."""
+    return _STREAM.match(body) is not None
 
 
 def _is_choice(choice: _Plain) -> bool:

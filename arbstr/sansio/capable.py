@@ -44,6 +44,7 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             r"exceed\w* the (?:maximum number of|configured limit|max\w* (?:allowed )?length)",
             r"input length[^.]{0,40} exceeds",  # SGLang
             r"exceeded model token limit",  # Kimi
+            r"longer than the maximum model length",  # vLLM
             r"prompt exceeds max length",  # Zhipu
             r"range of input length should be",  # DashScope
             r"reduce the length of (?:the|your) (?:messages|prompt|input)",  # Groq
@@ -71,6 +72,7 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             r"(?:is|are) not (?:supported|enabled|available)(?: \w+)? (?:with|by|for|on|in)"
             r" (?:(?:this|the|that|your) )?(?:[\w-]+ )?models?\b",
             r"not supported (?:with|by|for|on) (?:this|the) model",
+            r"system role (?:is )?not supported",  # Gemma's template
             r"\bmodels?\b[^.\n]{0,80} (?:does not|doesn't|do not) support",
             r"(?:does not|doesn't|do not) support [^\n]{0,80}(?:with|on|for) (?:this|the) model",
         ),

@@ -11,11 +11,16 @@ What is an error is asked here, once for plain answers, streams, and either in p
 
     {"error": ...} that says something    OpenAI and nearly everybody; an object in which nothing
                                           but null, 0, "" and false stands says nothing
-    {"object": "error", ...}              vLLM
+    {"object": "error", ...}              vLLM; also under `type` or `status`
+    {"errors": [...]}                     Cloudflare
     {"detail": {"error": ...}}            FastAPI, so a Routstr node
     [{"error": ...}]                      Gemini
     choices[].error                       OpenRouter
-    choices[].finish_reason               one that names a failure, see `FAILURES`
+    choices[].finish_reason               one that names a failure, see `FAILURES`; SGLang's object
+                                          gives it as its `type`
+    {"detail": "text"}, {"code", "message"}  FastAPI, DashScope, Zhipu, Baidu, MiniMax: words, and a
+                                          mark of failure (`_complains`). No answer may follow: then
+                                          it was the error, as with text for people
     error: ...                            llama.cpp's field of a stream (`read_stray`)
     { "error": ... } between events       a body passed on as it came (`read_stray`)
 
@@ -30,6 +35,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
 
+from arbstr.sansio.refusal import WORDS
 from arbstr.sansio.usage import Counts, parse_json, read_counts, read_stated_cost
 
 _SAYS_SOMETHING: Final = re.compile(rb'"(?:finish_reason|usage|error|cost)"\s*+:\s*+[^n]')
@@ -46,6 +52,8 @@ _PING: Final = re.compile(
 )
 """Data that is no part of an answer and does not pretend to be one."""
 _EMPTY: Final = re.compile(rb"null|false|\{\s*\}|\"\"|")
+_BARE_TEXT: Final = re.compile(rb"(?!<)[^\s:]+\s")
+"""A line of a stream that no field begins, nor HTML: words."""
 _PING_NAMES: Final = frozenset({"ping", "pong", "keepalive", "keep-alive", "heartbeat"})
 
 FAILURES: Final = re.compile(
@@ -55,6 +63,12 @@ FAILURES: Final = re.compile(
 `network_error` (Zhipu), `insufficient_system_resource` (DeepSeek), `cancelled`. What the model or
 a filter ended is whole, however useless: `content_filter`, `sensitive` (Zhipu), `recitation`,
 `function_call_filter: MALFORMED_FUNCTION_CALL` (Gemini)."""
+
+_CODES: Final = ("code", "status", "status_code", "statusCode", "error_code", "errcode")
+_WELL: Final = re.compile(
+    r"|[0-3]?[0-9]{1,2}|ok|success(?:ful)?|true|queued|pending|processing", re.I
+)
+"""Codes of what goes well: none, "0", HTTP's below 400, words."""
 
 NOT_OUTPUT: Final = frozenset({"role", "name"})
 """Members of a delta that are not output. Everything else that is not empty is (content,
@@ -73,7 +87,8 @@ class Facts:
     for those that end well; an empty string is no reason (some providers write it where OpenAI
     writes null). `error`: it is an error, see the module; with `said` what failed had begun to
     answer. `usage_only`: there is usage and no choice. `garbled`: it is no JSON. `prose`: it is
-    text for people. `doubt`: it is nothing that is known, so something may be missing.
+    text for people, which is the error if no answer follows. `doubt`: it is nothing that is known,
+    so something may be missing.
     `id`, `created`, `model` are the chunk's own, None if absent or empty.
     """
 
@@ -161,6 +176,8 @@ def read_stray(stray: bytes) -> tuple[Facts, bytes]:
     value = parse_json(stray)
     if isinstance(value, list):
         return (AN_ERROR if _holds_error(value) else DOUBTFUL), stray
+    if value is None and _BARE_TEXT.match(stray):
+        return QUOTED_PROSE, stray
     if not isinstance(value, dict):
         return DOUBTFUL, stray
     facts = read_object(value)
@@ -171,6 +188,7 @@ def read_stray(stray: bytes) -> tuple[Facts, bytes]:
         is_chunk=False,
         doubt=True,
         garbled=facts.said,
+        prose=facts.prose,
         counts=facts.counts,
         provider_cost_msats=facts.provider_cost_msats,
     ), stray
@@ -179,7 +197,7 @@ def read_stray(stray: bytes) -> tuple[Facts, bytes]:
 def read_object(value: Mapping[str, object]) -> Facts:
     """What a parsed chunk, or a plain body, says."""
     choices = value.get("choices")
-    said = failed = False
+    said = failed = beside = False
     indexes: list[int] = []
     finished: list[tuple[int, str]] = []
     listed = choices if isinstance(choices, list) else []
@@ -192,14 +210,19 @@ def read_object(value: Mapping[str, object]) -> Facts:
         said_here = _has_output(choice)
         said = said or said_here
         reason = choice.get("finish_reason")
+        if isinstance(reason, dict):
+            reason = reason.get("type") or "other"
         if isinstance(reason, str) and FAILURES.search(reason):
             failed = True
         elif reason:
             finished.append((index, reason if isinstance(reason, str) else "other"))
-        failed = failed or (not said_here and _says(choice.get("error")))
+        if _says(choice.get("error")):
+            failed, beside = failed or not said_here, beside or said_here
     counts, cost, created = read_counts(value), read_stated_cost(value), value.get("created")
     error = failed or (not said and _is_error(value))
     is_chunk = isinstance(choices, list)
+    prose = not error and not listed and _complains(value)
+    silent = counts is None and cost is None
     return Facts(
         is_chunk=is_chunk,
         output=said or bool(finished),
@@ -209,7 +232,8 @@ def read_object(value: Mapping[str, object]) -> Facts:
         error=error,
         usage_only=(choices == [] and _gives_usage(value))
         or (choices is None and counts is not None),
-        doubt=not error and counts is None and cost is None and _is_doubtful(value, is_chunk),
+        prose=prose,
+        doubt=not error and (beside or prose or (silent and _is_doubtful(value, is_chunk))),
         counts=counts,
         provider_cost_msats=cost,
         id=_text(value.get("id")),
@@ -237,11 +261,38 @@ def _as_error(facts: Facts) -> Facts:
 
 def _is_error(value: Mapping[str, object]) -> bool:
     detail = value.get("detail")
-    return (
-        _says(value.get("error"))
-        or (value.get("object") == "error" and not isinstance(value.get("choices"), list))
-        or (isinstance(detail, dict) and _says(detail.get("error")))
+    if _says(value.get("error")) or (isinstance(detail, dict) and _says(detail.get("error"))):
+        return True
+    if isinstance(value.get("choices"), list):
+        return False
+    return bool(value.get("errors")) or "error" in (
+        value.get("object"),
+        value.get("type"),
+        value.get("status"),
     )
+
+
+def _complains(value: Mapping[str, object]) -> bool:
+    """Whether an object without choices has words for people, and a mark that it is a failure."""
+    detail = value.get("detail")
+    if isinstance(detail, str | list) and detail:
+        return True
+    base = value.get("base_resp")
+    if isinstance(base, dict) and _complains(base):
+        return True
+    if not any(isinstance(value.get(name), str) and value.get(name) for name in WORDS):
+        return False
+    return (
+        value.get("success") is False
+        or value.get("ok") is False
+        or any(_is_error_code(value.get(name)) for name in _CODES)
+    )
+
+
+def _is_error_code(code: object) -> bool:
+    if isinstance(code, str):
+        return _WELL.fullmatch(code.strip()) is None
+    return type(code) is int and (code < 0 or code >= 400)
 
 
 def _holds_error(values: list[object]) -> bool:

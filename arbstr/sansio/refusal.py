@@ -30,6 +30,16 @@ MAX_DEPTH: Final = 16
 MAX_REST_SECONDS: Final = 600.0
 """Longest wait a provider may ask for (picked: ten minutes)."""
 
+WORDS: Final = (
+    "message",
+    "msg",
+    "error_message",
+    "error_msg",
+    "errorMessage",
+    "status_msg",
+)
+"""Where an object that is its own error says what went wrong."""
+
 ErrorObject: TypeAlias = Mapping[str, object]
 
 
@@ -90,11 +100,19 @@ def _places(parsed: object) -> tuple[object, ...]:
     """Where providers put an error, object or text.
 
     A Routstr node says the same under `error` and `detail.error`, or one of them, or only
-    `detail`; vLLM spreads it over the top level and marks that with `"object": "error"`.
+    `detail`; Cloudflare has a list, `errors`; MiniMax `base_resp`. vLLM and many others spread it
+    over the top level.
     """
-    detail = _member(parsed, "detail")
-    top = parsed if _member(parsed, "object") == "error" else None
-    return (_member(parsed, "error"), _member(detail, "error"), detail, top)
+    detail, errors = _member(parsed, "detail"), _member(parsed, "errors")
+    several = errors if isinstance(errors, list) else []
+    first = next((each for each in several if isinstance(each, dict)), None)
+    inside = (_member(parsed, "error"), _member(detail, "error"), detail, first)
+    base = _member(parsed, "base_resp")
+    itself = isinstance(_member(parsed, "message"), str) and any(
+        _member(parsed, name) is not None for name in ("object", "type", "code", "status")
+    )
+    top = itself and not any(isinstance(place, dict) for place in inside)
+    return (*inside, base, parsed if top else None)
 
 
 _ERROR_STATUS: Final = re.compile(r"[45][0-9][0-9]")
@@ -291,8 +309,10 @@ def _texts(refusal: Refusal) -> Iterator[object]:
         yield error.get("message")
     yield from _places(refusal.parsed)
     for error in refusal.errors:
-        yield error.get("reason")
-    yield _member(refusal.parsed, "message")
+        for name in ("reason", *WORDS):
+            yield error.get(name)
+    for name in WORDS:
+        yield _member(refusal.parsed, name)
     yield refusal.parsed
     yield _validation_text(_member(refusal.parsed, "detail"))
     if refusal.parsed is None:

@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Final, final
 from arbstr.sansio.ending import Head, error_event, last_events
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.facts import (
+    AN_ERROR,
     Facts,
     has_choices,
     is_ping,
@@ -296,6 +297,8 @@ class Relay:
             self._note(facts)
             self._heed(facts, told, last=last)
         if not data:
+            if event.name == b"error" and not self.done:
+                self._heed(AN_ERROR, b"", last=last)
             return b""
         if self.done:
             self._note_what_is_missing(read_event(data, output_seen=False))

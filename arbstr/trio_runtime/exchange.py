@@ -255,7 +255,8 @@ class ChatRun:
                     await self._responder.write(self._unsent)
                     self._unsent = b""
                     deadline += trio.current_time() - began
-                if relay.done or call.ended or relay.overflow:
+                # Behind an error's `[DONE]` a charge may stand, too.
+                if (relay.done and relay.error is None) or call.ended or relay.overflow:
                     break
                 if relay.ending or relay.error is not None:
                     # Only its last word can follow; output shows that this was not the end.

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from arbstr import __version__
-from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
+from arbstr.sansio.answer import (
+    Answer,
+    BadAnswer,
+    ErrorAnswer,
+    as_stream,
+    begins_as_stream,
+    judge,
+)
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.classify import from_error_body, from_status, request_id_of
@@ -430,7 +437,9 @@ class UpstreamCall:
                 if self.relay.committed:
                     return out
                 failure = self.stream_failure()
-                if self.ended or self.relay.done or self.relay.overflow:
+                # Behind an error's `[DONE]` its last word may stand, too.
+                done = self.relay.done and failure is None
+                if self.ended or done or self.relay.overflow:
                     return failure or self._ended_without_output()
                 # From the first event on, the time between two of them is limited, too; and after
                 # an error the time for its last word.
@@ -485,17 +494,48 @@ class UpstreamCall:
         return None if relay.complete else self.stream_failure() or self.ended_early()
 
     async def _whole_body(self) -> Failure | None:
-        while True:
-            try:
-                data = await self._receive()
-            except AnswerBroken as error:
-                return self.cut_short(_broke(error))
-            if not data:
-                self.ended = True
-                return None
-            self._body += data
-            if len(self._body) > self._max_answer_bytes:
-                return self._too_large()
+        """Reads to the end of the body, or of the stream that came in its place.
+
+        Such a stream is over when it would be over for a client that had asked for it: whatever
+        its socket does afterwards. `judge` reads it as it reads any other body.
+        """
+        watch: Relay | None = None
+        over = events = 0
+        with trio.CancelScope() as silence:
+            while True:
+                try:
+                    data = await self._receive()
+                except AnswerBroken as error:
+                    if watch is not None:
+                        watch.broke()
+                        if watch.complete or watch.error is not None:
+                            return None
+                    return self.cut_short(_broke(error))
+                if not data:
+                    self.ended = True
+                    return None
+                self._body += data
+                if len(self._body) > self._max_answer_bytes:
+                    return self._too_large()
+                if watch is not None:
+                    watch.feed(data)
+                elif begins_as_stream(self._body):
+                    watch = Relay(choices=self._choices, asks_usage=False)
+                    watch.feed(bytes(self._body))
+                if watch is None:
+                    continue
+                if watch.ending or watch.done or watch.error is not None:
+                    # As in a stream: only its last word can follow.
+                    if not over or watch.after_finish >= over:
+                        over = watch.after_finish + 1
+                        wait = min(self.provider.timeouts.idle, LAST_WORD_SECONDS)
+                        silence.deadline = trio.current_time() + wait
+                elif watch.events != events:
+                    events = watch.events
+                    silence.deadline = trio.current_time() + self.provider.timeouts.idle
+        if watch is None or watch.complete or watch.error is not None:
+            return None
+        return self.cut_short(f"sent nothing for {self.provider.timeouts.idle:g} s")
 
     async def _whole(self) -> Answer | Failure:
         return await self._whole_body() or self._judged()

@@ -36,6 +36,8 @@ def says(message: str, **more: object) -> bool:
         "invalid params, context window exceeds limit (2013)",  # MiniMax
         "Invalid request: Your request exceeded model token limit: 262144",  # Kimi
         "Prompt exceeds max length",  # Zhipu
+        "The decoder prompt (length 9000) is longer than the maximum model length of 8192.",  # vLLM
+        "System role not supported",  # Gemma's template
         "Range of input length should be [1, 30720]",  # DashScope
         "Input tokens exceed the configured limit of 272000 tokens.",
         "too many tokens: total number of tokens in the prompt cannot exceed 4081",  # Cohere

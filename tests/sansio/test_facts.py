@@ -106,6 +106,11 @@ ERRORS = {
     "an error string": {"error": "x"},
     "an error beside choices": {"error": {"message": "x"}, "choices": [choice()]},
     "vLLM's": {"object": "error", "message": "x", "code": 400},
+    "Anthropic's": {"type": "error", "error": {"type": "overloaded_error", "message": "x"}},
+    "one of that type": {"type": "error", "message": "x"},
+    "one of that status": {"status": "error", "message": "x"},
+    "Cloudflare's": {"success": False, "errors": [{"code": 7009, "message": "x"}]},
+    "SGLang's finish reason": {"choices": [choice({}, {"type": "abort", "message": "x"})]},
     "a choice that ended with error": {"choices": [choice({"content": ""}, "error")]},
     "a choice with an error": {"choices": [choice({}, error={"message": "x"})]},
     "an empty choice and an error beside it": {
@@ -129,7 +134,8 @@ def test_an_error_is(event: dict[str, Any]) -> None:
 
 
 def test_an_object_named_error_with_choices_is_a_chunk() -> None:
-    assert not facts(chunk(choice({"content": "a"}), object="error")).error
+    for mark in ({"object": "error"}, {"type": "error"}, {"status": "error"}, {"errors": ["x"]}):
+        assert not facts(chunk(choice({"content": "a"}), **mark)).error
 
 
 @pytest.mark.parametrize(
@@ -146,8 +152,14 @@ def test_what_the_model_or_a_filter_ended_is_an_end(reason: str) -> None:
 
 
 def test_an_error_beside_a_choice_that_says_something_decides_nothing_but_leaves_a_doubt() -> None:
-    for error in ({"error": {"message": "x"}}, {"detail": {"error": {"message": "x"}}}):
-        seen = facts(chunk(choice({"content": "a"}), **error))
+    inside = choice({"content": "a"}) | {"error": {"message": "x"}}
+    for event in (
+        chunk(choice({"content": "a"}), error={"message": "x"}),
+        chunk(choice({"content": "a"}), detail={"error": {"message": "x"}}),
+        chunk(inside),
+        chunk(inside, usage=OPENAI),
+    ):
+        seen = facts(event)
         assert (seen.error, seen.output, seen.doubt) == (False, True, True)
 
 
@@ -167,8 +179,21 @@ def test_a_list_with_an_error_is_one(data: bytes) -> None:
         (b"the model is not loaded", PROSE),
         (b"<html>", PROSE),
         (b'"out of memory"', QUOTED_PROSE),
-        (b'{"detail":"x"}', DOUBTFUL),
-        (b'{"code":500,"message":"x"}', DOUBTFUL),
+        (b'{"detail":"x"}', QUOTED_PROSE),
+        (b'{"detail":[{"msg":"x","loc":["body"]}]}', QUOTED_PROSE),
+        (b'{"code":500,"message":"x"}', QUOTED_PROSE),
+        (b'{"code":"InvalidApiKey","message":"x"}', QUOTED_PROSE),
+        (b'{"code":1302,"msg":"x","success":false}', QUOTED_PROSE),
+        (b'{"error_code":336501,"error_msg":"x"}', QUOTED_PROSE),
+        (b'{"choices":null,"base_resp":{"status_code":1008,"status_msg":"x"}}', QUOTED_PROSE),
+        (b'{"message":"x"}', DOUBTFUL),
+        (b'{"code":200,"message":"x"}', DOUBTFUL),
+        (b'{"code":"success","message":"x"}', DOUBTFUL),
+        (b'{"type":"status","message":"queued"}', DOUBTFUL),
+        (b'{"status":"processing","message":"x"}', DOUBTFUL),
+        (b'{"code":500}', DOUBTFUL),
+        (b'{"detail":""}', NO_CHUNK),
+        (b'{"base_resp":{"status_code":0,"status_msg":"ok"}}', DOUBTFUL),
         (b"[1]", DOUBTFUL),
         (b"17", DOUBTFUL),
         (b"true", DOUBTFUL),
@@ -224,6 +249,15 @@ def test_an_error_outside_of_events_is_one(case: tuple[bytes, bytes | None]) -> 
 )
 def test_other_lines_outside_of_events_are_doubtful(stray: bytes) -> None:
     assert read_stray(stray)[0] == DOUBTFUL
+
+
+@pytest.mark.parametrize(
+    "stray", [b"Internal Server Error", b"upstream timed out: 30 s", b'{"detail":"x"}']
+)
+def test_words_outside_of_events_are_the_error_if_no_answer_follows(stray: bytes) -> None:
+    seen, told = read_stray(stray)
+    assert (seen.prose, seen.garbled, seen.error) == (True, False, False)
+    assert told == stray
 
 
 def test_a_chunk_outside_of_events_is_a_missing_part_whose_price_is_read() -> None:

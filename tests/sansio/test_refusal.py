@@ -57,6 +57,8 @@ ERROR = {"message": "no", "type": "Invalid_Model", "code": "X"}
         {"error": "a sentence", "detail": {"error": ERROR}},
         {"object": "error", **ERROR},
         [{"error": ERROR}],
+        {"errors": ["a sentence", ERROR], "success": False},
+        ERROR,
     ],
 )
 def test_an_error_object_is_found_wherever_providers_put_it(body: object) -> None:
@@ -238,6 +240,9 @@ def test_a_code_that_is_a_number_becomes_text_and_missing_members_are_filled_in(
         ({"detail": {"error": "inner"}}, "inner"),
         ({"detail": {"reason": "because"}}, "because"),
         ({"message": "at the top"}, "at the top"),
+        ({"msg": "at the top"}, "at the top"),
+        ({"error_code": 336501, "error_msg": "at the top"}, "at the top"),
+        ({"base_resp": {"status_code": 1008, "status_msg": "x"}}, "x"),
         (b'"a string"', "a string"),
         (b"upstream says\r\n  no", "upstream says no"),
         ("not today é".encode()[:-1], "not today"),

@@ -433,6 +433,9 @@ TROUBLE: Final = sse({"error": {"message": "x"}})
         ([ROLE, TROUBLE, sse(chunk(usage=ROUTSTR_USAGE))], "clean", Money.SPENT),
         ([ROLE, TROUBLE, 1.0, sse(chunk(usage=ROUTSTR_USAGE)), DONE], "hang", Money.SPENT),
         ([ROLE, TROUBLE, 1.0, sse(chunk(usage=usage()))], "rst", Money.SPENT),
+        ([ROLE, TROUBLE, DONE, 1.0, sse(chunk(usage=ROUTSTR_USAGE))], "clean", Money.SPENT),
+        ([ROLE, TROUBLE, DONE, 0.5, sse({"cost": {"total_msats": 0}})], "clean", Money.FREE),
+        ([ROLE, TROUBLE, DONE], "hang", Money.FREE),
         ([ROLE, TROUBLE, sse({"cost": {"total_msats": 0}})], "clean", Money.FREE),
         ([ROLE, TROUBLE], "clean", Money.FREE),
         ([ROLE, TROUBLE], "rst", Money.FREE),
@@ -440,22 +443,44 @@ TROUBLE: Final = sse({"error": {"message": "x"}})
         ([ROLE, TROUBLE, 2.5, sse(chunk(usage=ROUTSTR_USAGE))], "clean", Money.FREE),
     ],
 )
+@STREAMED
 async def test_an_error_before_output_is_judged_by_the_last_word_after_it(
-    events: list[Step], ending: str, money: Money, mock_clock: MockClock
+    events: list[Step], ending: str, money: Money, streaming: bool, mock_clock: MockClock
 ) -> None:
     mock_clock.autojump_threshold = 0.02  # sockets are real, and are given this long
     play = stream(events, ending=ending)  # type: ignore[arg-type]  # parametrised
     for kind in Kind:
         async with calling(play) as (fake, transport):
             call = call_of(fake.url, kind=kind)
-            assert await call.connect(transport) is None
             began = trio.current_time()
-            found = await call.stream(BODY)
+            found = await asked(call, transport, streaming=streaming)
             took = trio.current_time() - began
-            call.close()
         assert isinstance(found, Failure)
         assert (found.kind, found.money) == (K.ERROR_ANSWER, money)
         assert took <= 2.1
+
+
+@pytest.mark.parametrize(
+    ("events", "failure"),
+    [
+        ((*hello(), 1.0, b": bye\n\n"), None),
+        ((ROLE, WORD, STOP, sse(chunk(usage=usage()))), None),
+        ((ROLE, WORD, STOP, 1.5, WORD, 1.5, WORD, STOP, DONE), None),
+        ((ROLE, WORD, TROUBLE), K.BAD_ANSWER),
+        ((ROLE, WORD), K.BAD_ANSWER),
+    ],
+)
+async def test_a_stream_for_a_plain_request_is_over_when_a_stream_is_over(
+    events: tuple[Step, ...], failure: FailureKind | None, mock_clock: MockClock
+) -> None:
+    mock_clock.autojump_threshold = 0.02  # sockets are real, and are given this long
+    async with calling(stream(events, ending="hang")) as (fake, transport):
+        call = call_of(fake.url, more="timeouts = { idle = 5 }")
+        began = trio.current_time()
+        found = await asked(call, transport, streaming=False)
+        took = trio.current_time() - began
+    assert isinstance(found, Answer) if failure is None else kind_of(found) is failure
+    assert took <= 5.5
 
 
 # --- money ------------------------------------------------------------------------------------
