@@ -301,12 +301,33 @@ def test_what_was_counted_and_charged_for_no_answer_is_told() -> None:
         assert isinstance(verdict, ErrorAnswer)
         assert (verdict.usage, verdict.provider_cost_msats) == (Usage(3, 2), Decimal(505))
         assert verdict.counted
+    for part in (plain(said(), {**said("", "error"), "index": 1}, **priced), plain({}, **priced)):
+        bad = judged(part)
+        assert isinstance(bad, BadAnswer)
+        assert (bad.usage, bad.provider_cost_msats) == (Usage(3, 2), Decimal(505))
     cut = judged(stream(piece({"content": "a"}), {"choices": [], **priced}, done=False))
     assert isinstance(cut, BadAnswer)
     assert cut.provider_cost_msats == Decimal(505)
 
 
+def test_no_tokens_for_an_answer_that_says_something_are_none_that_were_counted() -> None:
+    counts = {**COUNTS, "completion_tokens": 0}
+    for content, usage in (("hi", None), ("", Usage(3, 0))):
+        answer = judged(plain(said(content), usage=counts))
+        assert isinstance(answer, Answer)
+        assert answer.usage == usage
+
+
 # Answers as streams
+
+
+def test_a_price_is_told_once_and_an_error_beside_it_nowhere() -> None:
+    body = plain(said(), usage=COUNTS, cost={"total_msats": 505}, error={"message": "x"})
+    chunk, usage, done = as_stream(body).split(b"\n\n")[:-1]
+    assert b"cost" not in chunk
+    assert b'"cost":{"total_msats":505}' in usage
+    assert b"error" not in chunk + usage
+    assert done == b"data: [DONE]"
 
 
 def test_the_constants_that_python_writes_survive_both_ways() -> None:

@@ -120,6 +120,11 @@ def test_a_later_count_that_can_be_is_believed() -> None:
     assert state.usage is before
 
 
+def test_the_row_tells_what_was_set_aside_and_not_what_was_estimated() -> None:
+    row = attempt().row(1, 1.0)
+    assert (row.set_aside_sats, row.estimated_cost_sats) == (Decimal(4), Decimal(1))
+
+
 def test_a_span_is_never_below_zero() -> None:
     spans = (-1.0, 0.0, 0.0004, 0.0006, 1.2345)
     assert [milliseconds(span) for span in spans] == [0, 0, 0, 1, 1234]

@@ -356,6 +356,16 @@ def test_a_rest_is_of_one_model_or_of_all() -> None:
     assert isinstance(board.admit("alpha", "b", 6.0), Admitted)
 
 
+def test_one_model_that_rests_beside_a_refused_key_is_no_rest_of_all() -> None:
+    board = make_board()
+    board.doubt("alpha", 0.0, Reason.KEY)
+    board.rest("alpha", "a", 9.0, 0.0, LIMIT)
+    assert board.admit("alpha", "b", 1.0) == Resting(60.0, Reason.KEY)
+    board.answered("alpha")
+    assert board.admit("alpha", "a", 1.0) == Resting(9.0, LIMIT)
+    assert isinstance(board.admit("alpha", "b", 1.0), Admitted)
+
+
 def test_a_provider_whose_only_model_rests_is_shown_resting() -> None:
     board = make_board()
     settle_as(board, Outcome.NEUTRAL, "a", 0.0)

@@ -202,6 +202,17 @@ def test_with_a_ledger_nothing_that_costs_is_sent_before_the_day_was_read() -> N
     assert isinstance(budget.reserve(Decimal(1), NOON), OverBudget)
 
 
+def test_without_a_ledger_there_is_none_to_be_read() -> None:
+    budget = Budget(Decimal(10))
+    assert not budget.is_unread(NOON)
+    assert isinstance(budget.reserve(Decimal(10), NOON), Reservation)
+
+
+@pytest.mark.parametrize("now", [-1.0, 0.0, 0.5, DAY_SECONDS - 0.5, DAY_SECONDS, NOON])
+def test_every_moment_lies_in_its_day(now: float) -> None:
+    assert 0 <= now - day_of(now) * DAY_SECONDS < DAY_SECONDS
+
+
 def test_without_a_limit_no_ledger_is_waited_for_until_there_is_one() -> None:
     budget = Budget(None)
     budget.has_ledger = True

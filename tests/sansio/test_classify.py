@@ -368,6 +368,18 @@ def test_an_error_under_a_200_trips_the_breaker_with_a_5xx_code_only(code: bytes
     assert from_error_body(data, status=200, kind=Kind.OPENAI).trips is False
 
 
+@pytest.mark.parametrize(
+    ("code", "trips", "own"), [(499, False, 499), (500, True, None), (501, True, None)]
+)
+def test_where_an_errors_own_status_turns_from_a_refusal_into_a_fault(
+    code: int, trips: bool, own: int | None
+) -> None:
+    failure = from_error_body(
+        b'{"error":{"message":"x","code":%d}}' % code, status=200, kind=Kind.OPENAI
+    )
+    assert (failure.trips, failure.own_status) == (trips, own)
+
+
 def test_a_rate_limit_under_a_200_is_a_rate_limit() -> None:
     data = (
         b'{"error":{"code":"UPSTREAM_RATE_LIMIT","status":503,'

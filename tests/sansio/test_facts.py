@@ -101,6 +101,12 @@ def test_a_choice_without_a_usable_index_counts_by_its_place(index: object) -> N
     assert facts(chunk({"delta": {}}, {"index": index, "delta": {}})).indexes == (0, 1)
 
 
+def test_a_choice_counts_by_its_index_whatever_its_place() -> None:
+    assert facts(chunk({"index": 1, "delta": {}}, {"index": 0, "delta": {}})).indexes == (1, 0)
+    # true is an integer to Python, and no index.
+    assert facts(chunk({"index": True, "delta": {}})).indexes == (0,)
+
+
 ERRORS = {
     "an error object": {"error": {"message": "x"}},
     "an error string": {"error": "x"},

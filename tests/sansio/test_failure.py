@@ -1,5 +1,8 @@
 """Every failure by what was seen, and what it may have cost."""
 
+from dataclasses import replace
+from decimal import Decimal
+
 import pytest
 
 from arbstr.sansio.config import Kind
@@ -9,12 +12,19 @@ from arbstr.sansio.failure import (
     SEEN,
     SENTENCES,
     WATCHED,
+    Failure,
     FailureKind,
+    Money,
+    as_stated,
     failure_table,
     is_answer,
+    is_refusal,
     money_of,
+    rest_reason,
+    rest_seconds,
     seen,
 )
+from arbstr.sansio.rests import Reason
 
 BOTH = pytest.mark.parametrize("kind", list(Kind))
 
@@ -80,7 +90,7 @@ def test_a_2xx_with_a_body_is_an_answer(status: int) -> None:
     assert is_answer(status)
 
 
-@pytest.mark.parametrize("status", [100, 101, 204, 205, 301, 304, 400, 500, 600])
+@pytest.mark.parametrize("status", [100, 101, 199, 204, 205, 300, 301, 304, 400, 500, 600])
 def test_anything_else_is_none(status: int) -> None:
     assert not is_answer(status)
 
@@ -105,3 +115,70 @@ def test_a_connect_timeout_is_remembered() -> None:
 def test_a_failure_that_an_answer_tells_cannot_be_watched(kind: FailureKind) -> None:
     with pytest.raises(LocalProtocolError):
         seen(kind, Kind.OPENAI, "x")
+
+
+def test_only_a_rate_limit_and_a_503_say_how_long_to_rest() -> None:
+    waits = Failure(FailureKind.SERVER_ERROR, Money.FREE, "failed", status=503, retry_after=7.0)
+    assert rest_seconds(waits) == 7.0
+    assert rest_reason(waits) is Reason.OVERLOAD
+    assert rest_reason(replace(waits, retry_after=None)) is None
+    assert rest_seconds(replace(waits, status=502)) is None
+    assert rest_seconds(replace(waits, kind=FailureKind.GAVE_UP)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"),
+    [
+        *((status, True) for status in (400, 404, 412, 414, 429, 498)),
+        *((status, False) for status in (399, 408, 413, 499, 500)),
+    ],
+)
+def test_a_refusal_is_of_a_server_that_is_well(status: int, refused: bool) -> None:
+    assert is_refusal(status) is refused
+
+
+# --- what outranks a class --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("money", list(Money))
+@pytest.mark.parametrize("stated", ["0.001", "1", "30000"])
+@pytest.mark.parametrize("last_word", [True, False])
+def test_a_charge_is_spent_whatever_the_class(money: Money, stated: str, last_word: bool) -> None:
+    failure = Failure(FailureKind.SERVER_ERROR, money, "failed", status=500)
+    charged = as_stated(failure, stated_msats=Decimal(stated), counted=False, last_word=last_word)
+    assert charged == replace(failure, money=Money.SPENT)
+
+
+@pytest.mark.parametrize("money", list(Money))
+def test_a_stated_0_is_free_only_if_nothing_more_can_come(money: Money) -> None:
+    failure = Failure(FailureKind.STREAM_CUT, money, "broke off", status=200)
+
+    def stated(*, last_word: bool) -> Money:
+        found = as_stated(failure, stated_msats=Decimal(0), counted=False, last_word=last_word)
+        return found.money
+
+    assert stated(last_word=True) is Money.FREE
+    assert stated(last_word=False) is money
+
+
+@pytest.mark.parametrize(
+    ("status", "money", "expected"),
+    [
+        (200, Money.FREE, Money.SPENT),
+        (200, Money.UNKNOWN, Money.UNKNOWN),
+        (500, Money.FREE, Money.FREE),
+        (None, Money.FREE, Money.FREE),
+    ],
+)
+def test_counted_tokens_make_what_is_free_under_a_2xx_possibly_paid(
+    status: int | None, money: Money, expected: Money
+) -> None:
+    failure = Failure(FailureKind.ERROR_ANSWER, money, "answered", status=status)
+
+    def found(*, counted: bool, stated: Decimal | None = None) -> Money:
+        told = as_stated(failure, stated_msats=stated, counted=counted, last_word=True)
+        return told.money
+
+    assert found(counted=True) is expected
+    assert found(counted=False) is money
+    assert found(counted=True, stated=Decimal(0)) is Money.FREE

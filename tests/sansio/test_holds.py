@@ -105,6 +105,8 @@ def test_of_too_many_pairs_those_are_forgotten_that_had_no_answer_for_longest() 
     lengths.learn(None, "new", 1, 1)
     assert lengths.known(None, "old") == NOTHING_KNOWN
     assert [lengths.known(None, m).answers for m in ("used", "m0", "new")] == [2, 1, 1]
+    lengths.learn(None, "newer", 1, 1)
+    assert [lengths.known(None, m).answers for m in ("used", "m0", "newer")] == [2, 0, 1]
 
 
 @given(st.lists(st.integers(1, 5), max_size=KEPT + 50).map(lambda few: few * 3))

@@ -221,6 +221,60 @@ def test_done_after_a_choice_without_output_is_a_complete_and_empty_answer() -> 
     assert relay.finish(ARBSTR) == DONE + TRAILER
 
 
+def test_an_error_is_a_sign_of_life_and_done_after_it_is_the_end() -> None:
+    relay = new()
+    assert fed(relay, ERROR) == b""
+    assert (relay.events, relay.done) == (1, False)
+    assert fed(relay, DONE) == b""
+    assert (relay.events, relay.done, relay.complete) == (2, True, False)
+
+
+def test_a_choice_that_failed_keeps_the_others_end_from_making_the_answer_whole() -> None:
+    relay = new()
+    failed = {"index": 1, "delta": {}, "finish_reason": "error"}
+    both = chunk(delta("hello", "stop"), failed)
+    assert fed(relay, both) == both
+    assert relay.error is not None
+    assert not relay.complete
+    assert relay.interrupt(CUT) == CUT_EVENT
+
+
+def test_a_choice_nobody_asked_for_ends_nothing() -> None:
+    relay = new()
+    fed(relay, HELLO, chunk(delta(reason="stop", index=1)))
+    assert not relay.complete
+    fed(relay, STOP)
+    assert relay.complete
+
+
+def test_a_part_that_is_lost_stays_lost() -> None:
+    relay = new()
+    fed(relay, HELLO, b"data: {broken\n\n", event({"note": "x"}), STOP, DONE)
+    assert relay.missing
+    assert not relay.complete
+
+
+def test_an_event_that_the_end_cut_is_no_lost_part() -> None:
+    relay = new()
+    fed(relay, HELLO, WORLD[:40])
+    relay.end_input()
+    assert (relay.missing, relay.complete) == (False, False)
+
+
+def test_a_count_beside_output_stands_if_only_empty_chunks_follow() -> None:
+    relay = new()
+    fed(relay, chunk(delta("hello"), usage=COUNTS), chunk(delta()), STOP, DONE)
+    assert relay.usage == Usage(3, 2)
+
+
+def test_what_is_counted_after_a_cut_replaces_what_was_counted_before() -> None:
+    relay = new()
+    fed(relay, HELLO, USAGE)
+    relay.interrupt(CUT)
+    fed(relay, WORLD, chunk(usage={**COUNTS, "completion_tokens": 9}))
+    assert relay.usage == Usage(3, 9)
+
+
 def test_what_is_held_before_output_is_bounded() -> None:
     relay = new()
     empty = chunk(delta(), padding="x" * 1_000_000)
@@ -727,6 +781,7 @@ def test_an_event_that_is_too_large_ends_the_stream(step: int) -> None:
     assert fed(relay, *in_steps(HELLO + huge + WORLD + STOP + DONE, step)) == HELLO
     assert relay.overflow
     assert not relay.complete
+    assert not relay.done
     assert relay.interrupt(CUT) == CUT_EVENT
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
-from arbstr.sansio.budget import NotWithinBudget, OverBudget, Unpriced
+from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
@@ -23,10 +23,17 @@ from arbstr.sansio.failure import (
     Money,
     rest_seconds,
 )
-from arbstr.sansio.last_word import LAST_WORDS, LastWord, last_word_table, word_of
+from arbstr.sansio.last_word import (
+    LAST_WORDS,
+    LEDGER_AGAIN,
+    LastWord,
+    last_word_table,
+    word_of,
+)
 from arbstr.sansio.money import Rates
 from arbstr.sansio.rests import Reason
 from arbstr.sansio.retry import (
+    MODELS_EACH,
     PROBE_WAIT,
     VERDICTS,
     Answered,
@@ -1028,6 +1035,20 @@ def test_a_rest_for_what_a_person_must_mend_says_what_that_is() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("until", "shown"), [(-1.0, 0), (1.0, 0), (1.5, 1), (2.0, 1), (3.2, 3)], ids=str
+)
+def test_a_wait_is_told_in_whole_seconds_that_are_enough_and_never_below_0(
+    until: float, shown: int
+) -> None:
+    retry = make_retry("alpha beta")
+    error = walk(retry, Skipped(Resting(until)), Skipped(CircuitOpen(until)), now=1.0)
+    assert error.message.endswith(
+        f"alpha rests for {shown} s more; "
+        f"beta failed too often and is left alone for {shown} s more."
+    )
+
+
 def test_the_budget_says_what_is_spent_and_reserved_and_when_the_day_ends() -> None:
     error = walk(make_retry(), Skipped(OVER), Skipped(Unpriced()))
     assert error.message == (
@@ -1051,12 +1072,40 @@ def test_a_provider_that_may_not_be_asked_again_is_named_with_what_it_had_failed
     assert "alpha had server_error, and now it rests for 5 s more." in error.message
 
 
+def test_the_day_is_told_as_the_last_of_those_over_the_budget_found_it() -> None:
+    later = replace(OVER, spent=Decimal(996), reserved=Decimal(0))
+    error = walk(make_retry(), Skipped(OVER), Skipped(later))
+    assert "996 are spent and 0 reserved for requests in flight" in error.message
+
+
+def test_while_the_ledger_cannot_be_read_the_client_is_told_when_to_ask_again() -> None:
+    error = walk(make_retry("alpha"), Skipped(LedgerUnread()), now=7.0)
+    assert (error.code, error.retry_after) == ("budget_unavailable", LEDGER_AGAIN)
+
+
 def test_who_was_not_asked_because_of_the_cap_is_named_with_both_figures() -> None:
     retry = make_retry(consent=True, max_sats=Decimal("1.5"))
     error = walk(retry, failed(K.NO_ANSWER, UNKNOWN))
     assert (
         "beta was not asked: all in all it could cost 2 sats, over 1.5 a request." in error.message
     )
+
+
+def test_who_was_asked_is_not_also_named_as_not_asked() -> None:
+    retry = make_retry("alpha alpha/mini", consent=True, max_sats=Decimal("1.5"))
+    error = walk(retry, failed(K.NO_ANSWER, UNKNOWN))
+    assert "was not asked" not in error.message
+
+
+def test_who_may_not_be_asked_again_is_not_waited_for_either() -> None:
+    names = " ".join(f"alpha/{n}" for n in range(MODELS_EACH)) + " beta"
+    retry = make_retry(names, patience=5.0, costs=[1] * MODELS_EACH + [2])
+    assert retry.start() is not None
+    for n in range(1, MODELS_EACH):
+        command = retry.handle(failed(K.RATE_LIMITED, retry_after=1.0), 0.0)
+        assert show(command) == f"{n + 1} alpha"
+    command = retry.handle(failed(K.RATE_LIMITED, retry_after=1.0), 0.0)
+    assert show(command) == f"{MODELS_EACH + 1} beta"
 
 
 def test_a_reason_is_given_once_however_many_models_it_is_for() -> None:

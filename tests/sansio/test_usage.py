@@ -225,6 +225,9 @@ def test_a_stated_cost_is_read(case: tuple[dict[str, Any], Decimal | None]) -> N
         ("1e9", None),
         ("١", None),  # noqa: RUF001  # a digit to int(), none to HTTP
         ("9" * 15, None),
+        ("0" * 19 + "1", Decimal(1)),
+        ("0" * 20 + "1", None),
+        ("0." + "1" * 21, None),
     ],
 )
 def test_a_cost_header_is_read(text: str, expected: Decimal | None) -> None:
@@ -242,6 +245,13 @@ def test_the_bounds_of_a_stated_cost(text: str) -> None:
     assert read_cost_header(text) == Decimal(text)
     assert read_stated_cost({"cost": {"total_msats": int(MAX_COST_MSATS)}}) == MAX_COST_MSATS
     assert read_cost_header(str(int(MAX_COST_MSATS) + 1)) is None
+
+
+def test_a_thousand_million_tokens_are_believed_and_a_bitcoin_and_no_more() -> None:
+    assert read_usage({"prompt_tokens": 1_000_000_000}) == Counts(1_000_000_000, None)
+    assert read_usage({"prompt_tokens": 1_000_000_001}) is None
+    assert read_cost_header("100000000000") == Decimal(100_000_000_000)
+    assert read_cost_header("100000000001") is None
 
 
 def test_the_constants_that_python_writes_are_read_and_written_again() -> None:

@@ -498,6 +498,34 @@ async def test_those_who_wait_go_on_when_the_probes_client_leaves(mock_clock: Mo
     assert [reply.status for reply in replies] == [200]
 
 
+async def test_who_waited_for_a_probe_that_proved_nothing_waits_for_the_next_one(
+    mock_clock: MockClock,
+) -> None:
+    gate = trio.Event()
+    probe = json_answer(completion("Hello there"), before=[gate])
+    async with (
+        open_fake_provider(
+            [error_answer(500)] * 3 + [Play(ending="hang"), probe, by_name]
+        ) as first,
+        open_proxy(only(first)) as proxy,
+        trio.open_nursery() as nursery,
+    ):
+        await opened(proxy, mock_clock)
+        replies: list[Reply] = []
+        async with proxy.asking():
+            await first.wait_requests(4)
+            for _ in range(2):
+                nursery.start_soon(ask_into, proxy, replies, False)
+            await wait_all_tasks_blocked(0.01)
+        await first.wait_requests(5)
+        await wait_all_tasks_blocked(0.01)
+        assert (first.hits, replies) == (5, [])
+        gate.set()
+        await proxy.log.wait(3 + 3)
+        await proxy.wait_idle()
+    assert [reply.status for reply in replies] == [200] * 2
+
+
 async def test_a_late_result_of_an_older_generation_changes_nothing(
     mock_clock: MockClock,
 ) -> None:
