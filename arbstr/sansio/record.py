@@ -94,7 +94,8 @@ class Record:
         """What the log says of a finished request, by name, for people and for machines alike.
 
         `status` is the column's word; `http` is the status the client got, where one is known.
-        `sats` is what it cost: 0 if it was free, `None` if nobody knows.
+        `sats` is what it cost: 0 if it was free, `None` if nobody knows. `error` is why nobody was
+        asked.
         """
         unknown = self.cost_sats is None and self.may_have_cost
         return {
@@ -110,7 +111,8 @@ class Record:
             "retries": sum(attempt.failure is not None for attempt in self.attempts),
             "possibly_spent": self.possibly_spent,
             "sats": None if unknown else self.cost_sats or _ZERO,
-            "error": self.error_message,
+            # Where somebody was asked, each attempt that failed has had a line of its own.
+            "error": None if self.attempts else self.error_message,
         }
 
     def line(self) -> str:

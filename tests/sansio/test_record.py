@@ -12,6 +12,12 @@ FAILED = replace(ATTEMPT, failure="no_answer", money="unknown", cost_sats=None)
 FREE = replace(FAILED, failure="server_error", money="free")
 
 
+def test_why_there_was_no_answer_is_told_where_no_line_of_an_attempt_tells_it() -> None:
+    refused = replace(RECORD, status="rejected", error_message="It is too dear.", attempts=())
+    assert refused.members()["error"] == "It is too dear."
+    assert replace(refused, status="failed", attempts=(FREE,)).members()["error"] is None
+
+
 def test_the_members_are_those_of_the_ledger() -> None:
     record = replace(RECORD, policy="code", streaming=True, attempts=(FREE, FREE, ATTEMPT))
     assert record.members() == {
