@@ -48,8 +48,8 @@ READ_ONCE: Final = frozenset(
 
 Span: TypeAlias = tuple[int, int]
 Edit: TypeAlias = tuple[int, int, str]
-"""Start, end, replacement; an insertion has start == end. Offsets count characters of the
-decoded body, which for an ASCII body are bytes as well."""
+"""Start, end, replacement; an insertion has start == end. While the body is scanned, offsets count
+characters of its text; in `Places` its bytes."""
 
 
 @final
@@ -142,15 +142,14 @@ def outgoing_body(
         return request.body
     # Two insertions at one place keep this order, as sorting is stable.
     edits.sort(key=lambda edit: edit[:2])
-    # Strict UTF-8 decodes and encodes one to one: characters that stay are bytes that stay.
-    text = request.body.decode()
-    pieces: list[str] = []
+    body = request.body
+    pieces: list[bytes] = []
     done = 0
     for start, end, new in edits:
-        pieces += (text[done:start], new)
+        pieces += (body[done:start], new.encode())
         done = end
-    pieces.append(text[done:])
-    return "".join(pieces).encode()
+    pieces.append(body[done:])
+    return b"".join(pieces)
 
 
 # --- the scan ---------------------------------------------------------------------------------
@@ -272,8 +271,25 @@ def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
         gives_stream_options=_value(members, "stream_options") is not None,
         last_user_text=_last_user_text(messages),
         input_tokens=max(1, -(-size // BYTES_PER_TOKEN)),
-        places=Places(model=(model_start, model_end), ask_usage=ask_usage, mirror=mirror),
+        places=_in_bytes(
+            text, Places(model=(model_start, model_end), ask_usage=ask_usage, mirror=mirror)
+        ),
     )
+
+
+def _in_bytes(text: str, places: Places) -> Places:
+    """The same places in the body. Strict UTF-8 decodes and encodes one to one."""
+    if text.isascii():
+        return places
+
+    def at(start: int, end: int) -> Span:
+        before = _utf8_length(text[:start])
+        return before, before + _utf8_length(text[start:end])
+
+    def edit(place: Edit | None) -> Edit | None:
+        return None if place is None else (*at(*place[:2]), place[2])
+
+    return Places(at(*places.model), edit(places.ask_usage), edit(places.mirror))
 
 
 def _required(members: Members, name: str) -> tuple[int, int, object]:
