@@ -35,7 +35,7 @@ ORDER: Final = {
         *("budget", "ratios", "store", "intents", "log_writer"),
         *("retention", "stats", "reports"),
         *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
-        *("transport", "httpx_transport", "upstream"),
+        *("transport", "httpx_transport", "heavy", "upstream"),
         *("snapshot", "hub", "reload", "status"),
         "descriptors",
         *("responder", "drains", "attempts", "exchange"),

@@ -143,6 +143,17 @@ def as_stream(answer_body: bytes) -> bytes:
     return b"".join(b"data: " + text.encode() + b"\n\n" for text in [*texts, "[DONE]"])
 
 
+def relayed(answer_body: bytes, *, choices: int, asks_usage: bool) -> tuple[Relay, bytes]:
+    """The relay of a body that was judged an `Answer`, after all of it, and the stream's bytes."""
+    relay = Relay(
+        choices=choices,
+        asks_usage=asks_usage,
+        # Our own events: one has all that the body had, and a little around it.
+        max_event_bytes=2 * len(answer_body) + 64 * 1024,
+    )
+    return relay, relay.feed(as_stream(answer_body))
+
+
 def _what_else(text: bytes, content_type: str) -> str:
     if text.startswith(b"<"):
         return "answered with HTML or XML, not JSON"

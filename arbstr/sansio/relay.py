@@ -58,7 +58,7 @@ from arbstr.sansio.facts import (
 )
 from arbstr.sansio.money import Usage
 from arbstr.sansio.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
-from arbstr.sansio.usage import Tally
+from arbstr.sansio.usage import LIGHT_BYTES, Tally, is_heavy
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -232,6 +232,15 @@ class Relay:
         if self._reader.not_sse:
             return self._keep_body(block)
         return self._relayed(self._reader.events(block), block)
+
+    def is_heavy(self, data: bytes) -> bool:
+        """Whether to be fed with this, or with b"" for the end, takes long (`usage.is_heavy`)."""
+        return self._reader.held > LIGHT_BYTES and is_heavy(self._reader.may_complete(data))
+
+    def become(self, other: "Relay") -> None:
+        """Takes over all that another has come to: the same stream, further on."""
+        for name in Relay.__slots__:
+            setattr(self, name, getattr(other, name))
 
     def end_input(self) -> bytes:
         """The upstream's body has ended: a last event without its blank line, if it parses."""
@@ -430,3 +439,10 @@ class Relay:
         self._silent = True
         self._flowing = False
         self._held.clear()
+
+
+def fed(relay: Relay, data: bytes) -> tuple[Relay, bytes]:
+    """A relay after these bytes, or after the end that b"" is, and what the client gets for them:
+    for a copy that does it elsewhere."""
+    out = relay.feed(data) if data else relay.end_input()
+    return relay, out

@@ -141,6 +141,11 @@ class SSEReader:
         """Bytes of the event that is not complete yet."""
         return len(self._held)
 
+    def may_complete(self, chunk: bytes) -> bytes | bytearray:
+        """The event that is not complete yet, if `chunk` may be its last piece; else b""."""
+        ends = not chunk or b"\n" in chunk or b"\r" in chunk
+        return self._held if ends and not self.not_sse else b""
+
     def feed(self, chunk: bytes) -> tuple[Event, ...]:
         """The events that are complete now."""
         block = self.cut(chunk)

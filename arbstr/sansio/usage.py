@@ -121,6 +121,21 @@ def _later(before: int | None, given: int | None) -> int | None:
     return before if given is None or (given == 0 and before is not None) else given
 
 
+LIGHT_BYTES: Final = 256 * 1024
+"""Up to this nobody asks how heavy a body is: it takes a few milliseconds, whatever is in it."""
+HEAVY_BYTES: Final = 8 * 1024 * 1024
+"""From here on a body is heavy, whatever is in it. Measured: 60 MB of one text take 0.4 s."""
+HEAVY_COMMAS: Final = 20_000
+"""Each parts two values. Measured: 47 MB with 2,500,000 of them take 7 s to judge, so this many
+take 60 ms. In a text they make 2 MB heavy, which costs that one request 0.2 s."""
+
+
+def is_heavy(data: bytes | bytearray) -> bool:
+    """Whether to read this JSON takes so long that nobody should wait meanwhile (about 50 ms)."""
+    size = len(data)
+    return size > LIGHT_BYTES and (size >= HEAVY_BYTES or data.count(b",") >= HEAVY_COMMAS)
+
+
 def parse_json(data: bytes) -> object:
     """The JSON value in `data`; None also if there is none.
 

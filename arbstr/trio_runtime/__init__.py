@@ -40,7 +40,7 @@ The order of the modules; each imports only from those before it:
     retention, stats, reports                          what is removed of it, and told of it
     tunnel, pipe, connect, readers, http11,            towards the providers
       content_coding, transport, httpx_transport,
-      upstream
+      heavy, upstream
     snapshot, hub, reload, status                      what requests share, what is told of it
     descriptors                                        what the process may have open
     responder, drains, attempts, exchange              one chat request

@@ -27,10 +27,12 @@ from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.reports import Names, configured_names
 from arbstr.sansio.routing import NoRoute
+from arbstr.sansio.usage import is_heavy
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.bodies import Bodies, Body, Receive
 from arbstr.trio_runtime.exchange import serve_chat
+from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.reports import Report, Reports
@@ -155,7 +157,7 @@ class App:
 
     async def _tell_cost(self, responder: Responder, headers: dict[str, str], body: bytes) -> None:
         """What the chat in the body would cost, and where. Nothing is sent, no row is written."""
-        request = parse_chat(body)
+        request = await apart(parse_chat, body) if is_heavy(body) else parse_chat(body)
         if isinstance(request, ErrorReply):
             await responder.error(request)
             return

@@ -27,7 +27,9 @@ from arbstr.sansio.money import format_sats
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing import NoRoute, RoutePlan, plan
+from arbstr.sansio.usage import is_heavy
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
+from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_request
 from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on, policy_header
@@ -55,7 +57,7 @@ async def serve_chat(
     `received` is the monotonic time its first byte was read at. `on_disconnect` takes the callback
     that is called when the client leaves.
     """
-    request = parse_chat(body)
+    request = await apart(parse_chat, body) if is_heavy(body) else parse_chat(body)
     if isinstance(request, ErrorReply):
         extra = {"request_id": request_id, "status": "rejected", "code": request.code}
         log.info("rejected: %s", request.code, extra=extra)

@@ -16,14 +16,7 @@ from typing import TYPE_CHECKING, Final, final
 import trio
 
 from arbstr import __version__
-from arbstr.sansio.answer import (
-    Answer,
-    BadAnswer,
-    ErrorAnswer,
-    as_stream,
-    begins_as_stream,
-    judge,
-)
+from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, begins_as_stream, judge, relayed
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.classify import from_error_body, from_status, request_id_of
@@ -38,11 +31,12 @@ from arbstr.sansio.failure import (
     seen,
 )
 from arbstr.sansio.money import Usage
-from arbstr.sansio.relay import Relay
+from arbstr.sansio.relay import Relay, fed
 from arbstr.sansio.secrets import Secret
-from arbstr.sansio.usage import parse_json, read_cost_header, read_price
+from arbstr.sansio.usage import is_heavy, parse_json, read_cost_header, read_price
 from arbstr.trio_runtime.change import tokens_in, without_tokens
 from arbstr.trio_runtime.content_coding import Decoder
+from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.transport import (
     AnswerBroken,
     ConnectFailed,
@@ -227,7 +221,8 @@ class UpstreamCall:
 
         Raises `AnswerBroken` when the connection breaks.
         """
-        return self._fed(await self._receive())
+        data = await self._receive()
+        return await self._fed_apart(data) if self.relay.is_heavy(data) else self._fed(data)
 
     def stream_failure(self) -> Failure | None:
         """What a stream's own bytes say went wrong: an error event, an event without end.
@@ -430,7 +425,8 @@ class UpstreamCall:
                     data = await self._receive()
                 except AnswerBroken as error:
                     return self.cut_short(_broke(error))
-                out = self._fed(data)
+                heavy = self.relay.is_heavy(data)
+                out = await self._fed_apart(data) if heavy else self._fed(data)
                 if self.relay.not_sse:
                     break
                 # Output first: what came after it in the same piece is `_relay`'s to judge.
@@ -457,6 +453,15 @@ class UpstreamCall:
         """What the client gets of these bytes, or of the end that `b""` is."""
         self.ended = not data
         out = self.relay.feed(data) if data else self.relay.end_input()
+        if self.relay.committed:
+            self.seen = Seen.OUTPUT
+        return out
+
+    async def _fed_apart(self, data: bytes) -> bytes:
+        """The same for the last piece of a large event."""
+        relay, out = await apart(fed, self.relay, data)
+        self.relay.become(relay)
+        self.ended = not data
         if self.relay.committed:
             self.seen = Seen.OUTPUT
         return out
@@ -517,7 +522,9 @@ class UpstreamCall:
                 self._body += data
                 if len(self._body) > self._max_answer_bytes:
                     return self._too_large()
-                if watch is not None:
+                if watch is not None and watch.is_heavy(data):
+                    watch, _ = await apart(fed, watch, data)
+                elif watch is not None:
                     watch.feed(data)
                 elif begins_as_stream(self._body):
                     watch = Relay(choices=self._choices, asks_usage=False)
@@ -538,15 +545,15 @@ class UpstreamCall:
         return self.cut_short(f"sent nothing for {self.provider.timeouts.idle:g} s")
 
     async def _whole(self) -> Answer | Failure:
-        return await self._whole_body() or self._judged()
+        return await self._whole_body() or await self._judged()
 
-    def _judged(self) -> Answer | Failure:
-        verdict = judge(
-            bytes(self._body),
-            content_type=self.headers.get("content-type", ""),
-            choices=self._choices,
+    async def _judged(self) -> Answer | Failure:
+        body, named = bytes(self._body), self.headers.get("content-type", "")
+        self._told = verdict = (
+            await apart(judge, body, content_type=named, choices=self._choices)
+            if is_heavy(body)
+            else judge(body, content_type=named, choices=self._choices)
         )
-        self._told = verdict
         match verdict:
             case Answer(body=body):
                 clean = without_tokens(body)
@@ -573,16 +580,15 @@ class UpstreamCall:
         if self.relay.overflow:
             return self._too_large()
         self._body += self.relay.held
-        answer = self._judged() if self.ended else await self._whole()
+        answer = await (self._judged() if self.ended else self._whole())
         if isinstance(answer, Failure):
             return answer
-        self.relay = Relay(
-            choices=self._choices,
-            asks_usage=self._asks_usage,
-            # Our own events: one has all that the body had, and a little around it.
-            max_event_bytes=2 * len(answer.body) + 64 * 1024,
+        body, choices, asks_usage = answer.body, self._choices, self._asks_usage
+        self.relay, out = (
+            await apart(relayed, body, choices=choices, asks_usage=asks_usage)
+            if is_heavy(body)
+            else relayed(body, choices=choices, asks_usage=asks_usage)
         )
-        out = self.relay.feed(as_stream(answer.body))
         if not self.relay.complete:
             return self._failure(FailureKind.BAD_ANSWER, "sent JSON that makes no stream")
         self.seen = Seen.OUTPUT

@@ -1,0 +1,236 @@
+"""Large bodies: worked on in another process, with the same results, while others are served."""
+
+import json
+import os
+import pickle
+from typing import Any, Final, NoReturn
+
+import pytest
+import trio
+import trio.testing
+
+from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, judge, relayed
+from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.relay import Relay, fed
+from arbstr.sansio.usage import HEAVY_COMMAS, is_heavy
+from arbstr.trio_runtime import heavy
+from arbstr.trio_runtime.heavy import apart
+from tests.chats import chat
+from tests.fakes import (
+    DONE,
+    Play,
+    chunk,
+    completion,
+    error_object,
+    json_answer,
+    open_fake_provider,
+    sse,
+    stream,
+)
+from tests.proxy import Reply, config, open_proxy, provider
+
+MANY: Final = [10**12] * (2 * HEAVY_COMMAS)
+"""As JSON heavy: 600 kB of numbers."""
+PLAIN: Final = completion("Hello", message={"numbers": MANY})
+LAST: Final = sse(chunk(finish="stop"))
+STREAM: Final = sse(chunk("Hello", numbers=MANY)) + LAST
+
+
+def held(body: object) -> bytes:
+    data = json.dumps(body).encode()
+    assert is_heavy(data)
+    return data
+
+
+@pytest.fixture
+def sent_apart(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the functions that went to another process."""
+    names: list[str] = []
+    run = trio.run_process
+
+    async def noted(command: Any, **options: Any) -> Any:
+        names.append(pickle.loads(options["stdin"]).func.__name__)
+        return await run(command, **options)
+
+    monkeypatch.setattr(trio, "run_process", noted)
+    return names
+
+
+def play_stream() -> Play:
+    return stream([STREAM, DONE])
+
+
+def said(reply: Reply) -> Any:
+    return reply.json["choices"][0]["message"]["content"]
+
+
+async def test_it_is_another_process() -> None:
+    assert await apart(os.getpid) != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (held(PLAIN), Answer),
+        (held({"choices": [], "numbers": MANY}), BadAnswer),
+        (held({"error": error_object("no"), "numbers": MANY}), ErrorAnswer),
+        (STREAM + DONE, Answer),
+        (held(PLAIN)[:-1], BadAnswer),
+    ],
+    ids=["answer", "no choices", "error", "stream", "cut"],
+)
+async def test_an_answer_is_judged_as_it_is_here(body: bytes, expected: type) -> None:
+    found = await apart(judge, body, content_type="", choices=1)
+    assert type(found) is expected
+    assert found == judge(body, content_type="", choices=1)
+
+
+async def test_what_was_given_comes_back_as_itself() -> None:
+    body = held(PLAIN)
+    found = await apart(judge, body, content_type="", choices=1)
+    assert isinstance(found, Answer)
+    assert found.body is body
+
+
+@pytest.mark.parametrize("end", [b"", b"}"], ids=["whole", "broken"])
+async def test_a_request_is_read_as_it_is_here(end: bytes) -> None:
+    body = chat(text="hällo", numbers=MANY).body + end
+    found = await apart(parse_chat, body)
+    assert isinstance(found, ErrorReply if end else ChatRequest)
+    assert found == parse_chat(body)
+
+
+async def test_an_answer_becomes_the_same_stream() -> None:
+    body = held(PLAIN)
+    relay, out = await apart(relayed, body, choices=1, asks_usage=True)
+    here, expected = relayed(body, choices=1, asks_usage=True)
+    assert out == expected
+    assert relay.finish(b"{}") == here.finish(b"{}")
+
+
+def test_a_stream_goes_on_in_a_copy() -> None:
+    data, size = STREAM + DONE, 65_536
+    here, relay = (Relay(choices=1, asks_usage=False) for _ in range(2))
+    heavy_at = []
+    for at in range(0, len(data), size):
+        piece = data[at : at + size]
+        if relay.is_heavy(piece):
+            heavy_at.append(at)
+        copy, out = fed(pickle.loads(pickle.dumps(relay)), piece)
+        relay.become(copy)
+        assert out == here.feed(piece)
+        assert relay.held == here.held
+    assert heavy_at == [len(data) // size * size], "the piece that ends the event, and no other"
+    assert relay.complete
+    assert relay.finish(b"{}") == here.finish(b"{}")
+
+
+async def test_where_no_process_can_be_it_is_done_here(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refused(*_: object, **__: object) -> NoReturn:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(trio, "run_process", refused)
+    assert await apart(os.getpid) == os.getpid()
+    assert "Resource temporarily unavailable" in caplog.text
+
+
+async def test_what_a_dead_process_did_not_do_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heavy, "_CHILD", "raise SystemExit(1)")
+    assert await apart(os.getpid) == os.getpid()
+
+
+# --- through the whole proxy ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("play", "streaming", "names"),
+    [
+        (json_answer(PLAIN), False, ["judge"]),
+        (json_answer(PLAIN), True, ["judge", "relayed"]),
+        (play_stream(), False, ["fed", "judge"]),
+        (play_stream(), True, ["fed"]),
+        (json_answer(completion("Hello")), False, []),
+        (json_answer(completion("Hello")), True, []),
+    ],
+    ids=["plain", "plain for a stream", "stream for plain", "stream", "small", "small stream"],
+)
+async def test_only_what_is_heavy_goes_apart(
+    play: Play, streaming: bool, names: list[str], sent_apart: list[str]
+) -> None:
+    async with (
+        open_fake_provider(play) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        reply = await proxy.chat(stream=streaming)
+        record = await proxy.record()
+    assert (reply.text if streaming else said(reply)) == "Hello"
+    assert record.status == "ok"
+    assert sent_apart == names
+
+
+async def test_a_large_request_arrives_as_it_is(sent_apart: list[str]) -> None:
+    async with (
+        open_fake_provider(json_answer(completion())) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        reply = await proxy.chat(numbers=MANY)
+    assert reply.status == 200
+    assert fake.requests[0].json["numbers"] == MANY
+    assert sent_apart == ["parse_chat"]
+
+
+async def _until_one_waits() -> None:
+    with trio.fail_after(20):
+        while not heavy._limiter.statistics().tasks_waiting:
+            await trio.testing.wait_all_tasks_blocked()
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> trio.CapacityLimiter:
+    """What lets one process be at a time, for the test to take."""
+    limiter = trio.CapacityLimiter(1)
+    monkeypatch.setattr(heavy, "_limiter", limiter)
+    return limiter
+
+
+async def test_others_are_served_and_a_client_that_leaves_loses_no_price(
+    busy: trio.CapacityLimiter,
+) -> None:
+    plays = [json_answer(PLAIN), json_answer(completion("small"))]
+    async with (
+        open_fake_provider(plays) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        async with busy:
+            async with proxy.asking():
+                await _until_one_waits()
+                assert said(await proxy.chat()) == "small"
+            # It has left; the limiter's line is where it still stands.
+            assert (await proxy.get("/livez")).status == 200
+            assert busy.statistics().tasks_waiting == 1
+        record = await proxy.record(2)
+    assert (record.status, record.input_tokens, record.output_tokens) == (
+        "client_disconnected",
+        10,
+        5,
+    )
+    assert record.cost_sats is not None
+
+
+async def test_a_client_that_leaves_while_its_request_is_read_is_asked_for_nowhere(
+    busy: trio.CapacityLimiter,
+) -> None:
+    async with (
+        open_fake_provider(json_answer(completion())) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        async with busy:
+            async with proxy.asking(numbers=MANY):
+                await _until_one_waits()
+            assert (await proxy.get("/livez")).status == 200
+        record = await proxy.record()
+    assert record.status == "client_disconnected"
+    assert not fake.requests
