@@ -69,6 +69,11 @@ class Exchange:
     _closed: bool = False
 
     @property
+    def answered(self) -> bool:
+        """Whether the last attempt brought a whole answer."""
+        return bool(self._attempts) and self._attempts[-1].answered
+
+    @property
     def attempts_made(self) -> int:
         """How many attempts were started; the running one has this number."""
         return len(self._attempts)

@@ -285,8 +285,8 @@ class Attempts:
         call, self.call = self.call, None
         if call is None:
             return
-        # In any other phase than READY the call has answered.
-        seconds = seconds_to_read_on(call, failed=self._exchange.phase is life.Phase.READY)
+        # By what the attempt came to, not by the phase: a bug of ours ends that of any.
+        seconds = seconds_to_read_on(call, failed=not self._exchange.answered)
         n, reservation = self._exchange.attempts_made, self._reservation
         if seconds > 0 and self.drains.start(call, n, seconds, reservation):
             self._reservation = None

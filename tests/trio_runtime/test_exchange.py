@@ -464,7 +464,7 @@ async def test_keepalive_0_writes_not_a_byte_before_the_answer(mock_clock: MockC
     ):
         await fake.wait_requests()
         await wait_all_tasks_blocked(0.01)
-        mock_clock.jump(119)
+        mock_clock.jump(59)
         await wait_all_tasks_blocked(0.01)
         assert client.has_nothing_to_read()
         gate.set()
