@@ -264,6 +264,21 @@ async def test_nor_do_its_further_tries() -> None:
         assert (old.hits, new.hits) == (2, 1)
 
 
+async def test_what_a_request_of_before_learns_of_a_provider_that_stayed_is_kept() -> None:
+    gate = trio.Event()
+    limited = answer(429, headers=[("retry-after", "600")], before=[gate])
+    async with open_fake_provider(limited) as fake:
+        text = config(provider("alpha", fake.url))
+        async with open_proxy(text) as proxy:
+            async with proxy.asking() as client:
+                await fake.wait_requests()
+                adopt(proxy, config(provider("alpha", fake.url, rate=7)))
+                gate.set()
+                assert (await client.reply()).status == 429
+            assert (await proxy.chat()).status == 429
+    assert fake.hits == 1
+
+
 async def test_new_limits_of_the_breaker_count_from_the_next_verdict_on() -> None:
     async with open_fake_provider(answer(500)) as fake:
         table = provider("alpha", fake.url)

@@ -206,6 +206,21 @@ async def test_change_of_an_answer_that_came_after_the_client_left(tmp_path: Pat
     assert [row.money for row in record.attempts] == ["free"]
 
 
+async def test_change_of_an_answer_that_the_shutdown_ends_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "change"
+    async with open_fake_provider(stream([], headers=HEADERS, ending="hang")) as fake:
+        node = config(provider("node", fake.url, kind="routstr"))
+        async with open_proxy(node, change=path) as proxy:
+            async with proxy.asking(stream=True):
+                await fake.wait_requests()
+                await wait_all_tasks_blocked(0.01)
+            await wait_all_tasks_blocked(0.01)
+            assert proxy.hub.draining == 1
+            assert not path.exists()
+        await fake.wait_left()
+    assert kept(path) == [("node", TOKEN)]
+
+
 # --- where it can stand -----------------------------------------------------------------------
 
 

@@ -177,6 +177,26 @@ async def test_a_client_that_leaves_before_anything_was_sent_costs_nothing() -> 
     assert fake.hits == 1
 
 
+async def test_a_drain_books_what_it_learnt_and_not_what_was_set_aside() -> None:
+    gate = trio.Event()
+    async with (
+        open_fake_provider(gated("before the head", gate)) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        async with proxy.asking():
+            await fake.wait_requests()
+        await settled()
+        before = proxy.hub.budget.view(time.time())
+        gate.set()
+        (row,) = (await proxy.record()).attempts
+        account = proxy.hub.budget.view(time.time())
+    assert not before.spent
+    assert before.reserved == row.set_aside_sats
+    assert account.spent == row.cost_sats
+    assert not account.reserved
+    assert row.cost_sats != row.set_aside_sats
+
+
 @pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 async def test_a_drain_lasts_at_most_drain_seconds(streaming: bool) -> None:
     script = endless([ROLE, WORD], WORD) if streaming else SILENCE
