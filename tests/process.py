@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from signal import SIGTERM, Signals
 from tempfile import TemporaryDirectory
@@ -237,8 +237,18 @@ class ArbstrProcess:
         headers: Mapping[str, str] = NOTHING,
         content: bytes | None = None,
     ) -> httpx.Response:
-        """Any request of any route."""
-        return self._client.request(method, self.url + path, headers=headers, content=content)
+        """Any request of any route. Of a stream that broke off, what came of it."""
+        whole = bytearray()
+        with self._client.stream(
+            method, self.url + path, headers=headers, content=content
+        ) as response:
+            # After its error event a broken stream has no last chunk.
+            with suppress(httpx.RemoteProtocolError):
+                for data in response.iter_raw():
+                    whole += data
+            return httpx.Response(
+                response.status_code, headers=response.headers, content=bytes(whole)
+            )
 
     # -- its end -----------------------------------------------------------------------------------
 

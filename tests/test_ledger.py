@@ -186,7 +186,7 @@ def test_a_request_has_one_row_and_one_line_that_say_what_became_of_it(
     may_have_cost = any(money != "free" for _, _, money in attempts_of(arbstr, row))
     nothing = "unknown" if may_have_cost else "0"
     sats = nothing if row["cost_sats"] is None else row["cost_sats"]
-    assert f"sats={sats} request_id=" in line
+    assert f" sats={sats} " in line
 
 
 def lines_of(arbstr: ArbstrProcess, request_id: str) -> list[str]:
