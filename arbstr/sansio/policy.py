@@ -7,11 +7,12 @@ What the rule then allows is `routing.py`.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 from unicodedata import normalize
 
-from arbstr.sansio.chat import ChatRequest
+from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config import AUTO, Rule
 from arbstr.sansio.errors import ErrorReply
 
@@ -46,6 +47,19 @@ def choose_policy(
             if any(find(said) is not None for find in _finders(rule.keywords)):
                 return rule
     return None
+
+
+def parse_and_choose(
+    body: bytes, header: str | None, rules: Sequence[Rule]
+) -> tuple[ChatRequest | ErrorReply, str | None]:
+    """For a large body: what `parse_chat` reads but for the text that keywords are looked for in,
+    and the header that names the rule they find, so that nobody need look again."""
+    request = parse_chat(body)
+    if isinstance(request, ErrorReply):
+        return request, header
+    rule = choose_policy(request, header, rules)
+    found = rule.name if isinstance(rule, Rule) else header
+    return replace(request, last_user_text=""), found
 
 
 _UNSPACED: Final = (

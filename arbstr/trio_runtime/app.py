@@ -25,6 +25,7 @@ from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
 from arbstr.sansio.chat import parse_chat
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.reports import Names, configured_names
 from arbstr.sansio.routing import NoRoute
 from arbstr.sansio.usage import is_heavy
@@ -157,11 +158,16 @@ class App:
 
     async def _tell_cost(self, responder: Responder, headers: dict[str, str], body: bytes) -> None:
         """What the chat in the body would cost, and where. Nothing is sent, no row is written."""
-        request = await apart(parse_chat, body) if is_heavy(body) else parse_chat(body)
+        policy = headers.get("x-arbstr-policy")
+        if is_heavy(body):
+            rules = self._hub.snapshot.config.policies.rules
+            request, policy = await apart(parse_and_choose, body, policy, rules)
+        else:
+            request = parse_chat(body)
         if isinstance(request, ErrorReply):
             await responder.error(request)
             return
-        quoted = status.cost(self._hub, request, headers.get("x-arbstr-policy"))
+        quoted = status.cost(self._hub, request, policy)
         if isinstance(quoted, NoRoute):
             await responder.error(quoted.error, policy_header(quoted.policy))
             return

@@ -24,6 +24,7 @@ from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, Money
 from arbstr.sansio.last_word import LastWord
 from arbstr.sansio.money import format_sats
+from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing import NoRoute, RoutePlan, plan
@@ -57,7 +58,12 @@ async def serve_chat(
     `received` is the monotonic time its first byte was read at. `on_disconnect` takes the callback
     that is called when the client leaves.
     """
-    request = await apart(parse_chat, body) if is_heavy(body) else parse_chat(body)
+    if is_heavy(body):
+        asked, rules = headers.get("x-arbstr-policy"), hub.snapshot.config.policies.rules
+        request, found = await apart(parse_and_choose, body, asked, rules)
+        headers = headers if found is None else {**headers, "x-arbstr-policy": found}
+    else:
+        request = parse_chat(body)
     if isinstance(request, ErrorReply):
         extra = {"request_id": request_id, "status": "rejected", "code": request.code}
         log.info("rejected: %s", request.code, extra=extra)

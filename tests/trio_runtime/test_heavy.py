@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 import pytest
@@ -12,6 +13,7 @@ import trio.testing
 from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, judge, relayed
 from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.relay import Relay, fed
 from arbstr.sansio.usage import HEAVY_COMMAS, is_heavy
 from arbstr.trio_runtime import heavy
@@ -28,7 +30,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.proxy import Reply, config, open_proxy, provider
+from tests.proxy import Reply, chat_body, config, open_proxy, provider
 
 MANY: Final = [10**12] * (2 * HEAVY_COMMAS)
 """As JSON heavy: 600 kB of numbers."""
@@ -96,9 +98,37 @@ async def test_what_was_given_comes_back_as_itself() -> None:
 @pytest.mark.parametrize("end", [b"", b"}"], ids=["whole", "broken"])
 async def test_a_request_is_read_as_it_is_here(end: bytes) -> None:
     body = chat(text="hällo", numbers=MANY).body + end
-    found = await apart(parse_chat, body)
+    found, _ = await apart(parse_and_choose, body, None, ())
+    expected = parse_chat(body)
+    if isinstance(expected, ChatRequest):
+        assert isinstance(found, ChatRequest)
+        assert found.body is body
+        expected = replace(expected, last_user_text="")
     assert isinstance(found, ErrorReply if end else ChatRequest)
-    assert found == parse_chat(body)
+    assert found == expected
+
+
+POLICY: Final = """
+[[policies.rules]]
+name = "code"
+keywords = ["decode"]
+"""
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/cost"])
+@pytest.mark.parametrize("more", [{}, {"numbers": MANY}], ids=["small", "large"])
+async def test_keywords_find_their_policy_in_a_large_request(
+    path: str, more: dict[str, object]
+) -> None:
+    body = chat_body(messages=[{"role": "user", "content": "Decode this"}], **more)
+    async with (
+        open_fake_provider(json_answer(completion())) as fake,
+        open_proxy(config(provider("alpha", fake.url), more=POLICY)) as proxy,
+        proxy.client() as client,
+    ):
+        await client.send("POST", path, body)
+        reply = await client.reply()
+    assert (reply.status, reply.headers["x-arbstr-policy"]) == (200, "code")
 
 
 async def test_an_answer_becomes_the_same_stream() -> None:
@@ -179,7 +209,7 @@ async def test_a_large_request_arrives_as_it_is(sent_apart: list[str]) -> None:
         reply = await proxy.chat(numbers=MANY)
     assert reply.status == 200
     assert fake.requests[0].json["numbers"] == MANY
-    assert sent_apart == ["parse_chat"]
+    assert sent_apart == ["parse_and_choose"]
 
 
 async def _until_one_waits() -> None:
