@@ -26,7 +26,7 @@ ORDER: Final = {
         *("heads", "callers", "endpoints", "catalog", "chat"),
         *("refusal", "capable", "rests", "failure", "classify"),
         *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
-        *("budget", "gauge", "last_word", "retry"),
+        *("budget", "gauge", "verdicts", "last_word", "retry"),
         *("sse", "usage", "facts", "ending", "relay", "assembly", "answer"),
         *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),
     ),

@@ -15,7 +15,7 @@ from arbstr.cli import main
 from arbstr.sansio.config import parse_config
 from arbstr.sansio.failure import failure_table
 from arbstr.sansio.last_word import last_word_table
-from arbstr.sansio.retry import verdict_table
+from arbstr.sansio.verdicts import verdict_table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

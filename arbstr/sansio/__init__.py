@@ -35,7 +35,7 @@ with them out.
 
 The rules:
 
-1. A decision is a table or a pure function: MONEY (failure), VERDICTS (retry), LAST_WORDS
+1. A decision is a table or a pure function: MONEY (failure), VERDICTS (verdicts), LAST_WORDS
    (last_word), TRANSITIONS (life), STATUS (errors). What cannot be printed as rows is not done.
 2. A machine is told everything: bytes, `now` in seconds, outcomes. It states a range, the runtime
    draws from it.
@@ -56,7 +56,7 @@ The order of the modules; each imports only from those before it:
     refusal, capable, rests, failure, classify     what a provider's no means, and what it cost
     breaker, latency, ratios, holds, policy,       whom to ask, and what then
       routing, quote, budget, gauge,
-      last_word, retry
+      verdicts, last_word, retry
     sse, usage, facts, ending, relay, assembly,    the answer
       answer
     record, intents, life, alarms, attempt,        the life of a request, its row,

@@ -3,7 +3,7 @@
     Failure or refusal --word_of--> LastWord --LAST_WORDS--> Word    what is said then
     every candidate's standing --last_word--> ErrorReply              said of all of them
 
-What may follow an attempt is `retry.py`; here nothing follows any more. The message holds names
+What may follow an attempt is `verdicts.py`; here nothing follows any more. The message holds names
 from the configuration and our own sentences; a provider's words pass in two places, the error
 object of a failure that has one (`_passed_on`), and a line of an account or no_model (`told`),
 which the message for the database lacks.

@@ -1,9 +1,7 @@
-"""What follows a failed attempt. What the client reads when nothing does is `last_word.py`.
+"""One request's walk over its candidates, cheapest first.
 
-    FailureKind x Money --VERDICTS--> Verdict      may anything follow, and where
-
-`Retry` is one request's walk over its candidates, cheapest first. Its state is the command it
-waits on:
+What may follow a failed attempt is the table in `verdicts.py`; what the client reads when nothing
+does is `last_word.py`. The state of `Retry` is the command it waits on:
 
     waiting on      told                              answers
     Attempt         Answered                          Deliver
@@ -33,21 +31,18 @@ What may not live here: clocks, dice (a `Sleep` states a range and the runtime d
 judgement what a failure was and cost (`sansio.failure`), and anything a provider wrote.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import Enum
-from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.breaker import Probing, Refused
 from arbstr.sansio.budget import NotWithinBudget
-from arbstr.sansio.config import Kind
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.failure import Failure, FailureKind, Money, money_of
+from arbstr.sansio.failure import Failure, FailureKind, Money
 from arbstr.sansio.last_word import Standing, last_word
 from arbstr.sansio.money import add_sats
 from arbstr.sansio.routing import Candidate, OverRequest
+from arbstr.sansio.verdicts import VERDICTS, Verdict
 
 JITTER: Final = 0.25
 """Fraction of a backoff by which it is shortened or lengthened, so that clients that failed
@@ -67,65 +62,6 @@ in a row it is hardly the model. Picked, not measured."""
 
 PROBE_WAIT: Final = 5.0
 """Seconds a request without alternative waits for the results of others' probes."""
-
-
-class Verdict(Enum):
-    """What may follow a failed attempt. The value is the wording of `verdict_table`."""
-
-    NEXT_THEN_AGAIN = (
-        "the next candidate at once; when none is left, those that were not reached again after a "
-        "backoff, up to `max_retries`"
-    )
-    AGAIN_THEN_NEXT = "the same provider after a backoff, up to `max_retries`; then the next"
-    NEXT = "the next provider at once"
-    WITHOUT_STREAM_OPTIONS = "the same provider once more without `stream_options`"
-    DELIVER_ERROR = "nothing: the client gets the provider's error"
-    STOP_UNLESS_CONSENT = (
-        "nothing: `possibly_spent`; with consent other providers, "
-        "until one further attempt may have cost"
-    )
-    END = "nothing"
-
-
-def _row(free: Verdict, otherwise: Verdict) -> Mapping[Money, Verdict]:
-    return MappingProxyType({m: free if m is Money.FREE else otherwise for m in Money})
-
-
-_AGAIN: Final = _row(Verdict.AGAIN_THEN_NEXT, Verdict.STOP_UNLESS_CONSENT)
-_NEXT: Final = _row(Verdict.NEXT, Verdict.STOP_UNLESS_CONSENT)
-_END: Final = _row(Verdict.END, Verdict.END)
-
-VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyType(
-    {
-        # Nobody has seen the request, and finding that out may have taken all of `connect`.
-        FailureKind.NOT_SENT: _row(Verdict.NEXT_THEN_AGAIN, Verdict.STOP_UNLESS_CONSENT),
-        # These pass by themselves more often than not: a restart, a full queue.
-        FailureKind.SERVER_ERROR: _AGAIN,
-        # These do not within seconds: the same request would meet the same answer.
-        FailureKind.ACCOUNT: _NEXT,
-        FailureKind.NO_MODEL: _NEXT,
-        FailureKind.NOT_CAPABLE: _NEXT,
-        FailureKind.NO_ENDPOINT: _NEXT,
-        FailureKind.RATE_LIMITED: _NEXT,
-        FailureKind.ERROR_ANSWER: _NEXT,
-        FailureKind.BAD_STATUS: _NEXT,
-        FailureKind.NO_ANSWER: _NEXT,
-        FailureKind.GAVE_UP: _NEXT,
-        FailureKind.BAD_ANSWER: _NEXT,
-        FailureKind.STREAM_DIED: _NEXT,
-        FailureKind.NO_STREAM_OPTIONS: _row(
-            Verdict.WITHOUT_STREAM_OPTIONS, Verdict.STOP_UNLESS_CONSENT
-        ),
-        # The request itself is at fault: every provider would refuse it.
-        FailureKind.CLIENT_ERROR: _row(Verdict.DELIVER_ERROR, Verdict.DELIVER_ERROR),
-        # The client has part of an answer, or nobody is there to read one.
-        FailureKind.STREAM_CUT: _END,
-        FailureKind.CLIENT_LEFT: _END,
-        FailureKind.SHUTDOWN: _END,
-    }
-)
-"""What may follow, by what was seen and what it may have cost. Total, also where a kind never
-has such money: a table without holes needs no judgement when `sansio.failure` changes."""
 
 
 @final
@@ -455,18 +391,3 @@ class Retry:
     def _give_up(self, now: float) -> GiveUp:
         standings = [(self._name(index), found) for index, found in sorted(self._standings.items())]
         return GiveUp(last_word(standings, consent=self._consent, now=now))
-
-
-def verdict_table() -> str:
-    """`VERDICTS` as a Markdown table, one row a verdict, of what can occur."""
-    rows: dict[Verdict, dict[Money, list[str]]] = {verdict: {} for verdict in Verdict}
-    for kind, verdicts in VERDICTS.items():
-        costs = {money_of(kind, key, signed=signed) for key in Kind for signed in (True, False)}
-        for money, verdict in verdicts.items():
-            if money in costs:
-                rows[verdict].setdefault(money, []).append(f"`{kind}`")
-    lines = ["| money and kind | what may follow |", "|---|---|"]
-    for verdict, kinds in rows.items():
-        seen = "; ".join(f"{', '.join(names)}, when {money}" for money, names in kinds.items())
-        lines.append(f"| {seen} | {verdict.value} |")
-    return "\n".join(lines) + "\n"

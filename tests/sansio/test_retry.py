@@ -17,7 +17,6 @@ from arbstr.sansio.config import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import (
     DEFAULT_REST,
-    MONEY,
     Failure,
     FailureKind,
     Money,
@@ -35,7 +34,6 @@ from arbstr.sansio.rests import Reason
 from arbstr.sansio.retry import (
     MODELS_EACH,
     PROBE_WAIT,
-    VERDICTS,
     Answered,
     Attempt,
     AttemptFailed,
@@ -48,10 +46,9 @@ from arbstr.sansio.retry import (
     Retry,
     Skipped,
     Sleep,
-    Verdict,
-    verdict_table,
 )
 from arbstr.sansio.routing import Candidate
+from arbstr.sansio.verdicts import VERDICTS, Verdict
 from tests.chats import HOLD
 from tests.playbook import Playbook, play, playbooks
 
@@ -895,15 +892,6 @@ def test_the_verdicts_are_total_and_nothing_follows_what_may_have_cost(
     assert isinstance(command, GiveUp) == (verdict in stays)
 
 
-@pytest.mark.parametrize("kind", FailureKind)
-@pytest.mark.parametrize("provider_kind", Kind)
-def test_every_failure_of_every_kind_of_provider_has_a_verdict(
-    kind: FailureKind, provider_kind: Kind
-) -> None:
-    assert MONEY[kind][provider_kind]
-    assert set(VERDICTS[kind]) == set(Money)
-
-
 def test_every_last_word_has_a_status_and_its_code_is_known() -> None:
     assert list(LAST_WORDS) == list(LastWord)
     for said in LastWord:
@@ -1169,22 +1157,7 @@ def test_a_machine_is_started_once_first_and_with_candidates() -> None:
         make_retry("")
 
 
-def test_the_tables_print_as_markdown() -> None:
-    table = verdict_table()
-    assert table.startswith(
-        "| money and kind | what may follow |\n|---|---|\n"
-        "| `not_sent`, when free | the next candidate at once; when none is left, those that were "
-        "not reached again after a backoff, up to `max_retries` |\n"
-        "| `server_error`, when free | the same provider after a backoff, up to `max_retries`; "
-        "then the next |\n"
-        "| `account`, `no_model`, `not_capable`, `no_endpoint`, `rate_limited`, `error_answer`, "
-        "`bad_status`, `gave_up`, when free "
-        "| the next provider at once |\n"
-        "| `no_stream_options`, when free "
-    )
-    assert "`bad_answer`, when spent | nothing: `possibly_spent`" in table
-    assert "`bad_status`, `no_answer`, `gave_up`, `stream_died`, when unknown" in table
-    assert all(f"`{kind}`" in table for kind in FailureKind)
+def test_the_last_words_print_as_markdown() -> None:
     words = last_word_table()
     assert "| `possibly_spent` | 400 |  | false |" in words
     assert "| `circuit_open` | 503 | the soonest |  |" in words
