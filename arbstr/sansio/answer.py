@@ -24,7 +24,7 @@ from arbstr.sansio.facts import read_event, read_object
 from arbstr.sansio.money import Usage
 from arbstr.sansio.relay import Relay
 from arbstr.sansio.sse import SSEReader
-from arbstr.sansio.usage import parse_finite, parse_json, read_price
+from arbstr.sansio.usage import parse_finite, parse_json
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SSE_LINE: Final = re.compile(rb"(?:data|event|id|retry|error)?:")
@@ -89,7 +89,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     if not isinstance(value, dict):
         return BadAnswer(_what_else(text, content_type))
     facts = read_object(value)
-    usage, cost, counted = read_price(value, said=facts.said)
+    usage, cost, counted = facts.price
     if (facts.error or facts.prose) and not facts.said:
         return ErrorAnswer(text, usage, cost, counted)
     if facts.error:

@@ -183,11 +183,13 @@ def doubt_about(usage: Usage, cost: Decimal | None, candidate: Candidate) -> str
         )
     if cost is None or set_aside is None:
         return None
-    seen = replace(usage, input_tokens=max(0, usage.input_tokens - UNSEEN_INPUT))
     rates = candidate.offer.rates
     most = multiply_sats(set_aside, MOST_TIMES_HELD)
     # The first look is enough for nearly all.
-    if cost <= most or rates is None or cost_sats(seen, rates) <= most:
+    if cost <= most or rates is None:
+        return None
+    seen = replace(usage, input_tokens=max(0, usage.input_tokens - UNSEEN_INPUT))
+    if cost_sats(seen, rates) <= most:
         return None
     return (
         f"counted {usage.input_tokens} tokens of input and {usage.output_tokens} of output,"

@@ -228,6 +228,8 @@ def settle(state: State, outcome: Outcome, now: float, *, generation: int, limit
 
 def _succeeded(state: State) -> State:
     match state:
+        case Closed(failures=0):
+            return state
         case Closed():
             return replace(state, failures=0)
         case HalfOpen(generation=generation):

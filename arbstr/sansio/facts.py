@@ -35,8 +35,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
 
+from arbstr.sansio.money import Usage
 from arbstr.sansio.refusal import WORDS
-from arbstr.sansio.usage import Counts, parse_json, read_counts, read_stated_cost
+from arbstr.sansio.usage import Counts, parse_json, priced, read_counts, read_stated_cost
 
 _SAYS_SOMETHING: Final = re.compile(rb'"(?:finish_reason|usage|error|cost)"\s*+:\s*+[^n]')
 """A watched key with a value that is not null. Measured: 0.6 us for a chunk of 300 bytes, a fifth
@@ -108,6 +109,11 @@ class Facts:
     created: int | None = None
     model: str | None = None
 
+    @property
+    def price(self) -> tuple[Usage | None, Decimal | None, bool]:
+        """What `read_price` says of a plain body, which was read already."""
+        return priced(self.counts, self.provider_cost_msats, said=self.said)
+
 
 UNREMARKABLE: Final = Facts(is_chunk=True, said=True)
 NO_CHUNK: Final = Facts(is_chunk=False)
@@ -125,7 +131,8 @@ def says_nothing(data: bytes) -> bool:
 
 def has_choices(data: bytes) -> bool:
     """Whether these bytes look like a chunk of a chat, by its array of choices."""
-    return _CHOICES.search(data) is not None
+    # As nearly everybody writes it: a quarter of what the search costs (measured).
+    return b'"choices":[' in data or _CHOICES.search(data) is not None
 
 
 def speaks(data: bytes) -> bool:

@@ -207,13 +207,19 @@ def read_price(
 ) -> tuple[Usage | None, Decimal | None, bool]:
     """Tokens, what the provider says it charged (millisats), and whether it counted any tokens,
     of a plain body. `said`: it has an answer that says something."""
+    return priced(read_counts(value), read_stated_cost(value), said=said)
+
+
+def priced(
+    counts: Counts | None, stated: Decimal | None, *, said: bool
+) -> tuple[Usage | None, Decimal | None, bool]:
+    """`read_price` of a body that had these counts and this price."""
     tally = Tally()
     if said:
         tally.note_output()
-    counts = read_counts(value)
     if counts is not None:
         tally.note(counts)
-    return tally.usage, read_stated_cost(value), tally.counted
+    return tally.usage, stated, tally.counted
 
 
 def read_stated_cost(value: Mapping[str, object]) -> Decimal | None:
@@ -253,9 +259,14 @@ def _first_tokens(
     usage: Mapping[str, object], paths: tuple[tuple[str, ...], ...], most: int = MAX_TOKENS
 ) -> int | None:
     """The first that is not 0 and not above `most`, else 0 if one says so."""
-    found = [_tokens(_at(usage, path)) for path in paths]
-    believed = [tokens for tokens in found if tokens is not None and tokens <= most]
-    return next(filter(None, believed), 0 if believed else None)
+    zero = None
+    for path in paths:
+        tokens = _tokens(_at(usage, path))
+        if tokens is not None and tokens <= most:
+            if tokens:
+                return tokens
+            zero = 0
+    return zero
 
 
 def _tokens(value: object) -> int | None:

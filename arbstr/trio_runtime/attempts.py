@@ -126,8 +126,10 @@ class Attempts:
                     self._hub.refuse_stream_options.add(provider.name)
             self._give_verdict(Outcome.SUCCESS)
             model = command.candidate.offer.model
-            closed = self._hub.board.circuit(provider.name, model, now).state == "closed"
-            if self._request.stream and closed:
+            if (
+                self._request.stream
+                and self._hub.board.circuit(provider.name, model, now).state == "closed"
+            ):
                 # The first output was a success. To break off later is a failure of its own, so
                 # it takes a leave of its own, and with it a generation; but never the probe's,
                 # which a stream would keep for as long as it runs.
