@@ -322,7 +322,6 @@ def clock_ahead(seconds: int, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return {"PYTHONPATH": str(place), "CLOCK_OFFSET": str(seconds)}
 
 
-@pytest.mark.xfail(reason="issue 10, 49: a provider that swallows SYNs", strict=True)
 def test_black_hole_three_tries(provider: str) -> None:
     """Three tries of ten seconds at an address that says nothing, before the next was asked."""
     with silent_url() as url:
@@ -337,7 +336,6 @@ def test_black_hole_three_tries(provider: str) -> None:
             assert answer.headers["x-arbstr-retries"] == "1/cheap"
 
 
-@pytest.mark.xfail(reason="issue 10, 49: a 429 on one model", strict=True)
 def test_one_models_429(fake: FakeProcess) -> None:
     """A 429 for one model of an endpoint rested all of them."""
     text = (

@@ -72,8 +72,9 @@ def _merge_chunk(whole: _Plain, merged: dict[int, _Plain], chunk: _Plain) -> Non
             # The last one counts: some providers send sums so far with every chunk.
             if given is not None:
                 whole[member] = given
-        elif member not in ("choices", "object") and whole.get(member) in (None, "", 0):
-            # The first one counts: a node's own trailer has another id and model.
+        elif member not in ("choices", "object", "error") and whole.get(member) in (None, "", 0):
+            # The first one counts: a node's own trailer has another id and model. An error is not
+            # repeated: beside output it was outlived, and alone it would be all there is.
             whole[member] = given
     listed = chunk.get("choices")
     told = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

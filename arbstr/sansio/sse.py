@@ -67,12 +67,14 @@ def cleaned(event: Event) -> bytes:
     """
     if event.clean:
         return event.raw
-    return b"".join(
-        line
-        for line in event.raw.splitlines(keepends=True)
-        if line.rstrip(_LINE_ENDS).partition(b":")[0] in (b"data", b"event")
-        or line in (b"\n", b"\r", b"\r\n")
-    )
+    kept = bytearray()
+    for line in event.raw.splitlines(keepends=True):
+        if line in (b"\n", b"\r", b"\r\n"):
+            # Behind a CR whose next line was left out, a LF would be no line of its own.
+            kept += b"\n" + line if kept.endswith(b"\r") and line == b"\n" else line
+        elif line.rstrip(_LINE_ENDS).partition(b":")[0] in (b"data", b"event"):
+            kept += line
+    return bytes(kept)
 
 
 def _parsed(raw: bytes) -> Event:

@@ -179,3 +179,10 @@ def test_the_chunk_with_the_usage_and_no_choice_is_part_of_it() -> None:
     assert whole is not None
     assert json.loads(whole)["usage"] == COUNTS
     assert assembled([], None) is None
+
+
+def test_an_error_that_output_outlived_is_not_repeated() -> None:
+    said = {"choices": [{"index": 0, "delta": {"content": "a"}}], "error": {"message": "no"}}
+    whole = assembled([json.dumps(said).encode()], None)
+    assert whole is not None
+    assert "error" not in json.loads(whole)

@@ -116,6 +116,11 @@ def test_a_cleaned_event_has_data_and_event_lines_only() -> None:
     assert cleaned(event) == b"event: e\r\ndata: a\r\ndata\r\n\r\n"
 
 
+def test_a_line_left_out_between_a_cr_and_a_lf_leaves_the_blank_line() -> None:
+    (event,) = read([b"data: a\r: c\n\ndata: b\n\n"])[:1]
+    assert said(read([cleaned(event) + b"data: b\n\n"])) == [(None, b"a"), (None, b"b")]
+
+
 def test_a_clean_event_is_not_copied() -> None:
     (event,) = read([b"event: e\ndata: a\n\n"])
     assert cleaned(event) is event.raw

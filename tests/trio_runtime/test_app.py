@@ -665,6 +665,7 @@ async def test_providers_shows_rates_circuit_rest_and_a_masked_key() -> None:
         "models": ["gpt-4o"],
         "key": "sk-can...***",
         "circuit": "closed",
+        "resting_for": "rate_limit",
     }
     assert b"canary" not in reply.body
     assert b"password" not in reply.body
