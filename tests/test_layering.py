@@ -25,7 +25,7 @@ ORDER: Final = {
         *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "chat"),
         *("refusal", "capable", "rests", "failure", "classify"),
-        *("breaker", "latency", "ratios", "holds", "policy", "routing", "quote"),
+        *("breaker", "board", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "gauge", "verdicts", "last_word", "retry"),
         *("sse", "usage", "facts", "ending", "relay", "assembly", "answer"),
         *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),

@@ -11,7 +11,7 @@ The life of one chat request, left to right (bytes are drawn `==`, values `--`):
       == body ==> chat -- ChatRequest --> routing -- RoutePlan --> retry -- Attempt --> ==
                                              ^                     ^  |
                     config --> catalog ------+                     |  +-- GiveUp --> ErrorReply
-                                             breaker -- Skipped ---+
+                                               board -- Skipped ---+
                                             classify -- Failure ---+
                                                                    |
       <== bytes == relay <-- Event, Facts -- sse, facts <============ a stream ============ ==
@@ -25,7 +25,7 @@ The machines, by what goes in and what comes out:
     facts      one event                      facts: output, finish, usage, price, error
     relay      feed(bytes), end_input(), ...  the client's bytes
     retry      start(), handle(event, now)    exactly one command
-    breaker    admit(..., now), settle(...)   may this model be asked there
+    board      admit(..., now), settle(...)   may this model be asked there
     budget     reserve(most, now), settle()   may this be spent
     exchange   note(event, now)               close(now): exactly one Record
 
@@ -54,8 +54,8 @@ The order of the modules; each imports only from those before it:
       faults, tables, cautions, config, reload
     heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
     refusal, capable, rests, failure, classify     what a provider's no means, and what it cost
-    breaker, latency, ratios, holds, policy,       whom to ask, and what then
-      routing, quote, budget, gauge,
+    breaker, board, latency, ratios, holds,        whom to ask, and what then
+      policy, routing, quote, budget, gauge,
       verdicts, last_word, retry
     sse, usage, facts, ending, relay, assembly,    the answer
       answer

@@ -16,7 +16,8 @@ from math import ceil
 from types import MappingProxyType
 from typing import Final, final
 
-from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.board import Refused, Resting
+from arbstr.sansio.breaker import CircuitOpen, Probing
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, told

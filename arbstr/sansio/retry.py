@@ -35,7 +35,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.breaker import Probing, Refused
+from arbstr.sansio.board import Refused
+from arbstr.sansio.breaker import Probing
 from arbstr.sansio.budget import NotWithinBudget
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money

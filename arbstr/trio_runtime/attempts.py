@@ -18,7 +18,8 @@ from typing import final
 import trio
 
 from arbstr.sansio import life
-from arbstr.sansio.breaker import Admitted, Outcome, Refused, Resting, Ticket
+from arbstr.sansio.board import Admitted, Refused, Resting, Ticket
+from arbstr.sansio.breaker import Outcome
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.chat import ChatRequest, outgoing_body

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 import trio
 
 from arbstr.sansio.alarms import PriceAlarms
-from arbstr.sansio.breaker import Board, Outcome, Ticket
+from arbstr.sansio.board import Board, Ticket
+from arbstr.sansio.breaker import Outcome
 from arbstr.sansio.budget import Budget, Reservation
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import trio
 
-from arbstr.sansio.breaker import CircuitView
+from arbstr.sansio.board import CircuitView
 from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config import AUTO
 from arbstr.sansio.errors import ErrorReply

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from arbstr.sansio.breaker import CircuitOpen, Probing, Refused, Resting
+from arbstr.sansio.board import Refused, Resting
+from arbstr.sansio.breaker import CircuitOpen, Probing
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config import Kind, Timeouts
