@@ -1,6 +1,7 @@
 """What the log knows of today: the sum over its rows, read when it is first asked for."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -165,8 +166,14 @@ async def test_a_ledger_that_lacks_what_a_killed_arbstr_noted_is_not_read_yet(
 
 @pytest.mark.parametrize("is_open", [False, True])
 async def test_what_cannot_be_read_for_long_is_gone_on_without_only_if_that_was_allowed(
-    is_open: bool, tmp_path: Path, autojump_clock: MockClock
+    is_open: bool, tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async def at_once(work: Callable[..., object], *args: object, **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return work(*args)
+
+    # The clock would jump on while a real thread works.
+    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     budget = Budget(Decimal(10), is_open=is_open)
     database = Database(str(tmp_path / "nothing.db"), boot_id="this")
     today = subject.Today(budget, database)
