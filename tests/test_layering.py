@@ -23,7 +23,7 @@ ORDER: Final = {
         *("errors", "secrets", "money", "moments", "visible"),
         *("addresses", "credentials", "values", "settings", "faults"),
         *("tables", "cautions", "config", "reload"),
-        *("heads", "callers", "endpoints", "catalog", "chat"),
+        *("heads", "callers", "endpoints", "catalog", "members", "chat"),
         *("refusal", "capable", "rests", "failure", "classify"),
         *("breaker", "board", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "gauge", "verdicts", "last_word", "retry"),

@@ -52,7 +52,8 @@ The order of the modules; each imports only from those before it:
     errors, secrets, money, moments, visible       words everybody uses
     addresses, credentials, values, settings,      the configuration: text -> Config
       faults, tables, cautions, config, reload
-    heads, callers, endpoints, catalog, chat       who may call, who offers what, what is asked
+    heads, callers, endpoints, catalog,            who may call, who offers what, what is asked
+      members, chat
     refusal, capable, rests, failure, classify     what a provider's no means, and what it cost
     breaker, board, latency, ratios, holds,        whom to ask, and what then
       policy, routing, quote, budget, gauge,

@@ -3,9 +3,8 @@
     body --parse_chat--> ChatRequest --outgoing_body--> the same bytes, or one member edited
 
 The body a client sent is what a provider gets, byte for byte, so nothing here ever dumps what it
-parsed. The top level is scanned in Python, member by member; every value is skipped by json's C
-scanner, which also tells where it ends. Those places are all an edit needs: `outgoing_body` cuts
-the original there. `1e-7`, 20-digit integers, escapes, key order and layout survive because
+parsed. Where the values of its members stand (`members.py`) is all an edit needs: `outgoing_body`
+cuts the original there. `1e-7`, 20-digit integers, escapes, key order and layout survive because
 nobody reads them.
 
 Read from the body: `model`, `messages` (text only), `stream`, `stream_options`, `n`,
@@ -19,9 +18,10 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn, TypeAlias, final
+from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.members import Members, RefusedError, malformed, members_of, top_level
 
 MAX_COUNT: Final = 2**31 - 1
 """Largest `n` and token limit taken as such: providers read them into 32 bits, SQLite into 64. What
@@ -32,6 +32,9 @@ MAX_MODEL_CHARS: Final = 512
 
 BYTES_PER_TOKEN: Final = 4
 """English text averages about four bytes a token with the usual tokenisers."""
+
+_UNSAYABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and lone surrogates, which have no UTF-8."""
 
 READ_ONCE: Final = frozenset(
     {
@@ -105,17 +108,17 @@ def parse_chat(body: bytes) -> ChatRequest | ErrorReply:
     """
     try:
         text = body.decode()
-        members, inside = _top_level(text)
+        members, inside = top_level(text, once=READ_ONCE)
         return _read(body, text, members, inside)
     except UnicodeDecodeError as error:
-        return _malformed(f"it is not UTF-8 (byte {error.start})")
+        return malformed(f"it is not UTF-8 (byte {error.start})")
     except json.JSONDecodeError as error:
         if not body.strip():
-            return _malformed("it is empty")
-        return _malformed(f"{error.msg} at line {error.lineno} column {error.colno}")
+            return malformed("it is empty")
+        return malformed(f"{error.msg} at line {error.lineno} column {error.colno}")
     except RecursionError:
-        return _malformed("it is too deeply nested")
-    except _RefusedError as refused:
+        return malformed("it is too deeply nested")
+    except RefusedError as refused:
         return refused.reply
 
 
@@ -152,101 +155,21 @@ def outgoing_body(
     return b"".join(pieces)
 
 
-# --- the scan ---------------------------------------------------------------------------------
-
-Members: TypeAlias = dict[str, tuple[int, int, object]]
-"""Key -> start and end of its value, and the value."""
-
-
-def _bounded_int(digits: str) -> int:
-    # int() refuses more than 4300 digits with a ValueError, and takes quadratic time below.
-    # No integer that is read here may be this large, so its value does not matter.
-    return int(digits) if len(digits) < 20 else 10**20
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    # Python reads NaN and Infinity; JSON has neither, and most providers' parsers refuse them.
-    raise _RefusedError("malformed_json", _malformed(f"{text} is not JSON").message, None)
-
-
-_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_refuse_constant)
-_SPACE: Final = re.compile(r"[ \t\n\r]*")
-_UNSAYABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and lone surrogates, which have no UTF-8."""
-
-
-def _skip(text: str, pos: int) -> int:
-    found = _SPACE.match(text, pos)
-    return found.end() if found is not None else pos
-
-
-def _members(
-    text: str, brace: int, *, once: frozenset[str], prefix: str = ""
-) -> tuple[Members, int]:
-    """The members of the object that opens at `brace`, and where it ends.
-
-    Of an unknown member that occurs twice the last one counts, as in `json`.
-    """
-    members: Members = {}
-    decode = _DECODER.raw_decode
-    pos = _skip(text, brace + 1)
-    if text[pos : pos + 1] == "}":
-        return members, pos + 1
-    while True:
-        if text[pos : pos + 1] != '"':
-            raise json.JSONDecodeError("Expecting a member name in double quotes", text, pos)
-        key: str
-        key, pos = decode(text, pos)
-        pos = _skip(text, pos)
-        if text[pos : pos + 1] != ":":
-            raise json.JSONDecodeError("Expecting ':'", text, pos)
-        pos = _skip(text, pos + 1)
-        value: object
-        value, end = decode(text, pos)
-        if key in once and key in members:
-            raise _RefusedError(
-                "duplicate_member", f"The member `{prefix}{key}` occurs twice.", prefix + key
-            )
-        members[key] = (pos, end, value)
-        pos = _skip(text, end)
-        after = text[pos : pos + 1]
-        if after == "}":
-            return members, pos + 1
-        if after != ",":
-            raise json.JSONDecodeError("Expecting ',' or '}'", text, pos)
-        pos = _skip(text, pos + 1)
-
-
-def _top_level(text: str) -> tuple[Members, int]:
-    """The body's members and the offset just behind its opening brace."""
-    brace = _skip(text, 1 if text.startswith("\ufeff") else 0)
-    members: Members = {}
-    if is_object := text[brace : brace + 1] == "{":
-        members, end = _members(text, brace, once=READ_ONCE)
-    else:
-        _, end = _DECODER.raw_decode(text, brace)
-    if (rest := _skip(text, end)) != len(text):
-        raise json.JSONDecodeError("Extra data", text, rest)
-    if not is_object:
-        raise _RefusedError("not_an_object", "The request body must be a JSON object.", None)
-    return members, brace + 1
-
-
-# --- the members ------------------------------------------------------------------------------
+# --- what the members mean --------------------------------------------------------------------
 
 
 def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
     model_start, model_end, model = _required(members, "model")
     messages = _required(members, "messages")[2]
     if not isinstance(model, str) or not _usable_model(model):
-        raise _RefusedError(
+        raise RefusedError(
             "invalid_member",
             "`model` must be a non-empty string without control characters, "
             f"at most {MAX_MODEL_CHARS} long.",
             "model",
         )
     if not isinstance(messages, list):
-        raise _RefusedError("invalid_member", "`messages` must be an array.", "messages")
+        raise RefusedError("invalid_member", "`messages` must be an array.", "messages")
     stream = _value(members, "stream")
     max_tokens = _value(members, "max_tokens")
     max_completion_tokens = _value(members, "max_completion_tokens")
@@ -301,7 +224,7 @@ def _required(members: Members, name: str) -> tuple[int, int, object]:
             "The request body has no `messages`. It has `input`, as requests to /v1/responses "
             "do; arbstr supports POST /v1/chat/completions only."
         )
-    raise _RefusedError("missing_member", message, name)
+    raise RefusedError("missing_member", message, name)
 
 
 def _value(members: Members, name: str) -> object:
@@ -355,7 +278,7 @@ def _usage_edit(text: str, members: Members, inside: int) -> tuple[bool, Edit | 
         return False, None
     brace = members["stream_options"][0]
     once = frozenset({"include_usage"})
-    within, _ = _members(text, brace, once=once, prefix="stream_options.")
+    within, _ = members_of(text, brace, once=once, prefix="stream_options.")
     if _value(within, "include_usage") is True:
         return True, None
     return False, _put(within, "include_usage", "true", brace + 1)
@@ -406,19 +329,3 @@ def _call_bytes(call: object) -> int:
 def _utf8_length(text: str) -> int:
     # An escaped lone surrogate is legal JSON, and three bytes to whoever encodes it anyway.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-# --- refusing ---------------------------------------------------------------------------------
-
-
-@final
-class _RefusedError(Exception):
-    """Ends a parse; never leaves `parse_chat`."""
-
-    def __init__(self, code: str, message: str, param: str | None) -> None:
-        super().__init__(code)
-        self.reply = ErrorReply(code, message, param)
-
-
-def _malformed(why: str) -> ErrorReply:
-    return ErrorReply("malformed_json", f"The request body is not valid JSON: {why}.")

@@ -1,0 +1,106 @@
+"""The members of a request's JSON object, and where in the text their values stand.
+
+    text --top_level--> each member's value and its place
+
+The object is scanned in Python, member by member; every value is skipped by json's C scanner, which
+also tells where it ends. What the members mean is `chat.py`'s to say.
+
+What is no JSON raises `json.JSONDecodeError`, or `RecursionError` where it is too deeply nested;
+what arbstr refuses all the same raises `RefusedError`. None of them leaves `chat.parse_chat`.
+"""
+
+import json
+import re
+from typing import Final, NoReturn, TypeAlias, final
+
+from arbstr.sansio.errors import ErrorReply
+
+Members: TypeAlias = dict[str, tuple[int, int, object]]
+"""Key -> start and end of its value, and the value."""
+
+
+@final
+class RefusedError(Exception):
+    """Ends a parse, with what the client is told."""
+
+    def __init__(self, code: str, message: str, param: str | None) -> None:
+        super().__init__(code)
+        self.reply = ErrorReply(code, message, param)
+
+
+def malformed(why: str) -> ErrorReply:
+    """What the client is told of a body that is no JSON."""
+    return ErrorReply("malformed_json", f"The request body is not valid JSON: {why}.")
+
+
+def _bounded_int(digits: str) -> int:
+    # int() refuses more than 4300 digits with a ValueError, and takes quadratic time below.
+    # No integer that is read here may be this large, so its value does not matter.
+    return int(digits) if len(digits) < 20 else 10**20
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    # Python reads NaN and Infinity; JSON has neither, and most providers' parsers refuse them.
+    raise RefusedError("malformed_json", malformed(f"{text} is not JSON").message, None)
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_bounded_int, parse_constant=_refuse_constant)
+_SPACE: Final = re.compile(r"[ \t\n\r]*")
+
+
+def _skip(text: str, pos: int) -> int:
+    found = _SPACE.match(text, pos)
+    return found.end() if found is not None else pos
+
+
+def members_of(
+    text: str, brace: int, *, once: frozenset[str], prefix: str = ""
+) -> tuple[Members, int]:
+    """The members of the object that opens at `brace`, and where it ends.
+
+    One of `once` that occurs twice is refused, under its name behind `prefix`. Of any other member
+    that does the last one counts, as in `json`.
+    """
+    members: Members = {}
+    decode = _DECODER.raw_decode
+    pos = _skip(text, brace + 1)
+    if text[pos : pos + 1] == "}":
+        return members, pos + 1
+    while True:
+        if text[pos : pos + 1] != '"':
+            raise json.JSONDecodeError("Expecting a member name in double quotes", text, pos)
+        key: str
+        key, pos = decode(text, pos)
+        pos = _skip(text, pos)
+        if text[pos : pos + 1] != ":":
+            raise json.JSONDecodeError("Expecting ':'", text, pos)
+        pos = _skip(text, pos + 1)
+        value: object
+        value, end = decode(text, pos)
+        if key in once and key in members:
+            raise RefusedError(
+                "duplicate_member", f"The member `{prefix}{key}` occurs twice.", prefix + key
+            )
+        members[key] = (pos, end, value)
+        pos = _skip(text, end)
+        after = text[pos : pos + 1]
+        if after == "}":
+            return members, pos + 1
+        if after != ",":
+            raise json.JSONDecodeError("Expecting ',' or '}'", text, pos)
+        pos = _skip(text, pos + 1)
+
+
+def top_level(text: str, *, once: frozenset[str]) -> tuple[Members, int]:
+    """The body's members and the offset just behind its opening brace; `once` as `members_of`."""
+    brace = _skip(text, 1 if text.startswith("\ufeff") else 0)
+    members: Members = {}
+    if is_object := text[brace : brace + 1] == "{":
+        members, end = members_of(text, brace, once=once)
+    else:
+        _, end = _DECODER.raw_decode(text, brace)
+    if (rest := _skip(text, end)) != len(text):
+        raise json.JSONDecodeError("Extra data", text, rest)
+    if not is_object:
+        raise RefusedError("not_an_object", "The request body must be a JSON object.", None)
+    return members, brace + 1

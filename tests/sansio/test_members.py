@@ -1,0 +1,64 @@
+"""The scan of an object: it reads what `json` reads, and names the places of the values.
+
+What is malformed and what may not occur twice is told to a client, so that is in `test_chat.py`.
+"""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from arbstr.sansio.members import RefusedError, members_of, top_level
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.dictionaries(st.text(max_size=6), VALUES, max_size=5),
+    st.sampled_from([None, 0, 3]),
+    st.booleans(),
+)
+def test_every_value_is_what_json_reads_and_stands_at_its_place(
+    object_: dict[str, Any], indent: int | None, ascii_only: bool
+) -> None:
+    text = json.dumps(object_, indent=indent, ensure_ascii=ascii_only)
+    members, inside = top_level(text, once=frozenset())
+    assert inside == 1
+    assert {name: value for name, (_, _, value) in members.items()} == object_
+    for start, end, value in members.values():
+        assert json.loads(text[start:end]) == value
+
+
+def test_an_object_is_read_from_its_brace_to_its_end() -> None:
+    text = '{"a": {"b" : 1 }, "c": 2}'
+    brace = text.index("{", 1)
+    members, end = members_of(text, brace, once=frozenset())
+    assert text[brace:end] == '{"b" : 1 }'
+    assert [text[start:stop] for start, stop, _ in members.values()] == ["1"]
+
+
+def test_a_byte_order_mark_and_space_stand_before_the_brace() -> None:
+    assert top_level("\ufeff \n{ } ", once=frozenset()) == ({}, 4)
+
+
+def test_what_may_stand_once_is_refused_twice_and_of_the_others_the_last_counts() -> None:
+    members, _ = top_level('{"a":1,"a":22}', once=frozenset({"b"}))
+    assert members == {"a": (11, 13, 22)}
+    with pytest.raises(RefusedError) as refused:
+        members_of('{"a":1,"\\u0061":2}', 0, once=frozenset({"a"}), prefix="outer.")
+    assert (refused.value.reply.code, refused.value.reply.param) == ("duplicate_member", "outer.a")
+
+
+@pytest.mark.parametrize("digits", ["1" * 20, "-" + "9" * 5000])
+def test_a_number_too_long_to_be_read_is_a_large_one(digits: str) -> None:
+    members, _ = top_level(f'{{"n":{digits}}}', once=frozenset())
+    assert members["n"] == (5, 5 + len(digits), 10**20)
