@@ -82,11 +82,12 @@ class AttemptState:
     @property
     def cost(self) -> Decimal | None:
         """What it cost, in sats: what was stated, else by the formula; `None` is not known."""
-        money = self.money
-        if self.provider_cost_msats or self.answered or money is Money.FREE:
-            stated = self.provider_cost
-            if stated is not None or money is Money.FREE:
-                return stated
+        return self._cost(self.money, self.provider_cost)
+
+    def _cost(self, money: Money | None, stated: Decimal | None) -> Decimal | None:
+        free = money is Money.FREE
+        if free or (stated is not None and (stated or self.answered)):
+            return stated
         return self.expected
 
     @property
@@ -137,23 +138,29 @@ class AttemptState:
     def row(self, n: int, now: float) -> AttemptRow:
         """What the log keeps of it as attempt `n`; one that still runs lasts until now."""
         ended = self.ended if self.ended is not None else now
+        candidate, usage, money, stated = (
+            self.candidate,
+            self.usage,
+            self.money,
+            self.provider_cost,
+        )
         return AttemptRow(
             n=n,
-            provider=self.candidate.offer.provider.name,
-            model=self.candidate.offer.model,
+            provider=candidate.offer.provider.name,
+            model=candidate.offer.model,
             started_at=self.started_at,
             duration_ms=milliseconds(ended - self.began),
             failure=self.failure.kind.value if self.failure is not None else None,
             http_status=self.status,
-            money=self.money.value if self.money is not None else None,
-            input_tokens=self.usage.input_tokens if self.usage is not None else None,
-            output_tokens=self.usage.output_tokens if self.usage is not None else None,
-            cost_sats=self.cost,
+            money=money.value if money is not None else None,
+            input_tokens=usage.input_tokens if usage is not None else None,
+            output_tokens=usage.output_tokens if usage is not None else None,
+            cost_sats=self._cost(money, stated),
             expected_sats=self.expected,
-            estimated_cost_sats=self.candidate.estimated_cost,
-            provider_cost_sats=self.provider_cost,
+            estimated_cost_sats=candidate.estimated_cost,
+            provider_cost_sats=stated,
             upstream_request_id=self.upstream_request_id,
-            set_aside_sats=self.candidate.hold_cost,
+            set_aside_sats=candidate.hold_cost,
         )
 
     def disbelief(self) -> str | None:

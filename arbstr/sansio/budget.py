@@ -125,6 +125,11 @@ class Budget:
         self._numbers = 0
         self._outstanding: set[int] = set()
 
+    @property
+    def limit(self) -> Decimal | None:
+        """In sats a day; `None` without a budget."""
+        return self._limit
+
     def reserve(
         self, most: Decimal | None, now: float, candidate: Candidate | None = None
     ) -> Reservation | NotWithinBudget:

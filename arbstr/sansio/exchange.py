@@ -233,6 +233,8 @@ class Exchange:
 
     def _record(self, status: str, now: float) -> Record:
         last = self._attempts[-1] if self._attempts else None
+        rows = tuple([a.row(n, now) for n, a in enumerate(self._attempts, start=1)])
+        row = rows[-1] if rows else None
         candidate = last.candidate if last is not None else self._first
         usage = last.usage if last is not None else None
         ended = self._ended if self._ended is not None else now
@@ -244,17 +246,17 @@ class Exchange:
             timestamp=self.timestamp,
             model=candidate.offer.model if candidate is not None else self.requested_model,
             requested_model=self.requested_model,
-            provider=last.candidate.offer.provider.name if last is not None else None,
+            provider=row.provider if row is not None else None,
             policy=self.policy,
             streaming=self.streaming,
             input_tokens=usage.input_tokens if usage is not None else None,
             output_tokens=usage.output_tokens if usage is not None else None,
             cached_tokens=usage.cached_tokens if usage is not None else None,
             reasoning_tokens=usage.reasoning_tokens if usage is not None else None,
-            cost_sats=last.cost if last is not None else None,
-            expected_sats=last.expected if last is not None else None,
+            cost_sats=row.cost_sats if row is not None else None,
+            expected_sats=row.expected_sats if row is not None else None,
             estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
-            provider_cost_sats=last.provider_cost if last is not None else None,
+            provider_cost_sats=row.provider_cost_sats if row is not None else None,
             latency_ms=0 if running else milliseconds(ended - self.received),
             ttft_ms=milliseconds(began - self.received) if began is not None else None,
             stream_duration_ms=None if began is None or running else milliseconds(ended - began),
@@ -264,7 +266,7 @@ class Exchange:
             error_status=error.status if error is not None else None,
             error_message=None if error is None else error.logged or error.message,
             possibly_spent=self.possibly_spent,
-            attempts=tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
+            attempts=rows,
             # Only of whole answers: half of one would teach that answers are short.
             token_ratio=sample_of(usage, self.choices) if status == "ok" else None,
         )

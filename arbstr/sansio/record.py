@@ -90,6 +90,17 @@ class Record:
         """Whether losing this row could lose track of money. Rows in flight will come again."""
         return self.status != "in_flight" and any(a.may_have_cost for a in self.attempts)
 
+    @property
+    def retries(self) -> int:
+        """How many attempts failed."""
+        return sum([attempt.failure is not None for attempt in self.attempts])
+
+    @property
+    def sats(self) -> Decimal | None:
+        """What it cost: 0 if it was free, `None` if nobody knows."""
+        unknown = self.cost_sats is None and self.may_have_cost
+        return None if unknown else self.cost_sats or _ZERO
+
     def members(self) -> dict[str, Member]:
         """What the log says of a finished request, by name, for people and for machines alike.
 
@@ -97,7 +108,6 @@ class Record:
         `sats` is what it cost: 0 if it was free, `None` if nobody knows. `error` is why nobody was
         asked.
         """
-        unknown = self.cost_sats is None and self.may_have_cost
         return {
             "model": self.model,
             "provider": self.provider,
@@ -108,30 +118,31 @@ class Record:
             "ms": self.latency_ms,
             "input_tokens": self.input_tokens,
             "output_tokens": self.output_tokens,
-            "retries": sum(attempt.failure is not None for attempt in self.attempts),
+            "retries": self.retries,
             "possibly_spent": self.possibly_spent,
-            "sats": None if unknown else self.cost_sats or _ZERO,
+            "sats": self.sats,
             # Where somebody was asked, each attempt that failed has had a line of its own.
             "error": None if self.attempts else self.error_message,
         }
 
     def line(self) -> str:
         """`members` as the text of the log's line; what did not happen is left out."""
-        said = ["stream" if self.streaming else "plain"]
-        for name, value in self.members().items():
-            match name, value:
-                case ("stream" | "output_tokens", _) | ("http", 200):
-                    continue
-                case "input_tokens", int():
-                    said.append(f"tokens={value}/{self.output_tokens}")
-                case (("input_tokens" | "http" | "retries" | "possibly_spent"), (None | 0)):
-                    continue
-                case "error", _:
-                    said += [f"error={json.dumps(value, ensure_ascii=False)}"] if value else []
-                case "sats", None:
-                    said.append("sats=unknown")
-                case _, Decimal():
-                    said.append(f"{name}={format_eyes(value)}")
-                case _:
-                    said.append(f"{name}={'-' if value is None else value}")
-        return " ".join(said)
+        # Written out: to go through `members` by their names takes twice as long (measured).
+        provider = "-" if self.provider is None else self.provider
+        policy = "-" if self.policy is None else self.policy
+        http, retries, sats = self.error_status, self.retries, self.sats
+        said = "stream" if self.streaming else "plain"
+        said += f" model={self.model} provider={provider} status={self.status}"
+        if http and not self.success:
+            said += f" http={http}"
+        said += f" policy={policy} ms={self.latency_ms}"
+        if self.input_tokens is not None:
+            said += f" tokens={self.input_tokens}/{self.output_tokens}"
+        if retries:
+            said += f" retries={retries}"
+        if self.possibly_spent:
+            said += f" possibly_spent={self.possibly_spent}"
+        said += f" sats={'unknown' if sats is None else format_eyes(sats)}"
+        if self.error_message and not self.attempts:
+            said += f" error={json.dumps(self.error_message, ensure_ascii=False)}"
+        return said

@@ -15,6 +15,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, final
 
@@ -33,7 +34,7 @@ ASSUMED_OUTPUT: Final = 256
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `hold_cost` is kept beside them
 class Candidate:
     """An offer that qualifies.
 
@@ -46,7 +47,7 @@ class Candidate:
     estimated_output: int
     hold: Hold
 
-    @property
+    @cached_property
     def hold_cost(self) -> Decimal | None:
         """What is set aside for an attempt, in satoshis; `None` if the offer has no rates."""
         hold, rates = self.hold, self.offer.rates

@@ -141,6 +141,8 @@ class Hub:
     def book(self, reservation: Reservation, charged: Decimal | None) -> None:
         """An attempt is over: settles what was set aside for it, and tells how the day stands."""
         self.budget.settle(reservation, charged)
+        if self.budget.limit is None:
+            return  # nothing of which so much could be used up
         now = time.time()
         account = self.budget.view(now)
         mark = self._gauge.news(account, now)
