@@ -27,7 +27,7 @@ ORDER: Final = {
         *("refusal", "capable", "rests", "failure", "classify"),
         *("breaker", "board", "latency", "ratios", "holds", "policy", "routing", "quote"),
         *("budget", "gauge", "verdicts", "last_word", "retry"),
-        *("sse", "usage", "facts", "ending", "relay", "assembly", "answer"),
+        *("sse", "usage", "glance", "facts", "ending", "relay", "assembly", "answer"),
         *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),
     ),
     "trio_runtime": (

@@ -58,8 +58,8 @@ The order of the modules; each imports only from those before it:
     breaker, board, latency, ratios, holds,        whom to ask, and what then
       policy, routing, quote, budget, gauge,
       verdicts, last_word, retry
-    sse, usage, facts, ending, relay, assembly,    the answer
-      answer
+    sse, usage, glance, facts, ending, relay,      what comes back
+      assembly, answer
     record, intents, life, alarms, attempt,        the life of a request, its row,
       exchange, reports, retention                 and reports
 

@@ -45,17 +45,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from arbstr.sansio.ending import Head, error_event, last_events
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.facts import (
-    AN_ERROR,
-    Facts,
-    has_choices,
-    is_ping,
-    open_braces,
-    read_event,
-    read_stray,
-    says_nothing,
-    speaks,
-)
+from arbstr.sansio.facts import AN_ERROR, Facts, is_ping, read_event, read_stray
+from arbstr.sansio.glance import passes_whole, speaks
 from arbstr.sansio.money import Usage
 from arbstr.sansio.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
 from arbstr.sansio.usage import LIGHT_BYTES, Tally, is_heavy
@@ -68,35 +59,6 @@ MAX_HELD_BYTES: Final = MAX_EVENT_BYTES
 """Bytes kept before output: normally one chunk with the role. Picked, not measured."""
 MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 """Bytes of an answer that is no stream: the default of `max_answer_mb`."""
-
-
-def _passes_whole(block: bytes) -> int:
-    """How many events a block has, if all are one-line LF chunks that say nothing; else 0.
-
-    The hot path: a few searches in C and no object per event. What it accepts, `read_event`
-    would call unremarkable event by event, so how the bytes were cut changes nothing.
-    """
-    if block.startswith(b"data: {"):
-        joint = b"}\n\ndata: {"
-    elif block.startswith(b"data:{"):
-        joint = b"}\n\ndata:{"
-    else:
-        return 0
-    lines = block.count(b"\n")
-    # A second `data:` in a line is text, or an event glued to one that was cut: let it be parsed.
-    if block.count(b"data:") * 2 != lines:
-        return 0
-    if not block.endswith(b"}\n\n") or b"\r" in block or not says_nothing(block):
-        return 0
-    if lines == 2:
-        return 1 if has_choices(block) and not open_braces(block) else 0
-    if block.count(joint) * 2 + 2 != lines:
-        return 0
-    parts = block.split(joint)  # the first lacks its last brace, the last its first
-    for opened, part in zip((1, *(0,) * (len(parts) - 2), -1), parts, strict=True):
-        if not has_choices(part) or open_braces(part) != opened:
-            return 0
-    return lines // 2
 
 
 @final
@@ -221,7 +183,7 @@ class Relay:
         if not block and not self._reader.overflow:
             return b""
         if self._flowing and len(block) <= MAX_EVENT_BYTES:
-            count = _passes_whole(block)
+            count = passes_whole(block)
             if count:
                 self.events += count
                 self.tally.note_output()

@@ -19,7 +19,6 @@ from arbstr.sansio.facts import (
     is_ping,
     read_event,
     read_stray,
-    speaks,
 )
 from arbstr.sansio.usage import Counts, parse_json
 from tests.cuttings import recorded
@@ -270,20 +269,6 @@ def test_a_chunk_outside_of_events_is_a_missing_part_whose_price_is_read() -> No
     seen, _ = read_stray(chunk(choice({"content": "a"}), usage=OPENAI))
     assert seen.garbled
     assert seen.counts == Counts(10, 4)
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (chunk(choice({"content": "a"})), True),
-        (chunk(choice({"tool_calls": [{"index": 0}]})), True),
-        (chunk(choice({"content": "", "reasoning_content": "a"})), False),
-        (chunk(choice({"content": None, "reasoning": '"content":"x"'})), False),
-        (chunk(choice({"content": [], "refusal": None})), False),
-    ],
-)
-def test_reasoning_alone_does_not_speak(data: bytes, expected: bool) -> None:
-    assert speaks(data) is expected
 
 
 @pytest.mark.parametrize("error", [None, "", {}, False, {"message": "", "code": None, "x": 0}])
