@@ -222,6 +222,7 @@ class Attempts:
         )
         seconds = timeouts.first_output if request.stream else timeouts.answer
         with trio.move_on_after(seconds) as answering:
+            call.limit(answering)
             failure = await self._answer(call, body)
         if answering.cancelled_caught:
             failure = call.cut_short(f"did not answer within {seconds:g} s")

@@ -82,7 +82,8 @@ class Drains:
         money: Money | None = None
         try:
             try:
-                with trio.move_on_after(seconds):
+                with trio.move_on_after(seconds) as limit:
+                    call.limit(limit)
                     money = await call.learn_the_rest()
                     await call.finish()
             finally:

@@ -256,6 +256,7 @@ class ChatRun:
         events, after, ending = relay.events, 0, False
         deadline = trio.current_time() + idle
         with trio.CancelScope() as silence:
+            call.limit(silence)
             while True:
                 if self._unsent:
                     # A client that is slow to take this is not the provider's silence.
@@ -277,6 +278,7 @@ class ChatRun:
                 silence.deadline = deadline
                 try:
                     self._unsent = await call.more()
+                    deadline = silence.deadline  # moved on where arbstr itself took its time
                 except AnswerBroken as error:
                     relay.broke()
                     broke = call.cut_short(f"broke off: {error.sentence}")

@@ -8,10 +8,12 @@ end to learn what it cost.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, final
+from math import inf
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final
 
 import trio
 
@@ -51,6 +53,9 @@ from arbstr.trio_runtime.transport import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 """How much of an error's body is read: what a person may need is in its first lines."""
@@ -151,6 +156,14 @@ class UpstreamCall:
         self._body_began = False
         self._streams = False
         self._change_told: set[str] = set()
+        self._limits: list[trio.CancelScope] = []
+
+    def limit(self, scope: trio.CancelScope) -> None:
+        """What is to be seen of the provider is waited for within `scope`, which was entered.
+
+        Its deadline moves on by the time arbstr itself takes to read something large.
+        """
+        self._limits.append(scope)
 
     @property
     def upstream_request_id(self) -> str | None:
@@ -420,6 +433,7 @@ class UpstreamCall:
     async def _first_output(self) -> bytes | Failure:
         idle, events, failed = self.provider.timeouts.idle, 0, False
         with trio.CancelScope() as silence:
+            self.limit(silence)
             while True:
                 try:
                     data = await self._receive()
@@ -459,12 +473,24 @@ class UpstreamCall:
 
     async def _fed_apart(self, data: bytes) -> bytes:
         """The same for the last piece of a large event."""
-        relay, out = await apart(fed, self.relay, data)
+        relay, out = await self._apart(fed, self.relay, data)
         self.relay.become(relay)
         self.ended = not data
         if self.relay.committed:
             self.seen = Seen.OUTPUT
         return out
+
+    async def _apart(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """`heavy.apart`, whose time is ours: it is nobody's silence."""
+        began, deadlines = trio.current_time(), [scope.deadline for scope in self._limits]
+        for scope in self._limits:
+            scope.deadline = inf
+        try:
+            return await apart(function, *args, **kwargs)
+        finally:
+            took = trio.current_time() - began
+            for scope, deadline in zip(self._limits, deadlines, strict=True):
+                scope.deadline = deadline + took
 
     async def _receive(self) -> bytes:
         assert self._connection is not None  # the request was sent on it
@@ -507,6 +533,7 @@ class UpstreamCall:
         watch: Relay | None = None
         over = events = 0
         with trio.CancelScope() as silence:
+            self.limit(silence)
             while True:
                 try:
                     data = await self._receive()
@@ -523,7 +550,7 @@ class UpstreamCall:
                 if len(self._body) > self._max_answer_bytes:
                     return self._too_large()
                 if watch is not None and watch.is_heavy(data):
-                    watch, _ = await apart(fed, watch, data)
+                    watch, _ = await self._apart(fed, watch, data)
                 elif watch is not None:
                     watch.feed(data)
                 elif begins_as_stream(self._body):
@@ -550,7 +577,7 @@ class UpstreamCall:
     async def _judged(self) -> Answer | Failure:
         body, named = bytes(self._body), self.headers.get("content-type", "")
         self._told = verdict = (
-            await apart(judge, body, content_type=named, choices=self._choices)
+            await self._apart(judge, body, content_type=named, choices=self._choices)
             if is_heavy(body)
             else judge(body, content_type=named, choices=self._choices)
         )
@@ -585,7 +612,7 @@ class UpstreamCall:
             return answer
         body, choices, asks_usage = answer.body, self._choices, self._asks_usage
         self.relay, out = (
-            await apart(relayed, body, choices=choices, asks_usage=asks_usage)
+            await self._apart(relayed, body, choices=choices, asks_usage=asks_usage)
             if is_heavy(body)
             else relayed(body, choices=choices, asks_usage=asks_usage)
         )

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 import pytest
 import trio
 import trio.testing
+from trio.testing import MockClock
 
 from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, judge, relayed
 from arbstr.sansio.chat import ChatRequest, parse_chat
@@ -16,7 +17,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.relay import Relay, fed
 from arbstr.sansio.usage import HEAVY_COMMAS, is_heavy
-from arbstr.trio_runtime import heavy
+from arbstr.trio_runtime import heavy, upstream
 from arbstr.trio_runtime.heavy import apart
 from tests.chats import chat
 from tests.fakes import (
@@ -29,6 +30,7 @@ from tests.fakes import (
     open_fake_provider,
     sse,
     stream,
+    usage,
 )
 from tests.proxy import Reply, chat_body, config, open_proxy, provider
 
@@ -264,3 +266,48 @@ async def test_a_client_that_leaves_while_its_request_is_read_is_asked_for_nowhe
         record = await proxy.record()
     assert record.status == "client_disconnected"
     assert not fake.requests
+
+
+WORD: Final = sse(chunk("Hello"))
+NUMBERS: Final = sse(chunk("", numbers=MANY))
+USAGE: Final = sse(chunk(usage=usage()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "streaming"),
+    [
+        ([], [WORD, LAST, USAGE, DONE], False),
+        ([], [WORD, LAST, USAGE, DONE], True),
+        ([WORD], [LAST, USAGE, DONE], True),
+        ([WORD, LAST], [USAGE, DONE], True),
+    ],
+    ids=["stream for plain", "before output", "after output", "at the end"],
+)
+async def test_our_own_time_is_not_the_providers_silence(
+    before: list[bytes],
+    after: list[bytes],
+    streaming: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    mock_clock: MockClock,
+) -> None:
+    read = trio.Event()
+
+    async def slow(function: Any, *args: Any, **named: Any) -> Any:
+        with trio.CancelScope(shield=True):
+            mock_clock.jump(100)
+            await trio.lowlevel.checkpoint()
+        read.set()
+        return function(*args, **named)
+
+    monkeypatch.setattr(upstream, "apart", slow)
+    limits = "[timeouts]\nidle = 10\nfirst_output = 20\nanswer = 20"
+    async with (
+        open_fake_provider(stream([*before, NUMBERS, read, *after])) as fake,
+        open_proxy(config(provider("alpha", fake.url), more=limits)) as proxy,
+    ):
+        reply = await proxy.chat(stream=streaming)
+        record = await proxy.record()
+    assert (reply.text if streaming else said(reply)) == "Hello"
+    assert (record.status, record.output_tokens) == ("ok", 5)
+    if streaming:
+        assert reply.trailer["cost_sats"] is not None, "its usage came before the client was done"
