@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 REFUND_TOKEN: Final = re.compile(rb'"refund_token"\s*:\s*"([^"\\]+)"')
 """Where a node puts ecash it gives back, beside the header: a member of the error object."""
 
+KEEP_SECONDS: Final = 2.0
+"""How long stray ecash may take to reach the disk before it is printed instead. Picked: a sync
+takes milliseconds, on a busy disk a second."""
+
 
 def tokens_in(headers: "Mapping[str, str]", *texts: bytes | bytearray) -> tuple[str, ...]:
     """The ecash in an answer, each token once; header names are in lower case."""
@@ -46,14 +50,19 @@ class Change:
         self.path = path
 
     async def keep(self, tokens: tuple[str, ...], provider: str) -> None:
-        """Writes and syncs the tokens. Returns when they are safe, or printed."""
+        """Writes and syncs the tokens. Returns when they are safe, or printed.
+
+        Its shield has a deadline: it is money, and a cancelled request cannot come back for it, but
+        a disk that hangs holds up no answer and no shutdown for longer.
+        """
         if tokens:
             now = datetime.now(UTC).isoformat(timespec="seconds")
             lines = "".join(f"{now} {provider} {_one_line(token)}\n" for token in tokens)
-            # It is money, and a cancelled request cannot come back for it. No deadline: one write
-            # to a local file, which a thread that began it would not leave either.
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._append, lines)
+            with trio.move_on_after(KEEP_SECONDS, shield=True) as keeping:
+                await trio.to_thread.run_sync(self._append, lines, abandon_on_cancel=True)
+            if keeping.cancelled_caught:
+                # The thread goes on, and may write them yet: seen twice is better than not at all.
+                _print(f"the disk took more than {KEEP_SECONDS:g} s", lines)
 
     def _append(self, lines: str) -> None:
         try:
@@ -65,14 +74,18 @@ class Change:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            with suppress(OSError, ValueError):  # nobody may be there to read it
-                print(
-                    f"arbstr: ecash came back and could not be written to disk ({error}). "
-                    f"It is yours, keep it:\n{lines}",
-                    end="",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            _print(str(error), lines)
+
+
+def _print(why: str, lines: str) -> None:
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        print(
+            f"arbstr: ecash came back and could not be written to disk ({why}). "
+            f"It is yours, keep it:\n{lines}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _one_line(token: str) -> str:

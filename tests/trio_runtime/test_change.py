@@ -5,14 +5,15 @@ import logging
 import os
 import re
 import stat
+import threading
 from pathlib import Path
 from typing import Final
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.trio_runtime.change import Change, tokens_in, without_tokens
+from arbstr.trio_runtime.change import KEEP_SECONDS, Change, tokens_in, without_tokens
 from tests.fakes import (
     ROUTSTR_ID,
     Headers,
@@ -96,6 +97,31 @@ async def test_a_cancelled_request_keeps_its_change_all_the_same(tmp_path: Path)
         scope.cancel()
         await Change(str(path)).keep((TOKEN,), "alpha")
     assert kept(path) == [("alpha", TOKEN)]
+
+
+async def test_a_disk_that_hangs_is_not_waited_for_and_the_token_is_printed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    mock_clock: MockClock,
+) -> None:
+    synced = threading.Event()
+    monkeypatch.setattr(os, "fsync", lambda _: synced.wait())
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.cancel()  # as at the shutdown
+            nursery.start_soon(Change(str(tmp_path / "change")).keep, (TOKEN,), "alpha")
+            await wait_shielded()
+            mock_clock.jump(KEEP_SECONDS + 0.01)
+    finally:
+        synced.set()
+    assert capfd.readouterr().err.count(TOKEN) == 1
+
+
+async def wait_shielded() -> None:
+    """Until all others are blocked, although cancelled."""
+    with trio.CancelScope(shield=True):
+        await wait_all_tasks_blocked()
 
 
 # --- from an answer to the file ---------------------------------------------------------------
