@@ -530,6 +530,7 @@ class UpstreamCall:
         Such a stream is over when it would be over for a client that had asked for it: whatever
         its socket does afterwards. `judge` reads it as it reads any other body.
         """
+        assert self._connection is not None  # its head came on it
         watch: Relay | None = None
         over = events = 0
         with trio.CancelScope() as silence:
@@ -549,6 +550,10 @@ class UpstreamCall:
                 self._body += data
                 if len(self._body) > self._max_answer_bytes:
                     return self._too_large()
+                if self._decoder is None and self._connection.complete:
+                    # Most come in one piece: to be told that nothing follows is a turn of Trio's.
+                    self.ended = True
+                    return None
                 if watch is not None and watch.is_heavy(data):
                     watch, _ = await self._apart(fed, watch, data)
                 elif watch is not None:
