@@ -29,6 +29,7 @@ from tests.fakes import (
     routstr_error,
     sse,
     stream,
+    usage,
 )
 from tests.proxy import config, open_proxy, provider, rows
 
@@ -149,6 +150,19 @@ async def test_another_provider_is_cut_within_a_second(when: str, streaming: boo
     [row] = record.attempts
     assert (row.failure, row.money) == ("client_left", "unknown")
     assert (record.status, record.possibly_spent) == ("client_disconnected", 1)
+
+
+async def test_what_was_counted_before_the_client_left_is_kept() -> None:
+    counted = sse(chunk("Hello", usage=usage(100, 50)))
+    async with (
+        open_fake_provider(stream([ROLE, counted], ending="hang")) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        async with proxy.asking(stream=True) as client:
+            await client.head()
+            await client.until(b"Hello")
+        record = await proxy.record()
+    assert (record.status, record.input_tokens) == ("client_disconnected", 100)
 
 
 async def test_a_client_that_only_closes_its_half_counts_as_gone() -> None:

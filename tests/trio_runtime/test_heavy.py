@@ -16,6 +16,7 @@ from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.relay import Relay, fed
+from arbstr.sansio.sse import MAX_EVENT_BYTES
 from arbstr.sansio.usage import HEAVY_COMMAS, is_heavy
 from arbstr.trio_runtime import heavy, upstream
 from arbstr.trio_runtime.heavy import apart
@@ -311,3 +312,15 @@ async def test_our_own_time_is_not_the_providers_silence(
     assert (record.status, record.output_tokens) == ("ok", 5)
     if streaming:
         assert reply.trailer["cost_sats"] is not None, "its usage came before the client was done"
+
+
+async def test_json_over_an_events_limit_is_an_answer_to_a_stream_too() -> None:
+    text = "x" * (MAX_EVENT_BYTES + 1_000_000)
+    async with (
+        open_fake_provider(json_answer(completion(text))) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        reply = await proxy.chat(stream=True)
+        record = await proxy.record()
+    assert reply.text == text
+    assert (record.status, [row.failure for row in record.attempts]) == ("ok", [None])

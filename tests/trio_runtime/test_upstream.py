@@ -16,6 +16,7 @@ from arbstr.sansio.answer import Answer
 from arbstr.sansio.catalog import Provider, build_catalog
 from arbstr.sansio.config import Kind, parse_config
 from arbstr.sansio.failure import Failure, FailureKind, Money
+from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
 from arbstr.trio_runtime.transport import Transport
 from arbstr.trio_runtime.upstream import USER_AGENT, Seen, Target, UpstreamCall
 from tests.fakes import (
@@ -424,6 +425,7 @@ async def test_a_charge_stated_with_a_refusal_is_one() -> None:
     assert call.provider_cost_msats == 505
 
 
+NOTHING_YET: Final = sse({"cost": {"total_msats": 0}})
 TROUBLE: Final = sse({"error": {"message": "x"}})
 
 
@@ -541,6 +543,17 @@ async def test_stream_options_are_only_to_blame_if_we_added_them() -> None:
             assert kind_of(await asked(call, transport, streaming=True)) is kind
 
 
+@pytest.mark.parametrize(
+    ("status", "kept"), [(400, 1), (404, 1), (500, 0), (503, 0)], ids=lambda value: str(value)
+)
+async def test_a_connection_is_kept_after_a_refusal_and_not_after_a_breakdown(
+    status: int, kept: int
+) -> None:
+    async with calling(error_answer(status)) as (fake, transport):
+        await asked(call_of(fake.url), transport, streaming=False)
+        assert transport.statistics().idle == kept
+
+
 # --- reading on -------------------------------------------------------------------------------
 
 
@@ -556,6 +569,8 @@ async def test_stream_options_are_only_to_blame_if_we_added_them() -> None:
         (stream([ROLE, WORD], ending="rst"), True, Money.UNKNOWN),
         (stream([ROLE], ending="rst"), True, Money.UNKNOWN),
         (stream([ROLE, WORD, STOP], ending="rst"), True, Money.SPENT),
+        (stream([ROLE, WORD, NOTHING_YET], ending="rst"), True, Money.UNKNOWN),
+        (stream([ROLE, WORD, NOTHING_YET]), True, Money.FREE),
         (error_answer(500, headers=[ROUTSTR_ID]), True, Money.FREE),
         (error_answer(500), True, Money.UNKNOWN),
         (error_answer(200), True, Money.FREE),
@@ -578,3 +593,30 @@ async def test_reading_on_says_what_the_answer_came_to_and_never_raises(
         await call.finish()
         call.close()
         assert not call.can_be_read_on
+
+
+@pytest.mark.parametrize(
+    ("events", "drain_seconds", "seconds"),
+    [
+        ([ROLE, WORD, STOP], 60, 60),
+        ([ROLE, WORD, STOP, DONE], 60, LATE_SECONDS),
+        ([ROLE, WORD, STOP, DONE], 1, 1),
+        ([ROLE, WORD, STOP, sse(chunk(usage=ROUTSTR_USAGE))], 60, 0),
+        ([ROLE, WORD, STOP, sse(chunk(usage=ROUTSTR_USAGE)), DONE], 60, 0),
+    ],
+    ids=["open", "after [DONE]", "after [DONE], min", "priced", "priced, after [DONE]"],
+)
+async def test_a_node_is_read_on_for_as_long_as_its_price_may_come(
+    events: list[Step], drain_seconds: int, seconds: float
+) -> None:
+    async with calling(stream(events, ending="hang")) as (fake, transport):
+        more = f"drain_seconds = {drain_seconds}"
+        call = call_of(fake.url, kind=Kind.ROUTSTR, more=more)
+        assert await call.connect(transport) is None
+        await call.stream(BODY)
+        with trio.move_on_after(0.05):
+            while True:
+                await call.more()
+        assert call.price_is_open is (seconds > 0)
+        assert seconds_to_read_on(call, failed=False) == seconds
+        call.close()
