@@ -140,7 +140,8 @@ class Town:
         assert arbstr is not None
 
         def open_rows() -> int:
-            return sum(row["status"] == "in_flight" for row in arbstr.rows())
+            waiting: int = arbstr.ask("GET", "/health").json()["log"]["queued"]
+            return waiting + len([row for row in arbstr.rows() if row["status"] == "in_flight"])
 
         with trio.fail_after(60):
             # The ledger of another process can only be looked at.
