@@ -421,7 +421,9 @@ def test_a_second_signal_counts_though_only_the_log_is_left_to_flush(
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
 def test_a_signal_when_everything_is_closed_ends_the_process_with_130(
-    number: Signals, monkeypatch: pytest.MonkeyPatch
+    number: Signals,
+    watchdogs: list[tuple[float, int]],  # a real one would end the tests a while later
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
@@ -432,6 +434,7 @@ def test_a_signal_when_everything_is_closed_ends_the_process_with_130(
         assert (ends, codes) == (0, [])
         signal.raise_signal(number)
         assert codes == [130]
+        assert len(watchdogs) == 1
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
