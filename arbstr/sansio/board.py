@@ -154,16 +154,13 @@ class Board:
         """Ask to send one request for `model` to `name`; takes the probe's slot, or both, if that
         is what it gets."""
         whole, part = (name, None), (name, model)
-        of_all, refused_all = admit(self._state(whole), now)
-        of_part, refused_part = admit(self._state(part), now)
-        refusals = (refused_all, refused_part)
+        of_all, of_part = self._state(whole), self._state(part)
         rest = self._rests.longest(name, model, now)
-        opens = [refused.until for refused in refusals if isinstance(refused, CircuitOpen)]
-        if opens:
-            return CircuitOpen(max(*opens, now if rest is None else rest[0]))
-        if rest is not None:
-            return Resting(*rest)
-        for refused in refusals:
+        # Nearly always all is well, and nobody need be asked.
+        if not (rest is None and isinstance(of_all, Closed) and isinstance(of_part, Closed)):
+            of_all, refused_all = admit(of_all, now)
+            of_part, refused_part = admit(of_part, now)
+            refused = _worst((refused_all, refused_part), rest, now)
             if refused is not None:
                 return refused
         self._make_room()
@@ -192,12 +189,11 @@ class Board:
         if ticket.number not in self._outstanding:
             raise LocalProtocolError(f"ticket {ticket.number} was settled before")
         self._outstanding.remove(ticket.number)
-        keys = ((ticket.provider, None), (ticket.provider, ticket.model))
-        turns = (
-            self._settle(key, shown, now, generation, error)
-            for key, shown, generation in zip(keys, SHOWS[outcome], ticket.generations, strict=True)
-        )
-        return tuple(turn for turn in turns if turn is not None)
+        shown_all, shown_part = SHOWS[outcome]
+        of_all, of_part = ticket.generations
+        whole = self._settle((ticket.provider, None), shown_all, now, of_all, error)
+        part = self._settle((ticket.provider, ticket.model), shown_part, now, of_part, error)
+        return tuple(turned for turned in (whole, part) if turned is not None)
 
     def _settle(
         self, key: _Key, outcome: Outcome, now: float, generation: int, error: str | None
@@ -205,11 +201,13 @@ class Board:
         before = self._state(key)
         if before.generation != generation:
             return None
-        after = settle(before, outcome, now, generation=generation, limits=self._limits)
-        self._states[key] = after
         if outcome is Outcome.SUCCESS:
             self._errors.pop(key, None)
-        elif outcome is Outcome.FAILURE and error is not None:
+            if isinstance(before, Closed) and not before.failures:
+                return None  # as nearly always: what is well stays well
+        after = settle(before, outcome, now, generation=generation, limits=self._limits)
+        self._states[key] = after
+        if outcome is Outcome.FAILURE and error is not None:
             self._errors.pop(key, None)  # the newest stands last
             self._errors[key] = error
         match after:
@@ -309,6 +307,20 @@ class Board:
         for key in [key for key in self._errors if key[0] not in kept]:
             del self._errors[key]
         self._rests.retain(kept)
+
+
+def _worst(
+    refusals: tuple[CircuitOpen | Probing | None, ...],
+    rest: tuple[float, Reason] | None,
+    now: float,
+) -> Refused | None:
+    """What a request is told that both circuits and a rest may keep out."""
+    opens = [refused.until for refused in refusals if isinstance(refused, CircuitOpen)]
+    if opens:
+        return CircuitOpen(max(*opens, now if rest is None else rest[0]))
+    if rest is not None:
+        return Resting(*rest)
+    return next((refused for refused in refusals if refused is not None), None)
 
 
 def _badness(view: CircuitView) -> tuple[int, float, int]:

@@ -531,13 +531,17 @@ class UpstreamCall:
         its socket does afterwards. `judge` reads it as it reads any other body.
         """
         assert self._connection is not None  # its head came on it
+        here = self._came_with_head()
+        if self.ended:
+            self._body += here
+            return self._too_large() if len(here) > self._max_answer_bytes else None
         watch: Relay | None = None
         over = events = 0
         with trio.CancelScope() as silence:
             self.limit(silence)
             while True:
                 try:
-                    data = await self._receive()
+                    data, here = here or await self._receive(), b""
                 except AnswerBroken as error:
                     if watch is not None:
                         watch.broke()
@@ -551,7 +555,6 @@ class UpstreamCall:
                 if len(self._body) > self._max_answer_bytes:
                     return self._too_large()
                 if self._decoder is None and self._connection.complete:
-                    # Most come in one piece: to be told that nothing follows is a turn of Trio's.
                     self.ended = True
                     return None
                 if watch is not None and watch.is_heavy(data):
@@ -575,6 +578,23 @@ class UpstreamCall:
         if watch is None or watch.complete or watch.error is not None:
             return None
         return self.cut_short(f"sent nothing for {self.provider.timeouts.idle:g} s")
+
+    def _came_with_head(self) -> bytes:
+        """The part of the body that is here; `ended` says whether it is all of it.
+
+        Most answers come in one piece: to wait for what is here, and to be told that nothing
+        follows, are a turn of Trio's each, and a scope around them costs as much.
+        """
+        if self._decoder is not None or self._body:
+            return b""
+        assert self._connection is not None  # its head came on it
+        try:
+            data = self._connection.receive_nowait()
+        except AnswerBroken:
+            return b""  # the next wait says so again
+        self._body_began = self._body_began or bool(data)
+        self.ended = self._connection.complete
+        return data
 
     async def _whole(self) -> Answer | Failure:
         return await self._whole_body() or await self._judged()
