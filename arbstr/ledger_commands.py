@@ -121,15 +121,15 @@ def run_requests(options: argparse.Namespace, config: Config, database: str) -> 
 
 def _run_request(options: argparse.Namespace, database: str) -> int:
     # A command line that is no UTF-8 arrives as half surrogate pairs, which SQLite refuses.
-    beginning = options.id.encode("utf-8", "replace").decode()
-    if len(beginning) < SHORTEST_ID:
-        options.complain(f"an ID needs its first {SHORTEST_ID} characters at least")
+    part = options.id.encode("utf-8", "replace").decode()
+    if len(part) < SHORTEST_ID:
+        options.complain(f"an ID needs its first or last {SHORTEST_ID} characters at least")
 
     def read(connection: sqlite3.Connection) -> Report | ErrorReply:
-        ids = complete_id(connection, beginning)
-        if len(ids) > 1 and beginning not in ids:
-            return ErrorReply("request_not_found", "Several ids begin so; give more of it.")
-        return read_request(connection, ids[0] if ids else beginning)
+        ids = complete_id(connection, part)
+        if len(ids) > 1 and part not in ids:
+            return ErrorReply("request_not_found", "Several ids begin or end so; give more of it.")
+        return read_request(connection, part if part in ids or not ids else ids[0])
 
     report = _ask(database, read)
     if options.json:

@@ -30,7 +30,7 @@ def add_ledger_arguments(stats: argparse.ArgumentParser, requests: argparse.Argu
         command.add_argument("--json", action="store_true", help="print what the route answers")
         command.set_defaults(complain=command.error)
     stats.add_argument("--group-by", metavar="model|provider|policy|day|hour")
-    requests.add_argument("id", nargs="?", metavar="ID", help="one of them; its beginning will do")
+    requests.add_argument("id", nargs="?", metavar="ID", help="its beginning or end will do")
     for option, values in (
         ("--success", "true|false"),
         ("--streaming", "true|false"),

@@ -28,7 +28,8 @@ MOST_BARS: Final = 62
 """Days of the chart: two months fit a screen, and more tell nothing at a glance."""
 
 SHOWN_ID: Final = 8
-"""Characters of an id in the list; `arbstr requests` finds the request by them."""
+"""Characters of an id in the list, the last ones: the first tell the time, and are the same for all
+of a minute. `arbstr requests` finds the request by them."""
 
 SATS_PLACES: Final = 6
 """Decimal places of an amount: what sums are exact to. Less is shown as `<0.000001`."""
@@ -266,7 +267,7 @@ def _requests(rows: Sequence[Report]) -> Table:
             sats = "-"  # nothing was sent, or all of it was free
         table.add_row(
             _text(_time(row["timestamp"])[5:]),  # the year is in the last line
-            _text(row["correlation_id"][:SHOWN_ID]),
+            _text(row["correlation_id"][-SHOWN_ID:]),
             _text(row["status"], _STYLES.get(row["status"], "")),
             _text(row["model"]),
             _text(row["provider"] or "-"),

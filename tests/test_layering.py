@@ -20,7 +20,7 @@ PACKAGE: Final = ROOT / "arbstr"
 
 ORDER: Final = {
     "sansio": (
-        *("errors", "secrets", "money", "moments", "visible"),
+        *("errors", "secrets", "money", "moments", "ids", "visible"),
         *("addresses", "credentials", "values", "settings", "faults"),
         *("tables", "cautions", "config", "reload"),
         *("heads", "callers", "endpoints", "catalog", "members", "chat"),

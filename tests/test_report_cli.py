@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from arbstr import cli
+from arbstr.sansio.ids import RequestIds
 from arbstr.sansio.moments import HOUR_MS, format_moment, parse_moment
 from arbstr.sansio.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
 from tests.ledgers import Row, attempt, request, write_ledger
@@ -116,7 +117,10 @@ def one_of_a_week(n: int, timestamp: str) -> Row:
     unknown: dict[str, Any] = dict.fromkeys(
         ("input_tokens", "output_tokens", "cost_sats", "ttft_ms")
     )
-    correlation_id = f"{n * 2654435761 % 2**32:08x}-5b1c-4e5d-9c3f-{n:012x}"
+    correlation_id = RequestIds().following(
+        (parse_moment(timestamp) or 0) * 1_000_000,
+        n * 0x9E3779B97F4A7C15 % 2**30 << 32 | n * 2654435761 % 2**32,
+    )
     answer = attempt(
         provider=provider,
         model=model,
@@ -232,7 +236,7 @@ def test_json_is_what_the_routes_answer(tmp_path: Path) -> None:
             over_http = process.ask("GET", f"/v1/{route}&since=2026-01-01&until=9999-01-01")
             assert json.loads(printed.stdout) == over_http.json()
         request_id = over_http.json()["data"][0]["correlation_id"]
-        printed = run_arbstr("requests", request_id[:8], "--json", environ=environ)
+        printed = run_arbstr("requests", request_id[-8:], "--json", environ=environ)
         assert json.loads(printed.stdout) == process.ask("GET", f"/requests/{request_id}").json()
         assert process.stop() == 0
 
@@ -257,7 +261,7 @@ def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> N
         (("requests", "--per-page", "1000"), '"per_page" must be a whole number from 1 to 100'),
         (("requests", "--sort", "id; DROP TABLE requests"), '"sort" must be one of timestamp'),
         (("requests", "abcd", "--page", "2"), "an ID goes with no other option but --json"),
-        (("requests", "abc"), "an ID needs its first 4 characters at least"),
+        (("requests", "abc"), "an ID needs its first or last 4 characters at least"),
         (("stats", "--modell", "m"), "unrecognized arguments"),
     )
     for arguments, said in usage:
@@ -270,7 +274,7 @@ def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> N
         (("requests", *SPAN, "--provider", "\udcff"), 'Known are "alpha", "beta".'),
         (("requests", "zzzz"), "The log has no request with this id."),
         (("requests", "zzzz\udcff", "--json"), "The log has no request with this id."),
-        (("requests", "abcd"), "Several ids begin so; give more of it."),
+        (("requests", "abcd"), "Several ids begin or end so; give more of it."),
     )
     for arguments, said in unknown:
         done = ask(*arguments)
@@ -282,6 +286,37 @@ def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> N
 def test_a_whole_id_is_found_though_another_begins_like_it(ask: Ask) -> None:
     write_ledger(Path("arbstr.db"), [request("abcd"), request("abcd-e")])
     assert ask("requests", "abcd", "--json").json["correlation_id"] == "abcd"
+
+
+def test_an_id_is_found_by_its_beginning_or_its_end(ask: Ask) -> None:
+    ids = ["019c3b68-0001-7aaaaaaa", "019c3b68-0002-7bbbbbbb", "019d0000-0003-7aabbbbb"]
+    write_ledger(Path("arbstr.db"), [request(each) for each in ids])
+    for part, whole in (
+        ("019c3b68-0001", ids[0]),
+        ("019d", ids[2]),
+        ("7bbbbbbb", ids[1]),
+        ("aabbbbb", ids[2]),
+        (ids[1], ids[1]),
+    ):
+        assert ask("requests", part, "--json").json["correlation_id"] == whole
+    for part, said in (
+        ("019c", "Several ids begin or end so"),
+        ("bbbbb", "Several ids begin or end so"),
+        ("0002", "The log has no request with this id"),
+        ("%bbb", "The log has no request with this id"),
+    ):
+        done = ask("requests", part)
+        assert (done.code, done.out) == (1, "")
+        assert said in done.err
+
+
+def test_the_list_shows_of_an_id_what_finds_it(ask: Ask) -> None:
+    write_ledger(Path("arbstr.db"), a_week())
+    lines = ask("requests", *SPAN).out.splitlines()
+    shown = [line.split()[2] for line in lines if re.match(r"02-0\d ", line)]
+    assert len(set(shown)) == len(shown) > 5
+    for end in shown:
+        assert ask("requests", end, "--json").json["correlation_id"].endswith(end)
 
 
 # -- where they look

@@ -49,7 +49,7 @@ The rules:
 
 The order of the modules; each imports only from those before it:
 
-    errors, secrets, money, moments, visible       words everybody uses
+    errors, secrets, money, moments, ids, visible  words everybody uses
     addresses, credentials, values, settings,      the configuration: text -> Config
       faults, tables, cautions, config, reload
     heads, callers, endpoints, catalog,            who may call, who offers what, what is asked

@@ -9,10 +9,11 @@ All routes work with and without the `/v1` prefix.
 
 import json
 import logging
+import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, final
 from urllib.parse import unquote
-from uuid import uuid4
 
 import trio
 from quart import Response, jsonify, request
@@ -25,6 +26,7 @@ from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
 from arbstr.sansio.chat import parse_chat
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.ids import RANDOM_BITS, RequestIds
 from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.reports import Names, configured_names
 from arbstr.sansio.routing import NoRoute
@@ -65,12 +67,13 @@ class App:
     def __init__(self, hub: Hub, reports: Reports) -> None:
         self._hub = hub
         self._bodies = Bodies()
+        self._ids = RequestIds()
         self._quart = make_quart(hub, reports)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
         """Serves one request."""
         received = trio.current_time()
-        request_id = str(uuid4())
+        request_id = self._ids.following(time.time_ns(), random.getrandbits(RANDOM_BITS))
         headers = fold_headers(scope["headers"])
         responder = Responder(
             send,

@@ -222,11 +222,17 @@ def read_request(connection: sqlite3.Connection, correlation_id: str) -> Report 
         return {**_request(row), "attempts": read_attempts(connection, correlation_id)}
 
 
-def complete_id(connection: sqlite3.Connection, beginning: str) -> tuple[str, ...]:
-    """At most two ids that begin so. Blocks. Raises `sqlite3.Error`."""
-    rows = connection.execute(sql_text("requests_beginning"), {"beginning": beginning})
-    found = (str(row[0]) for row in rows)
-    return tuple(correlation_id for correlation_id in found if correlation_id.startswith(beginning))
+def complete_id(connection: sqlite3.Connection, part: str) -> tuple[str, ...]:
+    """At most two ids that begin or end so. Blocks. Raises `sqlite3.Error`."""
+    found: list[str] = []
+    for question, fits in (
+        ("requests_beginning", str.startswith),
+        ("requests_ending", str.endswith),
+    ):
+        if len(found) < 2:
+            ids = (str(row[0]) for row in connection.execute(sql_text(question), {"part": part}))
+            found += [each for each in ids if fits(each, part) and each not in found]
+    return tuple(found[:2])
 
 
 def read_attempts(connection: sqlite3.Connection, correlation_id: str) -> list[Report]:

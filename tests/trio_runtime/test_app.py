@@ -60,6 +60,7 @@ def assert_ours(answer: Answer) -> None:
     ours, usual = answer.headers["x-arbstr-request-id"], answer.headers["x-request-id"]
     assert ours == usual
     assert str(UUID(ours)) == ours
+    assert UUID(ours).version == 7  # in the order of time
     assert "html" not in answer.headers.get("content-type", "")
     assert not re.search(b"<(!doctype|html|p|h1)", answer.body)
     assert not [name for name in answer.headers if name.startswith("access-control")]
