@@ -1,8 +1,8 @@
 """What `arbstr stats` and `arbstr requests` print: tables, and a bar for the spending of each day.
 
-The reports of `trio_runtime/reports.py` go in. Colours are rich's affair: none of them unless a
-terminal reads. Names come from clients and providers, so nothing of them but printable characters
-goes out, and none of it is taken for markup.
+The reports of `trio_runtime/reports.py` go in. Colours are rich's affair: none of them
+unless a terminal reads. Names come from clients and providers, so nothing of them but printable
+characters goes out, and none of it is taken for markup.
 """
 
 import sys

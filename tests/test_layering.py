@@ -18,42 +18,45 @@ import pytest
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "arbstr"
 
+
+def row(modules: str) -> tuple[str, ...]:
+    """Modules beside each other at the top of a half."""
+    return tuple(modules.split())
+
+
+def wing(name: str, modules: str) -> tuple[str, ...]:
+    """`config/values`, for each module of a folder."""
+    return tuple(f"{name}/{module}" for module in modules.split())
+
+
 ORDER: Final = {
     "sansio": (
-        *("errors", "secrets", "money", "moments", "ids", "visible"),
-        *("addresses", "credentials", "values", "settings", "faults"),
-        *("tables", "cautions", "config", "reload"),
-        *("heads", "callers", "endpoints", "catalog", "members", "chat"),
-        *("refusal", "capable", "rests", "failure", "classify"),
-        *("breaker", "board", "latency", "ratios", "holds", "policy", "routing", "quote"),
-        *("budget", "gauge", "verdicts", "last_word", "retry"),
-        *("sse", "usage", "glance", "facts", "ending", "relay", "assembly", "answer"),
-        *("record", "intents", "life", "alarms", "attempt", "exchange", "reports", "retention"),
+        *row("errors secrets money moments ids visible heads endpoints"),
+        *row("addresses credentials values settings faults tables cautions config reload"),
+        *row("callers"),
+        *row("members chat glance usage facts sse ending relay assembly answer"),
+        *row("catalog policy latency ratios holds routing quote budget gauge"),
+        *row("refusal capable rests failure classify verdicts breaker board last_word retry"),
+        *row("record intents alarms attempt reports retention"),
+        *row("life exchange"),
     ),
     "trio_runtime": (
-        *("lines", "logs", "change", "boot_lock", "soundness", "statements", "database"),
-        *("budget", "ratios", "store", "intents", "log_writer"),
-        *("retention", "stats", "reports"),
-        *("tunnel", "pipe", "connect", "readers", "http11", "content_coding"),
-        *("transport", "httpx_transport", "heavy", "upstream"),
-        *("snapshot", "hub", "reload", "status"),
-        "descriptors",
-        *("responder", "drains", "attempts", "exchange"),
-        *(
-            "framing",
-            "asgi",
-            "client_socket",
-            "listener",
-            "connection",
-            "bodies",
-            "app",
-            "mock",
-            "main",
+        *row("lines logs change heavy descriptors"),
+        *row(
+            "boot_lock soundness statements database budget ratios store intents "
+            "log_writer retention stats reports"
         ),
+        *row(
+            "pipe tunnel connect readers http11 content_coding transport httpx_transport upstream"
+        ),
+        *row("framing asgi client_socket listener connection bodies responder"),
+        *row("snapshot hub reload status"),
+        *row("drains attempts exchange"),
+        *row("app mock main"),
     ),
 }
-"""The modules of both halves, each below those it may import. The docstrings of the two packages
-say what the rows are."""
+"""The modules of each half, in wings and beside them, each below those it may import. What the rows
+are, the docstrings of the packages say."""
 
 BANNED: Final = frozenset(
     {
@@ -67,7 +70,9 @@ BANNED: Final = frozenset(
 
 LIBRARIES: Final = {
     "pydantic": {"sansio/tables"},
-    "hypercorn": {f"trio_runtime/{name}" for name in ("asgi", "client_socket", "connection")},
+    "hypercorn": {
+        *("trio_runtime/asgi", "trio_runtime/client_socket", "trio_runtime/connection"),
+    },
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
@@ -93,8 +98,14 @@ LIBRARIES: Final = {
 LOADED: Final = "import arbstr.sansio.exchange, sys; print('\\n'.join(sys.modules))"
 
 
-def modules(*folders: str) -> list[Path]:
-    return [path for folder in folders for path in sorted((PACKAGE / folder).glob("*.py"))]
+def modules(folder: str = "") -> list[Path]:
+    """All of a folder, those of its wings too."""
+    return sorted((PACKAGE / folder).rglob("*.py"))
+
+
+def wings(half: str) -> list[str]:
+    """The folders of a half, in the order of their first modules."""
+    return list(dict.fromkeys(module.split("/")[0] for module in ORDER[half] if "/" in module))
 
 
 def name_of(path: Path) -> str:
@@ -140,7 +151,11 @@ def test_what_ruff_bans_in_sansio_is_what_this_test_bans() -> None:
 
 @pytest.mark.parametrize("half", ORDER)
 def test_every_module_has_its_place_in_the_order(half: str) -> None:
-    there = {path.stem for path in modules(half)} - {"__init__"}
+    there = {
+        path.relative_to(PACKAGE / half).with_suffix("").as_posix()
+        for path in modules(half)
+        if path.stem != "__init__"
+    }
     assert there == set(ORDER[half]), "put it into ORDER and into the table of its package"
     assert len(ORDER[half]) == len(there)
 
@@ -153,7 +168,7 @@ def test_a_module_imports_only_modules_above_it(half: str) -> None:
         for below, module in enumerate(order)
         for other in order[below:]
         for name in imported(PACKAGE / half / f"{module}.py")
-        if is_in(name, f"arbstr.{half}.{other}")
+        if is_in(name, f"arbstr.{half}.{other.replace('/', '.')}")
     ]
     assert faults == []
 
@@ -161,27 +176,38 @@ def test_a_module_imports_only_modules_above_it(half: str) -> None:
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_stays_in_the_modules_it_is_for(library: str) -> None:
     users = {
-        name_of(path)
-        for path in modules("", "sansio", "trio_runtime")
-        if any(is_in(name, library) for name in imported(path))
+        name_of(path) for path in modules() if any(is_in(name, library) for name in imported(path))
     }
     assert users == LIBRARIES[library]
 
 
-@pytest.mark.parametrize("half", ORDER)
-def test_the_theory_of_operation_is_text_and_no_code(half: str) -> None:
-    package = ast.parse((PACKAGE / half / "__init__.py").read_text("utf-8"))
-    assert ast.get_docstring(package)
-    assert len(package.body) == 1
+PAGES: Final = [*ORDER, *(f"{half}/{name}" for half in ORDER for name in wings(half))]
+"""The folders whose `__init__` says what they are for."""
 
 
-@pytest.mark.parametrize("half", ORDER)
-def test_the_theory_of_operation_names_the_modules_in_their_order(half: str) -> None:
-    package = ast.parse((PACKAGE / half / "__init__.py").read_text("utf-8"))
-    table = (ast.get_docstring(package) or "").partition("The order of the modules")[2]
-    words = table.replace(",", " ").split()
-    places = [words.index(module) for module in ORDER[half]]
-    assert places == sorted(places)
+def page(folder: str) -> ast.Module:
+    return ast.parse((PACKAGE / folder / "__init__.py").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("folder", PAGES)
+def test_the_theory_of_operation_is_text_and_no_code(folder: str) -> None:
+    assert ast.get_docstring(page(folder))
+    assert len(page(folder).body) == 1
+
+
+@pytest.mark.parametrize("folder", PAGES)
+def test_the_theory_of_operation_names_the_modules_in_their_order(folder: str) -> None:
+    half, _, name = folder.partition("/")
+    table = (ast.get_docstring(page(folder)) or "").partition("The order of the modules")[2]
+    if name or half == "cli":  # a line a module
+        named = [line.split()[0] for line in table.splitlines() if line.startswith("    ")]
+        there = [module for module in ORDER[half] if module.startswith(name)]
+        assert named == [module.removeprefix(f"{name}/") for module in there]
+    else:  # a line a row
+        words = table.replace(",", " ").replace("/", " ").split()
+        rooms = dict.fromkeys(module.split("/")[0] for module in ORDER[half])
+        places = [words.index(room) for room in rooms]
+        assert places == sorted(places)
 
 
 def test_importing_the_machines_loads_no_runtime() -> None:

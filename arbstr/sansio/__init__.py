@@ -49,19 +49,20 @@ The rules:
 
 The order of the modules; each imports only from those before it:
 
-    errors, secrets, money, moments, ids, visible  words everybody uses
-    addresses, credentials, values, settings,      the configuration: text -> Config
+    errors, secrets, money, moments, ids, visible,  words everybody uses
+      heads, endpoints
+    addresses, credentials, values, settings,       the configuration: text -> Config
       faults, tables, cautions, config, reload
-    heads, callers, endpoints, catalog,            who may call, who offers what, what is asked
-      members, chat
-    refusal, capable, rests, failure, classify     what a provider's no means, and what it cost
-    breaker, board, latency, ratios, holds,        whom to ask, and what then
-      policy, routing, quote, budget, gauge,
-      verdicts, last_word, retry
-    sse, usage, glance, facts, ending, relay,      what comes back
-      assembly, answer
-    record, intents, life, alarms, attempt,        the life of a request, its row,
-      exchange, reports, retention                 and reports
+    callers                                         who may call
+    members, chat, glance, usage, facts, sse,       what a chat is: what is asked, what comes back
+      ending, relay, assembly, answer
+    catalog, policy, latency, ratios, holds,        whom to ask, and whether the day can pay
+      routing, quote, budget, gauge
+    refusal, capable, rests, failure, classify,     what went wrong, what it cost, what follows
+      verdicts, breaker, board, last_word, retry
+    record, intents, alarms, attempt, reports,      what is kept of a request, and told of many
+      retention
+    life, exchange                                  the life of a request, and its row
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

@@ -32,7 +32,6 @@ from typing import Final, final
 
 from arbstr.sansio.glance import has_choices, open_braces, says_nothing
 from arbstr.sansio.money import Usage
-from arbstr.sansio.refusal import WORDS
 from arbstr.sansio.usage import Counts, parse_json, priced, read_counts, read_stated_cost
 
 _PING: Final = re.compile(
@@ -51,6 +50,16 @@ FAILURES: Final = re.compile(
 `network_error` (Zhipu), `insufficient_system_resource` (DeepSeek), `cancelled`. What the model or
 a filter ended is whole, however useless: `content_filter`, `sensitive` (Zhipu), `recitation`,
 `function_call_filter: MALFORMED_FUNCTION_CALL` (Gemini)."""
+
+WORDS: Final = (
+    "message",
+    "msg",
+    "error_message",
+    "error_msg",
+    "errorMessage",
+    "status_msg",
+)
+"""Where an object that is its own error says what went wrong."""
 
 _CODES: Final = ("code", "status", "status_code", "statusCode", "error_code", "errcode")
 _WELL: Final = re.compile(

@@ -19,6 +19,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.catalog import redact
+from arbstr.sansio.facts import WORDS
 from arbstr.sansio.secrets import Secret
 
 MAX_TEXT_BYTES: Final = 2048
@@ -29,16 +30,6 @@ MAX_DEPTH: Final = 16
 
 MAX_REST_SECONDS: Final = 600.0
 """Longest wait a provider may ask for (picked: ten minutes)."""
-
-WORDS: Final = (
-    "message",
-    "msg",
-    "error_message",
-    "error_msg",
-    "errorMessage",
-    "status_msg",
-)
-"""Where an object that is its own error says what went wrong."""
 
 ErrorObject: TypeAlias = Mapping[str, object]
 

@@ -34,16 +34,16 @@ the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline
 
 The order of the modules; each imports only from those before it:
 
-    lines, logs, change, boot_lock, soundness,         what is left behind
-      statements, database, budget, ratios, store,
-      intents, log_writer
-    retention, stats, reports                          what is removed of it, and told of it
-    tunnel, pipe, connect, readers, http11,            towards the providers
+    lines, logs, change, heavy, descriptors         what is left behind, what the machine allows
+    boot_lock, soundness, statements, database,     the ledger on disk
+      budget, ratios, store, intents, log_writer,
+      retention, stats, reports
+    pipe, tunnel, connect, readers, http11,         towards the providers
       content_coding, transport, httpx_transport,
-      heavy, upstream
-    snapshot, hub, reload, status                      what requests share, what is told of it
-    descriptors                                        what the process may have open
-    responder, drains, attempts, exchange              one chat request
-    framing, asgi, client_socket, listener,            towards the clients, and the process
-      connection, bodies, app, mock, main
+      upstream
+    framing, asgi, client_socket, listener,         towards the clients
+      connection, bodies, responder
+    snapshot, hub, reload, status                   what requests share, what is told of it
+    drains, attempts, exchange                      one chat request
+    app, mock, main                                 the routes, and the process
 """
