@@ -33,7 +33,7 @@ from arbstr.output import OutputError, complain, open_output
 from arbstr.sansio.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
-    from arbstr.sansio.config import Config, ProviderConfig
+    from arbstr.sansio.config.reader import Config, ProviderConfig
     from arbstr.sansio.money import Rates
 
 # The commands import what they need when they run: `arbstr --help` waits for no library.
@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _address(text: str) -> str:
-    from arbstr.sansio.addresses import parse_listen
+    from arbstr.sansio.config.addresses import parse_listen
 
     try:
         parse_listen(text)
@@ -208,7 +208,7 @@ def _access(provider: "ProviderConfig") -> str:
 
 
 def _key_status(provider: "ProviderConfig") -> str:
-    from arbstr.sansio.credentials import key_variable
+    from arbstr.sansio.config.credentials import key_variable
 
     if provider.api_key is None:
         return f"no key ({key_variable(provider.name)} is not set)"
@@ -243,7 +243,7 @@ def _config_and_database(
     options: argparse.Namespace, environ: Mapping[str, str]
 ) -> "tuple[Config, str]":
     """Without a configuration the database is enough, and so is one whose keys are not set here."""
-    from arbstr.sansio.config import Config
+    from arbstr.sansio.config.reader import Config
 
     path = config_path(options, environ)
     named = options.config or environ.get("ARBSTR_CONFIG")

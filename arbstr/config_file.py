@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from arbstr.sansio.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
-    from arbstr.sansio.config import Config
+    from arbstr.sansio.config.reader import Config
 
 # What parses is imported when it is needed: `arbstr --help` waits for no library.
 
@@ -73,7 +73,7 @@ def ledger_path(path: Path, config: "Config", environ: Mapping[str, str]) -> str
 
 def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
     """What it says, with a provider at least. Raises `StartError`."""
-    from arbstr.sansio.config import parse_config
+    from arbstr.sansio.config.reader import parse_config
 
     try:
         text = path.read_text("utf-8")

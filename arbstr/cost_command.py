@@ -23,7 +23,7 @@ from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.ratios import lengths_in, ratios_in
 
 if TYPE_CHECKING:
-    from arbstr.sansio.config import Config
+    from arbstr.sansio.config.reader import Config
 
 
 def run(options: argparse.Namespace, config: "Config", database: str) -> int:

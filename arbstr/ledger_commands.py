@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from arbstr.ledger_text import print_request, print_requests, print_stats
 from arbstr.output import complain
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.config import Config
+from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.reports import (

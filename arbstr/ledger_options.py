@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 from arbstr.sansio.errors import ConfigError
 
 if TYPE_CHECKING:
-    from arbstr.sansio.config import Config
+    from arbstr.sansio.config.reader import Config
 
 NOT_SET: Final = "A-VARIABLE-THAT-IS-NOT-SET"
 """Stands for the value of a variable that only a running proxy needs."""

@@ -21,7 +21,7 @@ from arbstr.config_file import (
 )
 from arbstr.output import OutputError
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.config import ANY_MODEL, Config, parse_config
+from arbstr.sansio.config.reader import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime.database import IN_MEMORY
 from arbstr.trio_runtime.logs import configure_logging, flush_logging

@@ -29,7 +29,7 @@ import h11
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.sansio.config import parse_config
+from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.intents import Intent
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.app import App

@@ -32,7 +32,9 @@ def wing(name: str, modules: str) -> tuple[str, ...]:
 ORDER: Final = {
     "sansio": (
         *row("errors secrets money moments ids visible heads endpoints"),
-        *row("addresses credentials values settings faults tables cautions config reload"),
+        *wing(
+            "config", "addresses credentials values settings faults tables cautions reader reload"
+        ),
         *row("callers"),
         *row("members chat glance usage facts sse ending relay assembly answer"),
         *row("catalog policy latency ratios holds routing quote budget gauge"),
@@ -69,7 +71,7 @@ BANNED: Final = frozenset(
 """What nothing in sansio imports: what acts, the network, the disk, what differs between runs."""
 
 LIBRARIES: Final = {
-    "pydantic": {"sansio/tables"},
+    "pydantic": {"sansio/config/tables"},
     "hypercorn": {
         *("trio_runtime/asgi", "trio_runtime/client_socket", "trio_runtime/connection"),
     },

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arbstr.cli import main
-from arbstr.sansio.config import parse_config
+from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.failure import failure_table
 from arbstr.sansio.last_word import last_word_table
 from arbstr.sansio.verdicts import verdict_table

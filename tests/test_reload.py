@@ -11,8 +11,8 @@ import httpx
 import pytest
 import trio
 
-from arbstr.sansio.config import parse_config
-from arbstr.sansio.reload import change
+from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.config.reload import change
 from arbstr.trio_runtime.reload import Reading, Reloader
 from arbstr.trio_runtime.snapshot import Snapshot
 from tests.fakes import (

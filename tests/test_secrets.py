@@ -17,7 +17,7 @@ import httpx
 import trio
 
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.config import parse_config
+from arbstr.sansio.config.reader import parse_config
 from arbstr.trio_runtime.snapshot import Snapshot
 from tests.fakes import (
     Behaviour,

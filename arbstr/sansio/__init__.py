@@ -47,12 +47,12 @@ The rules:
    raises here, and how its bytes are cut changes nothing.
 6. Bytes pass by identity where nothing must change.
 
-The order of the modules; each imports only from those before it:
+The order of the modules; each imports only from those before it. A wing (a folder) lists its own
+in its page:
 
     errors, secrets, money, moments, ids, visible,  words everybody uses
       heads, endpoints
-    addresses, credentials, values, settings,       the configuration: text -> Config
-      faults, tables, cautions, config, reload
+    config/                                         the configuration: text -> Config
     callers                                         who may call
     members, chat, glance, usage, facts, sse,       what a chat is: what is asked, what comes back
       ending, relay, assembly, answer

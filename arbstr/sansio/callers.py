@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
-from arbstr.sansio.addresses import is_loopback
+from arbstr.sansio.config.addresses import is_loopback
 from arbstr.sansio.errors import ErrorReply
 
 if TYPE_CHECKING:
-    from arbstr.sansio.config import Secret
+    from arbstr.sansio.config.reader import Secret
 
 OPEN_PATHS = frozenset({"/livez", "/v1/livez"})
 """Answered without a token: a supervisor that only asks "do you live" holds no secret."""

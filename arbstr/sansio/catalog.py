@@ -12,8 +12,8 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Final, final
 
-from arbstr.sansio.addresses import Proxy
-from arbstr.sansio.config import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
+from arbstr.sansio.config.addresses import Proxy
+from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
 from arbstr.sansio.secrets import REDACTED

@@ -14,7 +14,7 @@ from typing import Final
 
 from arbstr.sansio.capable import cannot
 from arbstr.sansio.catalog import redact
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import NEXT_STEPS, SENTENCES, Failure, FailureKind, money_of
 from arbstr.sansio.refusal import (
     Refusal,

@@ -2,7 +2,7 @@
 
     LocalProtocolError            our own driver broke a machine's rules: a bug of arbstr, raised
     StartError                    arbstr cannot start: raised by what opens files and listens
-      ConfigError                 it is the configuration: raised by sansio.config
+      ConfigError                 it is the configuration: raised by sansio.config.reader
     ErrorReply                    data: what the client gets instead of a chat
       malformed_json 400          not_an_object 400         missing_member 400
       invalid_member 400          duplicate_member 400      bad_request 400

@@ -17,7 +17,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.rests import Reason
 

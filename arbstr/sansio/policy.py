@@ -13,7 +13,7 @@ from typing import Final
 from unicodedata import normalize
 
 from arbstr.sansio.chat import ChatRequest, parse_chat
-from arbstr.sansio.config import AUTO, Rule
+from arbstr.sansio.config.reader import AUTO, Rule
 from arbstr.sansio.errors import ErrorReply
 
 MOST_NAMES: Final = 20

@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.catalog import Catalog
-from arbstr.sansio.config import Config
+from arbstr.sansio.config.faults import quoted, quoted_list
+from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.faults import quoted, quoted_list
 from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span, parse_moment
 
 RANGES: Final[Mapping[str, int]] = MappingProxyType(

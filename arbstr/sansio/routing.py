@@ -21,7 +21,7 @@ from typing import Final, final
 
 from arbstr.sansio.catalog import Catalog, Offer
 from arbstr.sansio.chat import ChatRequest
-from arbstr.sansio.config import AUTO, FASTEST, Policies, Rule
+from arbstr.sansio.config.reader import AUTO, FASTEST, Policies, Rule
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.latency import Latency

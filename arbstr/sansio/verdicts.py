@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import FailureKind, Money, money_of
 
 

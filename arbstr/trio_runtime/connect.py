@@ -15,7 +15,7 @@ from typing import Final, Self, final
 
 import trio
 
-from arbstr.sansio.addresses import Proxy, is_onion
+from arbstr.sansio.config.addresses import Proxy, is_onion
 from arbstr.trio_runtime.pipe import RECEIVE_SIZE, RESET, ConnectFailed, Pipe, TlsPipe, tls_reason
 from arbstr.trio_runtime.tunnel import Handshake, handshake_with
 

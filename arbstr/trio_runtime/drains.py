@@ -14,7 +14,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.budget import Reservation
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Money
 from arbstr.trio_runtime.hub import Hub

@@ -18,7 +18,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.chat import ChatRequest, parse_chat
-from arbstr.sansio.config import AUTO
+from arbstr.sansio.config.reader import AUTO
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, Money

@@ -14,7 +14,7 @@ from arbstr.sansio.board import Board, Ticket
 from arbstr.sansio.breaker import Outcome
 from arbstr.sansio.budget import Budget, Reservation
 from arbstr.sansio.catalog import Offer, Provider
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import Failure, rest_reason, rest_seconds
 from arbstr.sansio.gauge import Gauge, mark_line
 from arbstr.sansio.holds import Lengths

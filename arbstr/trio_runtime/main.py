@@ -23,7 +23,7 @@ from typing import Final, final
 
 import trio
 
-from arbstr.sansio.config import Config
+from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.budget import Today

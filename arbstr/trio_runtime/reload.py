@@ -1,6 +1,6 @@
 """SIGHUP: the configuration is read again and, if it will do, used from the next request on.
 
-    SIGHUP --read, parse, check--> Reading --sansio.reload--> Change --one step--> hub
+    SIGHUP --read, parse, check--> Reading --sansio.config.reload--> Change --one step--> hub
 
 A file with a fault changes nothing; each of its faults is a line in the log. Requests in flight
 keep the `Snapshot` they started with.
@@ -15,9 +15,9 @@ from typing import TypeAlias, final
 
 import trio
 
-from arbstr.sansio.config import Config
+from arbstr.sansio.config.reader import Config
+from arbstr.sansio.config.reload import Change, change
 from arbstr.sansio.errors import ConfigError
-from arbstr.sansio.reload import Change, change
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import configure_logging, log_bug

@@ -5,7 +5,7 @@ from typing import final
 
 from arbstr.sansio.callers import Doorkeeper
 from arbstr.sansio.catalog import Catalog, build_catalog
-from arbstr.sansio.config import Config
+from arbstr.sansio.config.reader import Config
 from arbstr.trio_runtime.upstream import Target
 
 

@@ -11,7 +11,7 @@ import trio
 
 from arbstr.sansio.board import CircuitView
 from arbstr.sansio.chat import ChatRequest
-from arbstr.sansio.config import AUTO
+from arbstr.sansio.config.reader import AUTO
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.money import Rates

@@ -27,7 +27,7 @@ from socksio import (
 )
 from socksio.socks5 import SOCKS5State
 
-from arbstr.sansio.addresses import Proxy
+from arbstr.sansio.config.addresses import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, begins_as_strea
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.classify import from_error_body, from_status, request_id_of
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import (
     Failure,
     FailureKind,

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from arbstr.sansio.catalog import Catalog, Offer, build_catalog, redact
-from arbstr.sansio.config import Kind, Secret, parse_config
+from arbstr.sansio.config.reader import Kind, Secret, parse_config
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates
 

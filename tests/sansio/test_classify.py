@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.classify import from_error_body, from_status, request_id_of
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import (
     DEFAULT_REST,
     Failure,

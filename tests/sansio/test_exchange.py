@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.catalog import Offer, Provider
-from arbstr.sansio.config import Kind, Timeouts
+from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, Money, seen

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.failure import (
     MONEY,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arbstr.sansio.config.settings import LIKELY, MOST
 from arbstr.sansio.holds import (
     KEPT,
     LEAST_HELD,
@@ -18,7 +19,6 @@ from arbstr.sansio.holds import (
     hold_tokens,
 )
 from arbstr.sansio.ratios import LONGEST_ANSWER, TRUSTED
-from arbstr.sansio.settings import LIKELY, MOST
 
 
 @pytest.mark.parametrize(

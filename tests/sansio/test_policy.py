@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.config import Rule
+from arbstr.sansio.config.reader import Rule
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.policy import choose_policy
 from tests.chats import chat

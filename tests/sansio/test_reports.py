@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.config import parse_config
+from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span
 from arbstr.sansio.reports import (

@@ -14,7 +14,7 @@ from arbstr.sansio.board import Refused, Resting
 from arbstr.sansio.breaker import CircuitOpen, Probing
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.catalog import Offer, Provider
-from arbstr.sansio.config import Kind, Timeouts
+from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import (
     DEFAULT_REST,

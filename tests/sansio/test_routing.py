@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.chat import ChatRequest, parse_chat
-from arbstr.sansio.config import parse_config
+from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.ratios import Ratio

@@ -5,7 +5,7 @@ What `Retry` makes of each row is played in `test_retry.py`.
 
 import pytest
 
-from arbstr.sansio.config import Kind
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import MONEY, FailureKind, Money
 from arbstr.sansio.verdicts import VERDICTS, verdict_table
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.sansio.addresses import parse_proxy
+from arbstr.sansio.config.addresses import parse_proxy
 from arbstr.trio_runtime import connect
 from arbstr.trio_runtime.connect import Origin, default_ssl_context, open_pipe, target_of
 from arbstr.trio_runtime.pipe import ConnectFailed

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from arbstr.sansio.config import parse_config
+from arbstr.sansio.config.reader import parse_config
 from arbstr.trio_runtime.mock import MOCK_CONFIG, open_mock_providers
 
 HI: Mapping[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi there"}]}

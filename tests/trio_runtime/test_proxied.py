@@ -17,7 +17,7 @@ import trio
 import trustme
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.sansio.addresses import Proxy, parse_proxy
+from arbstr.sansio.config.addresses import Proxy, parse_proxy
 from arbstr.sansio.record import Record
 from arbstr.trio_runtime.connect import Origin, open_pipe
 from arbstr.trio_runtime.pipe import ConnectFailed

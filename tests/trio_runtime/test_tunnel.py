@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arbstr.sansio.addresses import parse_proxy
+from arbstr.sansio.config.addresses import parse_proxy
 from arbstr.trio_runtime.tunnel import (
     CONNECT_SENTENCES,
     LONGEST_ANSWER,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeGuard, TypeVar, get_type_h
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError, create_model
 
-from arbstr.sansio import values
-from arbstr.sansio.faults import Faults, Path
+from arbstr.sansio.config import values
+from arbstr.sansio.config.faults import Faults, Path
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -17,10 +17,10 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
-from arbstr.sansio import values
-from arbstr.sansio.addresses import parse_url
-from arbstr.sansio.cautions import cautions
-from arbstr.sansio.credentials import (
+from arbstr.sansio.config import values
+from arbstr.sansio.config.addresses import parse_url
+from arbstr.sansio.config.cautions import cautions
+from arbstr.sansio.config.credentials import (
     Kind,
     find_key,
     infer_kind,
@@ -28,11 +28,8 @@ from arbstr.sansio.credentials import (
     sharing_a_token,
     sharing_a_variable,
 )
-from arbstr.sansio.errors import ConfigError
-from arbstr.sansio.faults import NO_BACKSLASH, Faults, Path, broken_toml, quoted, quoted_list
-from arbstr.sansio.money import Rates
-from arbstr.sansio.secrets import ExpansionError, Secret, expand
-from arbstr.sansio.settings import (
+from arbstr.sansio.config.faults import NO_BACKSLASH, Faults, Path, broken_toml, quoted, quoted_list
+from arbstr.sansio.config.settings import (
     ANY_MODEL,
     AUTO,
     FASTEST,
@@ -52,7 +49,10 @@ from arbstr.sansio.settings import (
     Timeouts,
     TimeoutsTable,
 )
-from arbstr.sansio.tables import Table, given, named_tables, read_table
+from arbstr.sansio.config.tables import Table, given, named_tables, read_table
+from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.money import Rates
+from arbstr.sansio.secrets import ExpansionError, Secret, expand
 from arbstr.sansio.visible import first_unseen
 
 __all__ = [

@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.config import Config, parse_config
-from arbstr.sansio.reload import change
+from arbstr.sansio.config.reader import Config, parse_config
+from arbstr.sansio.config.reload import change
 
 ENVIRON: Final = {"ARBSTR_ALPHA_API_KEY": "sk-one", "ARBSTR_BETA_API_KEY": "sk-two"}
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from arbstr.sansio.addresses import SHORTEST_QUERY_SECRET, is_loopback, is_onion
-from arbstr.sansio.credentials import key_variable
-from arbstr.sansio.faults import quoted_list
-from arbstr.sansio.settings import ProviderConfig
+from arbstr.sansio.config.addresses import SHORTEST_QUERY_SECRET, is_loopback, is_onion
+from arbstr.sansio.config.credentials import key_variable
+from arbstr.sansio.config.faults import quoted_list
+from arbstr.sansio.config.settings import ProviderConfig
 
 _IN_THE_FILE: Final = "that is written into the file; write ${VARIABLE}"
 

@@ -10,8 +10,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Annotated, Any, Final, final
 
-from arbstr.sansio import addresses, values
-from arbstr.sansio.credentials import KeySource, Kind
+from arbstr.sansio.config import addresses, values
+from arbstr.sansio.config.credentials import KeySource, Kind
 from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import Secret
 

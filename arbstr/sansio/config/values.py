@@ -11,8 +11,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Final
 
-from arbstr.sansio.addresses import Proxy, parse_listen, parse_proxy, parse_url
-from arbstr.sansio.credentials import Kind
+from arbstr.sansio.config.addresses import Proxy, parse_listen, parse_proxy, parse_url
+from arbstr.sansio.config.credentials import Kind
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.visible import first_unseen
 
