@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbstr.output import complain
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.quote import quote

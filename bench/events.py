@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from arbstr.sansio.relay import Relay
-from arbstr.sansio.sse import SSEReader
+from arbstr.sansio.dialects.relay import Relay
+from arbstr.sansio.dialects.sse import SSEReader
 
 PIECE = 1000
 MEGABYTE = 1_000_000

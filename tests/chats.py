@@ -3,8 +3,8 @@
 import json
 from typing import Final
 
-from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config.settings import LIKELY
+from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.holds import Hold
 
 HOLD: Final = Hold(input_tokens=1, tokens=256, choices=1, allowed=None, answers=20, mode=LIKELY)

@@ -6,7 +6,7 @@ import httpx2  # what the SDK sends with; it brings it
 import openai
 import pytest
 
-from arbstr.sansio.relay import Relay
+from arbstr.sansio.dialects.relay import Relay
 from tests.cuttings import DRESSES, GOLDEN_TEXT, byte_by_byte, dressed
 
 ARBSTR = b'{"request_id":"r1","provider":"alpha","model":"m1","cost_sats":0.5}'

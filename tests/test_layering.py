@@ -36,7 +36,7 @@ ORDER: Final = {
             "config", "addresses credentials values settings faults tables cautions reader reload"
         ),
         *row("callers"),
-        *row("members chat glance usage facts sse ending relay assembly answer"),
+        *wing("dialects", "members chat glance usage facts sse ending relay assembly answer"),
         *row("catalog policy latency ratios holds routing quote budget gauge"),
         *row("refusal capable rests failure classify verdicts breaker board last_word retry"),
         *row("record intents alarms attempt reports retention"),

@@ -54,8 +54,7 @@ in its page:
       heads, endpoints
     config/                                         the configuration: text -> Config
     callers                                         who may call
-    members, chat, glance, usage, facts, sse,       what a chat is: what is asked, what comes back
-      ending, relay, assembly, answer
+    dialects/                                       what a chat is: what is asked, what comes back
     catalog, policy, latency, ratios, holds,        whom to ask, and whether the day can pay
       routing, quote, budget, gauge
     refusal, capable, rests, failure, classify,     what went wrong, what it cost, what follows

@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Final
 from unicodedata import normalize
 
-from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config.reader import AUTO, Rule
+from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ErrorReply
 
 MOST_NAMES: Final = 20

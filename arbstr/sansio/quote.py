@@ -7,7 +7,7 @@ that both rest on. Asking costs nothing, sends nothing and leaves no row.
 
 from typing import Any
 
-from arbstr.sansio.chat import ChatRequest
+from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.ratios import NO_POLICY, TRUSTED
 from arbstr.sansio.routing import Candidate, Learnt, RoutePlan
 

@@ -19,7 +19,7 @@ from email.utils import mktime_tz, parsedate_tz
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.catalog import redact
-from arbstr.sansio.facts import WORDS
+from arbstr.sansio.dialects.facts import WORDS
 from arbstr.sansio.secrets import Secret
 
 MAX_TEXT_BYTES: Final = 2048

@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.catalog import Catalog, Offer
-from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config.reader import AUTO, FASTEST, Policies, Rule
+from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.latency import Latency

@@ -23,14 +23,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
-from arbstr.sansio.chat import parse_chat
+from arbstr.sansio.dialects.chat import parse_chat
+from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
 from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.reports import Names, configured_names
 from arbstr.sansio.routing import NoRoute
-from arbstr.sansio.usage import is_heavy
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.bodies import Bodies, Body, Receive

@@ -22,8 +22,8 @@ from arbstr.sansio.board import Admitted, Refused, Resting, Ticket
 from arbstr.sansio.breaker import Outcome
 from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.catalog import Offer, Provider
-from arbstr.sansio.chat import ChatRequest, outgoing_body
 from arbstr.sansio.config.reader import Kind
+from arbstr.sansio.dialects.chat import ChatRequest, outgoing_body
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, seen, told

@@ -17,8 +17,9 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio import life
-from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config.reader import AUTO
+from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, Money
@@ -28,7 +29,6 @@ from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing import NoRoute, RoutePlan, plan
-from arbstr.sansio.usage import is_heavy
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub

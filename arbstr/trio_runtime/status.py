@@ -10,8 +10,8 @@ from typing import Any, Final
 import trio
 
 from arbstr.sansio.board import CircuitView
-from arbstr.sansio.chat import ChatRequest
 from arbstr.sansio.config.reader import AUTO
+from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.money import Rates

@@ -18,11 +18,20 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final
 import trio
 
 from arbstr import __version__
-from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, begins_as_stream, judge, relayed
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.catalog import Provider
 from arbstr.sansio.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.config.reader import Kind
+from arbstr.sansio.dialects.answer import (
+    Answer,
+    BadAnswer,
+    ErrorAnswer,
+    begins_as_stream,
+    judge,
+    relayed,
+)
+from arbstr.sansio.dialects.relay import Relay, fed
+from arbstr.sansio.dialects.usage import is_heavy, parse_json, read_cost_header, read_price
 from arbstr.sansio.failure import (
     Failure,
     FailureKind,
@@ -33,9 +42,7 @@ from arbstr.sansio.failure import (
     seen,
 )
 from arbstr.sansio.money import Usage
-from arbstr.sansio.relay import Relay, fed
 from arbstr.sansio.secrets import Secret
-from arbstr.sansio.usage import is_heavy, parse_json, read_cost_header, read_price
 from arbstr.trio_runtime.change import tokens_in, without_tokens
 from arbstr.trio_runtime.content_coding import Decoder
 from arbstr.trio_runtime.heavy import apart

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.catalog import build_catalog
-from arbstr.sansio.chat import ChatRequest, parse_chat
 from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
 from arbstr.sansio.latency import Latency
 from arbstr.sansio.ratios import Ratio

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.sansio.answer import Answer
+from arbstr.sansio.dialects.answer import Answer
 from arbstr.sansio.failure import Failure
 from arbstr.trio_runtime.drains import LATE_SECONDS
 from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, ChatRun

@@ -11,13 +11,13 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, judge, relayed
-from arbstr.sansio.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.answer import Answer, BadAnswer, ErrorAnswer, judge, relayed
+from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.relay import Relay, fed
+from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES
+from arbstr.sansio.dialects.usage import HEAVY_COMMAS, is_heavy
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.policy import parse_and_choose
-from arbstr.sansio.relay import Relay, fed
-from arbstr.sansio.sse import MAX_EVENT_BYTES
-from arbstr.sansio.usage import HEAVY_COMMAS, is_heavy
 from arbstr.trio_runtime import heavy, upstream
 from arbstr.trio_runtime.heavy import apart
 from tests.chats import chat

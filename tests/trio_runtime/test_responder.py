@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from arbstr.sansio.ending import KEEP_ALIVE
+from arbstr.sansio.dialects.ending import KEEP_ALIVE
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on, policy_header

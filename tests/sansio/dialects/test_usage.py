@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from arbstr.sansio.money import Usage
-from arbstr.sansio.usage import (
+from arbstr.sansio.dialects.usage import (
     MAX_COST_MSATS,
     MAX_TOKENS,
     Counts,
@@ -22,6 +21,7 @@ from arbstr.sansio.usage import (
     read_stated_cost,
     read_usage,
 )
+from arbstr.sansio.money import Usage
 
 
 def tallied(*pieces: dict[str, Any] | None) -> Usage | None:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.chat import MAX_COUNT, MAX_MODEL_CHARS, ChatRequest, outgoing_body, parse_chat
+from arbstr.sansio.dialects.chat import (
+    MAX_COUNT,
+    MAX_MODEL_CHARS,
+    ChatRequest,
+    outgoing_body,
+    parse_chat,
+)
 from arbstr.sansio.errors import ErrorReply
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'

@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
 
-from arbstr.sansio.glance import has_choices, open_braces, says_nothing
+from arbstr.sansio.dialects.glance import has_choices, open_braces, says_nothing
+from arbstr.sansio.dialects.usage import Counts, parse_json, priced, read_counts, read_stated_cost
 from arbstr.sansio.money import Usage
-from arbstr.sansio.usage import Counts, parse_json, priced, read_counts, read_stated_cost
 
 _PING: Final = re.compile(
     rb'["\s:]*(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat|null|\[\]|\{\}|"")?["\s]*', re.I

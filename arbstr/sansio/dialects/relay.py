@@ -43,13 +43,13 @@ raises.
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, final
 
-from arbstr.sansio.ending import Head, error_event, last_events
+from arbstr.sansio.dialects.ending import Head, error_event, last_events
+from arbstr.sansio.dialects.facts import AN_ERROR, Facts, is_ping, read_event, read_stray
+from arbstr.sansio.dialects.glance import passes_whole, speaks
+from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
+from arbstr.sansio.dialects.usage import LIGHT_BYTES, Tally, is_heavy
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.facts import AN_ERROR, Facts, is_ping, read_event, read_stray
-from arbstr.sansio.glance import passes_whole, speaks
 from arbstr.sansio.money import Usage
-from arbstr.sansio.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
-from arbstr.sansio.usage import LIGHT_BYTES, Tally, is_heavy
 
 if TYPE_CHECKING:
     from decimal import Decimal

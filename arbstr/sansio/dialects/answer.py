@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.assembly import assembled
-from arbstr.sansio.facts import read_event, read_object
+from arbstr.sansio.dialects.assembly import assembled
+from arbstr.sansio.dialects.facts import read_event, read_object
+from arbstr.sansio.dialects.relay import Relay
+from arbstr.sansio.dialects.sse import SSEReader
+from arbstr.sansio.dialects.usage import parse_finite, parse_json
 from arbstr.sansio.money import Usage
-from arbstr.sansio.relay import Relay
-from arbstr.sansio.sse import SSEReader
-from arbstr.sansio.usage import parse_finite, parse_json
 
 _BOM: Final = b"\xef\xbb\xbf"
 _SSE_LINE: Final = re.compile(rb"(?:data|event|id|retry|error)?:")

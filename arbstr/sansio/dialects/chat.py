@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.dialects.members import Members, RefusedError, malformed, members_of, top_level
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.members import Members, RefusedError, malformed, members_of, top_level
 
 MAX_COUNT: Final = 2**31 - 1
 """Largest `n` and token limit taken as such: providers read them into 32 bits, SQLite into 64. What

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
+from arbstr.sansio.dialects.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
+from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.money import Usage
-from arbstr.sansio.relay import Relay
 from tests.cuttings import recorded
 
 COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

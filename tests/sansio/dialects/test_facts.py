@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.facts import (
+from arbstr.sansio.dialects.facts import (
     AN_ERROR,
     DOUBTFUL,
     GARBLED,
@@ -20,7 +20,7 @@ from arbstr.sansio.facts import (
     read_event,
     read_stray,
 )
-from arbstr.sansio.usage import Counts, parse_json
+from arbstr.sansio.dialects.usage import Counts, parse_json
 from tests.cuttings import recorded
 
 

@@ -16,8 +16,8 @@ import json
 from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.facts import read_object
-from arbstr.sansio.usage import parse_finite
+from arbstr.sansio.dialects.facts import read_object
+from arbstr.sansio.dialects.usage import parse_finite
 
 APPENDED: Final = frozenset(
     {

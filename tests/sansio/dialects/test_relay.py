@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio import relay as relay_module
-from arbstr.sansio.ending import DONE, KEEP_ALIVE
+from arbstr.sansio.dialects import relay as relay_module
+from arbstr.sansio.dialects.ending import DONE, KEEP_ALIVE
+from arbstr.sansio.dialects.relay import MAX_HELD_BYTES, Relay
+from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES, SSEReader
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.money import Usage
-from arbstr.sansio.relay import MAX_HELD_BYTES, Relay
-from arbstr.sansio.sse import MAX_EVENT_BYTES, SSEReader
 from tests.cuttings import (
     DRESSES,
     GOLDEN_TEXT,

@@ -3,9 +3,9 @@
 import json
 from typing import Final, final
 
+from arbstr.sansio.dialects.facts import Facts
+from arbstr.sansio.dialects.usage import parse_json
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.facts import Facts
-from arbstr.sansio.usage import parse_json
 
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 """What the runtime sends in silence. Not `: ping`: Continue takes that for the end of a batch."""

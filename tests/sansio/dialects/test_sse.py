@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio import sse
-from arbstr.sansio.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
+from arbstr.sansio.dialects import sse
+from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
 from tests.cuttings import byte_by_byte, cut_in_two, cuttings, in_steps
 
 BOM = b"\xef\xbb\xbf"
