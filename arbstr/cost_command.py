@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arbstr.output import complain
-from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
-from arbstr.sansio.quote import quote
-from arbstr.sansio.routing import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
+from arbstr.sansio.routing.catalog import build_catalog
+from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
+from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.ratios import lengths_in, ratios_in
 

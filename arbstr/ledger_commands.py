@@ -14,10 +14,8 @@ from typing import Final, TypeVar
 
 from arbstr.ledger_text import print_request, print_requests, print_stats
 from arbstr.output import complain
-from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply, StartError
-from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.reports import (
     REQUESTS_PARAMETERS,
     STATS_PARAMETERS,
@@ -27,6 +25,8 @@ from arbstr.sansio.reports import (
     parse_requests,
     parse_stats,
 )
+from arbstr.sansio.routing.catalog import build_catalog
+from arbstr.sansio.routing.gauge import budget_report
 from arbstr.trio_runtime.budget import read_spent
 from arbstr.trio_runtime.database import open_for_reading
 from arbstr.trio_runtime.ratios import select_ratios

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from arbstr.sansio.ratios import Ratio
 from arbstr.sansio.reports import Group
+from arbstr.sansio.routing.ratios import Ratio
 from arbstr.trio_runtime.reports import Report
 
 WIDTH: Final = 120

@@ -1,4 +1,4 @@
--- What each attempt from :since on and before :until may have cost, in sats, as sansio/budget.py books
+-- What each attempt from :since on and before :until may have cost, in sats, as sansio/routing/budget.py books
 -- it: what nobody knows counts as what was set aside. The rows are added up outside, exactly. An attempt
 -- begins hours after its request at most, so the index on requests finds it. Rows of this process are left
 -- out: those are in its memory.

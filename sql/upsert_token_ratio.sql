@@ -1,4 +1,4 @@
--- The arithmetic is that of sansio/ratios.py, done in the same transaction.
+-- The arithmetic is that of sansio/routing/ratios.py, done in the same transaction.
 INSERT INTO token_ratios (policy, avg_ratio, sample_count)
 VALUES (:policy, :avg_ratio, :sample_count)
 ON CONFLICT (policy) DO UPDATE SET

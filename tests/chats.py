@@ -5,7 +5,7 @@ from typing import Final
 
 from arbstr.sansio.config.settings import LIKELY
 from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
-from arbstr.sansio.holds import Hold
+from arbstr.sansio.routing.holds import Hold
 
 HOLD: Final = Hold(input_tokens=1, tokens=256, choices=1, allowed=None, answers=20, mode=LIKELY)
 """Of a request whose size does not matter."""

@@ -16,8 +16,8 @@ from typing import Any, Final
 import httpx
 import trio
 
-from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.trio_runtime.snapshot import Snapshot
 from tests.fakes import (
     Behaviour,

@@ -55,8 +55,7 @@ in its page:
     config/                                         the configuration: text -> Config
     callers                                         who may call
     dialects/                                       what a chat is: what is asked, what comes back
-    catalog, policy, latency, ratios, holds,        whom to ask, and whether the day can pay
-      routing, quote, budget, gauge
+    routing/                                        whom to ask, and whether the day can pay
     refusal, capable, rests, failure, classify,     what went wrong, what it cost, what follows
       verdicts, breaker, board, last_word, retry
     record, intents, alarms, attempt, reports,      what is kept of a request, and told of many

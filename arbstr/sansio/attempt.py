@@ -20,7 +20,7 @@ from typing import Final, final
 from arbstr.sansio.failure import Failure, Money
 from arbstr.sansio.money import Usage, cost_sats, format_eyes, multiply_sats, sats_from_msats
 from arbstr.sansio.record import AttemptRow
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.plan import Candidate
 
 MOST_TIMES_HELD: Final = 10
 """An attempt cannot have cost more than so many times what was set aside for it: a hold goes by

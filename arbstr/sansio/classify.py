@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from arbstr.sansio.capable import cannot
-from arbstr.sansio.catalog import redact
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import NEXT_STEPS, SENTENCES, Failure, FailureKind, money_of
 from arbstr.sansio.refusal import (
@@ -24,6 +23,7 @@ from arbstr.sansio.refusal import (
     read_refusal,
     words_of,
 )
+from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
 ACCOUNT_CODES: Final = frozenset(

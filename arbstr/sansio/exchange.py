@@ -37,9 +37,9 @@ from arbstr.sansio.life import (
     UsageSeen,
 )
 from arbstr.sansio.money import format_sats
-from arbstr.sansio.ratios import sample_of
 from arbstr.sansio.record import Record
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.plan import Candidate
+from arbstr.sansio.routing.ratios import sample_of
 
 
 @final

@@ -18,13 +18,13 @@ from typing import Final, final
 
 from arbstr.sansio.board import Refused, Resting
 from arbstr.sansio.breaker import CircuitOpen, Probing
-from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, told
-from arbstr.sansio.gauge import day_ends
 from arbstr.sansio.money import format_eyes, format_sats
 from arbstr.sansio.rests import DOUBTED, Reason
-from arbstr.sansio.routing import OverRequest
+from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
+from arbstr.sansio.routing.gauge import day_ends
+from arbstr.sansio.routing.plan import OverRequest
 
 PROBE_AGAIN: Final = 1.0
 """Seconds after which a client may ask again while a probe is under way: its end is unknown.

@@ -24,7 +24,7 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failure import Failure, Money
 from arbstr.sansio.money import Usage
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.plan import Candidate
 
 
 class Phase(Enum):

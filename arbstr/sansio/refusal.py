@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.catalog import redact
 from arbstr.sansio.dialects.facts import WORDS
+from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
 MAX_TEXT_BYTES: Final = 2048

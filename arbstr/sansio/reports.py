@@ -17,11 +17,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, final
 
-from arbstr.sansio.catalog import Catalog
 from arbstr.sansio.config.faults import quoted, quoted_list
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span, parse_moment
+from arbstr.sansio.routing.catalog import Catalog
 
 RANGES: Final[Mapping[str, int]] = MappingProxyType(
     {"last_1h": HOUR_MS, "last_24h": DAY_MS, "last_7d": 7 * DAY_MS, "last_30d": 30 * DAY_MS}

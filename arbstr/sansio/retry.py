@@ -37,12 +37,12 @@ from typing import Final, TypeAlias, final
 
 from arbstr.sansio.board import Refused
 from arbstr.sansio.breaker import Probing
-from arbstr.sansio.budget import NotWithinBudget
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import Failure, FailureKind, Money
 from arbstr.sansio.last_word import Standing, last_word
 from arbstr.sansio.money import add_sats
-from arbstr.sansio.routing import Candidate, OverRequest
+from arbstr.sansio.routing.budget import NotWithinBudget
+from arbstr.sansio.routing.plan import Candidate, OverRequest
 from arbstr.sansio.verdicts import VERDICTS, Verdict
 
 JITTER: Final = 0.25

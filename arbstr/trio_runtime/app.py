@@ -28,9 +28,9 @@ from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
-from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.reports import Names, configured_names
-from arbstr.sansio.routing import NoRoute
+from arbstr.sansio.routing.plan import NoRoute
+from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.bodies import Bodies, Body, Receive

@@ -20,8 +20,6 @@ import trio
 from arbstr.sansio import life
 from arbstr.sansio.board import Admitted, Refused, Resting, Ticket
 from arbstr.sansio.breaker import Outcome
-from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, Reservation
-from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.chat import ChatRequest, outgoing_body
 from arbstr.sansio.errors import ErrorReply
@@ -43,7 +41,9 @@ from arbstr.sansio.retry import (
     Skipped,
     Sleep,
 )
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
+from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.plan import Candidate
 from arbstr.trio_runtime.drains import Drains, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot

@@ -6,7 +6,7 @@
 
 The clock may have been wrong at the start, and may be put right, ahead or back, at any time: so it
 is the day that is read, not the start. What this process spends itself is counted in memory
-(`sansio.budget`), so several processes that share a log do not see one another.
+(`sansio.routing.budget`), so several processes that share a log do not see one another.
 """
 
 import logging
@@ -20,8 +20,8 @@ from typing import Final, final
 
 import trio
 
-from arbstr.sansio.budget import Budget
 from arbstr.sansio.money import add_sats, format_eyes, format_sats
+from arbstr.sansio.routing.budget import Budget
 from arbstr.trio_runtime.database import Database
 from arbstr.trio_runtime.statements import read_sql
 

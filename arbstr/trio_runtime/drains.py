@@ -13,10 +13,10 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio import life
-from arbstr.sansio.budget import Reservation
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Money
+from arbstr.sansio.routing.budget import Reservation
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.upstream import UpstreamCall

@@ -25,10 +25,10 @@ from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failure import Failure, FailureKind, Money
 from arbstr.sansio.last_word import LastWord
 from arbstr.sansio.money import format_sats
-from arbstr.sansio.policy import parse_and_choose
 from arbstr.sansio.record import Record
 from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
-from arbstr.sansio.routing import NoRoute, RoutePlan, plan
+from arbstr.sansio.routing.plan import NoRoute, RoutePlan, plan
+from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub

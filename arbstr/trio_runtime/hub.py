@@ -12,17 +12,17 @@ import trio
 from arbstr.sansio.alarms import PriceAlarms
 from arbstr.sansio.board import Board, Ticket
 from arbstr.sansio.breaker import Outcome
-from arbstr.sansio.budget import Budget, Reservation
-from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failure import Failure, rest_reason, rest_seconds
-from arbstr.sansio.gauge import Gauge, mark_line
-from arbstr.sansio.holds import Lengths
-from arbstr.sansio.latency import Latency
-from arbstr.sansio.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.sansio.record import Record
 from arbstr.sansio.rests import Reason
-from arbstr.sansio.routing import Learnt
+from arbstr.sansio.routing.budget import Budget, Reservation
+from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.gauge import Gauge, mark_line
+from arbstr.sansio.routing.holds import Lengths
+from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.plan import Learnt
+from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.log_writer import LogWriter
 from arbstr.trio_runtime.snapshot import Snapshot

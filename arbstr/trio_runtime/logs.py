@@ -17,8 +17,8 @@ from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.catalog import redactor
 from arbstr.sansio.moments import format_moment
+from arbstr.sansio.routing.catalog import redactor
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.lines import LineWriter

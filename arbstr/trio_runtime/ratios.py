@@ -18,8 +18,8 @@ from typing import Final, TypeVar, final
 
 import trio
 
-from arbstr.sansio.holds import Lengths
-from arbstr.sansio.ratios import NOTHING_LEARNT, Ratio, restored
+from arbstr.sansio.routing.holds import Lengths
+from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio, restored
 from arbstr.trio_runtime.database import Database
 from arbstr.trio_runtime.statements import read_sql
 

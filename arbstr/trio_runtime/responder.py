@@ -10,9 +10,9 @@ from typing import Any, Final, TypeAlias, final
 
 import trio
 
-from arbstr.sansio.catalog import redact
 from arbstr.sansio.dialects.ending import KEEP_ALIVE, error_event
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import final
 
 from arbstr.sansio.callers import Doorkeeper
-from arbstr.sansio.catalog import Catalog, build_catalog
 from arbstr.sansio.config.reader import Config
+from arbstr.sansio.routing.catalog import Catalog, build_catalog
 from arbstr.trio_runtime.upstream import Target
 
 

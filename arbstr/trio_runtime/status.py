@@ -13,10 +13,10 @@ from arbstr.sansio.board import CircuitView
 from arbstr.sansio.config.reader import AUTO
 from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.gauge import budget_report
 from arbstr.sansio.money import Rates
-from arbstr.sansio.quote import quote
-from arbstr.sansio.routing import NoRoute, plan
+from arbstr.sansio.routing.gauge import budget_report
+from arbstr.sansio.routing.plan import NoRoute, plan
+from arbstr.sansio.routing.quote import quote
 from arbstr.trio_runtime.hub import Hub
 
 STARTED: Final = int(datetime.now(UTC).timestamp())

@@ -19,7 +19,6 @@ import trio
 
 from arbstr import __version__
 from arbstr.sansio.callers import fold_headers
-from arbstr.sansio.catalog import Provider
 from arbstr.sansio.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.answer import (
@@ -42,6 +41,7 @@ from arbstr.sansio.failure import (
     seen,
 )
 from arbstr.sansio.money import Usage
+from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.change import tokens_in, without_tokens
 from arbstr.trio_runtime.content_coding import Decoder

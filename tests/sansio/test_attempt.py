@@ -6,12 +6,12 @@ from typing import Final
 import pytest
 
 from arbstr.sansio.attempt import UNSEEN_INPUT, AttemptState, milliseconds
-from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.config.settings import LIKELY
-from arbstr.sansio.holds import Hold
 from arbstr.sansio.money import Rates, Usage
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.holds import Hold
+from arbstr.sansio.routing.plan import Candidate
 
 RATES: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(30))
 DEAR: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(40))

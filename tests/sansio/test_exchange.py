@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.exchange import Exchange
@@ -33,7 +32,8 @@ from arbstr.sansio.life import (
 )
 from arbstr.sansio.money import Rates, Usage
 from arbstr.sansio.record import Record
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.plan import Candidate
 from tests.chats import HOLD
 
 RATES: Final = Rates(input_rate=Decimal("0.1"), output_rate=Decimal("0.2"))

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span
@@ -29,6 +28,7 @@ from arbstr.sansio.reports import (
     parse_stats,
     unknown_name,
 )
+from arbstr.sansio.routing.catalog import build_catalog
 
 NOW = 1_770_091_506_789
 """2026-02-03T04:05:06.789Z."""

@@ -12,8 +12,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from arbstr.sansio.board import Refused, Resting
 from arbstr.sansio.breaker import CircuitOpen, Probing
-from arbstr.sansio.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
-from arbstr.sansio.catalog import Offer, Provider
 from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
 from arbstr.sansio.failure import (
@@ -48,7 +46,9 @@ from arbstr.sansio.retry import (
     Skipped,
     Sleep,
 )
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
+from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.plan import Candidate
 from arbstr.sansio.verdicts import VERDICTS, Verdict
 from tests.chats import HOLD
 from tests.playbook import Playbook, play, playbooks

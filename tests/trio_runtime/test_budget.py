@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from arbstr.sansio.budget import Budget, LedgerUnread, Reservation
+from arbstr.sansio.routing.budget import Budget, LedgerUnread, Reservation
 from arbstr.trio_runtime import budget as subject
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 

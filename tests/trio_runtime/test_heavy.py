@@ -17,7 +17,7 @@ from arbstr.sansio.dialects.relay import Relay, fed
 from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES
 from arbstr.sansio.dialects.usage import HEAVY_COMMAS, is_heavy
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.policy import parse_and_choose
+from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import heavy, upstream
 from arbstr.trio_runtime.heavy import apart
 from tests.chats import chat

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from arbstr.sansio.holds import NOTHING_KNOWN, Known
-from arbstr.sansio.ratios import NOTHING_LEARNT, Ratio
 from arbstr.sansio.record import Record
+from arbstr.sansio.routing.holds import NOTHING_KNOWN, Known
+from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.log_writer import open_log_writer
 from arbstr.trio_runtime.ratios import (

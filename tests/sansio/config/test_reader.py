@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config.reader import Config, Kind, ProviderConfig, Secret, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.money import Rates
+from arbstr.sansio.routing.catalog import build_catalog
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 CASHU = "cashuAeyJ0b2tlbiI6W3sicHJvb2ZzIjpbXX1dfQ"

@@ -32,7 +32,7 @@ from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import add_sats
-from arbstr.sansio.routing import Candidate
+from arbstr.sansio.routing.plan import Candidate
 
 DAY_SECONDS: Final = 86_400
 """Of every UTC day: seconds since 1970 do not count leap seconds (POSIX)."""

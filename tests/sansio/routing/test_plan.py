@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.catalog import build_catalog
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
-from arbstr.sansio.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
-from arbstr.sansio.latency import Latency
-from arbstr.sansio.ratios import Ratio
-from arbstr.sansio.routing import (
+from arbstr.sansio.routing.catalog import build_catalog
+from arbstr.sansio.routing.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
+from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.plan import (
     ASSUMED_OUTPUT,
     NOTHING_LEARNT,
     Learnt,
@@ -23,6 +22,7 @@ from arbstr.sansio.routing import (
     RoutePlan,
     plan,
 )
+from arbstr.sansio.routing.ratios import Ratio
 from tests.chats import chat
 
 

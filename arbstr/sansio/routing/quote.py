@@ -8,8 +8,8 @@ that both rest on. Asking costs nothing, sends nothing and leaves no row.
 from typing import Any
 
 from arbstr.sansio.dialects.chat import ChatRequest
-from arbstr.sansio.ratios import NO_POLICY, TRUSTED
-from arbstr.sansio.routing import Candidate, Learnt, RoutePlan
+from arbstr.sansio.routing.plan import Candidate, Learnt, RoutePlan
+from arbstr.sansio.routing.ratios import NO_POLICY, TRUSTED
 
 
 def quote(request: ChatRequest, route: RoutePlan, learnt: Learnt) -> dict[str, Any]:

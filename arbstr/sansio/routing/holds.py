@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.config.settings import MOST
-from arbstr.sansio.ratios import LONGEST_ANSWER, NO_POLICY, TRUSTED
+from arbstr.sansio.routing.ratios import LONGEST_ANSWER, NO_POLICY, TRUSTED
 
 KEPT: Final = 500
 """Answers of a policy and model that are remembered: of the last few days, for a person."""

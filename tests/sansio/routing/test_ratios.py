@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.money import Usage
-from arbstr.sansio.ratios import (
+from arbstr.sansio.routing.ratios import (
     ALPHA,
     LONGEST_ANSWER,
     MOST_RATIO,

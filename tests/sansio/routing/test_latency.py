@@ -2,7 +2,7 @@
 
 import pytest
 
-from arbstr.sansio.latency import ALPHA, Latency
+from arbstr.sansio.routing.latency import ALPHA, Latency
 
 
 def measured(*answers: tuple[float, str]) -> Latency | None:

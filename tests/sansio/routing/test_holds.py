@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.settings import LIKELY, MOST
-from arbstr.sansio.holds import (
+from arbstr.sansio.routing.holds import (
     KEPT,
     LEAST_HELD,
     MOST_PAIRS,
@@ -18,7 +18,7 @@ from arbstr.sansio.holds import (
     Lengths,
     hold_tokens,
 )
-from arbstr.sansio.ratios import LONGEST_ANSWER, TRUSTED
+from arbstr.sansio.routing.ratios import LONGEST_ANSWER, TRUSTED
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ from decimal import Decimal
 
 import pytest
 
-from arbstr.sansio.catalog import Catalog, Offer, build_catalog, redact
 from arbstr.sansio.config.reader import Kind, Secret, parse_config
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates
+from arbstr.sansio.routing.catalog import Catalog, Offer, build_catalog, redact
 
 
 def catalog(text: str, **environ: str) -> Catalog:

@@ -19,15 +19,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, final
 
-from arbstr.sansio.catalog import Catalog, Offer
 from arbstr.sansio.config.reader import AUTO, FASTEST, Policies, Rule
 from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.holds import Hold, Known, Lengths, hold_tokens
-from arbstr.sansio.latency import Latency
 from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
-from arbstr.sansio.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
-from arbstr.sansio.ratios import NO_POLICY, Ratio, expected_output
+from arbstr.sansio.routing.catalog import Catalog, Offer
+from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
+from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
+from arbstr.sansio.routing.ratios import NO_POLICY, Ratio, expected_output
 
 ASSUMED_OUTPUT: Final = 256
 """Output tokens of a choice when nobody says: a few paragraphs. It only decides the order."""

@@ -9,7 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from arbstr.sansio.budget import (
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.money import Rates, add_sats, format_sats
+from arbstr.sansio.routing.budget import (
     DAY_SECONDS,
     Account,
     Budget,
@@ -19,8 +21,6 @@ from arbstr.sansio.budget import (
     Unpriced,
     day_of,
 )
-from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.money import Rates, add_sats, format_sats
 
 MIDNIGHT: Final = 20_000.0 * DAY_SECONDS
 """The begin of a day in 2024."""

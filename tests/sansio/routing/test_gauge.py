@@ -5,8 +5,8 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.budget import DAY_SECONDS, Account
-from arbstr.sansio.gauge import Gauge, Mark, budget_report, mark_line
+from arbstr.sansio.routing.budget import DAY_SECONDS, Account
+from arbstr.sansio.routing.gauge import Gauge, Mark, budget_report, mark_line
 
 NOON: Final = 20_000.5 * DAY_SECONDS
 

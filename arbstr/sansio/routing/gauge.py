@@ -11,9 +11,9 @@ from enum import Enum
 from math import ceil
 from typing import Any, Final, final
 
-from arbstr.sansio.budget import DAY_SECONDS, Account, day_of
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import format_eyes, format_sats
+from arbstr.sansio.routing.budget import DAY_SECONDS, Account, day_of
 
 
 class Mark(Enum):

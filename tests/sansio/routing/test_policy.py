@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import Rule
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.policy import choose_policy
+from arbstr.sansio.routing.policy import choose_policy
 from tests.chats import chat
 
 CODE = Rule("code", keywords=("code", "Implement", "c++", "größe"))
