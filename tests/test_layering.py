@@ -38,7 +38,10 @@ ORDER: Final = {
         *row("callers"),
         *wing("dialects", "members chat glance usage facts sse ending relay assembly answer"),
         *wing("routing", "catalog policy latency ratios holds plan quote budget gauge"),
-        *row("refusal capable rests failure classify verdicts breaker board last_word retry"),
+        *wing(
+            "failover",
+            "refusal capable rests failure classify verdicts breaker board last_word retry",
+        ),
         *row("record intents alarms attempt reports retention"),
         *row("life exchange"),
     ),

@@ -19,8 +19,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.sansio import refusal, rests, retry
 from arbstr.sansio.config.reader import Config, parse_config
+from arbstr.sansio.failover import refusal, rests, retry
 from arbstr.trio_runtime import connection, exchange, main
 from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database

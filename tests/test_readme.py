@@ -13,9 +13,9 @@ import pytest
 
 from arbstr.cli import main
 from arbstr.sansio.config.reader import parse_config
-from arbstr.sansio.failure import failure_table
-from arbstr.sansio.last_word import last_word_table
-from arbstr.sansio.verdicts import verdict_table
+from arbstr.sansio.failover.failure import failure_table
+from arbstr.sansio.failover.last_word import last_word_table
+from arbstr.sansio.failover.verdicts import verdict_table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -56,8 +56,7 @@ in its page:
     callers                                         who may call
     dialects/                                       what a chat is: what is asked, what comes back
     routing/                                        whom to ask, and whether the day can pay
-    refusal, capable, rests, failure, classify,     what went wrong, what it cost, what follows
-      verdicts, breaker, board, last_word, retry
+    failover/                                       what went wrong, what it cost, what follows
     record, intents, alarms, attempt, reports,      what is kept of a request, and told of many
       retention
     life, exchange                                  the life of a request, and its row

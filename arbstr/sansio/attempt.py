@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, final
 
-from arbstr.sansio.failure import Failure, Money
+from arbstr.sansio.failover.failure import Failure, Money
 from arbstr.sansio.money import Usage, cost_sats, format_eyes, multiply_sats, sats_from_msats
 from arbstr.sansio.record import AttemptRow
 from arbstr.sansio.routing.plan import Candidate

@@ -16,7 +16,7 @@ from typing import final
 
 from arbstr.sansio.attempt import AttemptState, milliseconds
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.failure import FailureKind, seen
+from arbstr.sansio.failover.failure import FailureKind, seen
 from arbstr.sansio.intents import Intent
 from arbstr.sansio.life import (
     TRANSITIONS,

@@ -18,7 +18,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, final, get_args
 
-from arbstr.sansio.failure import FailureKind, Money
+from arbstr.sansio.failover.failure import FailureKind, Money
 from arbstr.sansio.record import AttemptRow, Record
 
 ABANDONED: Final = "arbstr ended before this request did"

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.failure import Failure, Money
+from arbstr.sansio.failover.failure import Failure, Money
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.plan import Candidate
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.failure import Money
+from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.money import format_eyes
 
 Member: TypeAlias = str | int | Decimal | None

@@ -18,16 +18,14 @@ from typing import final
 import trio
 
 from arbstr.sansio import life
-from arbstr.sansio.board import Admitted, Refused, Resting, Ticket
-from arbstr.sansio.breaker import Outcome
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.chat import ChatRequest, outgoing_body
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind, seen, told
-from arbstr.sansio.moments import format_moment
-from arbstr.sansio.record import Record
-from arbstr.sansio.retry import (
+from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
+from arbstr.sansio.failover.breaker import Outcome
+from arbstr.sansio.failover.failure import Failure, FailureKind, seen, told
+from arbstr.sansio.failover.retry import (
     Answered,
     Attempt,
     AttemptFailed,
@@ -41,6 +39,8 @@ from arbstr.sansio.retry import (
     Skipped,
     Sleep,
 )
+from arbstr.sansio.moments import format_moment
+from arbstr.sansio.record import Record
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.plan import Candidate

@@ -15,7 +15,7 @@ import trio
 from arbstr.sansio import life
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Money
+from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.routing.budget import Reservation
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug

@@ -22,11 +22,11 @@ from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind, Money
-from arbstr.sansio.last_word import LastWord
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money
+from arbstr.sansio.failover.last_word import LastWord
+from arbstr.sansio.failover.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.money import format_sats
 from arbstr.sansio.record import Record
-from arbstr.sansio.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.routing.plan import NoRoute, RoutePlan, plan
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp

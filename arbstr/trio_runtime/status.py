@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import trio
 
-from arbstr.sansio.board import CircuitView
 from arbstr.sansio.config.reader import AUTO
 from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.failover.board import CircuitView
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.routing.plan import NoRoute, plan

@@ -19,7 +19,6 @@ import trio
 
 from arbstr import __version__
 from arbstr.sansio.callers import fold_headers
-from arbstr.sansio.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.answer import (
     Answer,
@@ -31,7 +30,8 @@ from arbstr.sansio.dialects.answer import (
 )
 from arbstr.sansio.dialects.relay import Relay, fed
 from arbstr.sansio.dialects.usage import is_heavy, parse_json, read_cost_header, read_price
-from arbstr.sansio.failure import (
+from arbstr.sansio.failover.classify import from_error_body, from_status, request_id_of
+from arbstr.sansio.failover.failure import (
     Failure,
     FailureKind,
     Money,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failure import Failure, FailureKind, Money, seen
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen
 from arbstr.sansio.life import (
     TRANSITIONS,
     Answered,

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.dialects.answer import Answer
-from arbstr.sansio.failure import Failure
+from arbstr.sansio.failover.failure import Failure
 from arbstr.trio_runtime.drains import LATE_SECONDS
 from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, ChatRun
 from arbstr.trio_runtime.responder import Responder

@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import Kind, parse_config
 from arbstr.sansio.dialects.answer import Answer
-from arbstr.sansio.failure import Failure, FailureKind, Money
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
 from arbstr.trio_runtime.transport import Transport

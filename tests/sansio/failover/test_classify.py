@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.failure import (
+from arbstr.sansio.failover.classify import from_error_body, from_status, request_id_of
+from arbstr.sansio.failover.failure import (
     DEFAULT_REST,
     Failure,
     FailureKind,
@@ -19,7 +19,7 @@ from arbstr.sansio.failure import (
 )
 from arbstr.sansio.secrets import Secret
 
-CORPUS = Path(__file__).parent.parent / "corpus"
+CORPUS = Path(__file__).parents[2] / "corpus"
 KEY = "sk-canary-0123456789abcdef"
 SECRETS = (Secret(KEY),)
 SIGNED = {"x-routstr-request-id": "53f61fc3-15a8-4af5-acc7-b03b7e5df29a"}

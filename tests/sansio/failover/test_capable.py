@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from arbstr.sansio.capable import CODES, MOST_WORDS, PHRASES, cannot
-from arbstr.sansio.refusal import read_refusal
+from arbstr.sansio.failover.capable import CODES, MOST_WORDS, PHRASES, cannot
+from arbstr.sansio.failover.refusal import read_refusal
 
 
 def says(message: str, **more: object) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from arbstr.sansio.breaker import (
+from arbstr.sansio.failover.breaker import (
     CircuitOpen,
     Closed,
     HalfOpen,

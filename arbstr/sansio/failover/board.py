@@ -28,7 +28,8 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
-from arbstr.sansio.breaker import (
+from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.failover.breaker import (
     CircuitOpen,
     Closed,
     HalfOpen,
@@ -40,8 +41,7 @@ from arbstr.sansio.breaker import (
     admit,
     settle,
 )
-from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.rests import Reason, Rests
+from arbstr.sansio.failover.rests import Reason, Rests
 
 MOST_CIRCUITS: Final = 2000
 """Circuits kept. Clients may ask a provider of all models (`"*"`) for any name; healthy ones are

@@ -16,12 +16,12 @@ from math import ceil
 from types import MappingProxyType
 from typing import Final, final
 
-from arbstr.sansio.board import Refused, Resting
-from arbstr.sansio.breaker import CircuitOpen, Probing
 from arbstr.sansio.errors import STATUS, ErrorReply
-from arbstr.sansio.failure import Failure, FailureKind, Money, rest_seconds, told
+from arbstr.sansio.failover.board import Refused, Resting
+from arbstr.sansio.failover.breaker import CircuitOpen, Probing
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds, told
+from arbstr.sansio.failover.rests import DOUBTED, Reason
 from arbstr.sansio.money import format_eyes, format_sats
-from arbstr.sansio.rests import DOUBTED, Reason
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.routing.gauge import day_ends
 from arbstr.sansio.routing.plan import OverRequest

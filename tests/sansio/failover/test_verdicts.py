@@ -6,8 +6,8 @@ What `Retry` makes of each row is played in `test_retry.py`.
 import pytest
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.failure import MONEY, FailureKind, Money
-from arbstr.sansio.verdicts import VERDICTS, verdict_table
+from arbstr.sansio.failover.failure import MONEY, FailureKind, Money
+from arbstr.sansio.failover.verdicts import VERDICTS, verdict_table
 
 
 @pytest.mark.parametrize("kind", FailureKind)

@@ -15,7 +15,7 @@ giving back of the slot begins a new *generation*; a result that comes from an o
 request has to do with them, is `board.py`.
 
 What may not live here: clocks (times are seconds of one monotonic clock, always an argument), and
-the judgement what counts as a failure (`sansio.failure`).
+the judgement what counts as a failure (`sansio.failover.failure`).
 """
 
 from dataclasses import dataclass, replace

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.failure import FailureKind, Money, money_of
+from arbstr.sansio.failover.failure import FailureKind, Money, money_of
 
 
 class Verdict(Enum):
@@ -71,7 +71,7 @@ VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyTyp
     }
 )
 """What may follow, by what was seen and what it may have cost. Total, also where a kind never
-has such money: a table without holes needs no judgement when `sansio.failure` changes."""
+has such money: a table without holes needs no judgement when `sansio.failover.failure` changes."""
 
 
 def verdict_table() -> str:

@@ -19,7 +19,7 @@ from typing import Final, TypeAlias, final
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.rests import Reason
+from arbstr.sansio.failover.rests import Reason
 
 
 class FailureKind(StrEnum):

@@ -19,10 +19,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from arbstr.sansio.board import MOST_CIRCUITS, SHOWS, Admitted, Board, Resting, Ticket, Turned
-from arbstr.sansio.breaker import CircuitOpen, Outcome, Probing
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.rests import DOUBTED, LONGEST_REST, Reason
+from arbstr.sansio.failover.board import (
+    MOST_CIRCUITS,
+    SHOWS,
+    Admitted,
+    Board,
+    Resting,
+    Ticket,
+    Turned,
+)
+from arbstr.sansio.failover.breaker import CircuitOpen, Outcome, Probing
+from arbstr.sansio.failover.rests import DOUBTED, LONGEST_REST, Reason
 
 MODEL = "m"
 LIMIT = Reason.RATE_LIMIT

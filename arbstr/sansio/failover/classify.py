@@ -12,10 +12,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from arbstr.sansio.capable import cannot
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.failure import NEXT_STEPS, SENTENCES, Failure, FailureKind, money_of
-from arbstr.sansio.refusal import (
+from arbstr.sansio.failover.capable import cannot
+from arbstr.sansio.failover.failure import NEXT_STEPS, SENTENCES, Failure, FailureKind, money_of
+from arbstr.sansio.failover.refusal import (
     Refusal,
     client_error_object,
     names_stream_options,

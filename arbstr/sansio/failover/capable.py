@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from arbstr.sansio.refusal import Refusal, words_of
+from arbstr.sansio.failover.refusal import Refusal, words_of
 
 CODES: Final = frozenset(
     {

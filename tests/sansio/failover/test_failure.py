@@ -7,7 +7,7 @@ import pytest
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.failure import (
+from arbstr.sansio.failover.failure import (
     MONEY,
     SEEN,
     SENTENCES,
@@ -24,7 +24,7 @@ from arbstr.sansio.failure import (
     rest_seconds,
     seen,
 )
-from arbstr.sansio.rests import Reason
+from arbstr.sansio.failover.rests import Reason
 
 BOTH = pytest.mark.parametrize("kind", list(Kind))
 

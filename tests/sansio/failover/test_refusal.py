@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.refusal import (
+from arbstr.sansio.failover.refusal import (
     MAX_REST_SECONDS,
     MAX_TEXT_BYTES,
     Refusal,

@@ -28,22 +28,22 @@ What it holds on to, whatever happens:
   - somebody else's probe is waited for only if nothing else is left, `PROBE_WAIT` in all.
 
 What may not live here: clocks, dice (a `Sleep` states a range and the runtime draws), the
-judgement what a failure was and cost (`sansio.failure`), and anything a provider wrote.
+judgement what a failure was and cost (`sansio.failover.failure`), and anything a provider wrote.
 """
 
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.board import Refused
-from arbstr.sansio.breaker import Probing
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
-from arbstr.sansio.failure import Failure, FailureKind, Money
-from arbstr.sansio.last_word import Standing, last_word
+from arbstr.sansio.failover.board import Refused
+from arbstr.sansio.failover.breaker import Probing
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money
+from arbstr.sansio.failover.last_word import Standing, last_word
+from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
 from arbstr.sansio.money import add_sats
 from arbstr.sansio.routing.budget import NotWithinBudget
 from arbstr.sansio.routing.plan import Candidate, OverRequest
-from arbstr.sansio.verdicts import VERDICTS, Verdict
 
 JITTER: Final = 0.25
 """Fraction of a backoff by which it is shortened or lengthened, so that clients that failed

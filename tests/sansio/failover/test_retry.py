@@ -10,27 +10,26 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from arbstr.sansio.board import Refused, Resting
-from arbstr.sansio.breaker import CircuitOpen, Probing
 from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
-from arbstr.sansio.failure import (
+from arbstr.sansio.failover.board import Refused, Resting
+from arbstr.sansio.failover.breaker import CircuitOpen, Probing
+from arbstr.sansio.failover.failure import (
     DEFAULT_REST,
     Failure,
     FailureKind,
     Money,
     rest_seconds,
 )
-from arbstr.sansio.last_word import (
+from arbstr.sansio.failover.last_word import (
     LAST_WORDS,
     LEDGER_AGAIN,
     LastWord,
     last_word_table,
     word_of,
 )
-from arbstr.sansio.money import Rates
-from arbstr.sansio.rests import Reason
-from arbstr.sansio.retry import (
+from arbstr.sansio.failover.rests import Reason
+from arbstr.sansio.failover.retry import (
     MODELS_EACH,
     PROBE_WAIT,
     Answered,
@@ -46,10 +45,11 @@ from arbstr.sansio.retry import (
     Skipped,
     Sleep,
 )
+from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
+from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.plan import Candidate
-from arbstr.sansio.verdicts import VERDICTS, Verdict
 from tests.chats import HOLD
 from tests.playbook import Playbook, play, playbooks
 

@@ -1,0 +1,27 @@
+"""What went wrong, what it may have cost, and what may follow.
+
+    a provider's no --refusal--> its codes, its words, how long to wait --classify--> Failure
+    Failure --failure--> MONEY: free, spent or unknown, by kind of provider
+    Failure --retry--> one command           VERDICTS: the same again, the next one, or nothing
+    nothing follows --last_word--> ErrorReply   LAST_WORDS: the most useful of all that went wrong
+    every verdict --board--> may this model be asked of this provider now
+
+This is where money is kept safe: after an attempt that may have cost nothing follows without
+consent, and with it at most one more that may cost. What the tables say is printed into the README
+by the functions that end in `_table`.
+
+The order of the modules; each imports only from those before it:
+
+    refusal      what an error answer says
+    capable      a no that is about this model here: another may
+    rests        who is left alone, until when, and why
+    failure      what went wrong, and what it may have cost
+    classify     status, headers and body of a complete answer -> Failure
+    verdicts     what may follow a failed attempt
+    breaker      one circuit: its states, and what changes them
+    board        the circuits and rests of all
+    last_word    what the client reads when there is no answer
+    retry        one request's walk over its candidates
+
+Start reading at `retry`, then `failure`.
+"""
