@@ -16,7 +16,7 @@ from arbstr.ledger_text import print_request, print_requests, print_stats
 from arbstr.output import complain
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply, StartError
-from arbstr.sansio.reports import (
+from arbstr.sansio.ledger.reports import (
     REQUESTS_PARAMETERS,
     STATS_PARAMETERS,
     Group,

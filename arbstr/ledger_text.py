@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from arbstr.sansio.reports import Group
+from arbstr.sansio.ledger.reports import Group
 from arbstr.sansio.routing.ratios import Ratio
 from arbstr.trio_runtime.reports import Report
 

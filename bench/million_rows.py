@@ -25,8 +25,8 @@ from typing import Any, Final
 
 import trio
 
+from arbstr.sansio.ledger.reports import Filters, Group, Names, RequestsQuery, Sort, StatsQuery
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
-from arbstr.sansio.reports import Filters, Group, Names, RequestsQuery, Sort, StatsQuery
 from arbstr.trio_runtime.database import Database, open_database
 from arbstr.trio_runtime.reports import read_report, read_requests
 from arbstr.trio_runtime.retention import BATCH_ROWS, Retention

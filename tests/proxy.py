@@ -30,8 +30,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import parse_config
-from arbstr.sansio.intents import Intent
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.intents import Intent
+from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.connection import Server

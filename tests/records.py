@@ -7,8 +7,8 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Final
 
-from arbstr.sansio.intents import Intent
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.ledger.intents import Intent
+from arbstr.sansio.ledger.record import AttemptRow, Record
 
 ATTEMPT: Final = AttemptRow(
     n=1,

@@ -20,7 +20,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.record import Record
 from tests.cuttings import CORPUS, recorded
 from tests.fakes import Script, Step, answer, by_name, head, open_fake_provider, raw, stream
 from tests.proxy import KEY, STEP, Proxy, Reply, open_proxy, pass_time

@@ -42,7 +42,7 @@ ORDER: Final = {
             "failover",
             "refusal capable rests failure classify verdicts breaker board last_word retry",
         ),
-        *row("record intents alarms attempt reports retention"),
+        *wing("ledger", "record intents alarms attempt reports retention"),
         *row("life exchange"),
     ),
     "trio_runtime": (

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pytest
 
+from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import Span, parse_moment
-from arbstr.sansio.reports import Filters, Group
 from arbstr.trio_runtime.database import APPLICATION_ID, open_database
 from arbstr.trio_runtime.statements import split_statements
 from arbstr.trio_runtime.stats import read_stats

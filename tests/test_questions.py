@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from arbstr.sansio.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
+from arbstr.sansio.ledger.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
 from tests.fakes import completion, json_answer, open_fake_provider
 from tests.ledgers import attempt, request, write_ledger
 from tests.process import arbstr_process

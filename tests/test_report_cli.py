@@ -19,8 +19,8 @@ import pytest
 
 from arbstr import cli
 from arbstr.sansio.ids import RequestIds
+from arbstr.sansio.ledger.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
 from arbstr.sansio.moments import HOUR_MS, format_moment, parse_moment
-from arbstr.sansio.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
 from tests.ledgers import Row, attempt, request, write_ledger
 from tests.process import arbstr_process, clean_environ, run_arbstr
 

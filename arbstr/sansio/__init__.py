@@ -57,8 +57,7 @@ in its page:
     dialects/                                       what a chat is: what is asked, what comes back
     routing/                                        whom to ask, and whether the day can pay
     failover/                                       what went wrong, what it cost, what follows
-    record, intents, alarms, attempt, reports,      what is kept of a request, and told of many
-      retention
+    ledger/                                         what is kept of a request, and told of many
     life, exchange                                  the life of a request, and its row
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import final
 
-from arbstr.sansio.attempt import AttemptState, milliseconds
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failover.failure import FailureKind, seen
-from arbstr.sansio.intents import Intent
+from arbstr.sansio.ledger.attempt import AttemptState, milliseconds
+from arbstr.sansio.ledger.intents import Intent
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.life import (
     TRANSITIONS,
     Answered,
@@ -37,7 +38,6 @@ from arbstr.sansio.life import (
     UsageSeen,
 )
 from arbstr.sansio.money import format_sats
-from arbstr.sansio.record import Record
 from arbstr.sansio.routing.plan import Candidate
 from arbstr.sansio.routing.ratios import sample_of
 

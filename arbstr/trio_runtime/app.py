@@ -28,7 +28,7 @@ from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
-from arbstr.sansio.reports import Names, configured_names
+from arbstr.sansio.ledger.reports import Names, configured_names
 from arbstr.sansio.routing.plan import NoRoute
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import status

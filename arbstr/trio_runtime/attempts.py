@@ -39,8 +39,8 @@ from arbstr.sansio.failover.retry import (
     Skipped,
     Sleep,
 )
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.moments import format_moment
-from arbstr.sansio.record import Record
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.plan import Candidate

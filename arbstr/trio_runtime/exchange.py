@@ -25,8 +25,8 @@ from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.failover.last_word import LastWord
 from arbstr.sansio.failover.retry import AttemptFailed, GiveUp, Retry
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import format_sats
-from arbstr.sansio.record import Record
 from arbstr.sansio.routing.plan import NoRoute, RoutePlan, plan
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp

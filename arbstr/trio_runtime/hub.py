@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
-from arbstr.sansio.alarms import PriceAlarms
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failover.board import Board, Ticket
 from arbstr.sansio.failover.breaker import Outcome
 from arbstr.sansio.failover.failure import Failure, rest_reason, rest_seconds
 from arbstr.sansio.failover.rests import Reason
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.alarms import PriceAlarms
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.routing.budget import Budget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import Gauge, mark_line

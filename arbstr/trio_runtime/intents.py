@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from arbstr.sansio.intents import (
+from arbstr.sansio.ledger.intents import (
     HEADER,
     Intent,
     Told,
@@ -34,7 +34,7 @@ from arbstr.sansio.intents import (
     intent_line,
     read_lines,
 )
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.boot_lock import identity
 from arbstr.trio_runtime.database import IN_MEMORY
 from arbstr.trio_runtime.soundness import are_there

@@ -31,8 +31,8 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from arbstr.sansio.intents import Intent
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.intents import Intent
+from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.database import Database
 from arbstr.trio_runtime.intents import Intents, Leftovers
 from arbstr.trio_runtime.logs import log_bug

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias, final
 import trio
 
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.reports import (
+from arbstr.sansio.ledger.reports import (
     Filters,
     Group,
     Names,

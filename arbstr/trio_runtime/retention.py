@@ -5,7 +5,7 @@
 A batch is one short transaction of the writing connection: rows that wait to be written wait a
 few milliseconds for it, and what it adds to the WAL is checkpointed like the rest. The pages that
 become free are given back to the file system by the same steps. A request in flight is never old.
-Whether the clock is to be believed is decided by `sansio.retention`.
+Whether the clock is to be believed is decided by `sansio.ledger.retention`.
 """
 
 import logging
@@ -18,7 +18,7 @@ from typing import Final, final
 
 import trio
 
-from arbstr.sansio import retention
+from arbstr.sansio.ledger import retention
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.trio_runtime.database import Database
 from arbstr.trio_runtime.statements import read_sql

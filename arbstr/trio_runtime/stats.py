@@ -7,7 +7,7 @@
 
 A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
 ceil(p * n / 100); no value is made up between two others. Latencies are those of requests that
-were sent to a provider and whose end was seen (`sansio.reports.TIMED`).
+were sent to a provider and whose end was seen (`sansio.ledger.reports.TIMED`).
 
 Money is that of attempts, each that was not free once: `total_cost_sats` of those that brought an
 answer, `possibly_spent_sats` of those that failed. Attempts that failed count for the provider and
@@ -26,8 +26,8 @@ from math import fsum
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
+from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
-from arbstr.sansio.reports import Filters, Group
 from arbstr.trio_runtime.statements import read_sql
 
 SUM_PLACES: Final = 9

@@ -20,7 +20,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.ledger.record import AttemptRow, Record
 from arbstr.sansio.routing.ratios import NO_POLICY
 from arbstr.trio_runtime.ratios import RatioTable
 from arbstr.trio_runtime.statements import read_sql

@@ -12,6 +12,7 @@ from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.life import (
     TRANSITIONS,
     Answered,
@@ -31,7 +32,6 @@ from arbstr.sansio.life import (
     UsageSeen,
 )
 from arbstr.sansio.money import Rates, Usage
-from arbstr.sansio.record import Record
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.plan import Candidate
 from tests.chats import HOLD

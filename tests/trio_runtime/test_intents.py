@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from arbstr.sansio.intents import HEADER, end_line, intent_line, read_lines
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.intents import HEADER, end_line, intent_line, read_lines
+from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.intents import Intents, Leftovers, Recovered
 from arbstr.trio_runtime.log_writer import open_log_writer

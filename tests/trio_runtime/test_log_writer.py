@@ -19,7 +19,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.log_writer import (
     LogStatistics,

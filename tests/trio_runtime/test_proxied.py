@@ -18,7 +18,7 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.config.addresses import Proxy, parse_proxy
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.connect import Origin, open_pipe
 from arbstr.trio_runtime.pipe import ConnectFailed
 from arbstr.trio_runtime.transport import RequestHead, Transport

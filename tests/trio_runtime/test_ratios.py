@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.routing.holds import NOTHING_KNOWN, Known
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.database import IN_MEMORY, open_database

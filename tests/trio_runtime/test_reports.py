@@ -18,8 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.moments import HOUR_MS, Span, format_moment, parse_moment
-from arbstr.sansio.reports import (
+from arbstr.sansio.ledger.reports import (
     STATUSES,
     TIMED,
     Filters,
@@ -29,6 +28,7 @@ from arbstr.sansio.reports import (
     Sort,
     StatsQuery,
 )
+from arbstr.sansio.moments import HOUR_MS, Span, format_moment, parse_moment
 from arbstr.trio_runtime import stats as module
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.reports import (

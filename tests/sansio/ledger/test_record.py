@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from arbstr.sansio.record import Record
+from arbstr.sansio.ledger.record import Record
 from tests.records import ATTEMPT, RECORD
 
 FAILED = replace(ATTEMPT, failure="no_answer", money="unknown", cost_sats=None)

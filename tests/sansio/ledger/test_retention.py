@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
+from arbstr.sansio.ledger.retention import DOUBT_SECONDS, Doubted, Retention
 from arbstr.sansio.moments import DAY_MS
-from arbstr.sansio.retention import DOUBT_SECONDS, Doubted, Retention
 
 NOW: Final = 20_000 * DAY_MS
 HOUR: Final = 3600.0

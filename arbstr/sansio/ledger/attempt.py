@@ -18,8 +18,8 @@ from decimal import Decimal
 from typing import Final, final
 
 from arbstr.sansio.failover.failure import Failure, Money
+from arbstr.sansio.ledger.record import AttemptRow
 from arbstr.sansio.money import Usage, cost_sats, format_eyes, multiply_sats, sats_from_msats
-from arbstr.sansio.record import AttemptRow
 from arbstr.sansio.routing.plan import Candidate
 
 MOST_TIMES_HELD: Final = 10

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span
-from arbstr.sansio.reports import (
+from arbstr.sansio.ledger.reports import (
     RANGES,
     REQUESTS_PARAMETERS,
     STATS_PARAMETERS,
@@ -28,6 +27,7 @@ from arbstr.sansio.reports import (
     parse_stats,
     unknown_name,
 )
+from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span
 from arbstr.sansio.routing.catalog import build_catalog
 
 NOW = 1_770_091_506_789

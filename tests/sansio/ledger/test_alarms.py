@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.alarms import AGAIN_SECONDS, MOST_PAIRS, WINDOW, PriceAlarm, PriceAlarms
+from arbstr.sansio.ledger.alarms import AGAIN_SECONDS, MOST_PAIRS, WINDOW, PriceAlarm, PriceAlarms
 
 HOUR: Final = AGAIN_SECONDS
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arbstr.sansio.intents import (
+from arbstr.sansio.ledger.intents import (
     HEADER,
     Intent,
     abandoned,
@@ -17,7 +17,7 @@ from arbstr.sansio.intents import (
     intent_line,
     read_lines,
 )
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.ledger.record import AttemptRow, Record
 from tests.records import INTENT, RECORD, RUNNING
 
 FAILED: Final = replace(RUNNING, failure="server_error", http_status=503, money="free")

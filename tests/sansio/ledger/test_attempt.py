@@ -5,9 +5,9 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.attempt import UNSEEN_INPUT, AttemptState, milliseconds
 from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.config.settings import LIKELY
+from arbstr.sansio.ledger.attempt import UNSEEN_INPUT, AttemptState, milliseconds
 from arbstr.sansio.money import Rates, Usage
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.holds import Hold

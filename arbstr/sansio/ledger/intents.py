@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, final, get_args
 
 from arbstr.sansio.failover.failure import FailureKind, Money
-from arbstr.sansio.record import AttemptRow, Record
+from arbstr.sansio.ledger.record import AttemptRow, Record
 
 ABANDONED: Final = "arbstr ended before this request did"
 """The error message of a row that nobody finished; `sql/abandon.sql` has it as well."""
