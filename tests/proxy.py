@@ -34,11 +34,11 @@ from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.change import Change
-from arbstr.trio_runtime.connection import Server
 from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.log_writer import LogStatistics, LogWriter, open_log_writer
 from arbstr.trio_runtime.reports import Reports
+from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.transport import Transport
 

@@ -26,8 +26,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 
-from arbstr.trio_runtime.asgi import DISCONNECT_KEY
-from arbstr.trio_runtime.connection import Server, hypercorn_config
+from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
+from arbstr.trio_runtime.server.connection import Server, hypercorn_config
 
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -54,7 +54,7 @@ ORDER: Final = {
         *row(
             "pipe tunnel connect readers http11 content_coding transport httpx_transport upstream"
         ),
-        *row("framing asgi client_socket listener connection bodies responder"),
+        *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot hub reload status"),
         *row("drains attempts exchange"),
         *row("app mock main"),
@@ -76,14 +76,18 @@ BANNED: Final = frozenset(
 LIBRARIES: Final = {
     "pydantic": {"sansio/config/tables"},
     "hypercorn": {
-        *("trio_runtime/asgi", "trio_runtime/client_socket", "trio_runtime/connection"),
+        *(
+            "trio_runtime/server/asgi",
+            "trio_runtime/server/client_socket",
+            "trio_runtime/server/connection",
+        ),
     },
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
     "httpx": {"trio_runtime/connect", "trio_runtime/httpx_transport"},
     "h11": {
-        *("trio_runtime/asgi", "trio_runtime/framing"),
+        *("trio_runtime/server/asgi", "trio_runtime/server/framing"),
         *("trio_runtime/http11", "trio_runtime/readers", "trio_runtime/tunnel"),
         "trio_runtime/mock",
     },

@@ -19,8 +19,8 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from arbstr.trio_runtime.client_socket import send_queue, unread_bytes
-from arbstr.trio_runtime.connection import STALL_SECONDS
+from arbstr.trio_runtime.server.client_socket import send_queue, unread_bytes
+from arbstr.trio_runtime.server.connection import STALL_SECONDS
 from tests.fakes import (
     DONE,
     Play,

@@ -32,7 +32,8 @@ and a deadline. Between two awaits the world is ours, so what is shared is read,
 in one synchronous stretch. No `yield` but under `@asynccontextmanager`. Functions take no timeout:
 the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline.
 
-The order of the modules; each imports only from those before it:
+The order of the modules; each imports only from those before it. A wing (a folder) lists its own
+in its page:
 
     lines, logs, change, heavy, descriptors         what is left behind, what the machine allows
     boot_lock, soundness, statements, database,     the ledger on disk
@@ -41,8 +42,7 @@ The order of the modules; each imports only from those before it:
     pipe, tunnel, connect, readers, http11,         towards the providers
       content_coding, transport, httpx_transport,
       upstream
-    framing, asgi, client_socket, listener,         towards the clients
-      connection, bodies, responder
+    server/                                         towards the clients
     snapshot, hub, reload, status                   what requests share, what is told of it
     drains, attempts, exchange                      one chat request
     app, mock, main                                 the routes, and the process

@@ -32,14 +32,20 @@ from arbstr.sansio.ledger.reports import Names, configured_names
 from arbstr.sansio.routing.plan import NoRoute
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import status
-from arbstr.trio_runtime.asgi import DISCONNECT_KEY
-from arbstr.trio_runtime.bodies import Bodies, Body, Receive
 from arbstr.trio_runtime.exchange import serve_chat
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.reports import Report, Reports
-from arbstr.trio_runtime.responder import NO_CONTENT, Headers, Responder, header, policy_header
+from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
+from arbstr.trio_runtime.server.bodies import Bodies, Body, Receive
+from arbstr.trio_runtime.server.responder import (
+    NO_CONTENT,
+    Headers,
+    Responder,
+    header,
+    policy_header,
+)
 
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 

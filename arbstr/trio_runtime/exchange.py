@@ -33,7 +33,13 @@ from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_request
-from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on, policy_header
+from arbstr.trio_runtime.server.responder import (
+    Headers,
+    Responder,
+    header,
+    passed_on,
+    policy_header,
+)
 from arbstr.trio_runtime.transport import AnswerBroken
 from arbstr.trio_runtime.upstream import UpstreamCall
 

@@ -23,16 +23,16 @@ import trio
 import trio.testing
 from quart_trio import QuartTrio
 
-from arbstr.trio_runtime import connection
-from arbstr.trio_runtime.asgi import DISCONNECT_KEY, Http11
-from arbstr.trio_runtime.client_socket import proc_address, receive, send_queue, unread_bytes
-from arbstr.trio_runtime.connection import (
+from arbstr.trio_runtime.server import connection
+from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, Http11
+from arbstr.trio_runtime.server.client_socket import proc_address, receive, send_queue, unread_bytes
+from arbstr.trio_runtime.server.connection import (
     KEEP_ALIVE_SECONDS,
     READ_AHEAD_BYTES,
     STALL_SECONDS,
     Server,
 )
-from arbstr.trio_runtime.listener import EagerListener
+from arbstr.trio_runtime.server.listener import EagerListener
 from tests.site import (
     GET,
     MORE_THAN_SOCKETS_HOLD,

@@ -50,16 +50,16 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from hypercorn.utils import parse_socket_addr, wrap_app
 
-from arbstr.trio_runtime.asgi import Http11
-from arbstr.trio_runtime.client_socket import (
+from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.server.asgi import Http11
+from arbstr.trio_runtime.server.client_socket import (
     proc_address,
     receive,
     send_queue,
     unread_bytes,
     write_now,
 )
-from arbstr.trio_runtime.listener import EagerListener
-from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.server.listener import EagerListener
 
 if TYPE_CHECKING:
     from hypercorn.events import Event

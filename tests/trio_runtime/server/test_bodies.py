@@ -5,7 +5,7 @@ from typing import Any, Final
 import pytest
 
 from arbstr.sansio.errors import ErrorReply
-from arbstr.trio_runtime.bodies import BODIES_HELD, NO_ROOM, SMALL_BYTES, Bodies, Body
+from arbstr.trio_runtime.server.bodies import BODIES_HELD, NO_ROOM, SMALL_BYTES, Bodies, Body
 from tests.fakes import completion, json_answer, open_fake_provider
 from tests.proxy import chat_body, config, open_proxy, provider
 

@@ -10,7 +10,13 @@ import trio.testing
 from arbstr.sansio.dialects.ending import KEEP_ALIVE
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.secrets import Secret
-from arbstr.trio_runtime.responder import Headers, Responder, header, passed_on, policy_header
+from arbstr.trio_runtime.server.responder import (
+    Headers,
+    Responder,
+    header,
+    passed_on,
+    policy_header,
+)
 
 IDS: Final = (header("x-request-id", "7"),)
 ERROR: Final = ErrorReply("upstream_error", "It broke.", should_retry=False)

@@ -4,7 +4,7 @@
     LengthFraming   a request whose head `sansio/heads.py` could read: it is a POST over HTTP/1.1
                     with a Content-Length, so nothing is left to decide but to count
 
-Both are told the same and say the same bytes; tests/trio_runtime/test_asgi.py compares them.
+Both are told the same and say the same bytes; tests/trio_runtime/server/test_asgi.py compares them.
 `read_strictly` and `is_ambiguous` refuse what another reader may end elsewhere.
 `answer_head` writes the rest of an answer's head, whoever frames it.
 """

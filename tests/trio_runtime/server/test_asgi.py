@@ -19,9 +19,9 @@ import trio
 import trio.testing
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.trio_runtime import asgi
-from arbstr.trio_runtime.asgi import INBOX_MESSAGES
-from arbstr.trio_runtime.connection import (
+from arbstr.trio_runtime.server import asgi
+from arbstr.trio_runtime.server.asgi import INBOX_MESSAGES
+from arbstr.trio_runtime.server.connection import (
     LINGER_IDLE_SECONDS,
     LINGER_SECONDS,
     MAX_HEAD_BYTES,

@@ -27,7 +27,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import suppress_body
 
 from arbstr.sansio.heads import read_request
-from arbstr.trio_runtime.framing import (
+from arbstr.trio_runtime.server.framing import (
     Fields,
     Framing,
     H11Framing,

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 from trio.testing import assert_checkpoints, assert_no_checkpoints
 
-from arbstr.trio_runtime.listener import MOST, EagerListener
+from arbstr.trio_runtime.server.listener import MOST, EagerListener
 
 
 @asynccontextmanager

@@ -1,0 +1,17 @@
+"""Towards the clients: sockets to requests, and answers to sockets.
+
+Every workaround of a bug in Hypercorn stands in `connection`, with its version and its test.
+Nothing here knows a provider or the database.
+
+The order of the modules; each imports only from those before it:
+
+    framing          where a request ends, and how its answer is delimited
+    asgi             the bytes of a connection to ASGI messages and back
+    client_socket    a client's socket, beneath Trio
+    listener         accepts, as many in one turn as there are
+    connection       one client's socket: what it owns, how long it may take, how it ends
+    bodies           requests' bodies: read whole, and not too many at once
+    responder        what a chat answers: heads, events, comments in silence, errors
+
+Start reading at `connection`.
+"""
