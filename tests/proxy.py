@@ -40,7 +40,7 @@ from arbstr.trio_runtime.log_writer import LogStatistics, LogWriter, open_log_wr
 from arbstr.trio_runtime.reports import Reports
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.transport import Transport
+from arbstr.trio_runtime.upstream.transport import Transport
 
 STEP: Final = 0.05
 """Seconds of a mock clock that pass at once."""

@@ -51,8 +51,9 @@ ORDER: Final = {
             "boot_lock soundness statements database budget ratios store intents "
             "log_writer retention stats reports"
         ),
-        *row(
-            "pipe tunnel connect readers http11 content_coding transport httpx_transport upstream"
+        *wing(
+            "upstream",
+            "pipe tunnel connect readers http11 content_coding transport httpx_transport call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot hub reload status"),
@@ -85,13 +86,17 @@ LIBRARIES: Final = {
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
-    "httpx": {"trio_runtime/connect", "trio_runtime/httpx_transport"},
+    "httpx": {"trio_runtime/upstream/connect", "trio_runtime/upstream/httpx_transport"},
     "h11": {
         *("trio_runtime/server/asgi", "trio_runtime/server/framing"),
-        *("trio_runtime/http11", "trio_runtime/readers", "trio_runtime/tunnel"),
+        *(
+            "trio_runtime/upstream/http11",
+            "trio_runtime/upstream/readers",
+            "trio_runtime/upstream/tunnel",
+        ),
         "trio_runtime/mock",
     },
-    "socksio": {"trio_runtime/tunnel"},
+    "socksio": {"trio_runtime/upstream/tunnel"},
     "rich": {"ledger_text"},
     "sqlite3": {
         *("cost_command", "ledger_commands"),

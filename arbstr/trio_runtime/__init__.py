@@ -39,9 +39,7 @@ in its page:
     boot_lock, soundness, statements, database,     the ledger on disk
       budget, ratios, store, intents, log_writer,
       retention, stats, reports
-    pipe, tunnel, connect, readers, http11,         towards the providers
-      content_coding, transport, httpx_transport,
-      upstream
+    upstream/                                       towards the providers
     server/                                         towards the clients
     snapshot, hub, reload, status                   what requests share, what is told of it
     drains, attempts, exchange                      one chat request

@@ -47,7 +47,7 @@ from arbstr.sansio.routing.plan import Candidate
 from arbstr.trio_runtime.drains import Drains, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream import UpstreamCall
+from arbstr.trio_runtime.upstream.call import UpstreamCall
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.routing.budget import Reservation
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.upstream import UpstreamCall
+from arbstr.trio_runtime.upstream.call import UpstreamCall
 
 log = logging.getLogger(__name__)
 

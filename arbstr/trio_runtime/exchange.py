@@ -40,8 +40,8 @@ from arbstr.trio_runtime.server.responder import (
     passed_on,
     policy_header,
 )
-from arbstr.trio_runtime.transport import AnswerBroken
-from arbstr.trio_runtime.upstream import UpstreamCall
+from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.upstream.transport import AnswerBroken
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.log_writer import LogWriter
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.transport import Transport
+from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from arbstr.trio_runtime.budget import Today

@@ -40,7 +40,7 @@ from arbstr.trio_runtime.retention import open_retention
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.server.listener import EagerListener
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.transport import Transport
+from arbstr.trio_runtime.upstream.transport import Transport
 
 log = logging.getLogger("arbstr")
 

@@ -6,7 +6,7 @@ from typing import final
 from arbstr.sansio.callers import Doorkeeper
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.routing.catalog import Catalog, build_catalog
-from arbstr.trio_runtime.upstream import Target
+from arbstr.trio_runtime.upstream.call import Target
 
 
 @final

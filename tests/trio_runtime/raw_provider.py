@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from arbstr.trio_runtime.transport import (
+from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
     Connection,
     Origin,

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.trio_runtime import upstream
+from arbstr.trio_runtime.upstream import call as upstream
 from tests.fakes import (
     ACCEPT_AND_CLOSE,
     CLOSE_AFTER_REQUEST,

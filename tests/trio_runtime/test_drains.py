@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from arbstr.trio_runtime import drains, exchange
 from arbstr.trio_runtime.change import Change
-from arbstr.trio_runtime.upstream import UpstreamCall
+from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
     ROUTSTR_ID,
     ROUTSTR_USAGE,

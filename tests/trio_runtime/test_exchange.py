@@ -17,7 +17,7 @@ from arbstr.sansio.failover.failure import Failure
 from arbstr.trio_runtime.drains import LATE_SECONDS
 from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, ChatRun
 from arbstr.trio_runtime.server.responder import Responder
-from arbstr.trio_runtime.upstream import UpstreamCall
+from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
     DONE,
     ROUTSTR_ID,

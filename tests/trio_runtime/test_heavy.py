@@ -18,8 +18,9 @@ from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES
 from arbstr.sansio.dialects.usage import HEAVY_COMMAS, is_heavy
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.routing.policy import parse_and_choose
-from arbstr.trio_runtime import heavy, upstream
+from arbstr.trio_runtime import heavy
 from arbstr.trio_runtime.heavy import apart
+from arbstr.trio_runtime.upstream import call as upstream
 from tests.chats import chat
 from tests.fakes import (
     DONE,

@@ -19,9 +19,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.config.addresses import Proxy, parse_proxy
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.connect import Origin, open_pipe
-from arbstr.trio_runtime.pipe import ConnectFailed
-from arbstr.trio_runtime.transport import RequestHead, Transport
+from arbstr.trio_runtime.upstream.connect import Origin, open_pipe
+from arbstr.trio_runtime.upstream.pipe import ConnectFailed
+from arbstr.trio_runtime.upstream.transport import RequestHead, Transport
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     RESET_AFTER_REQUEST,
@@ -357,7 +357,7 @@ async def test_a_handshake_that_cannot_be_written_is_told(monkeypatch: pytest.Mo
     def broken(_pipe: object, _data: memoryview) -> int:
         raise OSError(errno.EPIPE, "")
 
-    monkeypatch.setattr("arbstr.trio_runtime.connect.Pipe.send_nowait", broken)
+    monkeypatch.setattr("arbstr.trio_runtime.upstream.connect.Pipe.send_nowait", broken)
     before = open_sockets()
     async with raw_provider.provider(answering(OK)) as there:
         told = await failure(Origin("http", NAME, 80, Proxy("http", there.host, there.port)))

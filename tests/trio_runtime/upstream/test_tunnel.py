@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.addresses import parse_proxy
-from arbstr.trio_runtime.tunnel import (
+from arbstr.trio_runtime.upstream.tunnel import (
     CONNECT_SENTENCES,
     LONGEST_ANSWER,
     SOCKS_SENTENCES,

@@ -9,11 +9,11 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.trio_runtime import readers
-from arbstr.trio_runtime.connect import Origin
-from arbstr.trio_runtime.http11 import Connection, Link, RequestHead, SendFailed
-from arbstr.trio_runtime.pipe import Pipe
-from arbstr.trio_runtime.readers import AnswerBroken
+from arbstr.trio_runtime.upstream import readers
+from arbstr.trio_runtime.upstream.connect import Origin
+from arbstr.trio_runtime.upstream.http11 import Connection, Link, RequestHead, SendFailed
+from arbstr.trio_runtime.upstream.pipe import Pipe
+from arbstr.trio_runtime.upstream.readers import AnswerBroken
 from tests.trio_runtime.raw_provider import read_until_broken
 
 ORIGIN = Origin("http", "provider.test", 80)

@@ -17,7 +17,7 @@ from functools import cache
 from importlib import import_module
 from typing import Final, Protocol, final
 
-from arbstr.trio_runtime.readers import AnswerBroken
+from arbstr.trio_runtime.upstream.readers import AnswerBroken
 
 DECODE_STEP: Final = 1024 * 1024
 """Bytes that come out at once: a small body may hold a thousand times its size, and whoever reads

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.trio_runtime import content_coding
-from arbstr.trio_runtime.content_coding import DECODE_STEP, Decoder
-from arbstr.trio_runtime.transport import AnswerBroken
+from arbstr.trio_runtime.upstream import content_coding
+from arbstr.trio_runtime.upstream.content_coding import DECODE_STEP, Decoder
+from arbstr.trio_runtime.upstream.transport import AnswerBroken
 from tests.cuttings import byte_by_byte, cuttings
 
 TEXT = b'{"choices": [{"message": {"content": "Hello there"}}]}' * 20

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, TypeVar, final
 import httpx
 import trio
 
-from arbstr.trio_runtime.connect import Origin
-from arbstr.trio_runtime.http11 import Connection, RequestHead, SendFailed
-from arbstr.trio_runtime.pipe import ConnectFailed
-from arbstr.trio_runtime.readers import AnswerBroken
-from arbstr.trio_runtime.transport import Transport
+from arbstr.trio_runtime.upstream.connect import Origin
+from arbstr.trio_runtime.upstream.http11 import Connection, RequestHead, SendFailed
+from arbstr.trio_runtime.upstream.pipe import ConnectFailed
+from arbstr.trio_runtime.upstream.readers import AnswerBroken
+from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

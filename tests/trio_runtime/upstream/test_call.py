@@ -17,8 +17,8 @@ from arbstr.sansio.dialects.answer import Answer
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
-from arbstr.trio_runtime.transport import Transport
-from arbstr.trio_runtime.upstream import USER_AGENT, Seen, Target, UpstreamCall
+from arbstr.trio_runtime.upstream.call import USER_AGENT, Seen, Target, UpstreamCall
+from arbstr.trio_runtime.upstream.transport import Transport
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     DONE,

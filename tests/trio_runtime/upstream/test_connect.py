@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.config.addresses import parse_proxy
-from arbstr.trio_runtime import connect
-from arbstr.trio_runtime.connect import Origin, default_ssl_context, open_pipe, target_of
-from arbstr.trio_runtime.pipe import ConnectFailed
-from arbstr.trio_runtime.transport import AnswerBroken, RequestHead, Transport
+from arbstr.trio_runtime.upstream import connect
+from arbstr.trio_runtime.upstream.connect import Origin, default_ssl_context, open_pipe, target_of
+from arbstr.trio_runtime.upstream.pipe import ConnectFailed
+from arbstr.trio_runtime.upstream.transport import AnswerBroken, RequestHead, Transport
 from tests.trio_runtime.raw_provider import (
     OK,
     Peer,

@@ -16,10 +16,10 @@ from typing import Final, Self, final
 
 import trio
 
-from arbstr.trio_runtime.connect import Origin, open_pipe, target_of
-from arbstr.trio_runtime.http11 import Connection, Link, RequestHead, SendFailed
-from arbstr.trio_runtime.pipe import ConnectFailed
-from arbstr.trio_runtime.readers import AnswerBroken, Head
+from arbstr.trio_runtime.upstream.connect import Origin, open_pipe, target_of
+from arbstr.trio_runtime.upstream.http11 import Connection, Link, RequestHead, SendFailed
+from arbstr.trio_runtime.upstream.pipe import ConnectFailed
+from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head
 
 log = logging.getLogger(__name__)
 

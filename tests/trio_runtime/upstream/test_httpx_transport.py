@@ -4,9 +4,9 @@ import httpx
 import pytest
 import trio
 
-from arbstr.trio_runtime.httpx_transport import HttpxTransport
-from arbstr.trio_runtime.pipe import ConnectFailed
-from arbstr.trio_runtime.transport import Transport, TransportStatistics
+from arbstr.trio_runtime.upstream.httpx_transport import HttpxTransport
+from arbstr.trio_runtime.upstream.pipe import ConnectFailed
+from arbstr.trio_runtime.upstream.transport import Transport, TransportStatistics
 from tests.trio_runtime.raw_provider import Peer, answering, provider
 
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol, final
 import h11
 
 from arbstr.sansio.heads import AnswerHead, read_answer
-from arbstr.trio_runtime.pipe import CLOSED, DRAIN_SIZE
+from arbstr.trio_runtime.upstream.pipe import CLOSED, DRAIN_SIZE
 
 _END: Final = h11.EndOfMessage()
 

@@ -16,8 +16,15 @@ from typing import Final, Self, final
 import trio
 
 from arbstr.sansio.config.addresses import Proxy, is_onion
-from arbstr.trio_runtime.pipe import RECEIVE_SIZE, RESET, ConnectFailed, Pipe, TlsPipe, tls_reason
-from arbstr.trio_runtime.tunnel import Handshake, handshake_with
+from arbstr.trio_runtime.upstream.pipe import (
+    RECEIVE_SIZE,
+    RESET,
+    ConnectFailed,
+    Pipe,
+    TlsPipe,
+    tls_reason,
+)
+from arbstr.trio_runtime.upstream.tunnel import Handshake, handshake_with
 
 _WITH_PROXY: Final = "during the handshake with the proxy"
 

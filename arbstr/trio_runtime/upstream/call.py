@@ -44,9 +44,9 @@ from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.change import tokens_in, without_tokens
-from arbstr.trio_runtime.content_coding import Decoder
 from arbstr.trio_runtime.heavy import apart
-from arbstr.trio_runtime.transport import (
+from arbstr.trio_runtime.upstream.content_coding import Decoder
+from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
     ConnectFailed,
     Connection,

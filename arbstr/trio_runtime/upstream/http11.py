@@ -17,9 +17,9 @@ import trio
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.heads import promised_seconds
-from arbstr.trio_runtime.connect import Origin
-from arbstr.trio_runtime.pipe import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Pipe
-from arbstr.trio_runtime.readers import AnswerBroken, Head, Reader, reader_of
+from arbstr.trio_runtime.upstream.connect import Origin
+from arbstr.trio_runtime.upstream.pipe import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Pipe
+from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head, Reader, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

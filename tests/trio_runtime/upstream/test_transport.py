@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.trio_runtime.transport import (
+from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
     Connection,
     Origin,

@@ -1,0 +1,19 @@
+"""Towards the providers: one request out, and what was seen of its answer.
+
+What it may never lose is how much of a request was written: that decides whether it can have cost.
+Nothing here knows a client or the database.
+
+The order of the modules; each imports only from those before it:
+
+    pipe               a connected socket, with or without TLS
+    tunnel             what is said to a proxy: SOCKS5 and CONNECT, no I/O
+    connect            from an origin to an open pipe
+    readers            the bytes of an answer -> its head and its body, no I/O
+    http11             one request and its answer on a pipe
+    content_coding     compression nobody asked for, undone
+    transport          idle connections, handed out for one exchange each, never leaked
+    httpx_transport    the same for callers who speak httpx
+    call               one request to one provider; exceptions become facts
+
+Start reading at `call`.
+"""
