@@ -63,7 +63,7 @@ def ledger_path(path: Path, config: "Config", environ: Mapping[str, str]) -> str
     `[database] path` is relative to the configuration, whatever directory arbstr is started in;
     `$DATABASE_URL`, which is said there, to that directory. Raises `StartError`.
     """
-    from arbstr.trio_runtime.database import IN_MEMORY, database_path
+    from arbstr.trio_runtime.ledger.database import IN_MEMORY, database_path
 
     configured = config.database.path
     beside = configured if configured == IN_MEMORY else str(path.parent / configured)

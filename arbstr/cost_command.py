@@ -20,7 +20,7 @@ from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
 from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.visible import escaped
-from arbstr.trio_runtime.ratios import lengths_in, ratios_in
+from arbstr.trio_runtime.ledger.ratios import lengths_in, ratios_in
 
 if TYPE_CHECKING:
     from arbstr.sansio.config.reader import Config

@@ -27,10 +27,10 @@ from arbstr.sansio.ledger.reports import (
 )
 from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.gauge import budget_report
-from arbstr.trio_runtime.budget import read_spent
-from arbstr.trio_runtime.database import open_for_reading
-from arbstr.trio_runtime.ratios import select_ratios
-from arbstr.trio_runtime.reports import (
+from arbstr.trio_runtime.ledger.budget import read_spent
+from arbstr.trio_runtime.ledger.database import open_for_reading
+from arbstr.trio_runtime.ledger.ratios import select_ratios
+from arbstr.trio_runtime.ledger.reports import (
     Report,
     complete_id,
     present_moment,

@@ -1,6 +1,6 @@
 """What `arbstr stats` and `arbstr requests` print: tables, and a bar for the spending of each day.
 
-The reports of `trio_runtime/reports.py` go in. Colours are rich's affair: none of them
+The reports of `trio_runtime/ledger/reports.py` go in. Colours are rich's affair: none of them
 unless a terminal reads. Names come from clients and providers, so nothing of them but printable
 characters goes out, and none of it is taken for markup.
 """
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from arbstr.sansio.ledger.reports import Group
 from arbstr.sansio.routing.ratios import Ratio
-from arbstr.trio_runtime.reports import Report
+from arbstr.trio_runtime.ledger.reports import Report
 
 WIDTH: Final = 120
 """Columns that are used at least. In less a number would lose digits; a narrow terminal breaks the

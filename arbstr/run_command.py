@@ -23,7 +23,7 @@ from arbstr.output import OutputError
 from arbstr.sansio.config.reader import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.routing.catalog import build_catalog
-from arbstr.trio_runtime.database import IN_MEMORY
+from arbstr.trio_runtime.ledger.database import IN_MEMORY
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
 from arbstr.trio_runtime.main import Mock, Options, leave_when_told_again
 from arbstr.trio_runtime.main import run as serve

@@ -27,9 +27,9 @@ import trio
 
 from arbstr.sansio.ledger.reports import Filters, Group, Names, RequestsQuery, Sort, StatsQuery
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
-from arbstr.trio_runtime.database import Database, open_database
-from arbstr.trio_runtime.reports import read_report, read_requests
-from arbstr.trio_runtime.retention import BATCH_ROWS, Retention
+from arbstr.trio_runtime.ledger.database import Database, open_database
+from arbstr.trio_runtime.ledger.reports import read_report, read_requests
+from arbstr.trio_runtime.ledger.retention import BATCH_ROWS, Retention
 
 LIMIT_MS: Final = 300.0
 """What a question about 30 days of a million rows may take."""

@@ -14,8 +14,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from arbstr.trio_runtime.database import APPLICATION_ID
-from arbstr.trio_runtime.statements import read_migrations, split_statements
+from arbstr.trio_runtime.ledger.database import APPLICATION_ID
+from arbstr.trio_runtime.ledger.statements import read_migrations, split_statements
 
 Row: TypeAlias = Mapping[str, Any]
 

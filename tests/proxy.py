@@ -34,10 +34,10 @@ from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.change import Change
-from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.log_writer import LogStatistics, LogWriter, open_log_writer
-from arbstr.trio_runtime.reports import Reports
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.log_writer import LogStatistics, LogWriter, open_log_writer
+from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport

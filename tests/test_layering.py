@@ -47,9 +47,10 @@ ORDER: Final = {
     ),
     "trio_runtime": (
         *row("lines logs change heavy descriptors"),
-        *row(
+        *wing(
+            "ledger",
             "boot_lock soundness statements database budget ratios store intents "
-            "log_writer retention stats reports"
+            "log_writer retention stats reports",
         ),
         *wing(
             "upstream",
@@ -100,11 +101,15 @@ LIBRARIES: Final = {
     "rich": {"ledger_text"},
     "sqlite3": {
         *("cost_command", "ledger_commands"),
-        *("trio_runtime/budget", "trio_runtime/database"),
-        *("trio_runtime/intents", "trio_runtime/log_writer"),
-        *("trio_runtime/ratios", "trio_runtime/reports", "trio_runtime/retention"),
-        *("trio_runtime/soundness", "trio_runtime/statements"),
-        *("trio_runtime/stats", "trio_runtime/store"),
+        *("trio_runtime/ledger/budget", "trio_runtime/ledger/database"),
+        *("trio_runtime/ledger/intents", "trio_runtime/ledger/log_writer"),
+        *(
+            "trio_runtime/ledger/ratios",
+            "trio_runtime/ledger/reports",
+            "trio_runtime/ledger/retention",
+        ),
+        *("trio_runtime/ledger/soundness", "trio_runtime/ledger/statements"),
+        *("trio_runtime/ledger/stats", "trio_runtime/ledger/store"),
     },
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""

@@ -21,7 +21,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from arbstr.trio_runtime.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from tests.fakes import fake_process, open_fake_provider
 from tests.process import ArbstrProcess, arbstr_process, wait_until
 from tests.proxy import PATIENCE, config, open_proxy, provider, rows

@@ -9,9 +9,9 @@ import pytest
 
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import Span, parse_moment
-from arbstr.trio_runtime.database import APPLICATION_ID, open_database
-from arbstr.trio_runtime.statements import split_statements
-from arbstr.trio_runtime.stats import read_stats
+from arbstr.trio_runtime.ledger.database import APPLICATION_ID, open_database
+from arbstr.trio_runtime.ledger.statements import split_statements
+from arbstr.trio_runtime.ledger.stats import read_stats
 from tests.ledgers import MIGRATIONS, Row, attempt, insert, request
 
 FIRST_EDITION: Final = 2

@@ -36,9 +36,7 @@ The order of the modules; each imports only from those before it. A wing (a fold
 in its page:
 
     lines, logs, change, heavy, descriptors         what is left behind, what the machine allows
-    boot_lock, soundness, statements, database,     the ledger on disk
-      budget, ratios, store, intents, log_writer,
-      retention, stats, reports
+    ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients
     snapshot, hub, reload, status                   what requests share, what is told of it

@@ -35,8 +35,8 @@ from arbstr.trio_runtime import status
 from arbstr.trio_runtime.exchange import serve_chat
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.ledger.reports import Report, Reports
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.reports import Report, Reports
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.server.bodies import Bodies, Body, Receive
 from arbstr.trio_runtime.server.responder import (

@@ -24,12 +24,12 @@ from arbstr.sansio.routing.latency import Latency
 from arbstr.sansio.routing.plan import Learnt
 from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
-from arbstr.trio_runtime.log_writer import LogWriter
+from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
-    from arbstr.trio_runtime.budget import Today
+    from arbstr.trio_runtime.ledger.budget import Today
 
 log = logging.getLogger(__name__)
 

@@ -26,17 +26,17 @@ import trio
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.app import App
-from arbstr.trio_runtime.budget import Today
 from arbstr.trio_runtime.change import Change
-from arbstr.trio_runtime.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.descriptors import raise_descriptor_limit
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.budget import Today
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.ratios import read_lengths, read_ratios
+from arbstr.trio_runtime.ledger.reports import Reports
+from arbstr.trio_runtime.ledger.retention import open_retention
 from arbstr.trio_runtime.logs import flush_logging
-from arbstr.trio_runtime.ratios import read_lengths, read_ratios
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
-from arbstr.trio_runtime.reports import Reports
-from arbstr.trio_runtime.retention import open_retention
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.server.listener import EagerListener
 from arbstr.trio_runtime.snapshot import Snapshot

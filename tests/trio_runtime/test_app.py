@@ -18,7 +18,7 @@ import trio
 from trio.testing import MockClock
 
 from arbstr.trio_runtime import app, attempts, exchange, status
-from arbstr.trio_runtime.log_writer import LogStatistics
+from arbstr.trio_runtime.ledger.log_writer import LogStatistics
 from tests.fakes import (
     completion,
     error_answer,

@@ -7,7 +7,7 @@
 Strict, because an answer to another question than the one that was asked looks just like the right
 one: an unknown parameter, an empty or a second value, or a name nobody has heard of is an error
 that lists what would do. The words that may become part of an SQL statement are the members of
-`Group` and `Sort`; every other value is bound to it. Reading is `trio_runtime/reports.py`.
+`Group` and `Sort`; every other value is bound to it. Reading is `trio_runtime/ledger/reports.py`.
 """
 
 import re

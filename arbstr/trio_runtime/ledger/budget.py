@@ -22,8 +22,8 @@ import trio
 
 from arbstr.sansio.money import add_sats, format_eyes, format_sats
 from arbstr.sansio.routing.budget import Budget
-from arbstr.trio_runtime.database import Database
-from arbstr.trio_runtime.statements import read_sql
+from arbstr.trio_runtime.ledger.database import Database
+from arbstr.trio_runtime.ledger.statements import read_sql
 
 log = logging.getLogger(__name__)
 

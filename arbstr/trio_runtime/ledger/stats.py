@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
-from arbstr.trio_runtime.statements import read_sql
+from arbstr.trio_runtime.ledger.statements import read_sql
 
 SUM_PLACES: Final = 9
 """Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""

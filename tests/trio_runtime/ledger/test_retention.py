@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from arbstr.sansio.moments import DAY_MS, format_moment, parse_moment
-from arbstr.trio_runtime import retention as module
-from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
-from arbstr.trio_runtime.log_writer import open_log_writer
-from arbstr.trio_runtime.retention import BATCH_ROWS, Retention, open_retention
+from arbstr.trio_runtime.ledger import retention as module
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.retention import BATCH_ROWS, Retention, open_retention
 from tests.clock import DAY, Clock
 from tests.fakes import fake_process
 from tests.ledgers import TIMESTAMP, Row, attempt, insert, request

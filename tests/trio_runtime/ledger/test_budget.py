@@ -14,8 +14,8 @@ import trio
 from trio.testing import MockClock
 
 from arbstr.sansio.routing.budget import Budget, LedgerUnread, Reservation
-from arbstr.trio_runtime import budget as subject
-from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger import budget as subject
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
 
 YEAR: Final = timedelta(days=365)
 NOW: Final = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)

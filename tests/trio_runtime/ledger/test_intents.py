@@ -14,9 +14,9 @@ import pytest
 
 from arbstr.sansio.ledger.intents import HEADER, end_line, intent_line, read_lines
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.database import IN_MEMORY, open_database
-from arbstr.trio_runtime.intents import Intents, Leftovers, Recovered
-from arbstr.trio_runtime.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.intents import Intents, Leftovers, Recovered
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from tests.proxy import rows
 from tests.records import INTENT, RECORD, RUNNING
 

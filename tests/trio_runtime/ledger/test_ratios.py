@@ -13,9 +13,9 @@ import pytest
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.routing.holds import NOTHING_KNOWN, Known
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio
-from arbstr.trio_runtime.database import IN_MEMORY, open_database
-from arbstr.trio_runtime.log_writer import open_log_writer
-from arbstr.trio_runtime.ratios import (
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.ratios import (
     ROWS_READ,
     RatioTable,
     lengths_in,

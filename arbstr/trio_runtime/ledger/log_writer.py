@@ -33,11 +33,11 @@ import trio
 
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.database import Database
-from arbstr.trio_runtime.intents import Intents, Leftovers
+from arbstr.trio_runtime.ledger.database import Database
+from arbstr.trio_runtime.ledger.intents import Intents, Leftovers
+from arbstr.trio_runtime.ledger.soundness import are_there
+from arbstr.trio_runtime.ledger.store import NotTogether, Refused, Store
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.soundness import are_there
-from arbstr.trio_runtime.store import NotTogether, Refused, Store
 
 CAPACITY: Final = 10_000
 """Records kept while nothing can be written: 100 s at 50 requests a second with two records

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
-from arbstr.trio_runtime.log_writer import (
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.log_writer import (
     LogStatistics,
     LogWriter,
     Loss,

@@ -29,8 +29,8 @@ from arbstr.sansio.ledger.reports import (
     parse_stats,
     unknown_name,
 )
-from arbstr.trio_runtime.database import Database
-from arbstr.trio_runtime.stats import Where, count_requests, ends, read_stats, sql_text
+from arbstr.trio_runtime.ledger.database import Database
+from arbstr.trio_runtime.ledger.stats import Where, count_requests, ends, read_stats, sql_text
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]
 Report: TypeAlias = dict[str, Any]

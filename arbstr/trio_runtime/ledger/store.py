@@ -22,8 +22,8 @@ from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.ledger.record import AttemptRow, Record
 from arbstr.sansio.routing.ratios import NO_POLICY
-from arbstr.trio_runtime.ratios import RatioTable
-from arbstr.trio_runtime.statements import read_sql
+from arbstr.trio_runtime.ledger.ratios import RatioTable
+from arbstr.trio_runtime.ledger.statements import read_sql
 
 Row: TypeAlias = Sequence[object]
 

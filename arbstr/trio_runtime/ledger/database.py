@@ -30,9 +30,9 @@ from uuid import uuid4
 import trio
 
 from arbstr.sansio.errors import ConfigError, StartError
-from arbstr.trio_runtime.boot_lock import BootLock, identity
-from arbstr.trio_runtime.soundness import fault_in, primary_code, tells_of_damage
-from arbstr.trio_runtime.statements import (
+from arbstr.trio_runtime.ledger.boot_lock import BootLock, identity
+from arbstr.trio_runtime.ledger.soundness import fault_in, primary_code, tells_of_damage
+from arbstr.trio_runtime.ledger.statements import (
     read_migrations,
     read_sql,
     split_statements,

@@ -29,9 +29,9 @@ from arbstr.sansio.ledger.reports import (
     StatsQuery,
 )
 from arbstr.sansio.moments import HOUR_MS, Span, format_moment, parse_moment
-from arbstr.trio_runtime import stats as module
-from arbstr.trio_runtime.database import IN_MEMORY, Database, open_database
-from arbstr.trio_runtime.reports import (
+from arbstr.trio_runtime.ledger import stats as module
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.reports import (
     Report,
     Reports,
     complete_id,

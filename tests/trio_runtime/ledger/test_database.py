@@ -12,17 +12,17 @@ import pytest
 import trio
 
 from arbstr.sansio.errors import ConfigError, StartError
-from arbstr.trio_runtime import boot_lock
-from arbstr.trio_runtime import database as module
-from arbstr.trio_runtime.boot_lock import BootLock
-from arbstr.trio_runtime.database import (
+from arbstr.trio_runtime.ledger import boot_lock
+from arbstr.trio_runtime.ledger import database as module
+from arbstr.trio_runtime.ledger.boot_lock import BootLock
+from arbstr.trio_runtime.ledger.database import (
     APPLICATION_ID,
     IN_MEMORY,
     Database,
     database_path,
     open_database,
 )
-from arbstr.trio_runtime.statements import (
+from arbstr.trio_runtime.ledger.statements import (
     read_migrations,
     read_sql,
     split_statements,
@@ -32,7 +32,7 @@ from arbstr.trio_runtime.statements import (
 if sys.platform != "win32":
     import fcntl
 
-SQL = Path(__file__).parents[2] / "sql"
+SQL = Path(__file__).parents[3] / "sql"
 MIGRATIONS = read_migrations(SQL)
 
 REQUESTS = (
@@ -356,7 +356,7 @@ async def test_processes_that_start_at_once_on_a_new_file_all_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a slow machine the last of them waits longer than a start usually does.
-    monkeypatch.setattr("arbstr.trio_runtime.database.OPENING_BUSY_SECONDS", 60.0)
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.database.OPENING_BUSY_SECONDS", 60.0)
 
     async def start(name: str) -> None:
         async with open_database(str(tmp_path / "arbstr.db")) as database:

@@ -35,10 +35,10 @@ from arbstr.sansio.ledger.intents import (
     read_lines,
 )
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.boot_lock import identity
-from arbstr.trio_runtime.database import IN_MEMORY
-from arbstr.trio_runtime.soundness import are_there
-from arbstr.trio_runtime.store import Store
+from arbstr.trio_runtime.ledger.boot_lock import identity
+from arbstr.trio_runtime.ledger.database import IN_MEMORY
+from arbstr.trio_runtime.ledger.soundness import are_there
+from arbstr.trio_runtime.ledger.store import Store
 
 if sys.platform != "win32":
     import fcntl

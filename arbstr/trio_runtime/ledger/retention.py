@@ -20,8 +20,8 @@ import trio
 
 from arbstr.sansio.ledger import retention
 from arbstr.sansio.moments import format_moment, parse_moment
-from arbstr.trio_runtime.database import Database
-from arbstr.trio_runtime.statements import read_sql
+from arbstr.trio_runtime.ledger.database import Database
+from arbstr.trio_runtime.ledger.statements import read_sql
 
 BATCH_ROWS: Final = 250
 """Requests a transaction: about 40 ms in the thread (bench/million_rows.py)."""

@@ -20,8 +20,8 @@ import trio
 
 from arbstr.sansio.routing.holds import Lengths
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio, restored
-from arbstr.trio_runtime.database import Database
-from arbstr.trio_runtime.statements import read_sql
+from arbstr.trio_runtime.ledger.database import Database
+from arbstr.trio_runtime.ledger.statements import read_sql
 
 _log: Final = logging.getLogger(__name__)
 

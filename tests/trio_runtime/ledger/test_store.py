@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.store import SIZES, NotTogether, Store
+from arbstr.trio_runtime.ledger.store import SIZES, NotTogether, Store
 from tests.ledgers import memory_ledger
 from tests.records import ATTEMPT, RECORD
 

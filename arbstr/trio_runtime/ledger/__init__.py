@@ -1,0 +1,22 @@
+"""The ledger on disk: rows that wait, rows that are written, questions that are asked.
+
+Nothing here may delay or fail an answer: `offer` never waits, a database that is locked, full or
+gone costs rows that are counted, and what cost money is printed before it is dropped.
+
+The order of the modules; each imports only from those before it:
+
+    boot_lock     which process lives, so that rows of one that is gone are known
+    soundness     whether the file still holds what was written
+    statements    the SQL of `sql/`, taken apart
+    database      the SQLite file: found, checked, migrated, written by one thread
+    budget        what was spent today, read at the start and when the day turns
+    ratios        what was learnt of answers, kept between two runs
+    store         records made into rows, inside a transaction
+    intents       the file that outlives kill -9
+    log_writer    a bounded queue, batches, a drop counter, a drain
+    retention     old rows removed, in small batches
+    stats         the figures of /v1/stats
+    reports       questions to the log, on a connection of their own
+
+Start reading at `log_writer`, then `database`.
+"""
