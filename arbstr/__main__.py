@@ -2,7 +2,7 @@
 
 import sys
 
-from arbstr.cli import main
+from arbstr.cli.commands import main
 
 if __name__ == "__main__":
     sys.exit(main())

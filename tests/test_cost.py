@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from arbstr import cli
+from arbstr.cli import commands as cli
 from tests.fakes import FakeProcess, fake_process
 from tests.process import (
     ArbstrProcess,

@@ -61,6 +61,12 @@ ORDER: Final = {
         *row("drains attempts exchange"),
         *row("app mock main"),
     ),
+    "cli": (
+        *row(
+            "output config_file first_config cost_command ledger_options ledger_text "
+            "ledger_commands run_command commands"
+        ),
+    ),
 }
 """The modules of each half, in wings and beside them, each below those it may import. What the rows
 are, the docstrings of the packages say."""
@@ -98,9 +104,9 @@ LIBRARIES: Final = {
         "trio_runtime/mock",
     },
     "socksio": {"trio_runtime/upstream/tunnel"},
-    "rich": {"ledger_text"},
+    "rich": {"cli/ledger_text"},
     "sqlite3": {
-        *("cost_command", "ledger_commands"),
+        *("cli/cost_command", "cli/ledger_commands"),
         *("trio_runtime/ledger/budget", "trio_runtime/ledger/database"),
         *("trio_runtime/ledger/intents", "trio_runtime/ledger/log_writer"),
         *(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from arbstr.cli import main
+from arbstr.cli.commands import main
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.failover.failure import failure_table
 from arbstr.sansio.failover.last_word import last_word_table

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from arbstr import cli
+from arbstr.cli import commands as cli
 from arbstr.sansio.ids import RequestIds
 from arbstr.sansio.ledger.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
 from arbstr.sansio.moments import HOUR_MS, format_moment, parse_moment

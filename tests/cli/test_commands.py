@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from arbstr import __version__, cli
+from arbstr import __version__
+from arbstr.cli import commands as cli
 from tests.process import PATIENCE, arbstr_process, clean_environ, run_arbstr, write_config
 
 ONE = '[[providers]]\nname = "alpha"\nurl = "http://127.0.0.1:9/v1"\nmodels = ["m"]\n'
@@ -443,7 +444,7 @@ def test_a_token_lets_it_listen_to_the_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_config(tmp_path, f'[server]\nauth_token = "let-me-in"\n{PRICED}')
-    monkeypatch.setattr("arbstr.run_command.serve", lambda *_: 0)
+    monkeypatch.setattr("arbstr.cli.run_command.serve", lambda *_: 0)
     assert cli.main(["run", "-l", "0.0.0.0:0"]) == 0
 
 

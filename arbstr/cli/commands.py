@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from arbstr import __version__
-from arbstr.config_file import (
+from arbstr.cli.config_file import (
     DIRECTORY_GONE,
     HERE,
     LEVELS,
@@ -28,8 +28,8 @@ from arbstr.config_file import (
     read_config,
     warnings_of,
 )
-from arbstr.ledger_options import add_ledger_arguments, without_keys
-from arbstr.output import OutputError, complain, open_output
+from arbstr.cli.ledger_options import add_ledger_arguments, without_keys
+from arbstr.cli.output import OutputError, complain, open_output
 from arbstr.sansio.errors import ConfigError, StartError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ _seconds.__name__ = "number of seconds from 0 to 3600"  # what argparse calls it
 
 
 def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.run_command import run
+    from arbstr.cli.run_command import run
 
     return run(options, environ)
 
@@ -228,13 +228,13 @@ def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:
 
 
 def _stats(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.ledger_commands import run_stats
+    from arbstr.cli.ledger_commands import run_stats
 
     return run_stats(options, *_config_and_database(options, environ))
 
 
 def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.ledger_commands import run_requests
+    from arbstr.cli.ledger_commands import run_requests
 
     return run_requests(options, *_config_and_database(options, environ))
 
@@ -255,13 +255,13 @@ def _config_and_database(
 
 
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.first_config import run
+    from arbstr.cli.first_config import run
 
     return run(Path(options.config or environ.get("ARBSTR_CONFIG") or HERE))
 
 
 def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from arbstr.cost_command import run
+    from arbstr.cli.cost_command import run
 
     path = config_path(options, environ)
     config = without_keys(partial(read_config, path), environ)  # it sends nothing

@@ -7,8 +7,8 @@ from typing import Final
 
 import pytest
 
-from arbstr import cli
-from arbstr.config_file import user_config
+from arbstr.cli import commands as cli
+from arbstr.cli.config_file import user_config
 from tests.ledgers import request, write_ledger
 from tests.process import arbstr_process, run_arbstr, write_config
 

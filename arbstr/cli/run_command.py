@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from arbstr import __version__
-from arbstr.config_file import (
+from arbstr.cli.config_file import (
     LEVELS,
     absolute,
     config_path,
@@ -19,7 +19,7 @@ from arbstr.config_file import (
     read_config,
     warnings_of,
 )
-from arbstr.output import OutputError
+from arbstr.cli.output import OutputError
 from arbstr.sansio.config.reader import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.routing.catalog import build_catalog

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from arbstr.output import complain
+from arbstr.cli.output import complain
 from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes

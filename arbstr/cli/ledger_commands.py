@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from arbstr.ledger_text import print_request, print_requests, print_stats
-from arbstr.output import complain
+from arbstr.cli.ledger_text import print_request, print_requests, print_stats
+from arbstr.cli.output import complain
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.ledger.reports import (

@@ -1,0 +1,20 @@
+"""What a person types and reads: one file a command, and what they share.
+
+Every command answers with an exit code and with sentences that say what to do next: 0, 1 (something
+failed), 2 (the command line), 78 (the configuration), 130 (a second Ctrl-C). None of them prints a
+traceback.
+
+The order of the modules; each imports only from those before it:
+
+    output             standard output and error, which may be closed or full
+    config_file        which configuration, what it says, who else may read it
+    first_config       `arbstr init`
+    cost_command       `arbstr cost`
+    ledger_options     what `stats` and `requests` take
+    ledger_text        what they print
+    ledger_commands    `arbstr stats` and `arbstr requests`
+    run_command        `arbstr run`
+    commands           the command line, taken apart; `check` and `providers`
+
+Start reading at `commands`.
+"""
