@@ -162,16 +162,55 @@ def test_a_machine_imports_nothing_that_acts(path: Path) -> None:
     assert not faults
 
 
-def test_what_ruff_bans_in_sansio_is_what_this_test_bans() -> None:
-    rules = tomllib.loads((PACKAGE / "sansio" / "ruff.toml").read_text("utf-8"))
-    banned = rules["lint"]["flake8-tidy-imports"]["banned-api"]
-    assert set(banned) == BANNED
-    assert all(ban["msg"] for ban in banned.values())
+def banned_by_ruff(folder: str) -> set[str]:
+    """What the folder's own `ruff.toml` bans, each with a reason, and nothing else of its rules."""
+    path = PACKAGE / folder / "ruff.toml"
+    rules = tomllib.loads(path.read_text("utf-8"))
     # `lint.select` stands in pyproject.toml alone, which the file extends.
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert rules["extend"] == "../../pyproject.toml"
-    assert "TID251" in project["tool"]["ruff"]["lint"]["select"]
+    assert (path.parent / rules["extend"]).resolve() == ROOT / "pyproject.toml"
     assert "select" not in rules["lint"]
+    bans = rules["lint"]["flake8-tidy-imports"]["banned-api"]
+    assert all(ban["msg"] for ban in bans.values())
+    return set(bans)
+
+
+def test_ruff_holds_what_is_banned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert "TID251" in project["tool"]["ruff"]["lint"]["select"]
+
+
+def test_what_ruff_bans_in_sansio_is_what_this_test_bans() -> None:
+    assert banned_by_ruff("sansio") == BANNED
+
+
+@pytest.mark.parametrize("name", wings("sansio"))
+def test_ruff_bans_in_a_wing_of_sansio_the_wings_above_it(name: str) -> None:
+    rooms = list(dict.fromkeys(module.split("/")[0] for module in ORDER["sansio"]))
+    above = rooms[rooms.index(name) + 1 :]
+    # callers stands above config, and imports nothing anybody would want to import there.
+    expected = {f"arbstr.sansio.{room}" for room in above if room != "callers"}
+    assert banned_by_ruff(f"sansio/{name}") == BANNED | expected
+
+
+@pytest.mark.parametrize("name", wings("trio_runtime"))
+def test_ruff_bans_in_a_wing_of_the_runtime_its_neighbours_and_what_stands_above(name: str) -> None:
+    others = [other for other in wings("trio_runtime") if other != name]
+    rooms = list(dict.fromkeys(module.split("/")[0] for module in ORDER["trio_runtime"]))
+    above = rooms[max(map(rooms.index, wings("trio_runtime"))) + 1 :]
+    banned = {f"arbstr.trio_runtime.{room}" for room in (*others, *above)}
+    assert banned_by_ruff(f"trio_runtime/{name}") == banned
+    faults = [
+        f"{path.name} imports {found}"
+        for path in modules(f"trio_runtime/{name}")
+        for found in imported(path)
+        for ban in banned
+        if is_in(found, ban)
+    ]
+    assert faults == []
+
+
+def test_nothing_stands_outside_the_halves_and_the_commands() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__"}
 
 
 @pytest.mark.parametrize("half", ORDER)

@@ -16,8 +16,8 @@ from decimal import Context, Decimal
 from typing import Final, final
 
 _EXACT: Final = Context(prec=200)
-"""Digits that are enough for every sum here to be exact: a rate has at most 45 (`config.py` sees to
-it), which leaves more than 100 for a token count."""
+"""Digits that are enough for every sum here to be exact: a rate has at most 45 (`config/reader.py`
+sees to it), which leaves more than 100 for a token count."""
 
 EYES: Final = 4
 """Significant digits of an amount in a sentence: more are noise to who reads it."""

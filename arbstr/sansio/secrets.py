@@ -2,7 +2,7 @@
 
 A `Secret` shows itself as `[REDACTED]` wherever Python prints things: repr, str, format, tracebacks
 with locals, dataclass reprs. The value comes out through `reveal()` alone, so `grep reveal` finds
-every place that handles one. Here may not live: where a secret comes from (`config.py`) and
+every place that handles one. Here may not live: where a secret comes from (`config/reader.py`) and
 what it is removed from (`catalog.redact`).
 """
 

@@ -118,7 +118,7 @@ class App:
             "/livez" if preflight else path,  # a preflight cannot carry a token (Fetch 3.2.2)
             headers,
         )
-        # A refused body is not read here: the connection takes care of it (connection.py).
+        # A refused body is not read here: the connection takes care of it (server/connection.py).
         if refusal is not None:
             extra = {"request_id": request_id, "code": refusal.code}
             log.info("refused: %s", refusal.code, extra=extra)

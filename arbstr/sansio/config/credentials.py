@@ -1,7 +1,7 @@
 """Whose key it is, where it is found, and what kind of money stands behind it.
 
 A key comes from the file, else from `ARBSTR_<NAME>_API_KEY`, else there is none and no
-Authorization header is sent. The kind decides what a failure may have cost (`failure.py`).
+Authorization header is sent. The kind decides what a failure may have cost (`failover/failure.py`).
 """
 
 import re

@@ -1,7 +1,7 @@
 """What arbstr is told to do, as frozen dataclasses: the tables of the configuration, resolved.
 
 A field annotated with a check (`values.py`) is a key of the file, and the dataclass is its table;
-`config.py` reads one into the other. Defaults are stated here alone. Reading is not done here.
+`reader.py` reads one into the other. Defaults are stated here alone. Reading is not done here.
 """
 
 from collections.abc import Mapping
@@ -164,8 +164,8 @@ class BreakerConfig:
 class BudgetConfig:
     """`[budget]`: what may be spent on one UTC day, in satoshis; `None` is no limit.
 
-    `hold` is what budget and caps hold a request to before it is sent (`holds.py`). `open`: a day
-    whose ledger cannot be read begins at 0.
+    `hold` is what budget and caps hold a request to before it is sent (`routing/holds.py`).
+    `open`: a day whose ledger cannot be read begins at 0.
     """
 
     sats_per_day: Annotated[Decimal | None, values.rate] = None

@@ -1,7 +1,7 @@
 """A table of the file -> the dataclass of its subject, and whatever is wrong with it.
 
 The fields of the dataclass are the keys that are accepted, each with the check of its annotation
-(`values.py`). Which tables there are, and what they mean together, is `config.py`.
+(`values.py`). Which tables there are, and what they mean together, is `reader.py`.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 Each function takes what tomllib made of the value and gives it back as arbstr uses it, or raises
 `ValueError` with the rest of a sentence ("must be ..."), which never repeats the value. Addresses
-have their own rules (`addresses.py`), where keys stand and which tables there are is `config.py`.
+have their own rules (`addresses.py`), where keys stand and which tables there are is `reader.py`.
 """
 
 import re
@@ -25,7 +25,7 @@ ANY_MODEL: Final = "*"
 
 RATE_BELOW: Final = 10**15
 RATE_PLACES: Final = 30
-"""What `money.py` adds up exactly. 10**15 sats are about half of all there will ever be."""
+"""What `sansio/money.py` adds up exactly. 10**15 sats are about half of all there will ever be."""
 
 
 def text(value: object) -> str:

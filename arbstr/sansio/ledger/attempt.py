@@ -1,16 +1,16 @@
 """One attempt of a request, as far as it is known: its money, and its row in the log.
 
-`exchange.py` has one for each request it made to a provider. Its times are monotonic seconds.
+An exchange has one for each request it made to a provider. Its times are monotonic seconds.
 
     what is known                                      money       cost
     the provider states a charge above 0               spent       the charge
     it states exactly 0, and that was its last word    free        0; of a whole answer: spent, 0
     it states nothing, or 0 before its last word       the class   the formula, nothing if free
 
-"The class" is what the failure says (`failure.py`), and then what a drain tells; an answer is
-spent. `expected` is the formula's figure whatever was stated. Unknown is not zero: without tokens
-(or rates) and without a statement there is no cost. Counts of tokens that cannot be are as if there
-were none (`doubt`): a typing error of a provider's must not close the day for everybody.
+"The class" is what the failure says (`failover/failure.py`), and then what a drain tells; an answer
+is spent. `expected` is the formula's figure whatever was stated. Unknown is not zero: without
+tokens (or rates) and without a statement there is no cost. Counts of tokens that cannot be are as
+if there were none (`doubt`): a typing error of a provider's must not close the day for everybody.
 """
 
 from dataclasses import dataclass, replace

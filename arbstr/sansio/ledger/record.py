@@ -1,10 +1,10 @@
 """What the log keeps of a request: one `Record`, with one `AttemptRow` for each attempt.
 
 The fields are the columns of `sql/0001_requests.sql` and the migrations after it, and what the row
-teaches (`token_ratio`, one sample for `ratios.py`). `answered` is whether the last attempt brought
-a whole answer: then it was not paid for nothing, whatever became of the request. Nobody changes a
-record; `exchange.py` makes them. No text of a prompt or an answer, and none a provider wrote, has a
-place here.
+teaches (`token_ratio`, one sample for `routing/ratios.py`). `answered` is whether the last attempt
+brought a whole answer: then it was not paid for nothing, whatever became of the request. Nobody
+changes a record; the exchange makes them. No text of a prompt or an answer, and none a provider
+wrote, has a place here.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Who offers what at which price: an immutable snapshot of the providers, and what to redact.
 
 A request keeps the catalog it started with; a reload builds another. Nothing here chooses: which
-offers qualify and in what order is `routing.py`.
+offers qualify and in what order is `plan.py`.
 """
 
 import re

@@ -2,7 +2,7 @@
 
     header, else the last user message --choose_policy--> rule, none, or there is no such rule
 
-What the rule then allows is `routing.py`.
+What the rule then allows is `plan.py`.
 """
 
 import re

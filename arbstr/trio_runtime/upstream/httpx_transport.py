@@ -1,6 +1,6 @@
 """The same transport for callers who speak httpx: `HttpxTransport(Transport())`.
 
-arbstr itself does not: `upstream.py` asks the connections what was written and read, which httpx's
+arbstr itself does not: `call.py` asks the connections what was written and read, which httpx's
 interface has no place for, and never loads httpx.
 """
 
