@@ -257,8 +257,9 @@ class Attempts:
         self._last_error = failure.sentence
         if self._offer is not None and self._is_known(call.provider):
             self._hub.rest(self._offer, failure)
-        # Believed once it has answered without them: a refusal may only have repeated the request.
-        self._refused_options = name if failure.kind is FailureKind.NO_STREAM_OPTIONS else None
+        if failure.kind is FailureKind.NO_STREAM_OPTIONS:
+            # Believed once it has answered without: a refusal may only have repeated the request.
+            self._refused_options = name
         log.warning(
             'attempt %d: provider "%s" %s (%s)',
             self._exchange.attempts_made,

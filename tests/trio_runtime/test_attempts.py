@@ -404,6 +404,44 @@ async def test_a_provider_that_refuses_stream_options_is_asked_without_them_and_
     assert second.hits == 0
 
 
+ECHO: Final = error_answer(422, 'invalid request: {"stream_options": ..., "tools": 7}')
+"""One bad request, quoted by the provider that refuses it: it names what arbstr had added."""
+
+
+async def test_that_stream_options_are_refused_is_believed_once_it_answered_without_them() -> None:
+    async with (
+        open_fake_provider([ECHO, ECHO, by_name]) as fake,
+        open_proxy(config(provider("alpha", fake.url))) as proxy,
+    ):
+        bad = await proxy.chat(stream=True)
+        good = await proxy.chat(stream=True)
+    assert (bad.status, good.status) == (422, 200)
+    asked = ["stream_options" in request.json for request in fake.requests]
+    assert asked == [True, False, True]
+    assert good.trailer["cost_sats"] is not None
+
+
+async def test_that_stream_options_are_refused_is_not_believed_for_anothers_answer() -> None:
+    async with (
+        open_fake_provider([ECHO, error_answer(429), by_name]) as first,
+        open_fake_provider() as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).headers["x-arbstr-provider"] == "second"
+        assert proxy.hub.refuse_stream_options == set()
+
+
+async def test_that_stream_options_are_refused_is_believed_after_a_further_failure_too() -> None:
+    async with (
+        open_fake_provider([ECHO, answer(503), by_name]) as fake,
+        open_proxy(config(provider("alpha", fake.url), more="[retry]\nbackoff = 0.001")) as proxy,
+    ):
+        for _ in range(2):
+            assert (await proxy.chat(stream=True)).status == 200
+    asked = ["stream_options" in request.json for request in fake.requests]
+    assert asked == [True, False, False, False]
+
+
 async def test_stream_options_of_the_client_that_are_refused_are_the_clients_error() -> None:
     async with (
         open_fake_provider(error_answer(400, "Unknown field: stream_options")) as first,

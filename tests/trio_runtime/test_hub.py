@@ -233,6 +233,28 @@ async def test_the_tries_of_one_request_count_once() -> None:
         assert await state(proxy) == ("closed", 1)
 
 
+async def test_another_model_of_the_same_provider_takes_a_leave_of_its_own() -> None:
+    def by_model(request: Request) -> Play:
+        sick = asked_for(request) == "a"
+        return error_answer(500) if sick else json_answer(completion())
+
+    rule = '[[policies.rules]]\nname = "any"\n'
+    async with (
+        open_fake_provider(by_model) as first,
+        open_proxy(abc(first) + rule) as proxy,
+    ):
+        for _ in range(3):
+            reply = await proxy.chat(model="auto", headers={"x-arbstr-policy": "any"})
+            assert (reply.headers["x-arbstr-model"], reply.headers["x-arbstr-retries"]) == (
+                "b",
+                "1/first",
+            )
+        now = trio.current_time()
+        circuits = {model: proxy.hub.board.circuit("first", model, now) for model in "ab"}
+    assert {model: shown.state for model, shown in circuits.items()} == {"a": "open", "b": "closed"}
+    assert circuits["b"].failure_count == 0
+
+
 async def test_a_success_counts_back_to_zero() -> None:
     async with (
         open_fake_provider([error_answer(500), error_answer(500), by_name, error_answer(500)]) as f,
@@ -244,7 +266,7 @@ async def test_a_success_counts_back_to_zero() -> None:
 
 
 async def test_a_cut_after_output_is_a_new_failure_after_a_success() -> None:
-    """So cuts alone never open a circuit, as spec 8 has it: success is the first output."""
+    """So cuts alone never open a circuit: success is the first output."""
     cut = stream([sse(chunk("", role="assistant")), sse(chunk("Hello"))])
     async with (
         open_fake_provider([error_answer(500), error_answer(500), cut]) as first,
