@@ -296,9 +296,9 @@ class Attempts:
         if seconds > 0 and self.drains.start(call, n, seconds, reservation):
             self._reservation = None
             return
-        change = call.stray_change()
-        if change:
-            self._hub.drains.start_soon(self._hub.change.keep, change, call.provider.name)
+        self._hub.keep_change(
+            call.stray_change(), call.provider.name, self._exchange.correlation_id
+        )
         call.close()
         self.book()
 

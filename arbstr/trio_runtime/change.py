@@ -50,19 +50,25 @@ class Change:
         self.path = path
 
     async def keep(self, tokens: tuple[str, ...], provider: str) -> None:
-        """Writes and syncs the tokens. Returns when they are safe, or printed.
+        """Writes and syncs the tokens. Returns when they are safe, or printed; never raises.
 
         Its shield has a deadline: it is money, and a cancelled request cannot come back for it, but
         a disk that hangs holds up no answer and no shutdown for longer.
         """
-        if tokens:
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            lines = "".join(f"{now} {provider} {_one_line(token)}\n" for token in tokens)
+        if not tokens:
+            return
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        lines = "".join(f"{now} {provider} {_one_line(token)}\n" for token in tokens)
+        try:
             with trio.move_on_after(KEEP_SECONDS, shield=True) as keeping:
                 await trio.to_thread.run_sync(self._append, lines, abandon_on_cancel=True)
-            if keeping.cancelled_caught:
-                # The thread goes on, and may write them yet: seen twice is better than not at all.
-                _print(f"the disk took more than {KEEP_SECONDS:g} s", lines)
+        except Exception as error:
+            # No thread was to be had, or a bug of ours: the tokens are worth more than either.
+            _print(type(error).__name__, lines)
+            return
+        if keeping.cancelled_caught:
+            # The thread goes on, and may write them yet: seen twice is better than not at all.
+            _print(f"the disk took more than {KEEP_SECONDS:g} s", lines)
 
     def _append(self, lines: str) -> None:
         try:

@@ -30,9 +30,6 @@ LATE_SECONDS: Final = 5.0
 """How long the tokens of a delivered answer are waited for where only they are missing: its client
 has waited 2 s for them already (exchange.AFTER_COMPLETE_SECONDS). Picked."""
 
-KEEP_SECONDS: Final = 2.0
-"""How long stray ecash may take to reach the disk once nobody waits for the answer any more."""
-
 
 def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
     """How long the rest of the answer may still tell what was charged; 0: there is nothing to wait
@@ -87,14 +84,13 @@ class Drains:
                     money = await call.learn_the_rest()
                     await call.finish()
             finally:
-                # At shutdown this task is cancelled, and ecash must be on disk all the same.
-                with trio.move_on_after(KEEP_SECONDS, shield=True):
-                    await self._end(call, n, money, reservation)
+                # Also when the shutdown cancels this task.
+                self._end(call, n, money, reservation)
         except Exception as error:
             # A bug of ours. It must not end the nursery, and with it the process.
             log_bug(log, "a drain broke off", error, request_id=self._exchange.correlation_id)
 
-    async def _end(
+    def _end(
         self, call: UpstreamCall, n: int, money: Money | None, reservation: Reservation | None
     ) -> None:
         hub, exchange = self._hub, self._exchange
@@ -104,7 +100,7 @@ class Drains:
             exchange.note(learnt, trio.current_time())
             if reservation is not None:
                 hub.book(reservation, exchange.charged(n))
-            await hub.change.keep(call.stray_change(), call.provider.name)
+            hub.keep_change(call.stray_change(), call.provider.name, exchange.correlation_id)
         finally:
             hub.draining -= 1
             self.running -= 1

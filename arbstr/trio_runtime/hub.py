@@ -25,6 +25,7 @@ from arbstr.sansio.routing.plan import Learnt
 from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
+from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -204,6 +205,18 @@ class Hub:
         """A provider answered at the path of chats, and took the key for it."""
         self.served.add(provider.name)
         self.board.answered(provider.name)
+
+    def keep_change(self, tokens: tuple[str, ...], provider: str, request_id: str) -> None:
+        """Puts stray ecash on disk in a task of its own, for those who may not wait."""
+        if tokens:
+            self.drains.start_soon(self._keep_change, tokens, provider, request_id)
+
+    async def _keep_change(self, tokens: tuple[str, ...], provider: str, request_id: str) -> None:
+        try:
+            await self.change.keep(tokens, provider)
+        except Exception as error:
+            # A bug of ours. It must not end the nursery, and with it the process.
+            log_bug(log, "ecash that came back was not kept", error, request_id=request_id)
 
     async def wait_verdict(self) -> None:
         """Waits until some probe is over."""

@@ -118,6 +118,42 @@ async def test_a_disk_that_hangs_is_not_waited_for_and_the_token_is_printed(
     assert capfd.readouterr().err.count(TOKEN) == 1
 
 
+async def test_a_token_is_printed_where_no_thread_is_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def start(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", start)
+    await Change(str(tmp_path / "change")).keep((TOKEN,), "alpha")
+    assert capfd.readouterr().err.count(TOKEN) == 1
+
+
+@pytest.mark.parametrize("kind", ["openai", "routstr"])
+async def test_a_bug_in_keeping_change_ends_nothing_and_is_told_without_the_token(
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ValueError(TOKEN)
+
+    monkeypatch.setattr(Change, "keep", broken)
+    slow = stream([], headers=[("x-cashu", TOKEN)], ending="hang")
+    async with (
+        open_fake_provider(slow) as fake,
+        open_proxy(
+            config(provider("node", fake.url, kind=kind, more="drain_seconds = 0.05"))
+        ) as proxy,
+    ):
+        async with proxy.asking(stream=True):
+            await fake.wait_requests()
+            await wait_all_tasks_blocked(0.01)
+        assert (await proxy.record()).status == "client_disconnected"
+        assert (await proxy.get("/livez")).status == 200
+    told = [r for r in caplog.records if "ecash" in r.getMessage()]
+    assert [(r.levelname, hasattr(r, "request_id")) for r in told] == [("ERROR", True)]
+    assert TOKEN not in caplog.text
+
+
 async def wait_shielded() -> None:
     """Until all others are blocked, although cancelled."""
     with trio.CancelScope(shield=True):

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from arbstr.trio_runtime import drains, exchange
-from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
     ROUTSTR_ID,
@@ -370,18 +370,14 @@ async def test_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert proxy.hub.draining == 1
 
 
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [(UpstreamCall, "learn_the_rest"), (Change, "keep")],
-    ids=["reading", "its end"],
-)
+@pytest.mark.parametrize("name", ["learn_the_rest", "stray_change"], ids=["reading", "its end"])
 async def test_a_bug_in_a_drain_ends_nothing_but_that_drain(
-    owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def broken(*_: object) -> None:
+    def broken(*_: object) -> None:
         raise ValueError("a prompt nobody may read")
 
-    monkeypatch.setattr(owner, name, broken)
+    monkeypatch.setattr(UpstreamCall, name, broken)
     async with (
         open_fake_provider(SILENCE) as fake,
         open_proxy(config(node(fake.url, more="drain_seconds = 0.1"))) as proxy,
@@ -496,6 +492,51 @@ async def test_a_price_behind_done_is_found() -> None:
     ):
         assert (await proxy.chat(stream=True)).text == "Hello"
         assert str((await proxy.record()).provider_cost_sats) == "0.505"
+
+
+@pytest.mark.parametrize("kind", ["openai", "routstr"])
+async def test_a_usage_behind_done_holds_up_the_ledger_and_not_the_client(kind: str) -> None:
+    gate = trio.Event()
+    late = stream([ROLE, WORD, REST[0], REST[2], gate, sse(chunk(usage=usage(100, 50)))])
+    async with (
+        open_fake_provider(late) as fake,
+        open_proxy(config(provider("node", fake.url, kind=kind))) as proxy,
+    ):
+        reply = await proxy.chat(stream=True)
+        assert (reply.text, reply.trailer["cost_sats"]) == ("Hello", None)
+        assert proxy.log.final == []
+        gate.set()
+        record = await proxy.record()
+        await fake.wait_open(1)
+        assert (fake.left, fake.closed) == (0, 0)
+    assert (record.status, record.cost_sats) == ("ok", Decimal("0.15"))
+    assert (record.input_tokens, record.output_tokens) == (100, 50)
+
+
+async def test_where_no_usage_comes_behind_done_it_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(drains, "LATE_SECONDS", 0.02)
+    silent = stream([ROLE, WORD, REST[0], REST[2]], ending="hang")
+    async with (
+        open_fake_provider(silent) as fake,
+        open_proxy(config(provider("plain", fake.url))) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).trailer["cost_sats"] is None
+        await fake.wait_left()
+        record = await proxy.record()
+    assert (record.status, record.cost_sats) == ("ok", None)
+
+
+async def test_a_provider_that_counts_nothing_keeps_its_connection() -> None:
+    async with (
+        open_fake_provider(stream([ROLE, WORD, REST[0], REST[2]])) as fake,
+        open_proxy(config(provider("plain", fake.url))) as proxy,
+    ):
+        for count in (1, 2):
+            assert (await proxy.chat(stream=True)).text == "Hello"
+            assert (await proxy.record(count)).cost_sats is None
+        assert fake.connections == 1
 
 
 # ---- an answer that failed and goes on

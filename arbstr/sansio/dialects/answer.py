@@ -84,8 +84,8 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     if value is None and (tail := _DONE_AFTER_JSON.search(text)) is not None:
         body = text = text[: tail.start()]
         value = parse_json(body)
-    if isinstance(value, list) and read_event(text, output_seen=False).error:
-        return ErrorAnswer(text)
+    if isinstance(value, list) and (listed_facts := read_event(text, output_seen=False)).error:
+        return ErrorAnswer(text, *listed_facts.price)
     if not isinstance(value, dict):
         return BadAnswer(_what_else(text, content_type))
     facts = read_object(value)

@@ -107,7 +107,7 @@ class Facts:
 
     @property
     def price(self) -> tuple[Usage | None, Decimal | None, bool]:
-        """What `read_price` says of a plain body, which was read already."""
+        """`usage.priced` of a plain body."""
         return priced(self.counts, self.provider_cost_msats, said=self.said)
 
 
@@ -140,7 +140,7 @@ def read_event(data: bytes, *, output_seen: bool) -> Facts:
     if _PING.fullmatch(data):
         return NO_CHUNK
     if isinstance(value, list):
-        return AN_ERROR if _holds_error(value) else DOUBTFUL
+        return _of_list(value)
     if value is not None:
         return QUOTED_PROSE if isinstance(value, str) else DOUBTFUL
     return GARBLED if data.lstrip().startswith((b"{", b"[", b'"')) else PROSE
@@ -157,7 +157,7 @@ def read_stray(stray: bytes) -> tuple[Facts, bytes]:
         return (DOUBTFUL if _EMPTY.fullmatch(told) else AN_ERROR), told
     value = parse_json(stray)
     if isinstance(value, list):
-        return (AN_ERROR if _holds_error(value) else DOUBTFUL), stray
+        return _of_list(value), stray
     if value is None and _BARE_TEXT.match(stray):
         return QUOTED_PROSE, stray
     if not isinstance(value, dict):
@@ -277,8 +277,9 @@ def _is_error_code(code: object) -> bool:
     return type(code) is int and (code < 0 or code >= 400)
 
 
-def _holds_error(values: list[object]) -> bool:
-    return any(isinstance(value, dict) and _is_error(value) for value in values)
+def _of_list(values: list[object]) -> Facts:
+    errors = [value for value in values if isinstance(value, dict) and _is_error(value)]
+    return _as_error(read_object(errors[0])) if errors else DOUBTFUL
 
 
 def _says(error: object) -> bool:

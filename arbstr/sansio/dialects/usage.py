@@ -10,6 +10,8 @@ Where providers put their token counts:
     usage.cost.total_msats, cost.total_msats
                            Routstr: what the node charged. A number in `usage.cost` is dollars
                            (OpenRouter): ignored
+    all of these in an error
+                           whoever failed says there what was used all the same
 
 They come in pieces (`Tally`): gateways that translate another protocol give the prompt's count with
 the first event and the completion's with the last, and 0 or nothing for the other one. So the last
@@ -51,6 +53,12 @@ REASONING: Final = (("completion_tokens_details", "reasoning_tokens"), ("reasoni
 """OpenAI; providers that do not nest."""
 STATED_COST: Final = (("usage", "cost", "total_msats"), ("cost", "total_msats"))
 """Routstr, in the usage; Routstr, beside it."""
+
+_OF_ERRORS: Final = ("error", "detail")
+PLACES_DEEP: Final = 4
+"""How deep in an error they are looked for: `detail.error` and two more. Picked."""
+MOST_PLACES: Final = 64
+"""Objects they are looked for in: an error has a handful. Picked."""
 
 
 @final
@@ -170,16 +178,33 @@ _FINITE: Final = json.JSONDecoder(parse_float=_finite)
 
 def read_counts(value: Mapping[str, object]) -> Counts | None:
     """Every count of a chunk or a plain answer, the most usual place first; None without any."""
-    choices = value.get("choices")
-    places = [value.get("usage"), _at(value, ("x_groq", "usage"))]
-    if isinstance(choices, list):
-        places += [choice.get("usage") for choice in choices if isinstance(choice, dict)]
     found = [
         counts
-        for place in places
-        if isinstance(place, dict) and (counts := read_usage(place)) is not None
+        for place in _places(value)
+        if isinstance(usage := place.get("usage"), dict)
+        and (counts := read_usage(usage)) is not None
     ]
     return next((counts for counts in found if counts.counted), found[0] if found else None)
+
+
+def _places(value: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The objects in which a usage or a price may stand, the most usual first."""
+    places: list[Mapping[str, object]] = [value]
+    groq, choices = value.get("x_groq"), value.get("choices")
+    if isinstance(groq, dict):
+        places.append(groq)
+    if isinstance(choices, list):
+        places += [choice for choice in choices if isinstance(choice, dict)]
+    for name in _OF_ERRORS:
+        _gather(value.get(name), places, PLACES_DEEP)
+    return places
+
+
+def _gather(value: object, places: list[Mapping[str, object]], deep: int) -> None:
+    if isinstance(value, dict) and deep and len(places) < MOST_PLACES:
+        places.append(value)
+        for inner in value.values():
+            _gather(inner, places, deep - 1)
 
 
 def read_usage(usage: Mapping[str, object]) -> Counts | None:
@@ -202,18 +227,12 @@ def read_usage(usage: Mapping[str, object]) -> Counts | None:
     return Counts(prompt, completion, _first_tokens(usage, CACHED, prompt or MAX_TOKENS), reasoning)
 
 
-def read_price(
-    value: Mapping[str, object], *, said: bool
-) -> tuple[Usage | None, Decimal | None, bool]:
-    """Tokens, what the provider says it charged (millisats), and whether it counted any tokens,
-    of a plain body. `said`: it has an answer that says something."""
-    return priced(read_counts(value), read_stated_cost(value), said=said)
-
-
 def priced(
     counts: Counts | None, stated: Decimal | None, *, said: bool
 ) -> tuple[Usage | None, Decimal | None, bool]:
-    """`read_price` of a body that had these counts and this price."""
+    """Tokens, what the provider says it charged (millisats), and whether it counted any tokens,
+    of a plain body with these counts and this price. `said`: it has an answer that says
+    something."""
     tally = Tally()
     if said:
         tally.note_output()
@@ -224,13 +243,14 @@ def priced(
 
 def read_stated_cost(value: Mapping[str, object]) -> Decimal | None:
     """What a Routstr node says it charged, in millisats, from a chunk or a plain answer."""
-    for path in STATED_COST:
-        found = _at(value, path)
-        if isinstance(found, int | float) and not isinstance(found, bool):
-            # repr: the shortest decimal that is this float, as the node wrote it.
-            cost = Decimal(repr(found)) if isinstance(found, float) else Decimal(found)
-            if cost.is_finite() and 0 <= cost <= MAX_COST_MSATS:
-                return cost
+    for place in _places(value):
+        for path in STATED_COST:
+            found = _at(place, path)
+            if isinstance(found, int | float) and not isinstance(found, bool):
+                # repr: the shortest decimal that is this float, as the node wrote it.
+                cost = Decimal(repr(found)) if isinstance(found, float) else Decimal(found)
+                if cost.is_finite() and 0 <= cost <= MAX_COST_MSATS:
+                    return cost
     return None
 
 

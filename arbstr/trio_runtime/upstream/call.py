@@ -29,7 +29,7 @@ from arbstr.sansio.dialects.answer import (
     relayed,
 )
 from arbstr.sansio.dialects.relay import Relay, fed
-from arbstr.sansio.dialects.usage import is_heavy, parse_json, read_cost_header, read_price
+from arbstr.sansio.dialects.usage import is_heavy, read_cost_header
 from arbstr.sansio.failover.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.failover.failure import (
     Failure,
@@ -200,11 +200,8 @@ class UpstreamCall:
     @property
     def price_is_open(self) -> bool:
         """Whether the rest of a stream, complete or not, may still tell what it cost."""
-        if not self.can_be_read_on or self.relay.overflow:
-            return False
-        if self.kind is Kind.ROUTSTR and self.provider_cost_msats is None:
-            return True
-        return self.usage is None and not self.relay.done
+        readable = self.can_be_read_on and not self.relay.overflow
+        return readable and self._misses_price(self.usage, self.provider_cost_msats)
 
     # -- one attempt ---------------------------------------------------------------------------
 
@@ -351,6 +348,10 @@ class UpstreamCall:
 
     # -- inside --------------------------------------------------------------------------------
 
+    def _misses_price(self, usage: Usage | None, stated: Decimal | None) -> bool:
+        """Whether this does not tell what the answer cost."""
+        return usage is None or (self.kind is Kind.ROUTSTR and stated is None)
+
     def _went_well(self) -> bool:
         """Whether whoever answered will serve another request on this connection.
 
@@ -391,9 +392,8 @@ class UpstreamCall:
         self.seen = Seen.REFUSED
         with trio.move_on_after(ERROR_BODY_SECONDS):
             await self._error_body(head)
-        value = parse_json(bytes(self._body))
-        if isinstance(value, dict):
-            self._told = ErrorAnswer(b"", *read_price(value, said=False))
+        # Whatever the status says: a charge may be stated in there, too.
+        self._told = judge(bytes(self._body), content_type="", choices=self._choices)
         return self._refused()
 
     def _refused(self) -> Failure:
@@ -573,7 +573,19 @@ class UpstreamCall:
                     watch.feed(bytes(self._body))
                 if watch is None:
                     continue
-                if watch.ending or watch.done or watch.error is not None:
+                if (
+                    watch.done
+                    and watch.complete
+                    and not self._misses_price(
+                        watch.usage,
+                        self.provider_cost_msats
+                        if watch.provider_cost_msats is None
+                        else watch.provider_cost_msats,
+                    )
+                ):
+                    # All is said, whatever its socket does.
+                    silence.deadline = trio.current_time() + TAIL_SECONDS
+                elif watch.ending or watch.done or watch.error is not None:
                     # As in a stream: only its last word can follow.
                     if not over or watch.after_finish >= over:
                         over = watch.after_finish + 1

@@ -11,13 +11,14 @@ import pytest
 from arbstr.sansio.dialects.usage import (
     MAX_COST_MSATS,
     MAX_TOKENS,
+    MOST_PLACES,
     Counts,
     Tally,
     parse_finite,
     parse_json,
+    priced,
     read_cost_header,
     read_counts,
-    read_price,
     read_stated_cost,
     read_usage,
 )
@@ -181,11 +182,11 @@ def test_of_several_places_the_first_that_counts_is_read(beside: tuple[Any, Any]
 
 
 def test_the_price_of_a_plain_body() -> None:
-    value = {"usage": {**OPENAI, "cost": {"total_msats": 5}}}
-    assert read_price(value, said=True) == (Usage(10, 4), Decimal(5), True)
-    assert read_price({"usage": PROMPT}, said=True) == (None, None, True)
-    assert read_price({"usage": PROMPT}, said=False) == (Usage(1000, 0), None, True)
-    assert read_price({}, said=False) == (None, None, False)
+    half = read_usage(PROMPT)
+    assert priced(read_usage(OPENAI), Decimal(5), said=True) == (Usage(10, 4), Decimal(5), True)
+    assert priced(half, None, said=True) == (None, None, True)
+    assert priced(half, None, said=False) == (Usage(1000, 0), None, True)
+    assert priced(None, None, said=False) == (None, None, False)
 
 
 COSTS = {
@@ -204,7 +205,41 @@ COSTS = {
         Decimal(5),
     ),
     "no cost": ({"usage": {}}, None),
+    "in an error": ({"error": {"cost": {"total_msats": 505}}}, Decimal(505)),
+    "in an error's usage": ({"error": {"usage": {"cost": {"total_msats": 505}}}}, Decimal(505)),
+    "in FastAPI's error": ({"detail": {"error": {"cost": {"total_msats": 505}}}}, Decimal(505)),
+    "in an error's metadata": (
+        {"error": {"metadata": {"usage": {"cost": {"total_msats": 505}}}}},
+        Decimal(505),
+    ),
+    "beside an error before it": (
+        {"cost": {"total_msats": 7}, "error": {"cost": {"total_msats": 505}}},
+        Decimal(7),
+    ),
+    "in a choice": ({"choices": [{"usage": {"cost": {"total_msats": 505}}}]}, Decimal(505)),
+    "what a prompt says is no cost": (
+        {"choices": [{"message": {"cost": {"total_msats": 505}}}]},
+        None,
+    ),
+    "too deep": (
+        {"error": {"a": {"b": {"c": {"d": {"cost": {"total_msats": 505}}}}}}},
+        None,
+    ),
 }
+
+
+def test_an_error_of_many_objects_is_not_searched_without_end() -> None:
+    many: dict[str, object] = {str(n): {} for n in range(MOST_PLACES)}
+    last = {"cost": {"total_msats": 5}}
+    assert read_stated_cost({"error": {**many, "last": last}}) is None
+    assert read_stated_cost({"error": {**many, **last}}) == 5
+
+
+@pytest.mark.parametrize("member", ["error", "detail"])
+def test_tokens_are_read_in_an_error_too(member: str) -> None:
+    assert read_counts({member: {"usage": OPENAI}}) == Counts(10, 4)
+    assert read_counts({member: {"error": {"usage": OPENAI}}}) == Counts(10, 4)
+    assert read_counts({member: "text", "usage": OPENAI}) == Counts(10, 4)
 
 
 @pytest.mark.parametrize("case", COSTS.values(), ids=COSTS.keys())

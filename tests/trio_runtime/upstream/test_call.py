@@ -17,7 +17,14 @@ from arbstr.sansio.dialects.answer import Answer
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
-from arbstr.trio_runtime.upstream.call import USER_AGENT, Seen, Target, UpstreamCall
+from arbstr.trio_runtime.upstream.call import (
+    LAST_WORD_SECONDS,
+    TAIL_SECONDS,
+    USER_AGENT,
+    Seen,
+    Target,
+    UpstreamCall,
+)
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
@@ -425,6 +432,51 @@ async def test_a_charge_stated_with_a_refusal_is_one() -> None:
     assert call.provider_cost_msats == 505
 
 
+CHARGE: Final = {"cost": {"total_msats": 505}}
+CHARGED: Final = {
+    "in an error": {"error": {"message": "x", **CHARGE}},
+    "in its usage": {"error": {"message": "x", "usage": CHARGE}},
+    "in FastAPI's error": {"detail": {"error": {"message": "x"}, **CHARGE}},
+    "in FastAPI's error's usage": {"detail": {"error": {"message": "x", "usage": CHARGE}}},
+    "in Gemini's list": [{"error": {"message": "x", "usage": CHARGE}}],
+    "beside the error of a list": [{"error": {"message": "x"}, "usage": CHARGE}],
+    "in words": {"detail": "it broke", "usage": CHARGE},
+    "in a choice": {"choices": [{"error": {"message": "x"}, "usage": CHARGE}]},
+}
+SHAPES: Final[dict[str, Callable[[bytes], Play]]] = {
+    "an answer": lambda data: answer(200, data),
+    "a refusal": lambda data: answer(500, data),
+    "a refusal, as an event": lambda data: answer(500, b"data: " + data + b"\n\n"),
+    "an event": lambda data: stream([b"data: " + data + b"\n\n"]),
+    "between events": lambda data: stream([b": x\n\n", data + b"\n\n"]),
+    "after a role": lambda data: stream([ROLE, b"data: " + data + b"\n\n", DONE]),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("told", CHARGED.values(), ids=CHARGED)
+@STREAMED
+async def test_a_charge_is_one_wherever_in_an_error_it_stands(
+    told: object, shape: Callable[[bytes], Play], streaming: bool
+) -> None:
+    async with calling(shape(json.dumps(told).encode())) as (fake, transport):
+        call = call_of(fake.url, kind=Kind.ROUTSTR)
+        found = await asked(call, transport, streaming=streaming)
+    assert isinstance(found, Failure)
+    assert found.kind in (K.ERROR_ANSWER, K.SERVER_ERROR)
+    assert (found.money, call.provider_cost_msats) == (Money.SPENT, Decimal(505))
+
+
+async def test_a_charge_in_the_error_field_of_a_stream_is_one() -> None:
+    told = b'error: {"message":"x","usage":{"cost":{"total_msats":505}}}\n\n'
+    for events in ([told], [ROLE, told, DONE]):
+        async with calling(stream(events)) as (fake, transport):
+            call = call_of(fake.url)
+            found = await asked(call, transport, streaming=True)
+        assert isinstance(found, Failure)
+        assert (found.kind, found.money) == (K.ERROR_ANSWER, Money.SPENT)
+
+
 NOTHING_YET: Final = sse({"cost": {"total_msats": 0}})
 TROUBLE: Final = sse({"error": {"message": "x"}})
 
@@ -483,6 +535,28 @@ async def test_a_stream_for_a_plain_request_is_over_when_a_stream_is_over(
         took = trio.current_time() - began
     assert isinstance(found, Answer) if failure is None else kind_of(found) is failure
     assert took <= 5.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "events", "most"),
+    [
+        (Kind.OPENAI, hello(), TAIL_SECONDS),
+        (Kind.ROUTSTR, hello(usage=ROUTSTR_USAGE), TAIL_SECONDS),
+        (Kind.ROUTSTR, hello(), LAST_WORD_SECONDS),
+        (Kind.OPENAI, hello(usage=None), LAST_WORD_SECONDS),
+    ],
+    ids=["counted", "priced", "not priced", "not counted"],
+)
+async def test_a_stream_for_a_plain_request_is_waited_on_for_what_it_has_not_told(
+    kind: Kind, events: tuple[Step, ...], most: float, mock_clock: MockClock
+) -> None:
+    mock_clock.autojump_threshold = 0.02  # sockets are real, and are given this long
+    async with calling(stream(events, ending="hang")) as (fake, transport):
+        began = trio.current_time()
+        found = await asked(call_of(fake.url, kind=kind), transport, streaming=False)
+        took = trio.current_time() - began
+    assert isinstance(found, Answer)
+    assert took == pytest.approx(most, abs=0.01)
 
 
 # --- money ------------------------------------------------------------------------------------
