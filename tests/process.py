@@ -30,11 +30,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from signal import SIGTERM, Signals
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from types import MappingProxyType
 from typing import IO, Any, Final, final
 
 import httpx
+
+from tests import zygote
 
 PATIENCE: Final = 30.0
 """Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
@@ -70,15 +72,53 @@ def run_arbstr(
         place = directory or Path(temporary)
         if config_text is not None:
             write_config(place, config_text)
-        return subprocess.run(
-            [sys.executable, "-m", "arbstr", *arguments],
-            cwd=place,
-            env=clean_environ(environ),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
+        with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
+            process = begin(
+                arguments, place, environ, stdout=stdout.fileno(), stderr=stderr.fileno()
+            )
+            try:
+                code = process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+            stdout.seek(0)
+            stderr.seek(0)
+            return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
+
+
+def begin(
+    arguments: Sequence[str],
+    directory: Path,
+    environ: Mapping[str, str] = NOTHING,
+    *,
+    stdout: int,
+    stderr: int,
+    prefix: Sequence[str] = (),
+) -> "subprocess.Popen[bytes] | zygote.Child":
+    """`python -m arbstr ARGUMENTS` with these open files, and nothing to read.
+
+    Its interpreter is started for it only where that makes a difference, as by a `prefix`, which is
+    a command that executes the words after it.
+    """
+    everything = clean_environ(environ)
+    with open(os.devnull) as nothing:
+        if not prefix and zygote.is_possible(everything):
+            return zygote.fork(
+                arguments,
+                cwd=directory,
+                environ=everything,
+                stdin=nothing.fileno(),
+                stdout=stdout,
+                stderr=stderr,
+            )
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-m", "arbstr", *arguments],
+            cwd=directory,
+            env=everything,
+            stdin=nothing,
+            stdout=stdout,
+            stderr=stderr,
         )
 
 
@@ -149,25 +189,28 @@ class _Output:
 class ArbstrProcess:
     """A running `arbstr run`. `url` is where it listens, `base_url` what a client is given."""
 
-    def __init__(self, command: Sequence[str], directory: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        environ: Mapping[str, str] = NOTHING,
+        *,
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.directory = directory
         self.database = directory / "arbstr.db"  # set it if the configuration names another
         self.url = ""
         self._left: dict[str, list[dict[str, Any]]] | None = None  # by query, once it is closed
         self._client = httpx.Client(trust_env=False, timeout=PATIENCE)
-        self._process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=clean_environ(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        self._stdout = _Output(self._process.stdout)
-        self._stderr = _Output(self._process.stderr)
+        (reading, stdout), (reading_too, stderr) = os.pipe(), os.pipe()
+        self._stdout, self._stderr = _Output(os.fdopen(reading)), _Output(os.fdopen(reading_too))
+        try:
+            self._process = begin(
+                arguments, directory, environ, stdout=stdout, stderr=stderr, prefix=prefix
+            )
+        finally:
+            os.close(stdout)
+            os.close(stderr)
 
     @property
     def base_url(self) -> str:
@@ -358,8 +401,7 @@ def arbstr_process(
         place = directory or Path(temporary)
         if config_text is not None:
             write_config(place, config_text)
-        command = [sys.executable, "-m", "arbstr", "run", "-l", listen, *arguments]
-        process = ArbstrProcess(command, place, environ)
+        process = ArbstrProcess(["run", "-l", listen, *arguments], place, environ)
         try:
             process.wait_announced()
             yield process

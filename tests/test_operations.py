@@ -352,8 +352,8 @@ def test_one_models_429(fake: FakeProcess) -> None:
 def test_own_limit_opens_circuit(provider: str, tmp_path: Path) -> None:
     """Our own lack of descriptors was three failures of a healthy provider."""
     write_config(tmp_path, ONE.format(url=provider))
-    command = ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh", *MODULE, "run", "-l", "127.0.0.1:0"]
-    process = ArbstrProcess(command, tmp_path, {})
+    limited = ("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")
+    process = ArbstrProcess(["run", "-l", "127.0.0.1:0"], tmp_path, prefix=limited)
     try:
         process.wait_announced()
         clients = [process.send(b"") for _ in range(60)]
