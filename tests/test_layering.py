@@ -54,7 +54,7 @@ ORDER: Final = {
         ),
         *wing(
             "upstream",
-            "pipe tunnel connect readers http11 content_coding transport httpx_transport call",
+            "pipe tunnel connect readers http11 content_coding transport ask call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot hub reload status"),
@@ -93,7 +93,7 @@ LIBRARIES: Final = {
     "quart": {"trio_runtime/app"},
     "quart_trio": {"trio_runtime/app"},
     "werkzeug": {"trio_runtime/app"},
-    "httpx": {"trio_runtime/upstream/connect", "trio_runtime/upstream/httpx_transport"},
+    "httpx": {"trio_runtime/upstream/connect"},
     "h11": {
         *("trio_runtime/server/asgi", "trio_runtime/server/framing"),
         *(

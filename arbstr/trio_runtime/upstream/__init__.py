@@ -12,7 +12,7 @@ The order of the modules; each imports only from those before it:
     http11             one request and its answer on a pipe
     content_coding     compression nobody asked for, undone
     transport          idle connections, handed out for one exchange each, never leaked
-    httpx_transport    the same for callers who speak httpx
+    ask                a GET that costs nothing, and its whole answer
     call               one request to one provider; exceptions become facts
 
 Start reading at `call`.

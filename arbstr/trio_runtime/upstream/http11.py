@@ -150,11 +150,6 @@ class Connection:
         """True once the last byte of the answer has been given out."""
         return self._reader is not None and self._reader.complete
 
-    @property
-    def head_received(self) -> bool:
-        """Whether a final head (not 1xx) has been read completely."""
-        return self._head is not None
-
     async def send(self, head: RequestHead, body: bytes) -> None:
         """Writes the request, head and body in one piece.
 

@@ -3,8 +3,6 @@
 The owner of a `Connection` is who called `connect`; this pool holds the idle ones only, so there
 is no slot to lose and nobody ever waits for one. What must not happen (httpcore #1093: a request
 cancelled while the pool is full blocks a slot for good) has no place to happen in.
-
-Who wants httpx's types finds them in `httpx_transport.py`.
 """
 
 import logging
