@@ -30,6 +30,8 @@ _BOM: Final = b"\xef\xbb\xbf"
 _SSE_LINE: Final = re.compile(rb"(?:data|event|id|retry|error)?:")
 """How a stream begins: a field, or a comment."""
 _STREAM: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _SSE_LINE.pattern)
+_EVENT_AFTER_WORDS: Final = re.compile(rb"[^{\[<].*?[\r\n]data:", re.DOTALL)
+""""Connecting...", and then the stream."""
 _DONE_AFTER_JSON: Final = re.compile(rb"\s+data: ?\[DONE\]\s*\Z")
 """Some gateways end every answer with it, JSON too."""
 
@@ -78,7 +80,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     text = body.removeprefix(_BOM).strip()
     if not text:
         return BadAnswer("answered with nothing at all")
-    if _SSE_LINE.match(text):
+    if _SSE_LINE.match(text) or _EVENT_AFTER_WORDS.match(text):
         return _put_together(body, choices)
     value = parse_json(text)
     if value is None and (tail := _DONE_AFTER_JSON.search(text)) is not None:

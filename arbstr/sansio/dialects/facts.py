@@ -41,6 +41,8 @@ _PING: Final = re.compile(
 _EMPTY: Final = re.compile(rb"null|false|\{\s*\}|\"\"|")
 _BARE_TEXT: Final = re.compile(rb"(?!<)[^\s:]+\s")
 """A line of a stream that no field begins, nor HTML: words."""
+_NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+"""Bytes that stand in no text for people (terminals' colours do)."""
 _PING_NAMES: Final = frozenset({"ping", "pong", "keepalive", "keep-alive", "heartbeat"})
 
 FAILURES: Final = re.compile(
@@ -61,7 +63,9 @@ WORDS: Final = (
 )
 """Where an object that is its own error says what went wrong."""
 
-_CODES: Final = ("code", "status", "status_code", "statusCode", "error_code", "errcode")
+_CODES: Final = ("code", "status", "status_code", "statusCode")
+_ERROR_CODES: Final = ("error_code", "errcode", "errorCode", "errno")
+"""Those of errors alone: any but 0 is one. Baidu's begin at 1."""
 _WELL: Final = re.compile(
     r"|[0-3]?[0-9]{1,2}|ok|success(?:ful)?|true|queued|pending|processing", re.I
 )
@@ -143,7 +147,8 @@ def read_event(data: bytes, *, output_seen: bool) -> Facts:
         return _of_list(value)
     if value is not None:
         return QUOTED_PROSE if isinstance(value, str) else DOUBTFUL
-    return GARBLED if data.lstrip().startswith((b"{", b"[", b'"')) else PROSE
+    broken = data.lstrip().startswith((b"{", b"[", b'"')) or _NO_TEXT.search(data) is not None
+    return GARBLED if broken else PROSE
 
 
 def read_stray(stray: bytes) -> tuple[Facts, bytes]:
@@ -158,7 +163,7 @@ def read_stray(stray: bytes) -> tuple[Facts, bytes]:
     value = parse_json(stray)
     if isinstance(value, list):
         return _of_list(value), stray
-    if value is None and _BARE_TEXT.match(stray):
+    if value is None and _BARE_TEXT.match(stray) and not _NO_TEXT.search(stray):
         return QUOTED_PROSE, stray
     if not isinstance(value, dict):
         return DOUBTFUL, stray
@@ -268,13 +273,15 @@ def _complains(value: Mapping[str, object]) -> bool:
         value.get("success") is False
         or value.get("ok") is False
         or any(_is_error_code(value.get(name)) for name in _CODES)
+        or any(_is_error_code(value.get(name), least=1) for name in _ERROR_CODES)
     )
 
 
-def _is_error_code(code: object) -> bool:
+def _is_error_code(code: object, least: int = 400) -> bool:
     if isinstance(code, str):
-        return _WELL.fullmatch(code.strip()) is None
-    return type(code) is int and (code < 0 or code >= 400)
+        number = re.fullmatch(r"[0-9]{1,3}", code.strip())
+        return int(code) >= least if number else _WELL.fullmatch(code.strip()) is None
+    return type(code) is int and (code < 0 or code >= least)
 
 
 def _of_list(values: list[object]) -> Facts:

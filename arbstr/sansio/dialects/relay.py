@@ -88,6 +88,7 @@ class Relay:
         "_choice_seen",
         "_choices",
         "_doubt",
+        "_fielded",
         "_finished",
         "_flowing",
         "_head",
@@ -141,6 +142,7 @@ class Relay:
         self._spoke = False
         self._choice_seen = False
         self._doubt = False
+        self._fielded = False
         self._prose: bytes | None = None
         self._reopened = False
         self._finished: set[int] = set()
@@ -263,6 +265,7 @@ class Relay:
         data = event.data
         if self.overflow:
             return b""
+        self._fielded = self._fielded or data is not None or not event.stray
         if event.stray and not self.done:
             facts, told = read_stray(event.stray)
             self._note(facts)
@@ -367,7 +370,8 @@ class Relay:
 
     def _take_prose(self) -> None:
         """No answer follows the text for people: then it was the error."""
-        if self._prose is not None and not self.committed and self.error is None:
+        # A body of words alone is no stream, and a bad answer as it is to those who want none.
+        if self._prose is not None and self._fielded and not self.committed and self.error is None:
             self.error = self._prose
 
     def _keep_usage_chunk(self, data: bytes, facts: Facts) -> None:

@@ -45,7 +45,7 @@ from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.change import tokens_in, without_tokens
 from arbstr.trio_runtime.heavy import apart
-from arbstr.trio_runtime.upstream.content_coding import Decoder
+from arbstr.trio_runtime.upstream.content_coding import GZIP_MAGIC, Decoder
 from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
     ConnectFailed,
@@ -505,10 +505,17 @@ class UpstreamCall:
             if self._decoder is not None and (data := self._decoder.read()):
                 return data
             data = await self._connection.receive_some()
-            self._body_began = self._body_began or bool(data)
+            if not self._body_began:
+                self._began(data)
             if self._decoder is None or not data:
                 return data
             self._decoder.feed(data)
+
+    def _began(self, data: bytes) -> None:
+        """The body's first bytes, or b"" for its end. They tell gzip where no header does."""
+        self._body_began = bool(data)
+        if self._decoder is None and data.startswith(GZIP_MAGIC):
+            self._decoder = Decoder.of("gzip")
 
     async def _read_on(self) -> Failure | None:
         """The same as before the client left, from wherever that was, to the end of the body."""
@@ -611,7 +618,10 @@ class UpstreamCall:
             data = self._connection.receive_nowait()
         except AnswerBroken:
             return b""  # the next wait says so again
-        self._body_began = self._body_began or bool(data)
+        self._began(data)
+        if self._decoder is not None:
+            self._decoder.feed(data)
+            return b""
         self.ended = self._connection.complete
         return data
 

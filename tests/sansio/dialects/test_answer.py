@@ -289,6 +289,21 @@ def test_a_stream_that_is_an_error_is_the_same_error_plain(body: bytes, told: by
     assert judged(body) == ErrorAnswer(told)
 
 
+@pytest.mark.parametrize("words", [b"Internal Server Error", b"Busy\n\n", b"\x00\x01 \x02"])
+def test_a_body_of_words_alone_is_no_stream_and_no_error_object(words: bytes) -> None:
+    assert isinstance(judged(words), BadAnswer)
+    relay = Relay(choices=1, asks_usage=False)
+    assert relay.feed(words) + relay.end_input() == b""
+    assert relay.error is None
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_stream_that_words_come_before_is_put_together_all_the_same(end: bytes) -> None:
+    body = b"Connecting...\n\n" + stream(piece({"content": "hi"}, reason="stop"))
+    (choice,) = answered(body.replace(b"\n", end))["choices"]
+    assert choice["message"]["content"] == "hi"
+
+
 def test_what_was_counted_and_charged_for_no_answer_is_told() -> None:
     priced = {"usage": {**COUNTS, "cost": {"total_msats": 505}}}
     bad = judged(plain(**priced))

@@ -190,6 +190,8 @@ def test_a_list_with_an_error_is_one(data: bytes) -> None:
         (b'{"code":"InvalidApiKey","message":"x"}', QUOTED_PROSE),
         (b'{"code":1302,"msg":"x","success":false}', QUOTED_PROSE),
         (b'{"error_code":336501,"error_msg":"x"}', QUOTED_PROSE),
+        (b'{"error_code":17,"error_msg":"x"}', QUOTED_PROSE),
+        (b'{"errcode":"17","msg":"x"}', QUOTED_PROSE),
         (b'{"choices":null,"base_resp":{"status_code":1008,"status_msg":"x"}}', QUOTED_PROSE),
         (b'{"message":"x"}', DOUBTFUL),
         (b'{"code":200,"message":"x"}', DOUBTFUL),
@@ -197,6 +199,9 @@ def test_a_list_with_an_error_is_one(data: bytes) -> None:
         (b'{"type":"status","message":"queued"}', DOUBTFUL),
         (b'{"status":"processing","message":"x"}', DOUBTFUL),
         (b'{"code":500}', DOUBTFUL),
+        (b'{"code":17,"msg":"x"}', DOUBTFUL),
+        (b'{"error_code":0,"error_msg":"x"}', DOUBTFUL),
+        (b"\x00\x01 is nothing to read", GARBLED),
         (b'{"detail":""}', NO_CHUNK),
         (b'{"base_resp":{"status_code":0,"status_msg":"ok"}}', DOUBTFUL),
         (b"[1]", DOUBTFUL),
@@ -263,6 +268,11 @@ def test_words_outside_of_events_are_the_error_if_no_answer_follows(stray: bytes
     seen, told = read_stray(stray)
     assert (seen.prose, seen.garbled, seen.error) == (True, False, False)
     assert told == stray
+
+
+def test_bytes_that_nobody_can_read_are_no_words() -> None:
+    assert read_stray(b"\x1f\x8b\x08 \x00") == (DOUBTFUL, b"\x1f\x8b\x08 \x00")
+    assert read_stray(b"\x1b[31mred alert\x1b[0m")[0].prose
 
 
 def test_a_chunk_outside_of_events_is_a_missing_part_whose_price_is_read() -> None:

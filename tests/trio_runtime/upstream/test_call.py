@@ -290,6 +290,8 @@ def raw_deflate(data: bytes) -> bytes:
         (bytes, ["identity, identity"]),
         (bytes, ["gzip"]),  # somebody on the way has undone it already
         (bytes, ["br"]),
+        (gzip.compress, ["none"]),
+        (gzip.compress, []),  # and nobody said so
         (gzip.compress, ["gzip, identity"]),
         (gzip.compress, ["gzip", "identity"]),  # two lines are one list
         (gzip.compress, ["deflate"]),
