@@ -7,6 +7,8 @@ ON CONFLICT (correlation_id) DO UPDATE SET
     requested_model = excluded.requested_model,
     provider = excluded.provider,
     policy = excluded.policy,
+    endpoint = excluded.endpoint,
+    moved = excluded.moved,
     streaming = excluded.streaming,
     input_tokens = excluded.input_tokens,
     output_tokens = excluded.output_tokens,

@@ -33,6 +33,8 @@ def request(correlation_id: str, *, tries: Sequence[Row] = (), **columns: object
         "requested_model": columns.get("model", "gpt-4o"),
         "provider": "alpha",
         "policy": None,
+        "endpoint": "chat",
+        "moved": None,
         "streaming": 0,
         "input_tokens": 10,
         "output_tokens": 5,

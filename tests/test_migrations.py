@@ -17,7 +17,7 @@ from tests.ledgers import MIGRATIONS, Row, attempt, insert, request
 FIRST_EDITION: Final = 2
 """The schema that knew no stated prices."""
 
-NEW: Final = ("expected_sats", "answered")
+NEW: Final = ("expected_sats", "answered", "endpoint", "moved")
 """Columns it did not have."""
 
 
@@ -166,13 +166,29 @@ async def test_the_sums_of_old_rows_are_right(path: Path) -> None:
     assert (beta["counts"]["failed_attempts"], beta["costs"]["possibly_spent_sats"]) == (1, 11)
 
 
+async def test_old_rows_are_chats(path: Path) -> None:
+    await migrated(path)
+    assert read(path, "SELECT DISTINCT endpoint, moved FROM requests") == [("chat", None)]
+    (chats,) = whole_stats(path, Group.ENDPOINT)["groups"]
+    everything = whole_stats(path)
+    assert chats["endpoint"] == "chat"
+    assert chats["costs"] == everything["costs"]
+    assert chats["counts"].items() >= everything["counts"].items()
+
+
 async def test_the_sums_go_on_being_kept(path: Path) -> None:
     await migrated(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        insert(connection, [request("new", cost_sats=100.0, tries=[attempt(cost_sats=100.0)])])
+        tries = [attempt(cost_sats=100.0)]
+        insert(connection, [request("new", cost_sats=100.0, endpoint="messages", tries=tries)])
         connection.execute("UPDATE requests SET cost_sats = 2.5 WHERE correlation_id = 'stated'")
         connection.execute("DELETE FROM requests WHERE correlation_id = 'stated alone'")
     assert whole_stats(path)["costs"]["total_cost_sats"] == 2.5 + 3 + 0 + 1 + 100
+    by_endpoint = whole_stats(path, Group.ENDPOINT)["groups"]
+    assert [(g["endpoint"], g["costs"]["total_cost_sats"]) for g in by_endpoint] == [
+        ("chat", 2.5 + 3 + 0 + 1),
+        ("messages", 100),
+    ]
     sums = "sum(requests), sum(unknown_cost), sum(cost_sats), sum(input_tokens), sum(latency_ms)"
     (expected,) = read(path, f"SELECT {sums} FROM request_measures")
     assert read(path, f"SELECT {sums} FROM request_hours") == [expected]

@@ -46,7 +46,7 @@ T = TypeVar("T")
 SHORTEST_ID: Final = 4
 """Characters of an id that a person has to type; fewer would find something by chance."""
 
-OVERVIEW: Final = (Group.PROVIDER, Group.MODEL, Group.POLICY, Group.DAY)
+OVERVIEW: Final = (Group.PROVIDER, Group.MODEL, Group.POLICY, Group.ENDPOINT, Group.DAY)
 """The tables of `arbstr stats`, unless one is asked for."""
 
 

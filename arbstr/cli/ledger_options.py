@@ -27,9 +27,10 @@ def add_ledger_arguments(stats: argparse.ArgumentParser, requests: argparse.Argu
         which.add_argument("--model", metavar="ID")
         which.add_argument("--provider", metavar="NAME")
         which.add_argument("--policy", metavar="NAME")
+        which.add_argument("--endpoint", metavar="chat|responses|...")
         command.add_argument("--json", action="store_true", help="print what the route answers")
         command.set_defaults(complain=command.error)
-    stats.add_argument("--group-by", metavar="model|provider|policy|day|hour")
+    stats.add_argument("--group-by", metavar="model|provider|policy|endpoint|day|hour")
     requests.add_argument("id", nargs="?", metavar="ID", help="its beginning or end will do")
     for option, values in (
         ("--success", "true|false"),

@@ -38,6 +38,7 @@ _TITLES: Final[Mapping[Group, str]] = {
     Group.MODEL: "model",
     Group.PROVIDER: "provider",
     Group.POLICY: "policy",
+    Group.ENDPOINT: "endpoint",
     Group.DAY: "day (UTC)",
     Group.HOUR: "hour (UTC)",
 }
@@ -71,13 +72,15 @@ def print_stats(
         style = _DOUBTFUL if budget["spent"] >= budget["limit"] else ""
         console.print(_text(f"{spent} of {limit} sats of today's budget are spent", style))
     for group, report in overview.items():
-        if not report["groups"]:
+        rows = report["groups"]
+        # Who only chats need not be told so.
+        if not rows or (group is Group.ENDPOINT and len(overview) > 1 and len(rows) == 1):
             continue
         console.print()
         if group is Group.DAY and len(overview) > 1:
-            console.print(_days(report["groups"]))
+            console.print(_days(rows))
         else:
-            console.print(_groups(group, report["groups"]))
+            console.print(_groups(group, rows))
     if ratios and len(overview) > 1:
         console.print()
         console.print(_ratios(ratios))
@@ -107,6 +110,7 @@ def print_request(row: Report) -> None:
         "model": row["model"] if other is None else f"{row['model']} (asked for: {other})",
         "provider": row["provider"],
         "policy": row["policy"],
+        "endpoint": row["endpoint"],
         "kind": "stream" if row["streaming"] else "plain answer",
         "tokens": _listed(
             (_number(tokens["input_tokens"]), "in"),
@@ -126,6 +130,7 @@ def print_request(row: Report) -> None:
             (_duration(timing["latency_ms"]), "in all"),
             (_duration(timing["ttft_ms"]), "to the first output"),
         ),
+        "moved": row["moved"] and "the conversation was answered elsewhere before",
         "error": error and " ".join(str(part) for part in error.values() if part is not None),
     }
     grid = Table.grid(padding=(0, 2))
@@ -248,6 +253,8 @@ def _ratios(ratios: Mapping[str, Ratio]) -> Table:
 
 
 def _requests(rows: Sequence[Report]) -> Table:
+    doors = len({row["endpoint"] for row in rows}) > 1
+    endpoint: list[tuple[str, Justify]] = [("endpoint", "left")] if doors else []
     table = _table(
         ("time (UTC)", "left"),
         ("id", "left"),
@@ -255,6 +262,7 @@ def _requests(rows: Sequence[Report]) -> Table:
         ("model", "left"),
         ("provider", "left"),
         ("policy", "left"),
+        *endpoint,
         ("tokens", "right"),
         ("sats", "right"),
         ("took", "right"),
@@ -272,6 +280,7 @@ def _requests(rows: Sequence[Report]) -> Table:
             _text(row["model"]),
             _text(row["provider"] or "-"),
             _text(row["policy"] or "-"),
+            *([_text(row["endpoint"])] if doors else []),
             _text("/".join(_number(tokens[f"{way}_tokens"]) or "-" for way in ("input", "output"))),
             _text(sats),
             _text(_duration(row["timing"]["latency_ms"]) or "-"),

@@ -1,4 +1,4 @@
-"""Which paths belong to an API that arbstr does not speak.
+"""The APIs arbstr speaks, by name, and which paths belong to one that it does not.
 
 They are refused in a way that ends the matter: on a 404 Codex asks six times and Claude Code shows
 another message, on a 400 whose body is right for OpenAI's and for Anthropic's clients both ask once
@@ -6,6 +6,10 @@ and show it. An unknown path that is nobody's stays a 404.
 """
 
 from typing import Final
+
+CHAT: Final = "chat"
+ENDPOINTS: Final = (CHAT, "responses", "messages", "embeddings", "completions")
+"""The names of the doors: in the configuration, in the ledger and in what is told of both."""
 
 OURS: Final = frozenset(
     {"", "chat", "cost", "health", "livez", "models", "providers", "requests", "stats"}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import final
 
+from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failover.failure import FailureKind, seen
 from arbstr.sansio.ledger.attempt import AttemptState, milliseconds
@@ -58,6 +59,7 @@ class Exchange:
     streaming: bool
     received: float
     choices: int = 1
+    endpoint: str = CHAT
     phase: Phase = Phase.ROUTING
     policy: str | None = None
     _first: Candidate | None = None
@@ -209,6 +211,7 @@ class Exchange:
             self.policy,
             self.streaming,
             tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
+            self.endpoint,
         )
 
     def finished(self, now: float) -> Record:
@@ -269,4 +272,5 @@ class Exchange:
             attempts=rows,
             # Only of whole answers: half of one would teach that answers are short.
             token_ratio=sample_of(usage, self.choices) if status == "ok" else None,
+            endpoint=self.endpoint,
         )

@@ -12,12 +12,13 @@ killed, a disk was full) is passed over. Amounts are written as text, to be read
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, final, get_args
 
+from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import FailureKind, Money
 from arbstr.sansio.ledger.record import AttemptRow, Record
 
@@ -36,6 +37,7 @@ class Intent:
     policy: str | None
     streaming: bool
     attempts: tuple[AttemptRow, ...]
+    endpoint: str = CHAT
 
 
 Told: TypeAlias = Intent | Record
@@ -126,15 +128,20 @@ def _told(value: Sequence[Any], names: Mapping[str, Any]) -> Told:
 
 
 def _made(kind: type[T], names: Sequence[str], values: Sequence[Any], **more: object) -> T:
-    """One of `kind`; what the line does not have is unknown, what it has beyond that is left."""
+    """One of `kind`; what the line does not have is its default, or unknown; what it has beyond
+    that is left."""
     given = dict(zip(names, values, strict=True))
     amounts = _AMOUNTS[kind]
     read: dict[str, Any] = {
         each.name: Decimal(value) if value is not None and each.name in amounts else value
         for each in fields(kind)
-        for value in (given.get(each.name),)
+        for value in (given.get(each.name, _default(each)),)
     }
     return kind(**{**read, **more})
+
+
+def _default(field: Field[Any]) -> object:
+    return None if field.default is MISSING else field.default
 
 
 def abandoned(intent: Intent) -> Record:
@@ -154,6 +161,7 @@ def abandoned(intent: Intent) -> Record:
         "provider": last.provider if last is not None else None,
         "policy": intent.policy,
         "streaming": intent.streaming,
+        "endpoint": intent.endpoint,
         "estimated_cost_sats": last.estimated_cost_sats if last is not None else None,
         "latency_ms": 0,
         "success": False,

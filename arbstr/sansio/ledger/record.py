@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.money import format_eyes
 
@@ -84,6 +85,8 @@ class Record:
     possibly_spent: int
     attempts: tuple[AttemptRow, ...]
     token_ratio: float | None = None
+    endpoint: str = CHAT
+    moved: bool | None = None
 
     @property
     def may_have_cost(self) -> bool:
@@ -106,7 +109,7 @@ class Record:
 
         `status` is the column's word; `http` is the status the client got, where one is known.
         `sats` is what it cost: 0 if it was free, `None` if nobody knows. `error` is why nobody was
-        asked.
+        asked. `moved` is None where no answer of the same conversation was known.
         """
         return {
             "model": self.model,
@@ -114,6 +117,7 @@ class Record:
             "status": self.status,
             "http": 200 if self.success else self.error_status,
             "policy": self.policy,
+            "endpoint": self.endpoint,
             "stream": self.streaming,
             "ms": self.latency_ms,
             "input_tokens": self.input_tokens,
@@ -121,6 +125,7 @@ class Record:
             "retries": self.retries,
             "possibly_spent": self.possibly_spent,
             "sats": self.sats,
+            "moved": self.moved,
             # Where somebody was asked, each attempt that failed has had a line of its own.
             "error": None if self.attempts else self.error_message,
         }
@@ -132,6 +137,8 @@ class Record:
         policy = "-" if self.policy is None else self.policy
         http, retries, sats = self.error_status, self.retries, self.sats
         said = "stream" if self.streaming else "plain"
+        if self.endpoint != CHAT:
+            said += f" endpoint={self.endpoint}"
         said += f" model={self.model} provider={provider} status={self.status}"
         if http and not self.success:
             said += f" http={http}"
@@ -142,6 +149,8 @@ class Record:
             said += f" retries={retries}"
         if self.possibly_spent:
             said += f" possibly_spent={self.possibly_spent}"
+        if self.moved:
+            said += " moved"
         said += f" sats={'unknown' if sats is None else format_eyes(sats)}"
         if self.error_message and not self.attempts:
             said += f" error={json.dumps(self.error_message, ensure_ascii=False)}"

@@ -19,6 +19,7 @@ from typing import Final, final
 
 from arbstr.sansio.config.faults import quoted, quoted_list
 from arbstr.sansio.config.reader import Config
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span, parse_moment
 from arbstr.sansio.routing.catalog import Catalog
@@ -52,6 +53,7 @@ class Group(StrEnum):
     MODEL = "model"
     PROVIDER = "provider"
     POLICY = "policy"
+    ENDPOINT = "endpoint"
     DAY = "day"
     HOUR = "hour"
 
@@ -73,6 +75,7 @@ class Filters:
     model: str | None = None
     provider: str | None = None
     policy: str | None = None
+    endpoint: str | None = None
 
 
 @final
@@ -155,7 +158,7 @@ class _BadParameterError(Exception):
 
 
 _SPAN: Final = ("range", "since", "until")
-_FILTERS: Final = (*_SPAN, "model", "provider", "policy")
+_FILTERS: Final = (*_SPAN, "model", "provider", "policy", "endpoint")
 STATS_PARAMETERS: Final = (*_FILTERS, "group_by")
 REQUESTS_PARAMETERS: Final = (
     *_FILTERS,
@@ -211,7 +214,11 @@ class _Given:
 
     def filters(self, now: int) -> Filters:
         return Filters(
-            self._span(now), self._name("model"), self._name("provider"), self._name("policy")
+            self._span(now),
+            self._name("model"),
+            self._name("provider"),
+            self._name("policy"),
+            self.one_of("endpoint", ENDPOINTS),
         )
 
     def one_of(self, name: str, choices: Sequence[str]) -> str | None:

@@ -251,6 +251,7 @@ def _request(row: sqlite3.Row) -> Report:
         "requested_model": row["requested_model"],
         "provider": row["provider"],
         "policy": row["policy"],
+        "endpoint": row["endpoint"],
         "streaming": bool(row["streaming"]),
         "success": bool(row["success"]),
         "status": row["status"],
@@ -262,6 +263,7 @@ def _request(row: sqlite3.Row) -> Report:
             "latency_ms": row["latency_ms"] if ended else None,
             **_columns(row, "ttft", "stream_duration", suffix="_ms"),
         },
+        "moved": None if row["moved"] is None else bool(row["moved"]),
         "attempts": row["attempts"],
         "possibly_spent": row["possibly_spent"],
     }

@@ -48,6 +48,7 @@ _ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
         Group.MODEL: "coalesce(attempts.model, '')",
         Group.PROVIDER: "coalesce(attempts.provider, '')",
         Group.POLICY: "coalesce(requests.policy, '')",
+        Group.ENDPOINT: "requests.endpoint",
         Group.DAY: f"substr(requests.timestamp, 1, {_DAY_WIDTH})",
         Group.HOUR: f"substr(requests.timestamp, 1, {_HOUR_WIDTH})",
     }
@@ -55,10 +56,15 @@ _ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
 """What attempts are grouped by, in `sql/failed_attempts.sql`."""
 
 _OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
-    {"model": "model", "provider": "provider", "policy": "policy"}
+    {"model": "model", "provider": "provider", "policy": "policy", "endpoint": "endpoint"}
 )
 _OF_ATTEMPT: Final[Mapping[str, str]] = MappingProxyType(
-    {"model": "attempts.model", "provider": "attempts.provider", "policy": "requests.policy"}
+    {
+        "model": "attempts.model",
+        "provider": "attempts.provider",
+        "policy": "requests.policy",
+        "endpoint": "requests.endpoint",
+    }
 )
 """The columns that the fields of `Filters` are compared with."""
 
@@ -90,8 +96,8 @@ class Where:
     def __init__(
         self, filters: Filters, columns: Mapping[str, str] = _OF_REQUEST, *, also: str = ""
     ) -> None:
-        asked = {"model": filters.model, "provider": filters.provider, "policy": filters.policy}
-        given = {name: value for name, value in asked.items() if value is not None}
+        asked = ((name, getattr(filters, name)) for name in columns)
+        given = {name: value for name, value in asked if value is not None}
         self.sql: Final = "".join(f" AND {columns[name]} = :{name}" for name in given) + also
         self.values: Final[Mapping[str, object]] = {**given, **ends(filters.span)}
 
@@ -149,7 +155,7 @@ class _Source:
         match group:
             case None:
                 return "NULL"
-            case Group.MODEL | Group.PROVIDER | Group.POLICY:
+            case Group.MODEL | Group.PROVIDER | Group.POLICY | Group.ENDPOINT:
                 return group.value
             case Group.DAY:
                 return self._beginning(_DAY_WIDTH)

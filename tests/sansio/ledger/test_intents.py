@@ -87,6 +87,7 @@ def test_a_file_of_an_older_arbstr_leaves_unknown_what_it_had_no_name_for() -> N
     told = read_lines([json.dumps(names).encode(), line.encode()])["one"]
     assert isinstance(told, Intent)
     assert (told.timestamp, told.policy) == ("then", None)
+    assert abandoned(told).endpoint == "chat"  # which was all there was
     (attempt,) = told.attempts
     assert (attempt.n, attempt.provider, attempt.estimated_cost_sats) == (1, "alpha", None)
 
@@ -132,6 +133,10 @@ def test_what_attempts_before_it_cost_is_kept(money: str, may_have_cost: int) ->
     assert row.attempts == (before, replace(now, failure="shutdown", money="unknown"))
     assert (row.provider, row.estimated_cost_sats) == ("beta", Decimal(100))
     assert row.possibly_spent == may_have_cost
+
+
+def test_a_killed_request_came_in_by_its_own_door() -> None:
+    assert abandoned(replace(INTENT, endpoint="responses")).endpoint == "responses"
 
 
 def test_an_intent_without_an_attempt_is_no_reason_to_fail() -> None:

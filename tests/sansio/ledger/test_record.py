@@ -26,6 +26,7 @@ def test_the_members_are_those_of_the_ledger() -> None:
         "status": "ok",
         "http": 200,
         "policy": "code",
+        "endpoint": "chat",
         "stream": True,
         "ms": 15,
         "input_tokens": 10,
@@ -33,6 +34,7 @@ def test_the_members_are_those_of_the_ledger() -> None:
         "retries": 2,
         "possibly_spent": 0,
         "sats": Decimal("0.13"),
+        "moved": None,
         "error": None,
     }
 
@@ -61,6 +63,18 @@ def test_the_members_are_those_of_the_ledger() -> None:
             replace(RECORD, cost_sats=Decimal("1E-4")),
             "plain model=gpt-4o provider=alpha status=ok policy=- ms=15 tokens=10/20 sats=0.0001",
             id="an answer",
+        ),
+        pytest.param(
+            replace(RECORD, endpoint="responses", moved=True),
+            "plain endpoint=responses model=gpt-4o provider=alpha status=ok policy=- ms=15"
+            " tokens=10/20 moved sats=0.13",
+            id="an answer behind another door, of a conversation that went elsewhere before",
+        ),
+        pytest.param(
+            replace(RECORD, endpoint="messages", moved=False),
+            "plain endpoint=messages model=gpt-4o provider=alpha status=ok policy=- ms=15"
+            " tokens=10/20 sats=0.13",
+            id="a conversation that stayed where it was",
         ),
         pytest.param(
             replace(RECORD, cost_sats=Decimal("20.670123456789012345")),

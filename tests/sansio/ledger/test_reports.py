@@ -68,10 +68,12 @@ def test_every_parameter_of_stats_is_heard() -> None:
         ("model", "gpt-4o"),
         ("provider", "alpha"),
         ("policy", "code"),
+        ("endpoint", "responses"),
         ("group_by", "day"),
     )
     assert parse_stats(parameters, now=NOW) == StatsQuery(
-        Filters(Span(MIDNIGHT - DAY_MS, MIDNIGHT), "gpt-4o", "alpha", "code"), Group.DAY
+        Filters(Span(MIDNIGHT - DAY_MS, MIDNIGHT), "gpt-4o", "alpha", "code", "responses"),
+        Group.DAY,
     )
 
 
@@ -81,6 +83,7 @@ def test_every_parameter_of_requests_is_heard() -> None:
         ("model", "gpt-4o"),
         ("provider", "alpha"),
         ("policy", "code"),
+        ("endpoint", "embeddings"),
         ("success", "false"),
         ("streaming", "true"),
         ("status", "abandoned"),
@@ -90,7 +93,7 @@ def test_every_parameter_of_requests_is_heard() -> None:
         ("order", "asc"),
     )
     assert parse_requests(parameters, now=NOW) == RequestsQuery(
-        Filters(Span(MIDNIGHT, NOW), "gpt-4o", "alpha", "code"),
+        Filters(Span(MIDNIGHT, NOW), "gpt-4o", "alpha", "code", "embeddings"),
         success=False,
         streaming=True,
         status="abandoned",
@@ -190,9 +193,15 @@ def test_a_word_that_is_none_of_the_valid_ones_is_refused_with_them(
 
 
 def test_a_group_that_is_none_is_refused_with_the_groups() -> None:
-    valid = "model, provider, policy, day, hour"
+    valid = "model, provider, policy, endpoint, day, hour"
     for value in ("week", "model, provider", "1; DROP TABLE requests"):
         assert refusal(parse_stats, ("group_by", value)) == f'"group_by" must be one of {valid}.'
+
+
+def test_an_endpoint_that_is_none_is_refused_with_the_endpoints() -> None:
+    valid = "chat, responses, messages, embeddings, completions"
+    for parse in (parse_stats, parse_requests):
+        assert refusal(parse, ("endpoint", "audio")) == f'"endpoint" must be one of {valid}.'
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "+1", "1.0", "1e3", " 1", "x", "٣", "1" * 5000])

@@ -17,6 +17,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ledger.reports import (
     STATUSES,
@@ -155,6 +156,7 @@ class Dice:
             model=last["model"],
             provider=last["provider"],
             policy=self.one_of(None, *POLICIES),
+            endpoint=self.one_of("chat", *ENDPOINTS),
             status=status,
             streaming=self.one_of(0, 1),
             cost_sats=last["cost_sats"],
@@ -179,6 +181,7 @@ class Dice:
             self.one_of(None, None, *MODELS),
             self.one_of(None, None, *PROVIDERS),
             self.one_of(None, None, *POLICIES),
+            self.one_of(None, None, *ENDPOINTS),
         )
 
 
@@ -222,21 +225,22 @@ def recomputed(
         for row in every
         if format_moment(filters.span.since) <= row["timestamp"] < format_moment(filters.span.until)
         and filters.policy in (None, row["policy"])
+        and filters.endpoint in (None, row["endpoint"])
     ]
 
-    def belongs(row: dict[str, Any], time: str, policy: object) -> bool:
+    def belongs(row: dict[str, Any], request: dict[str, Any]) -> bool:
         if filters.model not in (None, row["model"]):
             return False
         if filters.provider not in (None, row["provider"]):
             return False
-        return group is None or key == key_of(group, row, time, policy)
+        return group is None or key == key_of(group, row, request)
 
-    chosen = [row for row in within if belongs(row, row["timestamp"], row["policy"])]
+    chosen = [row for row in within if belongs(row, row)]
     failed = [
         one
         for row in within
         for one in row["tries"]
-        if one["failure"] is not None and belongs(one, row["timestamp"], row["policy"])
+        if one["failure"] is not None and belongs(one, row)
     ]
     unanswered = [one for one in failed if is_unanswered(one)]
     answers = [one for row in chosen for one in row["tries"] if is_answered(one)]
@@ -302,14 +306,15 @@ def nearest_rank(ordered: Sequence[int], percent: int) -> int | None:
     return next((x for n, x in enumerate(ordered, 1) if n * 100 >= percent * len(ordered)), None)
 
 
-def key_of(group: Group, row: dict[str, Any], time: str, policy: object) -> object:
+def key_of(group: Group, row: dict[str, Any], request: dict[str, Any]) -> object:
+    """`row` is the request's own or one of its attempts."""
     match group:
         case Group.DAY:
-            return time[:10]
+            return request["timestamp"][:10]
         case Group.HOUR:
-            return f"{time[:13]}:00:00.000Z"
-        case Group.POLICY:
-            return policy
+            return f"{request['timestamp'][:13]}:00:00.000Z"
+        case Group.POLICY | Group.ENDPOINT:
+            return request[group.value]
         case Group.MODEL | Group.PROVIDER:
             return row[group.value]
 
@@ -345,9 +350,7 @@ def test_the_groups_are_those_of_plain_python_and_add_up(
     found = {row[group.value]: row for row in report["groups"]}
     assert len(found) == len(report["groups"])
     keys = {
-        key_of(group, row, request["timestamp"], request["policy"])
-        for request in every
-        for row in (request, *request["tries"])
+        key_of(group, row, request) for request in every for row in (request, *request["tries"])
     }
     for key in keys:
         expected = recomputed(every, asked, group, key)
@@ -388,6 +391,7 @@ def test_the_rows_of_a_page_are_those_of_plain_python(seed: int, size: int) -> N
             and asked.model in (None, row["model"])
             and asked.provider in (None, row["provider"])
             and asked.policy in (None, row["policy"])
+            and asked.endpoint in (None, row["endpoint"])
             and query.success in (None, row["status"] == "ok")
             and query.streaming in (None, row["streaming"] == 1)
             and query.status in (None, row["status"])
@@ -662,6 +666,8 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         requested_model="auto",
         policy="code",
         streaming=1,
+        endpoint="responses",
+        moved=1,
         cached_tokens=3,
         reasoning_tokens=2,
         cost_sats=0.13,
@@ -690,6 +696,7 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         "requested_model": "auto",
         "provider": "alpha",
         "policy": "code",
+        "endpoint": "responses",
         "streaming": True,
         "success": True,
         "status": "ok",
@@ -706,6 +713,7 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
             "provider_cost_sats": 0.13,
         },
         "timing": {"latency_ms": 1200, "ttft_ms": 300, "stream_duration_ms": 900},
+        "moved": True,
         "attempts": 2,
         "possibly_spent": 0,
     }
