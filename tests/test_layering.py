@@ -36,7 +36,9 @@ ORDER: Final = {
             "config", "addresses credentials values settings faults tables cautions reader reload"
         ),
         *row("callers"),
-        *wing("dialects", "members chat glance usage facts sse ending relay assembly answer"),
+        *wing(
+            "dialects", "members chat glance usage facts sse dialect ending relay assembly answer"
+        ),
         *wing("routing", "catalog policy latency ratios holds plan quote budget gauge"),
         *wing(
             "failover",

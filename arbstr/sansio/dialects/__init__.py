@@ -16,6 +16,7 @@ The order of the modules; each imports only from those before it:
     usage       token counts and stated prices
     facts       one event, or one plain body -> what it says
     sse         bytes -> server-sent events, whatever the cutting
+    dialect     what is asked of a door: the one interface
     ending      all that arbstr itself says in a stream
     relay       a stream of chunks -> the client's bytes
     assembly    the events of a whole stream -> a plain answer
