@@ -68,13 +68,13 @@ EXPOSED: Final = (
 
 @final
 class App:
-    """The ASGI application. `reports` answers questions to the log."""
+    """The ASGI application. `quart` is that of `make_quart`, for all that is not served here."""
 
-    def __init__(self, hub: Hub, reports: Reports) -> None:
+    def __init__(self, hub: Hub, quart: Callable[[Any, Receive, Send], Awaitable[None]]) -> None:
         self._hub = hub
         self._bodies = Bodies()
         self._ids = RequestIds()
-        self._quart = make_quart(hub, reports)
+        self._quart = quart
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
         """Serves one request."""
@@ -237,7 +237,7 @@ class JsonResponse(TrioResponse):
 
 
 def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
-    """The routes that are not chat."""
+    """The routes that are not chat. `reports` answers questions to the log."""
     quart = QuartTrio("arbstr", static_folder=None)
     quart.response_class = JsonResponse
     quart.config["RESPONSE_TIMEOUT"] = None  # 60 s by default, and it would cut an answer
