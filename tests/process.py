@@ -32,7 +32,7 @@ from pathlib import Path
 from signal import SIGTERM, Signals
 from tempfile import TemporaryDirectory, TemporaryFile
 from types import MappingProxyType
-from typing import IO, Any, Final, final
+from typing import IO, Any, Final, TypeAlias, final
 
 import httpx
 
@@ -42,6 +42,9 @@ PATIENCE: Final = 30.0
 """Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+Process: TypeAlias = subprocess.Popen[bytes] | zygote.Child
 
 
 def clean_environ(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
@@ -73,18 +76,19 @@ def run_arbstr(
         if config_text is not None:
             write_config(place, config_text)
         with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
-            process = begin(
-                arguments, place, environ, stdout=stdout.fileno(), stderr=stderr.fileno()
-            )
-            try:
-                code = process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                raise
+            code = ended(begin(arguments, place, environ, stdout=stdout, stderr=stderr))
             stdout.seek(0)
             stderr.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
+
+
+def ended(process: Process) -> int:
+    """The exit code of a command that ends by itself."""
+    try:
+        return process.wait(PATIENCE)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def begin(
@@ -92,10 +96,10 @@ def begin(
     directory: Path,
     environ: Mapping[str, str] = NOTHING,
     *,
-    stdout: int,
-    stderr: int,
+    stdout: int | IO[Any],
+    stderr: int | IO[Any],
     prefix: Sequence[str] = (),
-) -> "subprocess.Popen[bytes] | zygote.Child":
+) -> Process:
     """`python -m arbstr ARGUMENTS` with these open files, and nothing to read.
 
     Its interpreter is started for it only where that makes a difference, as by a `prefix`, which is
@@ -108,9 +112,10 @@ def begin(
                 arguments,
                 cwd=directory,
                 environ=everything,
-                stdin=nothing.fileno(),
-                stdout=stdout,
-                stderr=stderr,
+                files=[
+                    file if isinstance(file, int) else file.fileno()
+                    for file in (nothing, stdout, stderr)
+                ],
             )
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", "arbstr", *arguments],

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryFile
+from typing import IO, Final
 
 import pytest
 
@@ -21,8 +22,10 @@ from tests.process import (
     PATIENCE,
     ArbstrProcess,
     arbstr_process,
+    begin,
     chat_body,
     clean_environ,
+    ended,
     run_arbstr,
     wait_until,
     write_config,
@@ -119,16 +122,13 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii:strict", "utf-8"])
 def test_unencodable_output(command: Sequence[str], encoding: str, ledger: Path) -> None:
     """A name that standard output could not show was a traceback."""
-    done = subprocess.run(
-        [*MODULE, *command],
-        cwd=ledger,
-        env=clean_environ({"PYTHONIOENCODING": encoding}),
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    shown = done.stdout.decode(encoding.partition(":")[0])
+    with TemporaryFile() as stdout, TemporaryFile() as stderr:
+        environ = {"PYTHONIOENCODING": encoding}
+        assert ended(begin(command, ledger, environ, stdout=stdout, stderr=stderr)) == 0
+        stdout.seek(0)
+        stderr.seek(0)
+        shown, said = stdout.read().decode(encoding.partition(":")[0]), stderr.read()
+    assert said == b""
     if encoding == "utf-8" and command[0] != "check":
         assert "modèle-日本" in shown or "modèle" in shown
 
@@ -165,17 +165,13 @@ def test_a_path_that_is_no_text_is_printed(tmp_path: Path) -> None:
 
 
 def with_output(
-    stdout: int, *arguments: str, directory: Path, **environ: str
-) -> "subprocess.CompletedProcess[bytes]":
-    return subprocess.run(
-        [*MODULE, *arguments],
-        cwd=directory,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        env=clean_environ(environ),
-        timeout=PATIENCE,
-        check=False,
-    )
+    stdout: int | IO[bytes], command: Sequence[str], ledger: Path, **environ: str
+) -> tuple[int, bytes]:
+    """Exit code and stderr of a command with this standard output."""
+    with TemporaryFile() as stderr:
+        code = ended(begin(command, ledger, environ, stdout=stdout, stderr=stderr))
+        stderr.seek(0)
+        return code, stderr.read()
 
 
 EVERY: Final = (*COMMANDS, ("--help",), ("--version",), ("check", "--help"))
@@ -188,11 +184,8 @@ def test_output_that_is_full_is_said_in_one_line(
     command: Sequence[str], unbuffered: str, ledger: Path
 ) -> None:
     with FULL.open("wb") as full:
-        done = with_output(full.fileno(), *command, directory=ledger, PYTHONUNBUFFERED=unbuffered)
-    assert (done.returncode, done.stderr) == (
-        1,
-        b"arbstr: cannot print: No space left on device\n",
-    )
+        done = with_output(full, command, ledger, PYTHONUNBUFFERED=unbuffered)
+    assert done == (1, b"arbstr: cannot print: No space left on device\n")
 
 
 @pytest.mark.parametrize("command", EVERY, ids=" ".join)
@@ -200,10 +193,9 @@ def test_a_reader_that_left_is_nothing_wrong(command: Sequence[str], ledger: Pat
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = with_output(writing, *command, directory=ledger)
+        assert with_output(writing, command, ledger) == (0, b"")
     finally:
         os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def in_shell(redirections: str, *arguments: str, directory: Path) -> tuple[int, str, str]:
@@ -351,7 +343,7 @@ def test_one_models_429(fake: FakeProcess) -> None:
 @posix
 def test_own_limit_opens_circuit(provider: str, tmp_path: Path) -> None:
     """Our own lack of descriptors was three failures of a healthy provider."""
-    write_config(tmp_path, ONE.format(url=provider))
+    write_config(tmp_path, "[retry]\nbackoff = 0.001\n" + ONE.format(url=provider))
     limited = ("sh", "-c", 'ulimit -n 40; exec "$@"', "sh")
     process = ArbstrProcess(["run", "-l", "127.0.0.1:0"], tmp_path, prefix=limited)
     try:

@@ -3,18 +3,18 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import IO, Final, final
 
 import httpx
 import pytest
 
-from tests.process import PATIENCE, arbstr_process, chat_body, clean_environ
+from tests.process import PATIENCE, Process, arbstr_process, begin, chat_body
 
-RUN: Final = (sys.executable, "-m", "arbstr", "run", "--mock", "-l", "127.0.0.1:0")
+RUN: Final = ("run", "--mock", "-l", "127.0.0.1:0")
 REQUESTS: Final = 5
 
 
@@ -22,11 +22,10 @@ REQUESTS: Final = 5
 class Served:
     """A running arbstr, asked over HTTP."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: Process, stdout: IO[str]) -> None:
         self.process = process
-        assert process.stdout is not None
-        self.url = next(line for line in process.stdout if "OPENAI_BASE_URL=" in line)
-        self.url = self.url.partition("OPENAI_BASE_URL=")[2].strip()
+        line = next(line for line in stdout if "OPENAI_BASE_URL=" in line)
+        self.url = line.partition("OPENAI_BASE_URL=")[2].strip()
 
     def answers(self) -> list[int]:
         """Asks a few times; the codes of the answers."""
@@ -41,20 +40,17 @@ class Served:
 
 
 @contextmanager
-def served(stderr: int | IO[bytes], command: Sequence[str] = RUN) -> Iterator[Served]:
+def served(stderr: int | IO[bytes], prefix: Sequence[str] = ()) -> Iterator[Served]:
     """`arbstr run --mock` with this standard error."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        env=clean_environ(),
-        text=True,
-    ) as process:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as stdout:
+        with os.fdopen(writing) as its_end:
+            process = begin(RUN, Path.cwd(), stdout=its_end, stderr=stderr, prefix=prefix)
         try:
-            yield Served(process)
+            yield Served(process, stdout)
         finally:
             process.kill()
+            process.wait()
 
 
 @final
@@ -114,7 +110,7 @@ def test_where_nobody_can_read_any_more_it_goes_on(stuffed: Pipe) -> None:
 
 
 def test_without_a_standard_error_it_goes_on() -> None:
-    closed = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh", *RUN)
+    closed = ("/bin/sh", "-c", 'exec "$@" 2>&-', "sh")
     with served(subprocess.DEVNULL, closed) as arbstr:
         assert arbstr.answers() == [200] * REQUESTS
         assert arbstr.stop(SIGTERM) == 0

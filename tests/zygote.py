@@ -5,8 +5,8 @@
 
 Importing takes an `arbstr run` half a second of processor, which is most of what many a test costs.
 A child of the zygote is a process like any other (its own id, signals, files, memory, end), but the
-interpreter was not started for it. What is about that start (`PYTHON...`, a standard stream that is
-closed, a limit set before) is tested with a real one: `is_possible` tells them apart, and
+interpreter was not started for it. What is about that start (most of `PYTHON...`, a standard stream
+that is closed, a limit set before) is tested with a real one: `is_possible` tells them apart, and
 `process.begin` takes the way there is.
 
 The keeper waits for the child, whose parent the tests are not, and lets its process id be taken
@@ -16,6 +16,7 @@ again when nobody means it any more.
 import atexit
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -38,13 +39,16 @@ WORD_BYTES: Final = 32
 HEEDED: Final = ("PYTHON", "LC_", "LANG")
 """How names of variables begin that are read when an interpreter starts."""
 
+DONE_HERE: Final = frozenset({"PYTHONFAULTHANDLER", "PYTHONIOENCODING", "PYTHONUNBUFFERED"})
+"""Those of them that a child of the zygote heeds as well."""
+
 
 def is_possible(environ: Mapping[str, str]) -> bool:
     """Whether a child with this environment is what a fresh interpreter would be."""
 
     def heeded(environ: Mapping[str, str]) -> dict[str, str]:
         named = ((name, value) for name, value in environ.items() if name.startswith(HEEDED))
-        return {name: value for name, value in named if value and name != "PYTHONFAULTHANDLER"}
+        return {name: value for name, value in named if value and name not in DONE_HERE}
 
     # Elsewhere than on Linux there is no fork, or one that system libraries do not outlive.
     return sys.platform == "linux" and heeded(environ) == heeded(os.environ)
@@ -93,16 +97,14 @@ def fork(
     *,
     cwd: Path,
     environ: Mapping[str, str],
-    stdin: int,
-    stdout: int,
-    stderr: int,
+    files: Sequence[int],
 ) -> Child:
-    """`python -m arbstr ARGUMENTS` with these open files, which stay open here."""
+    """`python -m arbstr ARGUMENTS` with these three open files, which stay open here."""
     request = json.dumps([list(arguments), str(cwd), dict(environ)]).encode()
     assert len(request) <= REQUEST_BYTES
     keeper, its_end = _packets()
     with its_end:
-        socket.send_fds(_zygote(), [request], [stdin, stdout, stderr, its_end.fileno()])
+        socket.send_fds(_zygote(), [request], [*files, its_end.fileno()])
     return Child(keeper)
 
 
@@ -193,11 +195,22 @@ def _child(
     os.environ.clear()
     os.environ.update(environ)
     time.tzset()
+    sys.stdout = _standard_output(environ)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from arbstr.cli.commands import main
 
     sys.argv[1:] = arguments
     return main(arguments)
+
+
+def _standard_output(environ: Mapping[str, str]) -> io.TextIOWrapper:
+    """As Python makes it of what these two variables say."""
+    encoding, _, errors = environ.get("PYTHONIOENCODING", "").partition(":")
+    if not encoding:
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors or ""
+    unbuffered = bool(environ.get("PYTHONUNBUFFERED"))
+    below = os.fdopen(1, "wb", 0 if unbuffered else -1, closefd=False)
+    return io.TextIOWrapper(below, encoding, errors or "strict", write_through=unbuffered)
 
 
 if __name__ == "__main__":
