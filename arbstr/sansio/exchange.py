@@ -217,7 +217,7 @@ class Exchange:
     def finished(self, now: float) -> Record:
         """The row as it stands when the client's part is over; a drain may still add to it."""
         if self.phase is not Phase.ENDED:
-            if self._attempts and self.phase is Phase.ATTEMPTING:
+            if self.phase is Phase.ATTEMPTING:
                 last = self._attempts[-1]
                 kind = last.candidate.offer.provider.kind
                 last.failure = seen(FailureKind.CLIENT_LEFT, kind, "was given up: the client left")

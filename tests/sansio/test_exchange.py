@@ -1,6 +1,7 @@
 """The life of one request: which event may come when, and what the log is told in the end."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final, get_args
 
@@ -253,8 +254,57 @@ def test_an_attempt_nobody_ended_was_given_up_because_the_client_left() -> None:
     assert record.possibly_spent == 1
 
 
+def test_it_lasted_until_then_although_a_drain_goes_on() -> None:
+    exchange = told(*ATTEMPTING)
+    before = exchange.finished(110.0)
+    exchange.note(Drained(1, 200, "req-1", USAGE, None, Money.SPENT), 150.0)
+    after = exchange.close(150.0)
+    assert [record.attempts[0].duration_ms for record in (before, after)] == [8000, 8000]
+    assert (before.latency_ms, after.latency_ms) == (10_000, 10_000)
+
+
+def test_the_row_is_of_the_attempt_that_answered_and_before_any_of_the_one_to_be_made() -> None:
+    mini = candidate("beta", model="mini")
+    mini = replace(mini, estimated_cost=Decimal(7))
+    again = AttemptStarted(mini, "2026-02-03T04:05:07.790Z")
+    answered = closed(*ATTEMPTING, AttemptFailed(FREE), again, Answered(), Delivered())
+    assert (answered.model, answered.provider, answered.estimated_cost_sats) == ("mini", "beta", 7)
+    routed = closed(Routed(None, mini), Refused(ERROR))
+    assert (routed.model, routed.provider, routed.estimated_cost_sats) == ("mini", None, 7)
+    assert closed(Refused(ERROR)).model == "gpt-4o"
+
+
+def test_the_row_says_what_may_be_kept_of_an_error() -> None:
+    words = ErrorReply("provider_auth", "No: it said top secret.", logged="No.")
+    assert closed(*READY, Refused(words)).error_message == "No."
+    assert closed(*READY, Refused(ERROR)).error_message == ERROR.message
+
+
+def test_half_an_answer_teaches_nothing_about_how_long_they_are() -> None:
+    counted = [*ATTEMPTING, OutputBegan(), UsageSeen(USAGE, None)]
+    half = closed(*counted, AttemptFailed(SPENT), Interrupted(ERROR), streaming=True)
+    whole = closed(*counted, Answered(), Delivered(), streaming=True)
+    assert (half.token_ratio, half.output_tokens) == (None, 5)
+    assert whole.token_ratio is not None
+
+
+def test_the_intent_has_every_attempt_so_far_by_its_number() -> None:
+    running = AttemptStarted(BETA, "2026-02-03T04:05:07.790Z")
+    intent = told(*ATTEMPTING, AttemptFailed(FREE), running).intent(105.0)
+    assert (intent.correlation_id, intent.policy) == ("id-1", "cheap")
+    assert [(row.n, row.provider, row.failure) for row in intent.attempts] == [
+        (1, "alpha", "server_error"),
+        (2, "beta", None),
+    ]
+
+
 def test_what_has_happened_so_far() -> None:
     exchange = told(*READY)
+    assert not exchange.answered
+    assert not told(*ATTEMPTING).answered
+    assert told(*ANSWERED).answered
+    again = [AttemptFailed(FREE), AttemptStarted(BETA, ""), Answered()]
+    assert told(*ATTEMPTING, *again).answered
     assert (exchange.attempts_made, exchange.model, exchange.output_began) == (0, "gpt-4o", False)
     exchange.note(AttemptStarted(candidate("alpha", model="mini"), ""), 150.0)
     assert (exchange.attempts_made, exchange.model, exchange.output_began) == (1, "mini", False)
