@@ -46,7 +46,9 @@ _NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _PING_NAMES: Final = frozenset({"ping", "pong", "keepalive", "keep-alive", "heartbeat"})
 
 FAILURES: Final = re.compile(
-    r"error|abort|cancel|fail|time[d_ ]*out|interrupt|insufficient|unavailable|overload", re.I
+    r"error|abort|cancel|fail|time[d_ ]*out|interrupt|insufficient|unavailable|overload"
+    r"|disconnect|rate[_ -]?limit|quota|killed|crash|exception|unreachable",
+    re.I,
 )
 """Finish reasons that name a failure: `error` (OpenRouter, Mistral, vLLM), `abort` (vLLM, SGLang),
 `network_error` (Zhipu), `insufficient_system_resource` (DeepSeek), `cancelled`. What the model or

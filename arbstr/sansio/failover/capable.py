@@ -34,8 +34,7 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "context length": (
             r"maximum context length",  # OpenAI, vLLM, OpenRouter, DeepSeek, Mistral
             r"maximum prompt length",  # xAI
-            r"context (?:length|window|size|limit)[^.]{0,20} exceed",
-            r"exceed\w*[^.]{0,40} context (?:length|window|size|limit)",  # OpenAI, llama.cpp
+            r"context[ _](?:length|window|size|limit)",  # whatever is said of it
             r"(?:longer|greater|larger) than the (?:model'?s? )?context",  # SGLang, LM Studio
             r"(?:prompt|input|messages?|conversation) (?:is|are) too (?:long|large)",
             r"(?:prompt|request) too (?:long|large) for",  # Groq's 413
@@ -52,6 +51,7 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             r"`inputs` tokens \+ `max_new_tokens` must be",  # TGI
             r"`inputs` must have less than",
             r"this model supports at most",  # OpenAI: max_tokens
+            r"max(?:imum)? tokens allowed",
             r"maximum allowed number of output tokens",  # Anthropic: max_tokens
         ),
         "tools": (
@@ -73,6 +73,7 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             r" (?:(?:this|the|that|your) )?(?:[\w-]+ )?models?\b",
             r"not supported (?:with|by|for|on) (?:this|the) model",
             r"system role (?:is )?not supported",  # Gemma's template
+            r"\bmodels? only supports?\b",  # a template that knows one tool call at once
             r"\bmodels?\b[^.\n]{0,80} (?:does not|doesn't|do not) support",
             r"(?:does not|doesn't|do not) support [^\n]{0,80}(?:with|on|for) (?:this|the) model",
         ),

@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
+from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.dialects.facts import WORDS
@@ -31,6 +32,24 @@ MAX_DEPTH: Final = 16
 MAX_REST_SECONDS: Final = 600.0
 """Longest wait a provider may ask for (picked: ten minutes)."""
 
+NAMED_STATUS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "authentication_error": 401,
+        "invalid_api_key": 401,
+        "insufficient_balance": 402,
+        "insufficient_quota": 429,
+        "permission_error": 403,
+        "model_not_found": 404,
+        "not_found_error": 404,
+        "rate_limit_error": 429,
+        "rate_limit_exceeded": 429,
+        "request_too_large": 413,
+        "invalid_request_error": 400,
+    }
+)
+"""What stands in `type` or `code`, in lower case, where OpenAI and Anthropic give this status, the
+most telling first. Refusals only: a fault of the server's is counted by its number."""
+
 ErrorObject: TypeAlias = Mapping[str, object]
 
 
@@ -42,7 +61,7 @@ class Refusal:
     `errors` are its error objects, the most telling first, perhaps none. `codes` are their
     `type` and `code` in lower case. `retry_after` is in seconds from now, above 0 and at most
     MAX_REST_SECONDS; None if nothing sensible was said. `status` is the HTTP status an error gives
-    itself, 400 to 599, None if it gives none.
+    itself, 400 to 599, by number or by name, None if it gives none.
     """
 
     body: bytes
@@ -61,13 +80,16 @@ def read_refusal(headers: Mapping[str, str], body: bytes, *, now_utc: float) -> 
     parsed = _parse(body)
     errors = tuple(place for place in _places(parsed) if isinstance(place, dict))
     said = (error.get(name) for error in errors for name in ("type", "code"))
+    codes = frozenset(code.lower() for code in said if isinstance(code, str))
+    given = (status for status in map(_own_status, errors) if status)
+    named = (status for name, status in NAMED_STATUS.items() if name in codes)
     return Refusal(
         body=body,
         parsed=parsed,
         errors=errors,
-        codes=frozenset(code.lower() for code in said if isinstance(code, str)),
+        codes=codes,
         retry_after=_retry_after(headers, now_utc) or _wait_within(errors),
-        status=next((status for status in map(_own_status, errors) if status), None),
+        status=next(given, None) or next(named, None),
     )
 
 

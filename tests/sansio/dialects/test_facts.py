@@ -127,6 +127,7 @@ ERRORS = {
         f"the finish reason {reason}": {"choices": [choice({}, reason)]}
         for reason in (
             *("error", "abort", "aborted", "network_error", "insufficient_system_resource"),
+            *("rate_limit", "rate_limited", "quota_exceeded", "upstream_disconnect", "killed"),
             *("cancelled", "timeout", "server_error", "failed", "ERROR"),
         )
     },

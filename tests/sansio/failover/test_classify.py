@@ -405,6 +405,13 @@ def test_an_error_under_a_200_may_give_itself_a_refusals_status(status: int) -> 
     assert failure.trips is False
 
 
+def test_a_refusal_under_a_200_may_give_its_status_by_name() -> None:
+    failure = under_200(b'{"message":"no images, please","type":"invalid_request_error"}')
+    assert (failure.kind, failure.own_status) == (FailureKind.ERROR_ANSWER, 400)
+    assert failure.error is not None
+    assert failure.error["message"] == "no images, please"
+
+
 def test_what_a_model_cannot_is_also_told_under_a_200() -> None:
     for code in (b"400", b"500", b"null"):
         failure = under_200(b'{"message":"longer than the context of 8192","code":%b}' % code)
