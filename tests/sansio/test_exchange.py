@@ -268,9 +268,11 @@ def test_the_row_is_of_the_attempt_that_answered_and_before_any_of_the_one_to_be
     mini = replace(mini, estimated_cost=Decimal(7))
     again = AttemptStarted(mini, "2026-02-03T04:05:07.790Z")
     answered = closed(*ATTEMPTING, AttemptFailed(FREE), again, Answered(), Delivered())
-    assert (answered.model, answered.provider, answered.estimated_cost_sats) == ("mini", "beta", 7)
+    assert (answered.model, answered.provider) == ("mini", "beta")
+    assert answered.estimated_cost_sats == 7
     routed = closed(Routed(None, mini), Refused(ERROR))
-    assert (routed.model, routed.provider, routed.estimated_cost_sats) == ("mini", None, 7)
+    assert (routed.model, routed.provider) == ("mini", None)
+    assert routed.estimated_cost_sats == 7
     assert closed(Refused(ERROR)).model == "gpt-4o"
 
 
@@ -303,8 +305,8 @@ def test_what_has_happened_so_far() -> None:
     assert not exchange.answered
     assert not told(*ATTEMPTING).answered
     assert told(*ANSWERED).answered
-    again = [AttemptFailed(FREE), AttemptStarted(BETA, ""), Answered()]
-    assert told(*ATTEMPTING, *again).answered
+    again = AttemptStarted(BETA, "")
+    assert told(*ATTEMPTING, AttemptFailed(FREE), again, Answered()).answered
     assert (exchange.attempts_made, exchange.model, exchange.output_began) == (0, "gpt-4o", False)
     exchange.note(AttemptStarted(candidate("alpha", model="mini"), ""), 150.0)
     assert (exchange.attempts_made, exchange.model, exchange.output_began) == (1, "mini", False)
