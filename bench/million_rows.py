@@ -27,9 +27,10 @@ import trio
 
 from arbstr.sansio.ledger.reports import Filters, Group, Names, RequestsQuery, Sort, StatsQuery
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
-from arbstr.trio_runtime.ledger.database import Database, open_database
+from arbstr.trio_runtime.ledger.port import Session
 from arbstr.trio_runtime.ledger.reports import read_report, read_requests
 from arbstr.trio_runtime.ledger.retention import BATCH_ROWS, Retention
+from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase, open_sqlite
 
 LIMIT_MS: Final = 300.0
 """What a question about 30 days of a million rows may take."""
@@ -89,13 +90,14 @@ def make_rows(count: int, days: int) -> Iterator[tuple[tuple[Any, ...], tuple[An
         )
 
 
-def fill(connection: sqlite3.Connection, count: int, days: int) -> None:
+def fill(connection: Session, count: int, days: int) -> None:
     """All rows, in batches as large as a log writer never has them."""
     batch: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = []
 
     def write() -> None:
-        connection.executemany(REQUEST, [request for request, _ in batch])
-        connection.executemany(ATTEMPT, [attempt for _, attempt in batch])
+        for request, attempt in batch:
+            connection.execute(REQUEST, request)
+            connection.execute(ATTEMPT, attempt)
         batch.clear()
 
     for row in make_rows(count, days):
@@ -105,7 +107,7 @@ def fill(connection: sqlite3.Connection, count: int, days: int) -> None:
     write()
 
 
-def questions() -> dict[str, Callable[[sqlite3.Connection], object]]:
+def questions() -> dict[str, Callable[[Session], object]]:
     """What is asked, by how it is shown."""
     names = Names(frozenset(MODELS), frozenset(PROVIDERS), frozenset(filter(None, POLICIES)))
 
@@ -114,10 +116,10 @@ def questions() -> dict[str, Callable[[sqlite3.Connection], object]]:
 
     month = last(30 * DAY_MS)
 
-    def stats(filters: Filters, group: Group | None = None) -> Callable[[sqlite3.Connection], Any]:
+    def stats(filters: Filters, group: Group | None = None) -> Callable[[Session], Any]:
         return partial(read_report, query=StatsQuery(filters, group), configured=names)
 
-    def page(query: RequestsQuery) -> Callable[[sqlite3.Connection], Any]:
+    def page(query: RequestsQuery) -> Callable[[Session], Any]:
         return partial(read_requests, query=query, configured=names)
 
     return {
@@ -139,7 +141,7 @@ def questions() -> dict[str, Callable[[sqlite3.Connection], object]]:
     }
 
 
-def measure(database: Database, rounds: int) -> bool:
+def measure(database: SqliteDatabase, rounds: int) -> bool:
     """Asks everything; returns whether all was in time."""
     in_time = True
     print(f"\n{'question':40} {'median':>8} {'longest':>8} {'CPU':>8} ms")
@@ -160,7 +162,7 @@ def measure(database: Database, rounds: int) -> bool:
     return in_time
 
 
-async def remove(database: Database, count: int, days: int) -> None:
+async def remove(database: SqliteDatabase, count: int, days: int) -> None:
     """Times the batches of a retention, beside nothing else."""
     retention = Retention(database, days)
     cut = NOW + (days * DAY_MS) // count * BATCH_ROWS  # the age of the first batch
@@ -174,7 +176,7 @@ async def remove(database: Database, count: int, days: int) -> None:
 
 async def run(options: argparse.Namespace, directory: Path) -> bool:
     """Makes, asks, removes."""
-    async with open_database(str(directory / "arbstr.db")) as database:
+    async with open_sqlite(str(directory / "arbstr.db")) as database:
         begin = time.perf_counter()
         await database.transaction(partial(fill, count=options.rows, days=options.days))
         took = time.perf_counter() - begin

@@ -14,8 +14,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from arbstr.trio_runtime.ledger.database import APPLICATION_ID
-from arbstr.trio_runtime.ledger.statements import read_migrations, split_statements
+from arbstr.trio_runtime.ledger.port import Session
+from arbstr.trio_runtime.ledger.sqlite import APPLICATION_ID
+from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, split_statements
+from arbstr.trio_runtime.ledger.statements import read_migrations
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -91,51 +93,56 @@ def is_unanswered(row: Row) -> bool:
     return row["failure"] is not None and row["money"] != "free"
 
 
-def insert(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def insert(session: Session, rows: Iterable[Row]) -> None:
     """Adds requests and their attempts."""
     for row in rows:
         columns = {name: value for name, value in row.items() if name != "tries"}
-        _insert(connection, "requests", columns)
-        insert_attempts(connection, row)
+        _insert(session, "requests", columns)
+        insert_attempts(session, row)
 
 
-def insert_attempts(connection: sqlite3.Connection, row: Row) -> None:
+def insert_attempts(session: Session, row: Row) -> None:
     """Adds the attempts of a request that is there."""
     for n, one in enumerate(row["tries"], start=1):
         place = {"correlation_id": row["correlation_id"], "n": n}
-        _insert(connection, "attempts", {**place, **one})
+        _insert(session, "attempts", {**place, **one})
 
 
-def _insert(connection: sqlite3.Connection, table: str, columns: Row) -> None:
+def _insert(session: Session, table: str, columns: Row) -> None:
     names = ", ".join(columns)
     places = ", ".join(f":{name}" for name in columns)
-    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", columns)
+    session.execute(f"INSERT INTO {table} ({names}) VALUES ({places})", columns)
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(session: Session) -> None:
     """What a start does to a new file."""
     for script in MIGRATIONS:
         for statement in split_statements(script):
-            connection.execute(statement)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+            session.execute(statement)
+    session.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    session.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def connect(path: Path | str) -> SqliteSession:
+    """A connection without a transaction, the caller's to close."""
+    return sqlite3.connect(path, isolation_level=None, factory=SqliteSession)
 
 
 @contextmanager
-def memory_ledger(rows: Iterable[Row] = ()) -> Iterator[sqlite3.Connection]:
+def memory_ledger(rows: Iterable[Row] = ()) -> Iterator[SqliteSession]:
     """A connection to a new database in memory."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        migrate(connection)
-        insert(connection, rows)
-        yield connection
+    with closing(connect(":memory:")) as session:
+        migrate(session)
+        insert(session, rows)
+        yield session
 
 
 def write_ledger(path: Path, rows: Iterable[Row] = ()) -> Path:
     """A new file, closed."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN")
-        migrate(connection)
-        insert(connection, rows)
-        connection.execute("COMMIT")
+    with closing(connect(path)) as session:
+        session.execute("PRAGMA journal_mode = WAL")
+        session.execute("BEGIN")
+        migrate(session)
+        insert(session, rows)
+        session.execute("COMMIT")
     return path

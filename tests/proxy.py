@@ -37,9 +37,10 @@ from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.app import App, Send, make_quart
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics, LogWriter, open_log_writer
 from arbstr.trio_runtime.ledger.reports import Reports
+from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase
 from arbstr.trio_runtime.server.bodies import Receive
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
@@ -405,7 +406,7 @@ async def open_proxy(
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         # At once, because many a test's clock does not run by itself.
         server = Server(
-            App(hub, Pages(hub, Reports(Database(where, boot_id="")))),
+            App(hub, Pages(hub, Reports(SqliteDatabase(where, boot_id="")))),
             listeners,
             break_off_seconds=0,
         )

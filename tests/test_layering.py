@@ -51,8 +51,8 @@ ORDER: Final = {
         *row("lines logs change heavy descriptors"),
         *wing(
             "ledger",
-            "boot_lock soundness statements database budget ratios store intents "
-            "log_writer retention stats reports",
+            "port statements boot_lock sqlite_session sqlite_soundness sqlite database "
+            "budget ratios store intents log_writer retention stats reports",
         ),
         *wing(
             "upstream",
@@ -108,16 +108,8 @@ LIBRARIES: Final = {
     "socksio": {"trio_runtime/upstream/tunnel"},
     "rich": {"cli/ledger_text"},
     "sqlite3": {
-        *("cli/cost_command", "cli/ledger_commands"),
-        *("trio_runtime/ledger/budget", "trio_runtime/ledger/database"),
-        *("trio_runtime/ledger/intents", "trio_runtime/ledger/log_writer"),
-        *(
-            "trio_runtime/ledger/ratios",
-            "trio_runtime/ledger/reports",
-            "trio_runtime/ledger/retention",
-        ),
-        *("trio_runtime/ledger/soundness", "trio_runtime/ledger/statements"),
-        *("trio_runtime/ledger/stats", "trio_runtime/ledger/store"),
+        *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),
+        "trio_runtime/ledger/sqlite_soundness",
     },
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""

@@ -22,8 +22,9 @@ from trio.testing import wait_all_tasks_blocked
 from arbstr.sansio.config.reader import Config, parse_config
 from arbstr.sansio.failover import refusal, rests, retry
 from arbstr.trio_runtime import exchange, main
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.mock import MOCK_CONFIG
 from arbstr.trio_runtime.server import connection
 from arbstr.trio_runtime.server.connection import Server

@@ -9,10 +9,11 @@ import pytest
 
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import Span, parse_moment
-from arbstr.trio_runtime.ledger.database import APPLICATION_ID, open_database
-from arbstr.trio_runtime.ledger.statements import split_statements
+from arbstr.trio_runtime.ledger.database import open_database
+from arbstr.trio_runtime.ledger.sqlite import APPLICATION_ID
+from arbstr.trio_runtime.ledger.sqlite_session import split_statements
 from arbstr.trio_runtime.ledger.stats import read_stats
-from tests.ledgers import MIGRATIONS, Row, attempt, insert, request
+from tests.ledgers import MIGRATIONS, Row, attempt, connect, insert, request
 
 FIRST_EDITION: Final = 2
 """The schema that knew no stated prices."""
@@ -94,7 +95,7 @@ ROWS: Final = (
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "arbstr.db"
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(connect(path)) as connection:
         for script in MIGRATIONS[:FIRST_EDITION]:
             for statement in split_statements(script):
                 connection.execute(statement)
@@ -118,7 +119,7 @@ def whole_stats(path: Path, group: Group | None = None) -> dict[str, Any]:
     since, until = parse_moment("2026-02-01"), parse_moment("2026-02-10")
     assert since is not None
     assert until is not None
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(connect(path)) as connection:
         return read_stats(connection, Filters(Span(since, until)), group)
 
 
@@ -178,7 +179,7 @@ async def test_old_rows_are_chats(path: Path) -> None:
 
 async def test_the_sums_go_on_being_kept(path: Path) -> None:
     await migrated(path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(connect(path)) as connection:
         tries = [attempt(cost_sats=100.0)]
         insert(connection, [request("new", cost_sats=100.0, endpoint="messages", tries=tries)])
         connection.execute("UPDATE requests SET cost_sats = 2.5 WHERE correlation_id = 'stated'")

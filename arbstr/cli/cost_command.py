@@ -6,7 +6,6 @@ has of earlier answers. What only a running process knows (circuits, rests, late
 
 import argparse
 import json
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
 from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.visible import escaped
-from arbstr.trio_runtime.ledger.ratios import lengths_in, ratios_in
+from arbstr.trio_runtime.ledger.port import Trouble
+from arbstr.trio_runtime.ledger.ratios import learnt_at
 
 if TYPE_CHECKING:
     from arbstr.sansio.config.reader import Config
@@ -84,10 +84,11 @@ def _read(file: str) -> bytes:
 
 def _learnt(database: str) -> Learnt:
     try:
-        return Learnt(ratios_in(database), {}, lengths_in(database))
-    except sqlite3.Error as error:
+        ratios, lengths = learnt_at(database)
+    except Trouble as error:
         complain(f"{database}: nothing learnt ({error})")
         return NOTHING_LEARNT
+    return Learnt(ratios, {}, lengths)
 
 
 def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:

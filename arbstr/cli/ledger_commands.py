@@ -7,7 +7,6 @@ parameters of /v1/stats and /v1/requests under the same names, checked by the sa
 
 import argparse
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
@@ -29,6 +28,7 @@ from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.trio_runtime.ledger.budget import read_spent
 from arbstr.trio_runtime.ledger.database import open_for_reading
+from arbstr.trio_runtime.ledger.port import Session, Trouble
 from arbstr.trio_runtime.ledger.ratios import select_ratios
 from arbstr.trio_runtime.ledger.reports import (
     Report,
@@ -58,20 +58,20 @@ def run_stats(options: argparse.Namespace, config: Config, database: str) -> int
     names = _names(config)
     if options.json:
 
-        def read(connection: sqlite3.Connection) -> Report | ErrorReply:
-            report = read_report(connection, query, names)
+        def read(session: Session) -> Report | ErrorReply:
+            report = read_report(session, query, names)
             if not isinstance(report, ErrorReply):
-                report |= _budget(connection, config)
+                report |= _budget(session, config)
             return report
 
         return _print_json(_ask(database, read))
     groups = OVERVIEW if query.group is None else (query.group,)
     overview, ratios, budget = _ask(
         database,
-        lambda connection: (
-            read_overview(connection, query.filters, groups, names),
-            select_ratios(connection),
-            _budget(connection, config),
+        lambda session: (
+            read_overview(session, query.filters, groups, names),
+            select_ratios(session),
+            _budget(session, config),
         ),
     )
     if isinstance(overview, ErrorReply):
@@ -80,13 +80,13 @@ def run_stats(options: argparse.Namespace, config: Config, database: str) -> int
     return 0
 
 
-def _budget(connection: sqlite3.Connection, config: Config) -> Report:
+def _budget(session: Session, config: Config) -> Report:
     """How the running day stands by the log, under the name it has in /v1/stats; empty without a
     budget. What is set aside, only the process knows that did it."""
     limit, now = config.budget.sats_per_day, time.time()
     if limit is None:
         return {}
-    spent = read_spent(connection, now, but_by="")
+    spent = read_spent(session, now, but_by="")
     return {"budget": budget_report(limit, spent, None, now)}
 
 
@@ -102,12 +102,12 @@ def run_requests(options: argparse.Namespace, config: Config, database: str) -> 
         return _refuse(query, 2)
     names = _names(config)
 
-    def read(connection: sqlite3.Connection) -> Report | ErrorReply:
-        report = read_requests(connection, query, names)
+    def read(session: Session) -> Report | ErrorReply:
+        report = read_requests(session, query, names)
         if not isinstance(report, ErrorReply) and not options.json:
             # What failed on the way is worth a column, and is not in the rows.
             for row in report["data"]:
-                row["attempts"] = read_attempts(connection, row["correlation_id"])
+                row["attempts"] = read_attempts(session, row["correlation_id"])
         return report
 
     report = _ask(database, read)
@@ -125,11 +125,11 @@ def _run_request(options: argparse.Namespace, database: str) -> int:
     if len(part) < SHORTEST_ID:
         options.complain(f"an ID needs its first or last {SHORTEST_ID} characters at least")
 
-    def read(connection: sqlite3.Connection) -> Report | ErrorReply:
-        ids = complete_id(connection, part)
+    def read(session: Session) -> Report | ErrorReply:
+        ids = complete_id(session, part)
         if len(ids) > 1 and part not in ids:
             return ErrorReply("request_not_found", "Several ids begin or end so; give more of it.")
-        return read_request(connection, part if part in ids or not ids else ids[0])
+        return read_request(session, part if part in ids or not ids else ids[0])
 
     report = _ask(database, read)
     if options.json:
@@ -149,11 +149,11 @@ def _names(config: Config) -> Names:
     return configured_names(config, build_catalog(config))
 
 
-def _ask(database: str, read: Callable[[sqlite3.Connection], T]) -> T:
+def _ask(database: str, read: Callable[[Session], T]) -> T:
     try:
-        with open_for_reading(database) as connection:
-            return read(connection)
-    except sqlite3.Error as error:
+        with open_for_reading(database) as session:
+            return read(session)
+    except Trouble as error:
         raise StartError((f"database {database}: cannot be read now: {error}",)) from None
 
 

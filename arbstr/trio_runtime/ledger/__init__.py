@@ -5,18 +5,23 @@ gone costs rows that are counted, and what cost money is printed before it is dr
 
 The order of the modules; each imports only from those before it:
 
-    boot_lock     which process lives, so that rows of one that is gone are known
-    soundness     whether the file still holds what was written
-    statements    the SQL of `sql/`, taken apart
-    database      the SQLite file: found, checked, migrated, written by one thread
-    budget        what was spent today, read at the start and when the day turns
-    ratios        what was learnt of answers, kept between two runs
-    store         records made into rows, inside a transaction
-    intents       the file that outlives kill -9
-    log_writer    a bounded queue, batches, a drop counter, a drain
-    retention     old rows removed, in small batches
-    stats         the figures of /v1/stats
-    reports       questions to the log, on a connection of their own
+    port                what a ledger is to all below: two Protocols and one exception
+    statements          the SQL of `sql/`, read
+    boot_lock           which process lives, so that rows of one that is gone are known
+    sqlite_session      a connection to SQLite
+    sqlite_soundness    whether the file still holds what was written
+    sqlite              the file: found, checked, migrated, written by one thread
+    database            which ledger, and the engine for it
+    budget              what was spent today, read at the start and when the day turns
+    ratios              what was learnt of answers, kept between two runs
+    store               records made into rows, inside a transaction
+    intents             the file that outlives kill -9
+    log_writer          a bounded queue, batches, a drop counter, a drain
+    retention           old rows removed, in small batches
+    stats               the figures of /v1/stats
+    reports             questions to the log
 
-Start reading at `log_writer`, then `database`.
+An engine is the only one to import its library: `sqlite...` alone knows sqlite3.
+
+Start reading at `log_writer`, then `port` and `sqlite`.
 """

@@ -10,20 +10,18 @@ is the day that is read, not the start. What this process spends itself is count
 """
 
 import logging
-import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio.money import add_sats, format_eyes, format_sats
 from arbstr.sansio.routing.budget import Budget
-from arbstr.trio_runtime.ledger.database import Database
-from arbstr.trio_runtime.ledger.statements import read_sql
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +61,14 @@ class Today:
         now = time.time()
         try:
             if not self._recovered():
-                raise sqlite3.OperationalError("what a killed arbstr had noted is not in it yet")
-            sats = await trio.to_thread.run_sync(_spent_on_day_of, self._database, now)
-        except (sqlite3.Error, ArithmeticError) as error:
+                raise Trouble("what a killed arbstr had noted is not in it yet")
+            sats = await self._database.read(
+                partial(read_spent, now=now, but_by=self._database.boot_id)
+            )
+        except (Trouble, ArithmeticError) as error:
             # The latter for a column that holds no number: somebody wrote into the file.
             self._endure(error, now)
             known = False
-            if isinstance(error, sqlite3.Error):
-                await self._database.suspect(error)
         else:
             self._trouble_since = None
             self._budget.remember(sats, now)
@@ -116,15 +114,10 @@ class Today:
             )
 
 
-def _spent_on_day_of(database: Database, now: float) -> Decimal:
-    with closing(database.connect_reader()) as reader:
-        return read_spent(reader, now, but_by=database.boot_id)
-
-
-def read_spent(connection: sqlite3.Connection, now: float, *, but_by: str) -> Decimal:
+def read_spent(session: Session, now: float, *, but_by: str) -> Decimal:
     """What the log has of the day of `now`, in sats, without the rows of the process `but_by`.
 
-    Blocks; raises `sqlite3.Error`.
+    Blocks; raises what the session does.
     """
     midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     parameters = {
@@ -133,7 +126,7 @@ def read_spent(connection: sqlite3.Connection, now: float, *, but_by: str) -> De
         "until": _logged(midnight + timedelta(days=1)),
         "boot_id": but_by,
     }
-    rows = connection.execute(read_sql("spent_between"), parameters)
+    rows = session.execute(session.question("spent_between"), parameters)
     # The digits of the column, not the binary fraction behind them.
     return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
 

@@ -18,9 +18,8 @@ waited at that moment is committed.
 
 import logging
 import os
-import sqlite3
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, final
@@ -36,8 +35,7 @@ from arbstr.sansio.ledger.intents import (
 )
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.ledger.boot_lock import identity
-from arbstr.trio_runtime.ledger.database import IN_MEMORY
-from arbstr.trio_runtime.ledger.soundness import are_there
+from arbstr.trio_runtime.ledger.port import Session
 from arbstr.trio_runtime.ledger.store import Store
 
 if sys.platform != "win32":
@@ -49,9 +47,6 @@ FULL_BYTES: Final = 1024 * 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
 """What all files of a process may take together: at 1,000 requests a second without a database it
 is a minute's, and what a start reads back in some seconds; picked."""
-
-MOST_IDS: Final = 500
-"""Values in one statement; SQLite until 3.32 takes 999."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,17 +67,20 @@ class _File:
 
 @final
 class Intents:
-    """The file of this process, made when there is something to write. From trio's thread only."""
+    """The file of this process, made when there is something to write. From trio's thread only.
+
+    `beside` is where it lies, as `port.Database` says: None for no file at all.
+    """
 
     def __init__(
         self,
-        database: str,
+        beside: str | None,
         boot_id: str,
         *,
         full_bytes: int = FULL_BYTES,
         most_bytes: int = MOST_BYTES,
     ) -> None:
-        self._prefix = None if database == IN_MEMORY else f"{database}.intents-{boot_id}-"
+        self._prefix = None if beside is None else f"{beside}.intents-{boot_id}-"
         self._full_bytes = full_bytes
         self._most_bytes = most_bytes
         self._number = 0
@@ -208,24 +206,24 @@ class Leftovers:
     any two of these, the next start finds the same files, and rows that are there stay as they are.
     """
 
-    def __init__(self, database: str) -> None:
-        self._database = database
+    def __init__(self, beside: str | None) -> None:
+        self._prefix = None if beside is None else f"{beside}.intents-"
         self._files: list[tuple[str, int]] = []
         self._written: list[str] = []
 
     def exist(self) -> bool:
         """Whether there is anything to write, as far as names tell."""
-        return self._database != IN_MEMORY and bool(self._paths())
+        return bool(self._paths())
 
-    def write(self, connection: sqlite3.Connection) -> Recovered:
-        """Makes the rows that are missing. Raises `sqlite3.Error` as `Store` does."""
+    def write(self, session: Session) -> Recovered:
+        """Makes the rows that are missing. Raises as `Store` does."""
         ended = unfinished = 0
         for path in self._paths():
             told = self._read(path)
             # Its own process's rows: what was spent before this one is read from the database.
-            store = Store(path.removeprefix(self._prefix).rpartition("-")[0])
-            rows = [row for each in told.values() if (row := _missing(connection, each))]
-            refused = store.one_by_one(rows, connection)
+            store = Store(path.removeprefix(self._prefix or "").rpartition("-")[0])
+            rows = [row for each in told.values() if (row := _missing(session, each))]
+            refused = store.one_by_one(rows, session)
             for one in refused:
                 _log.error("a row of a killed arbstr was refused (%s)", one.error)
             left_out = {one.record.correlation_id for one in refused}
@@ -235,10 +233,9 @@ class Leftovers:
             unfinished += sum(row.status == "abandoned" for row in rows)
         return Recovered(ended, unfinished)
 
-    def are_there(self, reader: sqlite3.Connection) -> bool:
-        """Whether what `write` wrote can be read back. Raises `sqlite3.Error`."""
-        ids = self._written
-        return all(are_there(ids[n : n + MOST_IDS], reader) for n in range(0, len(ids), MOST_IDS))
+    def written(self) -> Sequence[str]:
+        """The ids of the rows that `write` wrote."""
+        return self._written
 
     def remove(self) -> None:
         """The rows are committed: the files go."""
@@ -251,11 +248,9 @@ class Leftovers:
         while self._files:
             os.close(self._files.pop()[1])
 
-    @property
-    def _prefix(self) -> str:
-        return f"{self._database}.intents-"
-
     def _paths(self) -> list[str]:
+        if self._prefix is None:
+            return []
         directory, prefix = os.path.split(self._prefix)
         try:
             names = os.listdir(directory)
@@ -280,9 +275,9 @@ class Leftovers:
         return told
 
 
-def _missing(connection: sqlite3.Connection, told: Told) -> Record | None:
+def _missing(session: Session, told: Told) -> Record | None:
     """The row to write for a request, `None` if the database knows as much."""
-    row = connection.execute(
+    row = session.execute(
         "SELECT status, attempts FROM requests WHERE correlation_id = ?", (told.correlation_id,)
     ).fetchone()
     status, attempts = row or (None, 0)

@@ -18,7 +18,6 @@ have cost money is printed whole when it must be dropped, as one line of JSON in
 
 import json
 import logging
-import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -33,9 +32,8 @@ import trio
 
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.ledger.database import Database
 from arbstr.trio_runtime.ledger.intents import Intents, Leftovers
-from arbstr.trio_runtime.ledger.soundness import are_there
+from arbstr.trio_runtime.ledger.port import Database, Trouble
 from arbstr.trio_runtime.ledger.store import NotTogether, Refused, Store
 from arbstr.trio_runtime.logs import log_bug
 
@@ -125,9 +123,9 @@ class LogWriter:
         self._backoff = backoff
         self._backoff_limit = backoff_limit
         self._store = Store(database.boot_id)
-        self._intents = Intents(database.path, database.boot_id)
+        self._intents = Intents(database.beside, database.boot_id)
         # Whether an arbstr that was killed may have left what is not in the database yet.
-        self._owing = Leftovers(database.path).exist()
+        self._owing = Leftovers(database.beside).exist()
         self._waits_since: float | None = None
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
@@ -243,15 +241,15 @@ class LogWriter:
                         await self._wait_for(self._batch_rows)
                 pause = await self._write_batch(pause)
 
-    async def recover(self) -> sqlite3.Error | None:
+    async def recover(self) -> Trouble | None:
         """Make rows of what killed processes left; an error if the database does not take them."""
         if not self._owing:
             return None
-        leftovers = Leftovers(self._database.path)
+        leftovers = Leftovers(self._database.beside)
         try:
-            found = await self._database.transaction(leftovers.write, is_there=leftovers.are_there)
+            found = await self._database.transaction(leftovers.write, written=leftovers.written)
             leftovers.remove()
-        except sqlite3.Error as error:
+        except Trouble as error:
             return error
         except Exception as error:
             # A bug of ours, or of the file's: it stays, and must not hold up the rows of today.
@@ -332,7 +330,7 @@ class LogWriter:
         try:
             ids = [record.correlation_id for record in batch]
             await self._database.transaction(
-                partial(self._store.together, batch), is_there=partial(are_there, ids)
+                partial(self._store.together, batch), written=lambda: ids
             )
         except NotTogether:
             return await self._database.transaction(partial(self._store.one_by_one, batch))

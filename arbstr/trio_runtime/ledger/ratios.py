@@ -2,26 +2,21 @@
 
     final record --learn, in the record's own transaction--> row of `token_ratios`
     row --read_ratios, at start--> Hub
-    row --ratios_in--> arbstr cost
-    the last rows of `requests` --read_lengths, lengths_in--> how long answers are: the same two
+    row --learnt_at--> arbstr cost
+    the last rows of `requests` --read_lengths, learnt_at--> how long answers are: the same two
 
 Whoever shares the file learns into the same rows; each process goes by its own samples since it
 started, and what it found there.
 """
 
 import logging
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from pathlib import Path
-from typing import Final, TypeVar, final
-
-import trio
+from typing import Final, TypeVar
 
 from arbstr.sansio.routing.holds import Lengths
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio, restored
-from arbstr.trio_runtime.ledger.database import Database
-from arbstr.trio_runtime.ledger.statements import read_sql
+from arbstr.trio_runtime.ledger.database import peek
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 
 _log: Final = logging.getLogger(__name__)
 
@@ -32,70 +27,50 @@ ROWS_READ: Final = 10_000
 few milliseconds."""
 
 
-@final
-class RatioTable:
-    """The table, as the writer uses it."""
-
-    def __init__(self) -> None:
-        self._select = read_sql("token_ratio")
-        self._upsert = read_sql("upsert_token_ratio")
-
-    def learn(self, connection: sqlite3.Connection, policy: str, samples: Sequence[float]) -> None:
-        """Adds samples to a policy's row, in their order, inside the caller's transaction."""
-        row = connection.execute(self._select, {"policy": policy}).fetchone()
-        ratio = (None if row is None else restored(*row)) or NOTHING_LEARNT
-        for sample in samples:
-            ratio = ratio.after(sample)
-        connection.execute(
-            self._upsert,
-            {"policy": policy, "avg_ratio": ratio.average, "sample_count": ratio.samples},
-        )
+def learn(session: Session, policy: str, samples: Sequence[float]) -> None:
+    """Adds samples to a policy's row, in their order, inside the caller's transaction."""
+    row = session.execute(session.question("token_ratio"), {"policy": policy}).fetchone()
+    ratio = (None if row is None else restored(*row)) or NOTHING_LEARNT
+    for sample in samples:
+        ratio = ratio.after(sample)
+    session.execute(
+        session.question("upsert_token_ratio"),
+        {"policy": policy, "avg_ratio": ratio.average, "sample_count": ratio.samples},
+    )
 
 
-def select_ratios(connection: sqlite3.Connection) -> dict[str, Ratio]:
+def select_ratios(session: Session) -> dict[str, Ratio]:
     """Every ratio in the table, by policy; what cannot have been learnt is left out."""
-    rows = connection.execute(read_sql("token_ratios"))
+    rows = session.execute(session.question("token_ratios"))
     found = {policy: restored(average, samples) for policy, average, samples in rows}
     return {policy: ratio for policy, ratio in found.items() if ratio is not None}
 
 
-def select_lengths(connection: sqlite3.Connection) -> Lengths:
+def select_lengths(session: Session) -> Lengths:
     """How long the latest answers were."""
     lengths = Lengths()
-    for policy, model, tokens in connection.execute(read_sql("lengths"), {"rows": ROWS_READ}):
+    rows = session.execute(session.question("lengths"), {"rows": ROWS_READ})
+    for policy, model, tokens in rows:
         if isinstance(model, str) and isinstance(tokens, int):
             lengths.learn(policy, model, tokens, 1)
     return lengths
 
 
-def _in_file(path: str, select: Callable[[sqlite3.Connection], T], nothing: T) -> T:
-    if not Path(path).is_file():
-        return nothing
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    with closing(sqlite3.connect(uri, uri=True)) as reader:
-        return select(reader)
-
-
-def ratios_in(path: str) -> dict[str, Ratio]:
-    """What is in the file at `path`, nothing if there is none. Blocks; raises `sqlite3.Error`."""
-    return _in_file(path, select_ratios, {})
-
-
-def lengths_in(path: str) -> Lengths:
-    """How long the answers in the file at `path` were, as `ratios_in`."""
-    return _in_file(path, select_lengths, Lengths())
+def learnt_at(place: str) -> tuple[dict[str, Ratio], Lengths]:
+    """Ratios and lengths of the ledger at `place`, none if there is none. Blocks; raises
+    `Trouble`."""
+    with peek(place) as session:
+        if session is None:
+            return {}, Lengths()
+        return select_ratios(session), select_lengths(session)
 
 
 async def _in_database(
-    database: Database, what: str, select: Callable[[sqlite3.Connection], T], nothing: T
+    database: Database, what: str, select: Callable[[Session], T], nothing: T
 ) -> T:
-    def read() -> T:
-        with closing(database.connect_reader()) as reader:
-            return select(reader)
-
     try:
-        return await trio.to_thread.run_sync(read)
-    except sqlite3.Error as error:
+        return await database.read(select)
+    except Trouble as error:
         _log.warning("%s cannot be read (%s): starting without them", what, error)
         return nothing
 

@@ -2,15 +2,13 @@
 
     query --read_report, read_requests, read_request--> the body of the answer, or an ErrorReply
 
-Each question has a read-only connection of its own and one read transaction, so that the parts of
-its answer agree. `Reports` asks in threads, for the server; the commands ask directly.
+Each question is asked of one state of the log, so that the parts of its answer agree. `Reports`
+asks in threads, for the server; the commands ask directly.
 """
 
 import logging
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
@@ -29,12 +27,14 @@ from arbstr.sansio.ledger.reports import (
     parse_stats,
     unknown_name,
 )
-from arbstr.trio_runtime.ledger.database import Database
-from arbstr.trio_runtime.ledger.stats import Where, count_requests, ends, read_stats, sql_text
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble, named
+from arbstr.trio_runtime.ledger.stats import Where, count_requests, ends, read_stats
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]
 Report: TypeAlias = dict[str, Any]
 """A JSON object."""
+Columns: TypeAlias = Mapping[str, Any]
+"""A row, by the names of its columns."""
 
 READERS: Final = 2
 """Questions answered at once. Each takes a thread and most of a core while it lasts; picked."""
@@ -92,22 +92,11 @@ class Reports:
         """The body of /v1/requests/{id}."""
         return await self._read(partial(read_request, correlation_id=correlation_id))
 
-    async def _read(
-        self, work: Callable[[sqlite3.Connection], Report | ErrorReply]
-    ) -> Report | ErrorReply:
-        def read() -> Report | ErrorReply:
-            # A new connection sees the file that lies there now, and a thread that is left alone
-            # at the end of the process disturbs nobody.
-            with closing(self._database.connect_reader()) as connection:
-                return work(connection)
-
+    async def _read(self, work: Callable[[Session], Report | ErrorReply]) -> Report | ErrorReply:
         try:
-            return await trio.to_thread.run_sync(
-                read, abandon_on_cancel=True, limiter=self._limiter
-            )
-        except sqlite3.Error as error:
+            return await self._database.read(work, limiter=self._limiter)
+        except Trouble as error:
             _log.warning("the request log cannot be read (%s)", error)
-            await self._database.suspect(error)
             return ErrorReply(
                 "log_unavailable",
                 f"The request log cannot be read now ({error}).",
@@ -115,61 +104,41 @@ class Reports:
             )
 
 
-@contextmanager
-def _snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """One state of the database for several statements."""
-    connection.row_factory = sqlite3.Row
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        connection.execute("ROLLBACK")  # nothing was written
-
-
-def _unknown(
-    connection: sqlite3.Connection, filters: Filters, configured: Names
-) -> ErrorReply | None:
+def _unknown(session: Session, filters: Filters, configured: Names) -> ErrorReply | None:
     if unknown_name(filters, configured) is None:
         return None
     names: dict[str, set[str]] = {"model": set(), "provider": set(), "policy": set()}
-    for kind, name in connection.execute(sql_text("recorded_names")):
+    for kind, name in session.execute(session.question("recorded_names")):
         names[kind].add(name)
     recorded = Names(*(frozenset(names[kind]) for kind in ("model", "provider", "policy")))
     return unknown_name(filters, configured | recorded)
 
 
-def read_report(
-    connection: sqlite3.Connection, query: StatsQuery, configured: Names
-) -> Report | ErrorReply:
-    """The body of /v1/stats. Blocks. Raises `sqlite3.Error`."""
-    with _snapshot(connection):
-        return _unknown(connection, query.filters, configured) or read_stats(
-            connection, query.filters, query.group
-        )
+def read_report(session: Session, query: StatsQuery, configured: Names) -> Report | ErrorReply:
+    """The body of /v1/stats. Blocks. Raises what the session does."""
+    return _unknown(session, query.filters, configured) or read_stats(
+        session, query.filters, query.group
+    )
 
 
 def read_overview(
-    connection: sqlite3.Connection, filters: Filters, groups: Sequence[Group], configured: Names
+    session: Session, filters: Filters, groups: Sequence[Group], configured: Names
 ) -> Mapping[Group, Report] | ErrorReply:
     """The same figures split in several ways, of one state of the log. As `read_report`."""
-    with _snapshot(connection):
-        return _unknown(connection, filters, configured) or {
-            group: read_stats(connection, filters, group) for group in groups
-        }
+    return _unknown(session, filters, configured) or {
+        group: read_stats(session, filters, group) for group in groups
+    }
 
 
 # -- requests --------------------------------------------------------------------------------------
 
 
-def read_requests(
-    connection: sqlite3.Connection, query: RequestsQuery, configured: Names
-) -> Report | ErrorReply:
-    """The body of /v1/requests. Blocks. Raises `sqlite3.Error`."""
-    with _snapshot(connection):
-        wrong = _unknown(connection, query.filters, configured)
-        if wrong is not None:
-            return wrong
-        rows, total = _read_page(connection, query)
+def read_requests(session: Session, query: RequestsQuery, configured: Names) -> Report | ErrorReply:
+    """The body of /v1/requests. Blocks. Raises what the session does."""
+    wrong = _unknown(session, query.filters, configured)
+    if wrong is not None:
+        return wrong
+    rows, total = _read_page(session, query)
     return {
         "data": [_request(row) for row in rows],
         "page": query.page,
@@ -180,9 +149,7 @@ def read_requests(
     }
 
 
-def _read_page(
-    connection: sqlite3.Connection, query: RequestsQuery
-) -> tuple[list[sqlite3.Row], int]:
+def _read_page(session: Session, query: RequestsQuery) -> tuple[Sequence[Columns], int]:
     """The rows of the page, and how many there are on all pages."""
     counted, listed = "", ""
     if query.success is not None:
@@ -196,52 +163,53 @@ def _read_page(
         # Said twice for SQLite, which then knows that requests_without_success has them all.
         listed += " AND status = :status" + (" AND status <> 'ok'" if query.status != "ok" else "")
     values = {"status": query.status, "streaming": query.streaming}
-    total = count_requests(connection, query.filters, also=counted, values=values)
+    total = count_requests(session, query.filters, also=counted, values=values)
     offset = (query.page - 1) * query.per_page
     if offset >= total:
         return [], total  # and SQLite is spared a number that may be too large for it
     where = Where(query.filters, also=listed)
-    sql = sql_text("requests_page").format(
+    sql = session.question("requests_page").format(
         filters=where.sql, order=_SORTS[query.sort, query.descending]
     )
     page = {"limit": query.per_page, "offset": offset}
-    return connection.execute(sql, {**where.values, **values, **page}).fetchall(), total
+    return named(session.execute(sql, {**where.values, **values, **page})), total
 
 
-def read_request(connection: sqlite3.Connection, correlation_id: str) -> Report | ErrorReply:
-    """The body of /v1/requests/{id}. Blocks. Raises `sqlite3.Error`."""
-    with _snapshot(connection):
-        asked = {"correlation_id": correlation_id}
-        row = connection.execute(sql_text("request"), asked).fetchone()
-        if row is None:
-            return ErrorReply(
-                "request_not_found",
-                "The log has no request with this id. It is what x-arbstr-request-id said; a row "
-                "is written a moment after the answer.",
-            )
-        return {**_request(row), "attempts": read_attempts(connection, correlation_id)}
+def read_request(session: Session, correlation_id: str) -> Report | ErrorReply:
+    """The body of /v1/requests/{id}. Blocks. Raises what the session does."""
+    asked = {"correlation_id": correlation_id}
+    rows = named(session.execute(session.question("request"), asked))
+    if not rows:
+        return ErrorReply(
+            "request_not_found",
+            "The log has no request with this id. It is what x-arbstr-request-id said; a row "
+            "is written a moment after the answer.",
+        )
+    return {**_request(rows[0]), "attempts": read_attempts(session, correlation_id)}
 
 
-def complete_id(connection: sqlite3.Connection, part: str) -> tuple[str, ...]:
-    """At most two ids that begin or end so. Blocks. Raises `sqlite3.Error`."""
+def complete_id(session: Session, part: str) -> tuple[str, ...]:
+    """At most two ids that begin or end so. Blocks. Raises what the session does."""
     found: list[str] = []
     for question, fits in (
         ("requests_beginning", str.startswith),
         ("requests_ending", str.endswith),
     ):
         if len(found) < 2:
-            ids = (str(row[0]) for row in connection.execute(sql_text(question), {"part": part}))
+            ids = (
+                str(row[0]) for row in session.execute(session.question(question), {"part": part})
+            )
             found += [each for each in ids if fits(each, part) and each not in found]
     return tuple(found[:2])
 
 
-def read_attempts(connection: sqlite3.Connection, correlation_id: str) -> list[Report]:
-    """The attempts of a request, in order. Blocks. Raises `sqlite3.Error`."""
-    rows = connection.execute(sql_text("attempts"), {"correlation_id": correlation_id})
-    return [_attempt(row) for row in rows]
+def read_attempts(session: Session, correlation_id: str) -> list[Report]:
+    """The attempts of a request, in order. Blocks. Raises what the session does."""
+    rows = session.execute(session.question("attempts"), {"correlation_id": correlation_id})
+    return [_attempt(row) for row in named(rows)]
 
 
-def _request(row: sqlite3.Row) -> Report:
+def _request(row: Columns) -> Report:
     ended = row["status"] not in _UNTIMED
     shown = {
         "id": row["id"],
@@ -272,7 +240,7 @@ def _request(row: sqlite3.Row) -> Report:
     return shown
 
 
-def _attempt(row: sqlite3.Row) -> Report:
+def _attempt(row: Columns) -> Report:
     return {
         "n": row["n"],
         "provider": row["provider"],
@@ -290,5 +258,5 @@ def _attempt(row: sqlite3.Row) -> Report:
     }
 
 
-def _columns(row: sqlite3.Row, *names: str, suffix: str) -> Report:
+def _columns(row: Columns, *names: str, suffix: str) -> Report:
     return {name + suffix: row[name + suffix] for name in names}

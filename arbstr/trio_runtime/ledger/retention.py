@@ -9,10 +9,9 @@ Whether the clock is to be believed is decided by `sansio.ledger.retention`.
 """
 
 import logging
-import sqlite3
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, final
 
@@ -20,8 +19,7 @@ import trio
 
 from arbstr.sansio.ledger import retention
 from arbstr.sansio.moments import format_moment, parse_moment
-from arbstr.trio_runtime.ledger.database import Database
-from arbstr.trio_runtime.ledger.statements import read_sql
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 
 BATCH_ROWS: Final = 250
 """Requests a transaction: about 40 ms in the thread (bench/million_rows.py)."""
@@ -31,10 +29,6 @@ PAUSE_SECONDS: Final = 0.1
 
 INTERVAL_SECONDS: Final = 3600.0
 """How often old rows are looked for; a day's worth of them leaves in 24 portions. Picked."""
-
-FREED_PAGES: Final = 200
-"""Pages of 4 kB given back to the file system by one batch: more than its rows take, so that a
-file that is full of free pages shrinks as well."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,21 +42,20 @@ class Retention:
         self._days = days
         self._clock = retention.Retention(days)
         self._doubts = False
-        self._forget = (read_sql("forget_attempts"), read_sql("forget_requests"))
 
     async def run(self) -> None:
         """Sweeps now and every hour; does not return."""
         while True:
             try:
                 await self._look()
-            except sqlite3.Error as error:
+            except Trouble as error:
                 _log.warning("old requests cannot be removed now (%s)", error)
             await trio.sleep(INTERVAL_SECONDS)
 
     async def _look(self) -> None:
         newest = None
         if self._clock.wants_newest:
-            newest = await trio.to_thread.run_sync(_newest_row, self._database)
+            newest = await self._database.read(partial(_newest_row, self._database.boot_id))
         before = self._clock.before(time.time_ns() // 1_000_000, trio.current_time(), newest)
         if isinstance(before, retention.Doubted):
             if not self._doubts:
@@ -83,34 +76,31 @@ class Retention:
     async def sweep(self, before: int, *, pause: float = PAUSE_SECONDS) -> int:
         """Removes all that is older than the moment `before`; returns how many requests that were.
 
-        Raises `sqlite3.Error`; what was removed until then stays removed.
+        Raises `Trouble`; what was removed until then stays removed.
         """
         removed = 0
         while True:
-            batch = await self._database.transaction(partial(self._remove, format_moment(before)))
+            batch = await self._database.transaction(partial(_remove, format_moment(before)))
             removed += batch
             if batch < BATCH_ROWS:
                 return removed
             await trio.sleep(pause)
 
-    def _remove(self, before: str, connection: sqlite3.Connection) -> int:
-        removed = 0
-        for statement in self._forget:
-            removed = connection.execute(
-                statement, {"before": before, "rows": BATCH_ROWS}
-            ).rowcount  # of the last one, which is the requests
-        (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-        for _ in range(min(free, FREED_PAGES)):
-            # It says "a row" for each page, has no columns, and so is left after its first page
-            # by Python (seen with 3.11), whatever number stands there.
-            connection.execute("PRAGMA incremental_vacuum(1)")
-        return removed
+
+def _remove(before: str, session: Session) -> int:
+    removed = 0
+    for question in ("forget_attempts", "forget_requests"):
+        removed = session.execute(
+            session.question(question), {"before": before, "rows": BATCH_ROWS}
+        ).rowcount  # of the last one, which is the requests
+    session.give_back()
+    return removed
 
 
-def _newest_row(database: Database) -> int | None:
+def _newest_row(boot_id: str, session: Session) -> int | None:
     """When the newest request of before this process was received."""
-    with closing(database.connect_reader()) as reader:
-        row = reader.execute(read_sql("newest_request"), {"boot_id": database.boot_id}).fetchone()
+    rows = session.execute(session.question("newest_request"), {"boot_id": boot_id})
+    row = rows.fetchone()
     return None if row is None else parse_moment(row[0])
 
 

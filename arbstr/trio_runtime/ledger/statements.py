@@ -1,7 +1,7 @@
-"""The SQL of `sql/`: found, read, and taken apart into statements."""
+"""The SQL of `sql/`: found, and read."""
 
 import re
-import sqlite3
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,6 +20,7 @@ def sql_directory(package: Traversable) -> Traversable:
     raise FileNotFoundError(f"arbstr's sql/ directory is neither in nor beside {package}")
 
 
+@cache
 def read_sql(name: str) -> str:
     """The text of `sql/<name>.sql`: one file a named query."""
     return sql_directory(files("arbstr")).joinpath(f"{name}.sql").read_text(encoding="utf-8")
@@ -36,21 +37,3 @@ def read_migrations(directory: Traversable) -> tuple[str, ...]:
     if [int(name[:4]) for name in names] != list(range(1, len(names) + 1)):
         raise ValueError(f"the migrations are not numbered 1, 2, 3: {names}")
     return tuple(directory.joinpath(name).read_text(encoding="utf-8") for name in names)
-
-
-def split_statements(script: str) -> tuple[str, ...]:
-    """The statements of a script, because `executescript` would commit our transaction.
-
-    What follows the last semicolon is a statement too; SQLite takes a lone comment for nothing.
-    """
-    found: list[str] = []
-    statement = ""
-    for piece in re.split(r"(?<=;)", script):
-        statement += piece
-        # A semicolon in a text, a comment or a trigger's body does not complete it.
-        if sqlite3.complete_statement(statement):
-            found.append(statement)
-            statement = ""
-    if statement.strip():
-        found.append(statement)
-    return tuple(found)

@@ -15,20 +15,18 @@ the model they were made at, which need not be those of their request: another p
 answered in the end. All else counts for the request.
 
 SQL is filled in from the constants here and in `where`; what a person asked for is bound. Nothing
-here waits for more than the disk; call it in a thread. Raises `sqlite3.Error`.
+here waits for more than the disk; call it in a thread. Raises what the session does.
 """
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from math import fsum
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
-from arbstr.trio_runtime.ledger.statements import read_sql
+from arbstr.trio_runtime.ledger.port import Session
 
 SUM_PLACES: Final = 9
 """Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""
@@ -83,8 +81,6 @@ _Failures: TypeAlias = tuple[int, int, float]
 
 _NO_FAILURES: Final = (0, 0, 0.0)
 
-sql_text: Final = cache(read_sql)
-
 
 @final
 class Where:
@@ -107,16 +103,14 @@ def ends(span: Span) -> dict[str, str]:
     return {"since": format_moment(span.since), "until": format_moment(span.until)}
 
 
-def read_stats(
-    connection: sqlite3.Connection, filters: Filters, group: Group | None
-) -> dict[str, Any]:
+def read_stats(session: Session, filters: Filters, group: Group | None) -> dict[str, Any]:
     """The body of /v1/stats."""
-    figures = _read_figures(connection, filters, group)
-    failures = _read_failures(connection, filters, group)
+    figures = _read_figures(session, filters, group)
+    failures = _read_failures(session, filters, group)
     everything = _sum(figures.values())
     failed, lost, sats = zip(_NO_FAILURES, *failures.values(), strict=True)
     all_failures = (sum(failed), sum(lost), fsum(sats))
-    p50, p95 = _read_percentiles(connection, filters, int(everything["timed"]))
+    p50, p95 = _read_percentiles(session, filters, int(everything["timed"]))
     report = {
         **ends(filters.span),
         **_shown(everything, all_failures, {"p50_latency_ms": p50, "p95_latency_ms": p95}),
@@ -130,11 +124,11 @@ def read_stats(
 
 
 def count_requests(
-    connection: sqlite3.Connection, filters: Filters, *, also: str, values: Mapping[str, object]
+    session: Session, filters: Filters, *, also: str, values: Mapping[str, object]
 ) -> int:
     """How many requests there are. `also` are further conditions on `request_measures`, in which
     `values` are bound."""
-    figures = _read_figures(connection, filters, None, also=also, values=values)
+    figures = _read_figures(session, filters, None, also=also, values=values)
     return int(_sum(figures.values())["total"])
 
 
@@ -201,7 +195,7 @@ def _sum(every: Iterable[_Figures]) -> _Figures:
 
 
 def _read_figures(
-    connection: sqlite3.Connection,
+    session: Session,
     filters: Filters,
     group: Group | None,
     *,
@@ -212,7 +206,7 @@ def _read_figures(
     where = Where(filters, also=also)
     parts: dict[str, list[_Figures]] = {}
     for source, span in _sources(filters.span, group):
-        sql = sql_text("stats").format(
+        sql = session.question("stats").format(
             key=source.key(group),
             part=source.table,
             moment=source.moment,
@@ -220,44 +214,42 @@ def _read_figures(
             group_by="GROUP BY 1" if group is not None else "",
         )
         its_ends = {name: text[: source.width] for name, text in ends(span).items()}
-        for key, *row in connection.execute(sql, {**where.values, **values, **its_ends}):
+        for key, *row in session.execute(sql, {**where.values, **values, **its_ends}):
             figures = {name: value or 0 for name, value in zip(_FIGURES, row, strict=True)}
             if figures["total"]:
                 parts.setdefault(key or "", []).append(figures)
     return {key: _sum(found) for key, found in parts.items()}
 
 
-def _read_failures(
-    connection: sqlite3.Connection, filters: Filters, group: Group | None
-) -> dict[str, _Failures]:
+def _read_failures(session: Session, filters: Filters, group: Group | None) -> dict[str, _Failures]:
     """The attempts that brought no answer, by the key of the group."""
     where = Where(filters, _OF_ATTEMPT)
-    sql = sql_text("failed_attempts").format(
+    sql = session.question("failed_attempts").format(
         key=_ATTEMPT_KEYS[group],
         filters=where.sql,
         group_by="GROUP BY 1" if group is not None else "",
     )
-    rows = connection.execute(sql, where.values)
+    rows = session.execute(sql, where.values)
     return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
 
 
 def _read_percentiles(
-    connection: sqlite3.Connection, filters: Filters, timed: int
+    session: Session, filters: Filters, timed: int
 ) -> tuple[int | None, int | None]:
     """The nearest ranks of 50 and 95 percent; `timed` is how many latencies there are."""
     if not timed:
         return None, None
     p50, p95 = ((percent * timed + 99) // 100 for percent in (50, 95))
     where = Where(filters)
-    (rows,) = connection.execute("SELECT max(id) FROM requests").fetchone()
+    (rows,) = session.execute("SELECT max(id) FROM requests").fetchone()
     if timed * WALK_SHARE < rows:
-        sql = sql_text("latency_sorted").format(filters=where.sql)
-        found = dict(iter(connection.execute(sql, {**where.values, "p50": p50, "p95": p95})))
+        sql = session.question("latency_sorted").format(filters=where.sql)
+        found = dict(iter(session.execute(sql, {**where.values, "p50": p50, "p95": p95})))
         return found[p50], found[p95]
 
     def walked(order: str, skip: int) -> int:
-        sql = sql_text("latency_walked").format(filters=where.sql, order=order)
-        (latency,) = connection.execute(sql, {**where.values, "skip": skip}).fetchone()
+        sql = session.question("latency_walked").format(filters=where.sql, order=order)
+        (latency,) = session.execute(sql, {**where.values, "skip": skip}).fetchone()
         assert isinstance(latency, int)  # the column's type
         return latency
 

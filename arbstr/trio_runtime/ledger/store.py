@@ -11,25 +11,16 @@ around each statement and must win it back. Measured for batches of 200 records 
 each, in a new file: 32 us of CPU a record in this thread; a statement a row in a savepoint took 64.
 """
 
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
-from itertools import chain
 from operator import attrgetter
-from types import MappingProxyType
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, final
 
 from arbstr.sansio.ledger.record import AttemptRow, Record
 from arbstr.sansio.routing.ratios import NO_POLICY
-from arbstr.trio_runtime.ledger.ratios import RatioTable
-from arbstr.trio_runtime.ledger.statements import read_sql
-
-Row: TypeAlias = Sequence[object]
-
-SIZES: Final = (25, 5, 1)
-"""Rows a statement, from the largest that fits the rest. 25 of 26 columns are 650 parameters, which
-every SQLite takes (999 until 3.32); 80 rows saved 1 us a record against 40 (measured)."""
+from arbstr.trio_runtime.ledger.port import Row, Session
+from arbstr.trio_runtime.ledger.ratios import learn
 
 
 @final
@@ -52,64 +43,59 @@ class Store:
 
     def __init__(self, boot_id: str) -> None:
         self._boot_id = boot_id
-        self._requests = _Table(
-            read_sql("upsert_request"), (*_REQUEST_COLUMNS, "attempts", "boot_id")
-        )
-        self._attempts = _Table(read_sql("insert_attempt"), ("correlation_id", *_ATTEMPT_COLUMNS))
-        self._ratios = RatioTable()
 
-    def together(self, batch: Sequence[Record], connection: sqlite3.Connection) -> None:
+    def together(self, batch: Sequence[Record], session: Session) -> None:
         """Writes a batch.
 
-        Raises `NotTogether`, after which the transaction must be undone, and
-        `sqlite3.DatabaseError` when it is the database that fails and not a record.
+        Raises `NotTogether`, after which the transaction must be undone, and the engine's exception
+        when it is the database that fails and not a record.
         """
         try:
-            written = self._write_requests(batch, connection)
+            written = self._write_requests(batch, session)
             if written == len(batch):
-                self._write_rest(batch, connection)
+                self._write_rest(batch, session)
                 return
         except Exception as error:
-            if _is_trouble(error):
+            if session.is_trouble(error):
                 raise
             raise NotTogether from error
         # Some row is final already, and so are its attempts; which one, nobody has said.
         raise NotTogether
 
-    def one_by_one(
-        self, batch: Sequence[Record], connection: sqlite3.Connection
-    ) -> tuple[Refused, ...]:
+    def one_by_one(self, batch: Sequence[Record], session: Session) -> tuple[Refused, ...]:
         """The same with a savepoint for each.
 
-        Returns what was left out, because something is wrong with it. Raises
-        `sqlite3.DatabaseError` as `together` does.
+        Returns what was left out, because something is wrong with it. Raises the engine's exception
+        as `together` does.
         """
         refused: list[Refused] = []
         for record in batch:
-            connection.execute("SAVEPOINT record")
+            session.execute("SAVEPOINT record")
             try:
-                if self._write_requests((record,), connection):
-                    self._write_rest((record,), connection)
+                if self._write_requests((record,), session):
+                    self._write_rest((record,), session)
             # Anything at all may be wrong with a record; it must not hold up the others.
             except Exception as error:
-                if _is_trouble(error):
+                if session.is_trouble(error):
                     raise
-                connection.execute("ROLLBACK TO record")
+                session.execute("ROLLBACK TO record")
                 refused.append(Refused(record, f"{type(error).__name__}: {error}"))
-            connection.execute("RELEASE record")
+            session.execute("RELEASE record")
         return tuple(refused)
 
-    def _write_requests(self, batch: Sequence[Record], connection: sqlite3.Connection) -> int:
+    def _write_requests(self, batch: Sequence[Record], session: Session) -> int:
         """Returns how many were written: a row that is final stays as it is."""
-        return self._requests.insert(
-            connection,
+        return session.insert(
+            "upsert_request",
+            (*_REQUEST_COLUMNS, "attempts", "boot_id"),
             [(*_adapted(_request(each)), len(each.attempts), self._boot_id) for each in batch],
         )
 
-    def _write_rest(self, batch: Sequence[Record], connection: sqlite3.Connection) -> None:
+    def _write_rest(self, batch: Sequence[Record], session: Session) -> None:
         """What belongs to requests that were written: their attempts, and what they teach."""
-        self._attempts.insert(
-            connection,
+        session.insert(
+            "insert_attempt",
+            ("correlation_id", *_ATTEMPT_COLUMNS),
             [
                 (each.correlation_id, *_adapted(_attempt(attempt)))
                 for each in batch
@@ -121,37 +107,7 @@ class Store:
             if record.token_ratio is not None:
                 samples.setdefault(record.policy or NO_POLICY, []).append(record.token_ratio)
         for policy, learnt in samples.items():
-            self._ratios.learn(connection, policy, learnt)
-
-
-@final
-class _Table:
-    """An INSERT of some rows at once. `template` is SQL with `{columns}` and `{rows}`."""
-
-    def __init__(self, template: str, columns: Sequence[str]) -> None:
-        row = f"({', '.join('?' * len(columns))})"
-        self._statements: Mapping[int, str] = MappingProxyType(
-            {
-                size: template.format(columns=", ".join(columns), rows=", ".join([row] * size))
-                for size in SIZES
-            }
-        )
-
-    def insert(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
-        """Returns how many rows are new or changed."""
-        return sum(
-            connection.execute(self._statements[len(some)], [*chain.from_iterable(some)]).rowcount
-            for some in _portions(rows)
-        )
-
-
-def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    """All rows in their order, in portions of `SIZES`."""
-    at = 0
-    for size in SIZES:
-        while len(rows) - at >= size:
-            yield rows[at : at + size]
-            at += size
+            learn(session, policy, learnt)
 
 
 _REQUEST_COLUMNS: Final = tuple(
@@ -163,7 +119,7 @@ _attempt: Final[Callable[[AttemptRow], tuple[Any, ...]]] = attrgetter(*_ATTEMPT_
 
 
 def _adapted(values: Row) -> list[object]:
-    """The values as SQLite takes them."""
+    """The values as an engine takes them."""
     return [
         float(value)
         if type(value) is Decimal
@@ -173,11 +129,3 @@ def _adapted(values: Row) -> list[object]:
         else value
         for value in values
     ]
-
-
-def _is_trouble(error: Exception) -> bool:
-    """Whether the database failed (locked, full, broken), and not a record."""
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(
-        error,
-        sqlite3.DataError | sqlite3.IntegrityError | sqlite3.ProgrammingError,
-    )

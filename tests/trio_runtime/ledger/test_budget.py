@@ -15,7 +15,9 @@ from trio.testing import MockClock
 
 from arbstr.sansio.routing.budget import Budget, LedgerUnread, Reservation
 from arbstr.trio_runtime.ledger import budget as subject
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.port import Database, Session
+from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase
 
 YEAR: Final = timedelta(days=365)
 NOW: Final = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
@@ -49,7 +51,7 @@ ROWS: Final = [
 
 
 async def fill(database: Database) -> None:
-    def work(connection: sqlite3.Connection) -> None:
+    def work(connection: Session) -> None:
         for n, (received, boot, begun, money, cost, said, estimate, _) in enumerate(ROWS):
             connection.execute(
                 "INSERT INTO requests (correlation_id, timestamp, model, latency_ms, success,"
@@ -175,7 +177,7 @@ async def test_what_cannot_be_read_for_long_is_gone_on_without_only_if_that_was_
     # The clock would jump on while a real thread works.
     monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
     budget = Budget(Decimal(10), is_open=is_open)
-    database = Database(str(tmp_path / "nothing.db"), boot_id="this")
+    database = SqliteDatabase(str(tmp_path / "nothing.db"), boot_id="this")
     today = subject.Today(budget, database)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(today.run)

@@ -14,9 +14,10 @@ import pytest
 
 from arbstr.sansio.ledger.intents import HEADER, end_line, intent_line, read_lines
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.intents import Intents, Leftovers, Recovered
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.port import Session
 from tests.proxy import rows
 from tests.records import INTENT, RECORD, RUNNING
 
@@ -77,12 +78,12 @@ def test_nothing_is_noted_beside_a_database_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    noted = Intents(IN_MEMORY, "boot")
+    noted = Intents(None, "boot")
     noted.begin(INTENT)
     noted.end(END)
     noted.settled(["one"], ())
     noted.close()
-    assert not Leftovers(IN_MEMORY).exist()
+    assert not Leftovers(None).exist()
     assert not list(tmp_path.iterdir())
 
 
@@ -315,7 +316,7 @@ async def test_killed_in_the_middle_of_it_the_next_start_does_it_again(tmp_path:
     assert len(rows(path, "attempts")) == 2
 
 
-def broken_off(path: Path, connection: sqlite3.Connection) -> Recovered:
+def broken_off(path: Path, connection: Session) -> Recovered:
     with closing(Leftovers(str(path))) as leftovers:
         leftovers.write(connection)
         raise ZeroDivisionError

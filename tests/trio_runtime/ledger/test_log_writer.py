@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import (
     LogStatistics,
     LogWriter,
@@ -28,6 +28,8 @@ from arbstr.trio_runtime.ledger.log_writer import (
     loss_of,
     open_log_writer,
 )
+from arbstr.trio_runtime.ledger.port import Trouble
+from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase, open_sqlite
 from tests.records import ATTEMPT, INTENT, RECORD
 
 NEVER: Final = float("inf")
@@ -194,8 +196,10 @@ async def test_the_memory_database_is_written_too() -> None:
     async with open_database(IN_MEMORY) as database:
         async with open_log_writer(database) as log:
             log.offer(record("one"))
-        with closing(database.connect_reader()) as reader:
-            assert reader.execute("SELECT correlation_id FROM requests").fetchall() == [("one",)]
+        found = await database.read(
+            lambda reader: reader.execute("SELECT correlation_id FROM requests").fetchall()
+        )
+        assert found == [("one",)]
 
 
 # -- the row of a request in flight
@@ -296,7 +300,7 @@ async def test_a_read_only_database_is_endured(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         connection = database._connection
         assert connection is not None
         connection.execute("PRAGMA query_only = 1")
@@ -311,7 +315,7 @@ async def test_a_read_only_database_is_endured(
 
 async def test_a_full_disk_is_endured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         connection = database._connection
         assert connection is not None
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
@@ -416,7 +420,8 @@ async def test_a_file_that_is_mended_in_place_is_written_again(
             other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         backup = path.read_bytes()
         overwritten(path)
-        await database.suspect(damage_of(path))
+        with pytest.raises(Trouble):
+            await database.read(lambda reader: reader.execute("SELECT * FROM requests").fetchall())
         assert log.statistics().damaged
         log.offer(record("after"))
         with path.open("r+b") as file:
@@ -424,15 +429,6 @@ async def test_a_file_that_is_mended_in_place_is_written_again(
         await until(log, lambda now: now.written == 2)
         assert not log.statistics().damaged
     assert rows(path, "correlation_id") == [("after",), ("before",)]
-
-
-def damage_of(path: Path) -> sqlite3.DatabaseError:
-    with closing(sqlite3.connect(path)) as reader:
-        try:
-            reader.execute("SELECT * FROM requests").fetchall()
-        except sqlite3.DatabaseError as error:
-            return error
-    raise AssertionError("it is sound")
 
 
 async def test_a_directory_that_went_away_and_came_back_is_endured(
@@ -584,7 +580,7 @@ def test_every_record_is_queued_replaced_taken_or_counted(
     offers: list[tuple[int, str, bool]], capacity: int
 ) -> None:
     log = LogWriter(
-        Database(IN_MEMORY, "boot"),
+        SqliteDatabase(IN_MEMORY, "boot"),
         capacity=capacity,
         batch_rows=2,
         linger=0,
@@ -664,7 +660,7 @@ async def test_a_cancellation_in_the_middle_of_a_batch_loses_nothing(tmp_path: P
         assert go_on.wait(10)
         return 0
 
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         connection = database._connection
         assert connection is not None
         connection.create_function("hold", 0, hold)

@@ -17,9 +17,8 @@ from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.ratios import (
     ROWS_READ,
-    RatioTable,
-    lengths_in,
-    ratios_in,
+    learn,
+    learnt_at,
     read_lengths,
     read_ratios,
 )
@@ -57,7 +56,7 @@ async def test_every_row_teaches_its_policy_and_the_next_start_knows_it(tmp_path
         "": learnt(0.5, 0.25),
         "code": learnt(*(1.0 + n for n in range(30))),
     }
-    assert ratios_in(str(path)) == found
+    assert learnt_at(str(path))[0] == found
 
 
 async def test_a_row_teaches_once_however_often_it_is_offered(tmp_path: Path) -> None:
@@ -66,13 +65,13 @@ async def test_a_row_teaches_once_however_often_it_is_offered(tmp_path: Path) ->
     await write(path, flying)
     await write(path, row("1", 0.5))
     await write(path, row("1", 0.9), replace(flying, correlation_id="2"))
-    assert ratios_in(str(path)) == {"": learnt(0.5)}
+    assert learnt_at(str(path))[0] == {"": learnt(0.5)}
 
 
 async def test_a_row_that_is_refused_teaches_nothing(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
     await write(path, replace(row("1"), cost_sats=Decimal("sNaN")), row("2", 0.25))
-    assert ratios_in(str(path)) == {"": learnt(0.25)}
+    assert learnt_at(str(path))[0] == {"": learnt(0.25)}
 
 
 @pytest.mark.parametrize("average", [-1.0, 1e300, float("inf"), "x"])
@@ -81,15 +80,15 @@ async def test_a_ratio_nobody_learnt_is_replaced(tmp_path: Path, average: object
     await write(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO token_ratios VALUES ('', ?, 50)", (average,))
-    assert ratios_in(str(path)) == {}
+    assert learnt_at(str(path))[0] == {}
     await write(path, row("1", 0.5))
-    assert ratios_in(str(path)) == {"": learnt(0.5)}
+    assert learnt_at(str(path))[0] == {"": learnt(0.5)}
 
 
 async def test_a_database_in_memory_has_them_too() -> None:
     async with open_database(IN_MEMORY) as database:
         assert await read_ratios(database) == {}
-        await database.transaction(lambda connection: RatioTable().learn(connection, "", [0.5]))
+        await database.transaction(lambda connection: learn(connection, "", [0.5]))
         assert await read_ratios(database) == {"": learnt(0.5)}
 
 
@@ -106,7 +105,7 @@ async def test_what_cannot_be_read_is_learnt_anew(
 
 
 def test_where_there_is_no_file_nothing_was_learnt_and_none_is_made(tmp_path: Path) -> None:
-    assert ratios_in(str(tmp_path / "arbstr.db")) == {}
+    assert learnt_at(str(tmp_path / "arbstr.db"))[0] == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -132,18 +131,18 @@ async def test_the_next_start_knows_how_long_whole_answers_were(tmp_path: Path) 
         found = await read_lengths(database)
     assert found.known(None, "m") == Known(20, 118)
     assert found.known("code", "other") == Known(3, None)
-    assert lengths_in(str(path)).known(None, "m") == Known(20, 118)
+    assert learnt_at(str(path))[1].known(None, "m") == Known(20, 118)
 
 
 async def test_only_the_last_rows_are_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
     await write(path, *(answered(n, 9000) for n in range(20)))
-    assert lengths_in(str(path)).known(None, "m") == Known(20, 9000)
+    assert learnt_at(str(path))[1].known(None, "m") == Known(20, 9000)
     await write(
         path,
         *(answered(100 + n, 0, status="failed", success=False) for n in range(ROWS_READ - 5)),
     )
-    assert lengths_in(str(path)).known(None, "m") == Known(5, None)
+    assert learnt_at(str(path))[1].known(None, "m") == Known(5, None)
 
 
 async def test_where_lengths_cannot_be_read_none_are_known(
@@ -156,4 +155,4 @@ async def test_where_lengths_cannot_be_read_none_are_known(
         with caplog.at_level(logging.WARNING):
             assert (await read_lengths(database)).known(None, "m") == NOTHING_KNOWN
     assert "lengths of answers cannot be read (no such table: requests)" in caplog.text
-    assert lengths_in(str(tmp_path / "none.db")).known(None, "m") == NOTHING_KNOWN
+    assert learnt_at(str(tmp_path / "none.db"))[1].known(None, "m") == NOTHING_KNOWN

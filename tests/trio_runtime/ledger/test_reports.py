@@ -31,7 +31,8 @@ from arbstr.sansio.ledger.reports import (
 )
 from arbstr.sansio.moments import HOUR_MS, Span, format_moment, parse_moment
 from arbstr.trio_runtime.ledger import stats as module
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.port import named
 from arbstr.trio_runtime.ledger.reports import (
     Report,
     Reports,
@@ -41,9 +42,12 @@ from arbstr.trio_runtime.ledger.reports import (
     read_request,
     read_requests,
 )
+from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase
+from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession
 from tests.ledgers import (
     Row,
     attempt,
+    connect,
     insert,
     insert_attempts,
     is_answered,
@@ -72,16 +76,14 @@ WHOLE = Span(moment("2026-02-01"), moment("2026-02-10"))
 ALL = Filters(WHOLE)
 
 
-def stats(
-    connection: sqlite3.Connection, filters: Filters = ALL, group: Group | None = None
-) -> Report:
+def stats(connection: SqliteSession, filters: Filters = ALL, group: Group | None = None) -> Report:
     found = read_report(connection, StatsQuery(filters, group), EVERYBODY)
     assert not isinstance(found, ErrorReply), found
     json.dumps(found, allow_nan=False)
     return found
 
 
-def listing(connection: sqlite3.Connection, query: RequestsQuery) -> Report:
+def listing(connection: SqliteSession, query: RequestsQuery) -> Report:
     found = read_requests(connection, query, EVERYBODY)
     assert not isinstance(found, ErrorReply), found
     return found
@@ -189,7 +191,7 @@ seeds = st.integers(0, 2**64)
 sizes = st.integers(0, 40)
 
 
-def write(connection: sqlite3.Connection, ledger: Ledger) -> None:
+def write(connection: SqliteSession, ledger: Ledger) -> None:
     """As a log writer and a retention would: inserted, finalised, removed."""
     first, changed, removed = ledger
     insert(connection, first)
@@ -206,7 +208,7 @@ def write(connection: sqlite3.Connection, ledger: Ledger) -> None:
             connection.execute(f"DELETE FROM {table} WHERE correlation_id = :correlation_id", row)
 
 
-def contents(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+def contents(connection: SqliteSession) -> list[dict[str, Any]]:
     """All rows with their attempts, as they lie there now."""
     connection.row_factory = sqlite3.Row
     every = [dict(row) for row in connection.execute("SELECT * FROM requests ORDER BY id")]
@@ -854,7 +856,7 @@ def test_an_overview_has_a_report_for_each_group() -> None:
 # -- how the database is read
 
 
-def plan(connection: sqlite3.Connection, ask: Callable[[], object]) -> list[str]:
+def plan(connection: SqliteSession, ask: Callable[[], object]) -> list[str]:
     """How SQLite goes about the statements that `ask` executes."""
     statements: list[str] = []
     connection.set_trace_callback(statements.append)
@@ -863,7 +865,7 @@ def plan(connection: sqlite3.Connection, ask: Callable[[], object]) -> list[str]
     return [
         str(row["detail"])
         for sql in statements
-        for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")
+        for row in named(connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
     ]
 
 
@@ -928,7 +930,7 @@ async def test_a_request_of_this_very_millisecond_is_in_the_default_span() -> No
 async def test_a_writer_in_the_middle_of_a_transaction_is_not_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
     async with open_database(str(path)) as database:
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        with closing(connect(path)) as other:
             other.execute("BEGIN IMMEDIATE")
             insert(other, [request("unborn")])
             found = await Reports(database).requests([("since", "2026-02-01")], NOBODY)
@@ -939,7 +941,7 @@ async def test_a_writer_in_the_middle_of_a_transaction_is_not_waited_for(tmp_pat
 async def test_a_database_that_cannot_be_read_is_an_error_with_a_time_to_come_back(
     tmp_path: Path,
 ) -> None:
-    reports = Reports(Database(str(tmp_path / "gone.db"), "boot"))
+    reports = Reports(SqliteDatabase(str(tmp_path / "gone.db"), "boot"))
     for found in (
         await reports.stats((), NOBODY),
         await reports.requests((), NOBODY),

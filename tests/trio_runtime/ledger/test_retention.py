@@ -12,12 +12,13 @@ import trio
 
 from arbstr.sansio.moments import DAY_MS, format_moment, parse_moment
 from arbstr.trio_runtime.ledger import retention as module
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, Database, open_database
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.ledger.retention import BATCH_ROWS, Retention, open_retention
 from tests.clock import DAY, Clock
 from tests.fakes import fake_process
-from tests.ledgers import TIMESTAMP, Row, attempt, insert, request
+from tests.ledgers import TIMESTAMP, Row, attempt, connect, insert, request
 from tests.process import arbstr_process, run_arbstr, wait_until
 
 
@@ -205,7 +206,7 @@ def test_a_running_arbstr_removes_what_its_configuration_says(tmp_path: Path) ->
         assert first.stop() == 0  # it made the file
     now = int(tmp_path.stat().st_mtime * 1000)
     ages = {"old": 8 * DAY_MS, "young": 6 * DAY_MS}
-    with closing(sqlite3.connect(first.database, isolation_level=None)) as connection:
+    with closing(connect(first.database)) as connection:
         insert(
             connection,
             [request(name, timestamp=format_moment(now - age)) for name, age in ages.items()],

@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.ledger.store import SIZES, NotTogether, Store
+from arbstr.trio_runtime.ledger.sqlite_session import SIZES, SqliteSession
+from arbstr.trio_runtime.ledger.store import NotTogether, Store
 from tests.ledgers import memory_ledger
 from tests.records import ATTEMPT, RECORD
 
@@ -37,7 +38,7 @@ POISON: Final = replace(ended("bad"), input_tokens=10**30)
 
 
 @pytest.fixture
-def ledger() -> Iterator[sqlite3.Connection]:
+def ledger() -> Iterator[SqliteSession]:
     with memory_ledger() as connection:
         yield connection
 
@@ -47,13 +48,11 @@ def store() -> Store:
     return Store("boot")
 
 
-def rows(
-    ledger: sqlite3.Connection, columns: str, table: str = "requests"
-) -> list[tuple[object, ...]]:
+def rows(ledger: SqliteSession, columns: str, table: str = "requests") -> list[tuple[object, ...]]:
     return ledger.execute(f"SELECT {columns} FROM {table}").fetchall()
 
 
-def sums_agree(ledger: sqlite3.Connection) -> None:
+def sums_agree(ledger: SqliteSession) -> None:
     """What the triggers keep is what the finished rows add up to."""
     sums = "sum(requests), sum(unknown_cost), sum(cost_sats), sum(latency_ms)"
     (expected,) = rows(ledger, sums, "request_measures WHERE status <> 'in_flight'")
@@ -63,7 +62,7 @@ def sums_agree(ledger: sqlite3.Connection) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 24, 25, 26, 57, 200])
 def test_a_batch_of_any_size_is_written_in_its_order(
-    ledger: sqlite3.Connection, store: Store, count: int
+    ledger: SqliteSession, store: Store, count: int
 ) -> None:
     ids = [f"{n:03}" for n in range(count)]
     batch = [ended(each, attempts=n % 3) for n, each in enumerate(ids)]
@@ -80,7 +79,7 @@ def test_a_batch_of_any_size_is_written_in_its_order(
 
 
 def test_the_usual_batch_takes_few_statements_and_no_savepoint(
-    ledger: sqlite3.Connection, store: Store
+    ledger: SqliteSession, store: Store
 ) -> None:
     store.together([running(str(n)) for n in range(8)], ledger)
     said: list[str] = []
@@ -98,7 +97,7 @@ def test_the_usual_batch_takes_few_statements_and_no_savepoint(
 
 
 def test_a_row_that_is_final_keeps_its_attempts_and_the_others_are_written(
-    ledger: sqlite3.Connection, store: Store
+    ledger: SqliteSession, store: Store
 ) -> None:
     store.together([ended("final"), running("running")], ledger)
     late = replace(ended("final", attempts=2), status="failed", token_ratio=9.0)
@@ -122,7 +121,7 @@ def test_a_row_that_is_final_keeps_its_attempts_and_the_others_are_written(
     sums_agree(ledger)
 
 
-def test_what_cannot_be_stored_is_left_out_alone(ledger: sqlite3.Connection, store: Store) -> None:
+def test_what_cannot_be_stored_is_left_out_alone(ledger: SqliteSession, store: Store) -> None:
     numberless = replace(ended("numberless"), attempts=(replace(ATTEMPT, n=None),))  # type: ignore[arg-type]  # wrong on purpose
     batch = [ended("before"), POISON, numberless, ended("after")]
     ledger.execute("BEGIN")
@@ -140,7 +139,7 @@ def test_what_cannot_be_stored_is_left_out_alone(ledger: sqlite3.Connection, sto
 
 @pytest.mark.parametrize("way", ["together", "one_by_one"])
 def test_a_database_that_fails_is_no_fault_of_a_record(
-    ledger: sqlite3.Connection, store: Store, way: str
+    ledger: SqliteSession, store: Store, way: str
 ) -> None:
     ledger.execute("PRAGMA query_only = 1")
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
@@ -148,7 +147,7 @@ def test_a_database_that_fails_is_no_fault_of_a_record(
 
 
 def test_no_statement_has_more_values_than_any_sqlite_takes(
-    ledger: sqlite3.Connection, store: Store
+    ledger: SqliteSession, store: Store
 ) -> None:
     ledger.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
     store.together([ended(str(n)) for n in range(SIZES[0])], ledger)

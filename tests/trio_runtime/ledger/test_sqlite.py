@@ -13,21 +13,19 @@ import trio
 
 from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.trio_runtime.ledger import boot_lock
-from arbstr.trio_runtime.ledger import database as module
+from arbstr.trio_runtime.ledger import sqlite as module
 from arbstr.trio_runtime.ledger.boot_lock import BootLock
-from arbstr.trio_runtime.ledger.database import (
+from arbstr.trio_runtime.ledger.database import database_path
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
+from arbstr.trio_runtime.ledger.sqlite import (
     APPLICATION_ID,
     IN_MEMORY,
-    Database,
-    database_path,
-    open_database,
+    SqliteDatabase,
+    open_sqlite,
 )
-from arbstr.trio_runtime.ledger.statements import (
-    read_migrations,
-    read_sql,
-    split_statements,
-    sql_directory,
-)
+from arbstr.trio_runtime.ledger.sqlite_session import split_statements
+from arbstr.trio_runtime.ledger.statements import read_migrations, read_sql, sql_directory
+from tests.ledgers import connect
 
 if sys.platform != "win32":
     import fcntl
@@ -53,12 +51,12 @@ ATTEMPTS = (
 TOKEN_RATIOS = "policy TEXT!, avg_ratio REAL!, sample_count INTEGER!"
 
 
-def columns(connection: sqlite3.Connection, table: str) -> str:
+def columns(connection: Session, table: str) -> str:
     found = connection.execute(f"PRAGMA table_info({table})").fetchall()
     return ", ".join(f"{name} {kind}{'!' * notnull}" for _, name, kind, notnull, *_ in found)
 
 
-def insert(connection: sqlite3.Connection, correlation_id: str, boot_id: str, status: str) -> None:
+def insert(connection: Session, correlation_id: str, boot_id: str, status: str) -> None:
     connection.execute(
         "INSERT INTO requests (correlation_id, timestamp, model, latency_ms, success, status,"
         " possibly_spent, boot_id) VALUES (?, '2026-02-03T04:05:06.789Z', 'm', 0, 0, ?, 0, ?)",
@@ -85,9 +83,9 @@ def litter(directory: Path) -> list[str]:
 
 async def test_a_new_database_has_the_tables_of_the_specification(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         assert len(database.boot_id) == 32
-        with closing(sqlite3.connect(path)) as reader:
+        with closing(connect(path)) as reader:
             assert columns(reader, "requests") == REQUESTS
             assert columns(reader, "attempts") == ATTEMPTS
             assert columns(reader, "token_ratios") == TOKEN_RATIOS
@@ -97,11 +95,11 @@ async def test_a_new_database_has_the_tables_of_the_specification(tmp_path: Path
 
 
 async def test_the_connection_is_set_up_for_one_writer_beside_readers(tmp_path: Path) -> None:
-    def pragmas(connection: sqlite3.Connection) -> dict[str, object]:
+    def pragmas(connection: Session) -> dict[str, object]:
         names = ("synchronous", "busy_timeout", "journal_size_limit", "wal_autocheckpoint")
         return {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names}
 
-    async with open_database(str(tmp_path / "arbstr.db")) as database:
+    async with open_sqlite(str(tmp_path / "arbstr.db")) as database:
         assert await database.transaction(pragmas) == {
             "synchronous": 1,  # NORMAL
             "busy_timeout": 250,
@@ -112,29 +110,30 @@ async def test_the_connection_is_set_up_for_one_writer_beside_readers(tmp_path: 
 
 async def test_a_database_is_found_again_with_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         await insert_in(database, "one", "ok")
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         await insert_in(database, "two", "ok")
     assert read(path, "SELECT id, correlation_id FROM requests") == [(1, "one"), (2, "two")]
 
 
 async def test_a_clean_exit_leaves_the_database_file_alone(tmp_path: Path) -> None:
-    async with open_database(str(tmp_path / "arbstr.db")) as database:
+    async with open_sqlite(str(tmp_path / "arbstr.db")) as database:
         await insert_in(database, "one")
         assert litter(tmp_path) == [f"arbstr.db.lock-{database.boot_id}"]
     assert listing(tmp_path) == ["arbstr.db"]
 
 
 async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def half(connection: sqlite3.Connection) -> None:
+    def half(connection: Session) -> None:
         insert(connection, "half", "b", "ok")
         raise ArithmeticError
 
-    async with open_database(str(tmp_path / "arbstr.db")) as database:
+    async with open_sqlite(str(tmp_path / "arbstr.db")) as database:
         with pytest.raises(ArithmeticError):
             await database.transaction(half)
-        assert not await database.transaction(lambda c: c.in_transaction is False)
+        assert database._connection is not None
+        assert not database._connection.in_transaction
         assert (
             await database.transaction(lambda c: c.execute("SELECT * FROM requests").fetchall())
             == []
@@ -143,11 +142,11 @@ async def test_a_transaction_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_a_cancelled_transaction_is_still_committed(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         in_the_middle, go_on = trio.Event(), threading.Event()
         token = trio.lowlevel.current_trio_token()
 
-        def slow(connection: sqlite3.Connection) -> None:
+        def slow(connection: Session) -> None:
             insert(connection, "slow", "b", "ok")
             token.run_sync_soon(in_the_middle.set)
             assert go_on.wait(10)
@@ -165,7 +164,7 @@ async def test_a_cancelled_transaction_is_still_committed(tmp_path: Path) -> Non
 
 async def refusal(path: Path | str) -> str:
     with pytest.raises(StartError) as caught:
-        async with open_database(str(path)):
+        async with open_sqlite(str(path)):
             pass
     (problem,) = caught.value.problems
     return problem
@@ -206,14 +205,14 @@ async def test_a_file_that_is_not_sqlite_is_refused_and_unchanged(
 async def test_an_empty_file_becomes_a_database(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
     path.touch()
-    async with open_database(str(path)):
+    async with open_sqlite(str(path)):
         pass
     assert read(path, "SELECT count(*) FROM requests") == [(0,)]
 
 
 async def test_a_database_of_a_newer_arbstr_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         await database.transaction(lambda c: c.execute("PRAGMA user_version = 99"))
     newer = f"a newer arbstr wrote it (schema 99, this one knows {len(MIGRATIONS)}): upgrade"
     assert newer in await refusal(path)
@@ -258,14 +257,14 @@ async def test_a_database_locked_at_start_is_opened_later(
 ) -> None:
     monkeypatch.setattr(module, "OPENING_BUSY_SECONDS", 0.0)
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)):
+    async with open_sqlite(str(path)):
         pass
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode = EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
-        async with open_database(str(path)) as database:
+        async with open_sqlite(str(path)) as database:
             assert "cannot be opened yet (database is locked)" in caplog.text
-            with pytest.raises(sqlite3.OperationalError, match="locked"):
+            with pytest.raises(Trouble, match="locked"):
                 await insert_in(database, "early")
             other.close()
             await insert_in(database, "late", "ok")
@@ -318,7 +317,7 @@ def test_a_script_is_split_only_where_a_statement_ends() -> None:
 
 async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    database = Database(str(path), "boot")
+    database = SqliteDatabase(str(path), "boot")
     database._migrations = ("CREATE TABLE a (x);", "CREATE TABLE b (x); CREATE TABLE broken (")
     with pytest.raises(sqlite3.OperationalError, match="incomplete"):
         database._connect()
@@ -329,9 +328,9 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 async def test_an_older_database_gets_only_the_later_migrations(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         await insert_in(database, "old", "ok")
-    newer = Database(str(path), "boot")
+    newer = SqliteDatabase(str(path), "boot")
     newer._migrations = (
         *newer._migrations,
         "ALTER TABLE requests ADD COLUMN later TEXT; -- and no more",
@@ -346,7 +345,7 @@ async def test_an_older_database_gets_only_the_later_migrations(tmp_path: Path) 
 
 async def test_two_processes_write_to_one_database(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as first, open_database(str(path)) as second:
+    async with open_sqlite(str(path)) as first, open_sqlite(str(path)) as second:
         await insert_in(first, "one")
         await insert_in(second, "two")
         await insert_in(first, "three")
@@ -357,10 +356,10 @@ async def test_processes_that_start_at_once_on_a_new_file_all_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # On a slow machine the last of them waits longer than a start usually does.
-    monkeypatch.setattr("arbstr.trio_runtime.ledger.database.OPENING_BUSY_SECONDS", 60.0)
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.sqlite.OPENING_BUSY_SECONDS", 60.0)
 
     async def start(name: str) -> None:
-        async with open_database(str(tmp_path / "arbstr.db")) as database:
+        async with open_sqlite(str(tmp_path / "arbstr.db")) as database:
             await insert_in(database, name, "ok")
 
     async with trio.open_nursery() as nursery:
@@ -373,9 +372,9 @@ async def test_processes_that_start_at_once_on_a_new_file_all_start(
 
 async def test_rows_of_a_living_process_stay_in_flight(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as first:
+    async with open_sqlite(str(path)) as first:
         await insert_in(first, "running")
-        async with open_database(str(path)):
+        async with open_sqlite(str(path)):
             assert read(path, "SELECT status FROM requests") == [("in_flight",)]
         assert litter(tmp_path) == [f"arbstr.db.lock-{first.boot_id}"]
 
@@ -386,7 +385,7 @@ async def test_rows_in_flight_of_a_killed_process_become_abandoned(
 ) -> None:
     caplog.set_level(logging.INFO)
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path), boot_id="dead") as database:
+    async with open_sqlite(str(path), boot_id="dead") as database:
         await insert_in(database, "lost")
         await insert_in(database, "done", "ok")
         await database.transaction(
@@ -403,7 +402,7 @@ async def test_rows_in_flight_of_a_killed_process_become_abandoned(
         )
     # What kill -9 leaves: the lock's file, and nobody who holds it.
     (tmp_path / "arbstr.db.lock-dead").touch()
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         assert litter(tmp_path) == [f"arbstr.db.lock-{database.boot_id}"]
     assert read(
         path, "SELECT correlation_id, status, success, possibly_spent, error_message FROM requests"
@@ -468,7 +467,7 @@ async def test_a_file_system_without_locks_costs_a_warning(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(boot_lock, "_lock_file", refuse)
-    async with open_database(str(tmp_path / "arbstr.db")) as database:
+    async with open_sqlite(str(tmp_path / "arbstr.db")) as database:
         await insert_in(database, "one")
     assert "Operation not supported" in caplog.text
 
@@ -481,7 +480,7 @@ async def test_a_deleted_file_is_begun_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         await insert_in(database, "gone")
         for name in listing(tmp_path):
             (tmp_path / name).unlink()
@@ -493,11 +492,11 @@ async def test_a_deleted_file_is_begun_anew(
 @pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be moved there")
 async def test_a_foreign_file_put_in_its_place_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db"
-    async with open_database(str(path)) as database:
+    async with open_sqlite(str(path)) as database:
         await insert_in(database, "one", "ok")
         path.rename(tmp_path / "old.db")
         path.write_bytes(b"mine now\n")
-        with pytest.raises(sqlite3.OperationalError, match="not a database"):
+        with pytest.raises(Trouble, match="not a database"):
             await insert_in(database, "two")
     assert path.read_bytes() == b"mine now\n"
     assert read(tmp_path / "old.db", "SELECT correlation_id FROM requests") == [("one",)]
@@ -507,7 +506,7 @@ async def test_the_memory_database_is_shared_with_its_readers_and_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    async with open_database(IN_MEMORY) as one, open_database(IN_MEMORY) as other:
+    async with open_sqlite(IN_MEMORY) as one, open_sqlite(IN_MEMORY) as other:
         await insert_in(one, "mock")
         with closing(one.connect_reader()) as reader:
             assert reader.execute("SELECT status FROM requests").fetchall() == [("in_flight",)]
@@ -517,7 +516,7 @@ async def test_the_memory_database_is_shared_with_its_readers_and_nobody_else(
 
 
 async def test_a_reader_of_the_memory_database_does_not_stop_the_writer() -> None:
-    async with open_database(IN_MEMORY) as database:
+    async with open_sqlite(IN_MEMORY) as database:
         with closing(database.connect_reader()) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT * FROM requests").fetchall()
@@ -527,7 +526,7 @@ async def test_a_reader_of_the_memory_database_does_not_stop_the_writer() -> Non
 
 @pytest.mark.parametrize("name", ["arbstr.db", "50% of #1?.db"])
 async def test_a_reader_reads_and_cannot_write(tmp_path: Path, name: str) -> None:
-    async with open_database(str(tmp_path / name)) as database:
+    async with open_sqlite(str(tmp_path / name)) as database:
         await insert_in(database, "one")
         with closing(database.connect_reader()) as reader:
             assert reader.execute("SELECT count(*) FROM requests").fetchone() == (1,)
