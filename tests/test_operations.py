@@ -260,7 +260,14 @@ def in_no_directory(
 @posix
 @pytest.mark.parametrize(
     "arguments",
-    [("check",), ("run", "-l", "127.0.0.1:0"), ("providers",), ("stats",), ("requests",)],
+    [
+        ("check",),
+        ("run", "-l", "127.0.0.1:0"),
+        ("providers",),
+        ("stats",),
+        ("requests",),
+        ("init",),
+    ],
     ids=lambda arguments: arguments[0],
 )
 @pytest.mark.parametrize("named", [False, True], ids=["nothing named", "a relative ledger"])
@@ -269,7 +276,7 @@ def test_working_directory_gone(arguments: Sequence[str], named: bool, tmp_path:
     config = write_config(tmp_path, case("unquoted-dot.toml").partition("[providers.")[0])
     more = ("-c", str(config)) if named else ()
     environ = {"DATABASE_URL": "a.db"} if named else {}
-    if named and arguments[0] == "providers":
+    if named and arguments[0] in ("providers", "init"):
         pytest.skip("it needs no ledger")
     done = in_no_directory(*arguments, *more, place=tmp_path, environ=environ)
     assert (done.returncode, done.stdout) == (1, "")

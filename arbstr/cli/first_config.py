@@ -7,6 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
+from arbstr.cli.config_file import absolute
 from arbstr.sansio.errors import StartError
 
 EXAMPLE: Final = "config.example.toml"
@@ -34,6 +35,7 @@ def run(path: Path) -> int:
             (f"{path}: is there already and was left alone; name another with -c PATH",)
         ) from None
     except FileNotFoundError:
+        absolute(path)  # or the directory it is to be in is the current one, and gone
         raise StartError(
             (f"{path}: there is no such directory as {path.parent}; make it first",)
         ) from None

@@ -88,7 +88,7 @@ def read_refusal(headers: Mapping[str, str], body: bytes, *, now_utc: float) -> 
         parsed=parsed,
         errors=errors,
         codes=codes,
-        retry_after=_retry_after(headers, now_utc) or _wait_within(errors),
+        retry_after=_retry_after(headers, now_utc) or _wait_within((*errors, parsed)),
         status=next(given, None) or next(named, None),
     )
 
@@ -172,16 +172,19 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def _wait_within(errors: tuple[ErrorObject, ...]) -> float | None:
-    """The wait that stands in the details of an error.
+_WAITS: Final = ("retry_after_seconds", "retryDelay", "retry_after")
+
+
+def _wait_within(places: tuple[object, ...]) -> float | None:
+    """The wait that stands in an error, beside it or in its details.
 
     A Routstr node adds `details.retry_after_seconds` to a 429; Gemini's `details` are a list, in
-    which a `google.rpc.RetryInfo` has `retryDelay: "36.5s"`.
+    which a `google.rpc.RetryInfo` has `retryDelay: "36.5s"`; gateways write `retry_after`.
     """
-    for error in errors:
-        details = error.get("details")
-        for detail in details if isinstance(details, list) else [details]:
-            for said in (_member(detail, "retry_after_seconds"), _member(detail, "retryDelay")):
+    for place in places:
+        details = _member(place, "details")
+        for detail in [*(details if isinstance(details, list) else [details]), place]:
+            for said in (_member(detail, name) for name in _WAITS):
                 if isinstance(said, str | int | float):
                     wait = _seconds(str(said).strip().removesuffix("s"), 1.0)
                     if wait is not None:

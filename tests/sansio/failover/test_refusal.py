@@ -192,6 +192,13 @@ def test_geminis_retry_info_tells_the_wait(details: object, wrap: Any) -> None:
     assert refusal(body, {"retry-after": "2"}).retry_after == 2.0
 
 
+@pytest.mark.parametrize("said", [36, "36", "36s", 36.0])
+def test_a_gateway_tells_the_wait_in_its_error_or_beside_it(said: object) -> None:
+    for body in ({"error": {"retry_after": said}}, {"error": "slow", "retry_after": said}):
+        assert refusal(body).retry_after == 36.0
+        assert refusal(body, {"retry-after": "2"}).retry_after == 2.0
+
+
 @pytest.mark.parametrize("said", [-1, 0, None, "soon", "s", [], {}, True, 1e30, float("nan")])
 def test_odd_details_do_no_harm(said: object) -> None:
     for details in ({"retry_after_seconds": said}, [{"retryDelay": said}], said, [said]):
