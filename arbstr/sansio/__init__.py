@@ -27,6 +27,7 @@ The machines, by what goes in and what comes out:
     retry      start(), handle(event, now)    exactly one command
     board      admit(..., now), settle(...)   may this model be asked there
     budget     reserve(most, now), settle()   may this be spent
+    repeats    asked(fingerprint, now), ...   sent, joined to its answer, or refused
     exchange   note(event, now)               close(now): exactly one Record
 
 Smaller ones only remember: rests, latency, ratios and holds (what answers took), gauge and alarms

@@ -1,6 +1,7 @@
 """The members of a request's JSON object, and where in the text their values stand.
 
     text --top_level--> each member's value and its place
+    body, places --without--> the body in pieces, those members cut out
 
 The object is scanned in Python, member by member; every value is skipped by json's C scanner, which
 also tells where it ends. What the members mean is `chat.py`'s to say.
@@ -11,6 +12,7 @@ what arbstr refuses all the same raises `RefusedError`. None of them leaves `cha
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Final, NoReturn, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply
@@ -104,3 +106,52 @@ def top_level(text: str, *, once: frozenset[str]) -> tuple[Members, int]:
     if not is_object:
         raise RefusedError("not_an_object", "The request body must be a JSON object.", None)
     return members, brace + 1
+
+
+_BLANK: Final = b" \t\n\r"
+
+
+def without(body: bytes, values: Iterable[tuple[int, int]]) -> tuple[bytes | memoryview, ...]:
+    """The body, cut where members stand: what is left of it reads as if they had not been sent.
+
+    `values` are the places in bytes of these members' values, at the top level. Nothing is copied;
+    where nothing is cut, the one piece is `body` itself.
+    """
+    whole = memoryview(body)
+    pieces: list[memoryview] = []
+    done, lead = 0, -1
+    for start, end in sorted(values):
+        # No quotation mark stands in a name that is read; it may be written with escapes.
+        name = body.rfind(b'"', done, body.rindex(b'"', done, start))
+        before = _back(body, name) - 1
+        if name == lead or body[before] == ord("{"):
+            # The first member goes with the comma behind it, any other with the one before it.
+            begin, end = name, _comma(body, end)
+            lead = end
+        else:
+            begin = _back(body, before)
+        pieces.append(whole[done:begin])
+        done = end
+    if not pieces:
+        return (body,)
+    return (*pieces, whole[done:])
+
+
+def _back(body: bytes, end: int) -> int:
+    """Where the blanks before `end` begin."""
+    while body[end - 1] in _BLANK:
+        end -= 1
+    return end
+
+
+def _comma(body: bytes, end: int) -> int:
+    """Behind the comma that follows, and the blanks behind that; `end` if none follows."""
+    comma = end
+    while body[comma] in _BLANK:
+        comma += 1
+    if body[comma] != ord(","):
+        return end
+    comma += 1
+    while body[comma] in _BLANK:
+        comma += 1
+    return comma

@@ -5,6 +5,7 @@
     Failure --retry--> one command           VERDICTS: the same again, the next one, or nothing
     nothing follows --last_word--> ErrorReply   LAST_WORDS: the most useful of all that went wrong
     every verdict --board--> may this model be asked of this provider now
+    the same again --repeats--> send it, join its answer, or refuse     ANSWERS
 
 This is where money is kept safe: after an attempt that may have cost nothing follows without
 consent, and with it at most one more that may cost. What the tables say is printed into the README
@@ -22,6 +23,7 @@ The order of the modules; each imports only from those before it:
     board        the circuits and rests of all
     last_word    what the client reads when there is no answer
     retry        one request's walk over its candidates
+    repeats      the same request again: sent, joined to its answer, or refused
 
 Start reading at `retry`, then `failure`.
 """
