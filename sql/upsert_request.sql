@@ -9,6 +9,7 @@ ON CONFLICT (correlation_id) DO UPDATE SET
     policy = excluded.policy,
     endpoint = excluded.endpoint,
     moved = excluded.moved,
+    joined = excluded.joined,
     streaming = excluded.streaming,
     input_tokens = excluded.input_tokens,
     output_tokens = excluded.output_tokens,

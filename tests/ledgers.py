@@ -37,6 +37,7 @@ def request(correlation_id: str, *, tries: Sequence[Row] = (), **columns: object
         "policy": None,
         "endpoint": "chat",
         "moved": None,
+        "joined": None,
         "streaming": 0,
         "input_tokens": 10,
         "output_tokens": 5,

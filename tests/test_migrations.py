@@ -18,7 +18,7 @@ from tests.ledgers import MIGRATIONS, Row, attempt, connect, insert, request
 FIRST_EDITION: Final = 2
 """The schema that knew no stated prices."""
 
-NEW: Final = ("expected_sats", "answered", "endpoint", "moved")
+NEW: Final = ("expected_sats", "answered", "endpoint", "moved", "joined")
 """Columns it did not have."""
 
 
@@ -169,7 +169,9 @@ async def test_the_sums_of_old_rows_are_right(path: Path) -> None:
 
 async def test_old_rows_are_chats(path: Path) -> None:
     await migrated(path)
-    assert read(path, "SELECT DISTINCT endpoint, moved FROM requests") == [("chat", None)]
+    assert read(path, "SELECT DISTINCT endpoint, moved, joined FROM requests") == [
+        ("chat", None, None)
+    ]
     (chats,) = whole_stats(path, Group.ENDPOINT)["groups"]
     everything = whole_stats(path)
     assert chats["endpoint"] == "chat"

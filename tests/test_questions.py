@@ -58,6 +58,7 @@ async def test_what_was_spent_is_one_request_away(tmp_path: Path) -> None:
         "in_flight": 0,
         "streaming": 1,
         "unknown_cost": 0,
+        "joined": 0,
         "possibly_spent_attempts": 1,
     }
     assert everything["costs"] == {

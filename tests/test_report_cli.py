@@ -217,6 +217,15 @@ def test_every_parameter_of_the_routes_is_an_option(ask: Ask) -> None:
             assert f"--{name.replace('_', '-')} " in done.out
 
 
+def test_a_request_that_joined_another_says_whose_answer_it_got(ask: Ask) -> None:
+    again = request("again-0001", joined="first-abcd", cost_sats=0.0)
+    write_ledger(Path("arbstr.db"), [request("first-abcd", tries=[attempt()]), again])
+    assert "joined rst-abcd" in ask("requests", *SPAN).out
+    assert "joined    the answer of first-abcd, which has the cost" in ask("requests", "0001").out
+    assert "1 repeat got an answer that was paid for before" in ask("stats", *SPAN).out
+    assert "repeat" not in ask("stats", *SPAN, "--endpoint", "messages").out
+
+
 def test_json_is_what_the_routes_answer(tmp_path: Path) -> None:
     with arbstr_process(config_text=ELSEWHERE.format(tmp_path=tmp_path)) as process:
         process.database = tmp_path / "other.db"

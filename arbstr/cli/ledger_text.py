@@ -131,6 +131,7 @@ def print_request(row: Report) -> None:
             (_duration(timing["ttft_ms"]), "to the first output"),
         ),
         "moved": row["moved"] and "the conversation was answered elsewhere before",
+        "joined": row["joined"] and f"the answer of {row['joined']}, which has the cost",
         "error": error and " ".join(str(part) for part in error.values() if part is not None),
     }
     grid = Table.grid(padding=(0, 2))
@@ -172,6 +173,9 @@ def _print_totals(console: Console, report: Report) -> None:
         console.print(
             _text(f"{_sats(costs['total_cost_sats'])} sats", "bold") + _text(f" for {tokens}{more}")
         )
+    joined = counts["joined"]
+    if joined:
+        console.print(_text(f"{_counted(joined, 'repeat')} got an answer that was paid for before"))
     lost = counts["possibly_spent_attempts"]
     if lost:
         sats = _sats(costs["possibly_spent_sats"])
@@ -284,7 +288,9 @@ def _requests(rows: Sequence[Report]) -> Table:
             _text("/".join(_number(tokens[f"{way}_tokens"]) or "-" for way in ("input", "output"))),
             _text(sats),
             _text(_duration(row["timing"]["latency_ms"]) or "-"),
-            _failures(row["attempts"]),
+            _text(f"joined {row['joined'][-SHOWN_ID:]}")
+            if row["joined"] is not None
+            else _failures(row["attempts"]),
         )
     return table
 

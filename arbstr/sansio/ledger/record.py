@@ -87,6 +87,7 @@ class Record:
     token_ratio: float | None = None
     endpoint: str = CHAT
     moved: bool | None = None
+    joined: str | None = None
 
     @property
     def may_have_cost(self) -> bool:
@@ -109,7 +110,8 @@ class Record:
 
         `status` is the column's word; `http` is the status the client got, where one is known.
         `sats` is what it cost: 0 if it was free, `None` if nobody knows. `error` is why nobody was
-        asked. `moved` is None where no answer of the same conversation was known.
+        asked. `moved` is None where no answer of the same conversation was known. `joined` is the
+        id of the request whose answer this one got, too.
         """
         return {
             "model": self.model,
@@ -126,6 +128,7 @@ class Record:
             "possibly_spent": self.possibly_spent,
             "sats": self.sats,
             "moved": self.moved,
+            "joined": self.joined,
             # Where somebody was asked, each attempt that failed has had a line of its own.
             "error": None if self.attempts else self.error_message,
         }
@@ -151,6 +154,8 @@ class Record:
             said += f" possibly_spent={self.possibly_spent}"
         if self.moved:
             said += " moved"
+        if self.joined is not None:
+            said += f" joined={self.joined}"
         said += f" sats={'unknown' if sats is None else format_eyes(sats)}"
         if self.error_message and not self.attempts:
             said += f" error={json.dumps(self.error_message, ensure_ascii=False)}"

@@ -232,6 +232,7 @@ def _request(row: Columns) -> Report:
             **_columns(row, "ttft", "stream_duration", suffix="_ms"),
         },
         "moved": None if row["moved"] is None else bool(row["moved"]),
+        "joined": row["joined"],
         "attempts": row["attempts"],
         "possibly_spent": row["possibly_spent"],
     }

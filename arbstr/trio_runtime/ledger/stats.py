@@ -107,17 +107,29 @@ def read_stats(session: Session, filters: Filters, group: Group | None) -> dict[
     """The body of /v1/stats."""
     figures = _read_figures(session, filters, group)
     failures = _read_failures(session, filters, group)
+    joined = _read_joined(session, filters, group)
     everything = _sum(figures.values())
     failed, lost, sats = zip(_NO_FAILURES, *failures.values(), strict=True)
     all_failures = (sum(failed), sum(lost), fsum(sats))
     p50, p95 = _read_percentiles(session, filters, int(everything["timed"]))
     report = {
         **ends(filters.span),
-        **_shown(everything, all_failures, {"p50_latency_ms": p50, "p95_latency_ms": p95}),
+        **_shown(
+            everything,
+            all_failures,
+            sum(joined.values()),
+            {"p50_latency_ms": p50, "p95_latency_ms": p95},
+        ),
     }
     if group is not None:
         report["groups"] = [
-            _shown_group(group, key, figures.get(key) or _sum(()), failures.get(key, _NO_FAILURES))
+            _shown_group(
+                group,
+                key,
+                figures.get(key) or _sum(()),
+                failures.get(key, _NO_FAILURES),
+                joined.get(key, 0),
+            )
             for key in sorted({*figures, *failures})
         ]
     return report
@@ -166,6 +178,9 @@ _ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06
 _RUNNING: Final = "SELECT id FROM requests WHERE status = 'in_flight'"
 _IN_FLIGHT: Final = replace(_ROWS, table=f"({_RUNNING}) CROSS JOIN request_measures USING (id)")
 """What the sums do not have. CROSS, so that SQLite begins with those few."""
+_REPEATS: Final = "SELECT id FROM requests WHERE joined IS NOT NULL"
+_JOINED: Final = replace(_ROWS, table=f"({_REPEATS}) CROSS JOIN request_measures USING (id)")
+"""Those that got the answer of another: so few that no sum keeps them apart."""
 
 
 def _sources(span: Span, group: Group | None) -> Iterator[tuple[_Source, Span]]:
@@ -203,9 +218,22 @@ def _read_figures(
     values: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, _Figures]:
     """By the key of the group; nothing for a group without rows."""
+    sources = _sources(filters.span, group)
+    return _read_parts(session, filters, group, sources, also=also, values=values)
+
+
+def _read_parts(
+    session: Session,
+    filters: Filters,
+    group: Group | None,
+    sources: Iterable[tuple[_Source, Span]],
+    *,
+    also: str = "",
+    values: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, _Figures]:
     where = Where(filters, also=also)
     parts: dict[str, list[_Figures]] = {}
-    for source, span in _sources(filters.span, group):
+    for source, span in sources:
         sql = session.question("stats").format(
             key=source.key(group),
             part=source.table,
@@ -231,6 +259,12 @@ def _read_failures(session: Session, filters: Filters, group: Group | None) -> d
     )
     rows = session.execute(sql, where.values)
     return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
+
+
+def _read_joined(session: Session, filters: Filters, group: Group | None) -> dict[str, int]:
+    """How many requests got the answer of another, by the key of the group."""
+    found = _read_parts(session, filters, group, [(_JOINED, filters.span)])
+    return {key: int(figures["total"]) for key, figures in found.items()}
 
 
 def _read_percentiles(
@@ -264,8 +298,10 @@ def _shown_key(group: Group, key: str) -> str | None:
     return f"{key}:00:00.000Z" if group is Group.HOUR else key or None
 
 
-def _shown_group(group: Group, key: str, figures: _Figures, failures: _Failures) -> dict[str, Any]:
-    shown = _shown(figures, failures)
+def _shown_group(
+    group: Group, key: str, figures: _Figures, failures: _Failures, joined: int
+) -> dict[str, Any]:
+    shown = _shown(figures, failures, joined)
     # Of a provider that never answered this is all there is to see.
     shown["counts"]["failed_attempts"] = failures[0]
     return {group.value: _shown_key(group, key), **shown}
@@ -274,6 +310,7 @@ def _shown_group(group: Group, key: str, figures: _Figures, failures: _Failures)
 def _shown(
     figures: _Figures,
     failures: _Failures,
+    joined: int,
     percentiles: Mapping[str, int | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     total, success, rejected, gone, in_flight = (int(figures[name]) for name in _FIGURES[:5])
@@ -288,6 +325,7 @@ def _shown(
             "client_disconnected": gone,
             "in_flight": in_flight,
             "streaming": int(figures["streaming"]),
+            "joined": joined,
             "unknown_cost": int(figures["unknown_cost"]),
             "possibly_spent_attempts": possibly_spent_attempts,
         },

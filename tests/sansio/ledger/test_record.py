@@ -35,6 +35,7 @@ def test_the_members_are_those_of_the_ledger() -> None:
         "possibly_spent": 0,
         "sats": Decimal("0.13"),
         "moved": None,
+        "joined": None,
         "error": None,
     }
 
@@ -69,6 +70,11 @@ def test_the_members_are_those_of_the_ledger() -> None:
             "plain endpoint=responses model=gpt-4o provider=alpha status=ok policy=- ms=15"
             " tokens=10/20 moved sats=0.13",
             id="an answer behind another door, of a conversation that went elsewhere before",
+        ),
+        pytest.param(
+            replace(RECORD, joined="first", cost_sats=Decimal(0), attempts=(), input_tokens=None),
+            "plain model=gpt-4o provider=alpha status=ok policy=- ms=15 joined=first sats=0",
+            id="an answer that another request had paid for",
         ),
         pytest.param(
             replace(RECORD, endpoint="messages", moved=False),

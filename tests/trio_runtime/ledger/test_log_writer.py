@@ -99,6 +99,7 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
                 possibly_spent=1,
                 endpoint="responses",
                 moved=True,
+                joined="first",
                 attempts=(replace(ATTEMPT, failure="not_sent", money="free"),),
             )
         )
@@ -106,7 +107,7 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
     assert rows(path, "*") == [
         (1, "one", "2026-02-03T04:05:06.789Z", "gpt-4o", "gpt-4o", "alpha", "code", 1,
          10, 20, 3, 4, 0.13, 0.5, 0.13, 15, 5, 6, 1, "ok", 502, "a sentence", 1, 1, "boot",
-         0.125, 1, "responses", 1)
+         0.125, 1, "responses", 1, "first")
     ]
     assert rows(path, "*", "attempts") == [
         ("one", 1, "alpha", "gpt-4o", "2026-02-03T04:05:06.790Z", 12, "not_sent", 200, "free",

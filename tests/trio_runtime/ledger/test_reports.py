@@ -161,6 +161,7 @@ class Dice:
             endpoint=self.one_of("chat", *ENDPOINTS),
             status=status,
             streaming=self.one_of(0, 1),
+            joined=self.one_of(None, None, f"id-{n - 1}"),
             cost_sats=last["cost_sats"],
             input_tokens=self.one_of(None, self.number()),
             output_tokens=self.one_of(None, self.number()),
@@ -263,6 +264,7 @@ def recomputed(
             "client_disconnected": count("client_disconnected"),
             "in_flight": count("in_flight"),
             "streaming": sum(row["streaming"] for row in chosen),
+            "joined": sum(row["joined"] is not None for row in chosen),
             "unknown_cost": sum(
                 row["cost_sats"] is None
                 and row["status"] != "in_flight"
@@ -670,6 +672,7 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         streaming=1,
         endpoint="responses",
         moved=1,
+        joined="first",
         cached_tokens=3,
         reasoning_tokens=2,
         cost_sats=0.13,
@@ -716,6 +719,7 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         },
         "timing": {"latency_ms": 1200, "ttft_ms": 300, "stream_duration_ms": 900},
         "moved": True,
+        "joined": "first",
         "attempts": 2,
         "possibly_spent": 0,
     }

@@ -40,7 +40,7 @@ REQUESTS = (
     "provider_cost_sats REAL, latency_ms INTEGER!, ttft_ms INTEGER, stream_duration_ms INTEGER, "
     "success INTEGER!, status TEXT, error_status INTEGER, error_message TEXT, attempts INTEGER, "
     "possibly_spent INTEGER, boot_id TEXT, expected_sats REAL, answered INTEGER, "
-    "endpoint TEXT!, moved INTEGER"
+    "endpoint TEXT!, moved INTEGER, joined TEXT"
 )
 ATTEMPTS = (
     "correlation_id TEXT!, n INTEGER!, provider TEXT, model TEXT, started_at TEXT, "
