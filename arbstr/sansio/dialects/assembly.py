@@ -3,7 +3,8 @@
 For clients that asked for no stream and were sent one. A stream numbers what belongs together by
 `index`, and some providers badly:
 
-    tool calls at the same index with other ids      each id is a call
+    tool calls at the same index with other ids      each id is a call, also in one chunk
+    a piece that names another function              a new call, where no id says otherwise
     a piece without index and id                     continues the last call
     a piece without index, but with an id            that call, or a new one
     parts of a content (thinking, text) without one  continue the last part if it is of that type
@@ -108,13 +109,15 @@ class _Pieces:
 
 @final
 class _Items(list[object]):
-    """A list that grew by pieces, and where in it the item of an index or an id is."""
+    """A list that grew by pieces, where in it the item of an index or an id is, and what each
+    item, by its identity, has said it is: the pieces themselves are put together later."""
 
-    __slots__ = ("known",)
+    __slots__ = ("known", "said")
 
     def __init__(self) -> None:
         super().__init__()
         self.known: dict[object, _Plain] = {}
+        self.said: dict[int, dict[str, str]] = {}
 
 
 def _merge(into: _Plain, new: _Plain) -> None:
@@ -171,6 +174,7 @@ def _merge_list(old: _Items, given: list[object]) -> list[tuple[_Plain, _Plain]]
             old.known[name] = target
             if isinstance(name, int):
                 target["index"] = name
+        old.said[id(target)] = {**old.said.get(id(target), {}), **_said_of(item)}
         pairs.append((target, item))
     return pairs
 
@@ -184,23 +188,36 @@ def _names_of(item: _Plain) -> list[int | str]:
     ]
 
 
+def _said_of(item: _Plain) -> dict[str, str]:
+    """What an item says it is: its id, its type, and the function it calls."""
+    function = item.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    said = {"id": item.get("id"), "type": item.get("type"), "name": name}
+    return {key: value for key, value in said.items() if isinstance(value, str) and value}
+
+
+def _is_same(before: dict[str, str], now: dict[str, str]) -> bool:
+    """Whether two pieces at one place may be of one item."""
+    asked = ("id", "type") if "id" in before and "id" in now else ("type", "name")
+    return all(key not in before or key not in now or before[key] == now[key] for key in asked)
+
+
 def _continued(old: _Items, item: _Plain) -> _Plain | None:
     """Which of the items so far this is a piece of; None: it is a new one."""
     index, ident, kind = item.get("index"), item.get("id"), item.get("type")
-    last = old[-1] if old else None
+    last, said = old[-1] if old else None, _said_of(item)
     if type(index) is int:
         known = old.known.get(index)
-        same = known is None or all(
-            not told or not known.get(name) or known[name] == told
-            for name, told in (("id", ident), ("type", kind))
-        )
-        return known if same else None
+        if known is None or _is_same(old.said.get(id(known), {}), said):
+            return known
     if isinstance(ident, str) and ident:
         return old.known.get(ident)
-    if not isinstance(last, dict):
+    if not isinstance(last, dict) or type(index) is int:
         return None
     if isinstance(item.get("function"), dict):
-        return last if isinstance(last.get("function"), dict) else None
+        before = old.said.get(id(last), {})
+        called = isinstance(last.get("function"), dict) or "name" in before
+        return last if called and _is_same(before, said) else None
     # Parts of a text: what they have beside their type comes in pieces.
     grows = kind is not None and all(
         name == "type" or name in APPENDED or isinstance(part, list) for name, part in item.items()

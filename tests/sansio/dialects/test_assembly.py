@@ -54,6 +54,16 @@ CALLS = {
         [call("a", None, "2", index=0)],
         [call("b", "g", "3", index=0), call("b", None, "4", index=0)],
     ],
+    "all at index 0, in one chunk": [
+        [call("a", "f", "1", index=0), call("b", "g", "3", index=0)],
+        [call("a", None, "2", index=0), call("b", None, "4", index=0)],
+    ],
+    "back to the first at index 0": [
+        [call("a", "f", "1", index=0)],
+        [call("b", "g", "3", index=0)],
+        [call("a", None, "2", index=0)],
+        [call("b", None, "4", index=0)],
+    ],
     "empty ids with the later pieces": [
         [call("a", "f", "1", index=0)],
         [call("", None, "2", index=0)],
@@ -90,6 +100,26 @@ def test_calls_are_put_together(pieces: list[list[dict[str, Any]]]) -> None:
 
 def thinking(text: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}], ids=["no index", "index 0"])
+def test_another_function_is_another_call_where_no_id_tells(index: dict[str, int]) -> None:
+    f, g = call(None, "f", "1", **index), call(None, "g", "2", **index)
+    more = call(None, None, "3", **index)
+    for pieces in ([[f, g, more]], [[f], [g], [more]], [[f, g], [more]]):
+        assert calls(*pieces) == [(None, "f", "1"), (None, "g", "23")]
+    assert calls([f], [f], [more]) == [(None, "f", "113")]
+    assert calls([call("a", "f", "1", **index)], [call("a", "F", "2", **index)]) == [
+        ("a", "F", "12")
+    ]
+
+
+def test_a_call_among_the_parts_of_a_text_does_no_harm() -> None:
+    found = message({"content": "a"}, {"content": [call(None, "f", "1")]})
+    assert found["content"] == [
+        {"type": "text", "text": "a"},
+        {"function": {"arguments": "1", "name": "f"}},
+    ]
 
 
 def test_parts_of_a_content_go_on_while_their_type_stays() -> None:
