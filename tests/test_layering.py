@@ -42,7 +42,8 @@ ORDER: Final = {
         *wing("routing", "catalog policy latency ratios holds plan quote budget gauge"),
         *wing(
             "failover",
-            "refusal capable rests failure classify verdicts breaker board last_word retry repeats",
+            "kinds refusal capable rests failure statuses classify watch evidence verdicts breaker "
+            "board last_word retry repeats",
         ),
         *wing("ledger", "record intents alarms attempt reports retention"),
         *row("life exchange"),

@@ -13,7 +13,7 @@ import pytest
 
 from arbstr.cli.commands import main
 from arbstr.sansio.config.reader import parse_config
-from arbstr.sansio.failover.failure import failure_table
+from arbstr.sansio.failover.evidence import failure_table
 from arbstr.sansio.failover.last_word import last_word_table
 from arbstr.sansio.failover.verdicts import verdict_table
 

@@ -25,6 +25,7 @@ from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
 from arbstr.sansio.failover.breaker import Outcome
 from arbstr.sansio.failover.failure import Failure, FailureKind, seen, told
+from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.retry import (
     Answered,
     Attempt,
@@ -218,7 +219,7 @@ class Attempts:
             request,
             model=offer.upstream_model,
             include_usage=command.add_usage,
-            mirror_max_tokens=kind is Kind.ROUTSTR,
+            mirror_max_tokens=TRAITS[kind].mirrors,
         )
         seconds = timeouts.first_output if request.stream else timeouts.answer
         with trio.move_on_after(seconds) as answering:

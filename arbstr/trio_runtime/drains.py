@@ -13,9 +13,9 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio import life
-from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.routing.budget import Reservation
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
@@ -35,13 +35,12 @@ def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
     """How long the rest of the answer may still tell what was charged; 0: there is nothing to wait
     for. `failed`: the client does not have the answer, or not the whole of it.
     """
-    is_node = call.kind is Kind.ROUTSTR
+    finishes = TRAITS[call.kind].finishes
     if failed:
-        # Whoever is no node stops working when it is left.
-        return call.provider.drain_seconds if is_node and call.can_be_read_on else 0.0
+        return call.provider.drain_seconds if finishes and call.can_be_read_on else 0.0
     if not call.price_is_open:
         return 0.0
-    if not is_node:
+    if not finishes:
         return LATE_SECONDS
     # After `[DONE]` comes the end, if it comes at all.
     longest = LATE_SECONDS if call.relay.done else call.provider.drain_seconds

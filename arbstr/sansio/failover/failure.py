@@ -1,7 +1,7 @@
 """What went wrong with an attempt, as seen on the wire, and what it may have cost.
 
 A failure is named by what was seen, never by an exception's name, and its cost follows from the
-name and the kind of key by the table `MONEY` (printed by `failure_table`). The routstr column is
+name and the kind of key by the table `MONEY` (printed by `evidence`). The routstr column is
 what live nodes did; the openai column is the common practice of charging for answers only. What a
 provider said of itself outranks it (`as_stated`).
 
@@ -56,7 +56,7 @@ class Money(StrEnum):
 @final
 @dataclass(frozen=True, slots=True)
 class BySignature:
-    """Depends on `x-routstr-request-id`.
+    """Depends on the signature of its kind (`kinds`).
 
     An answer that bears it is the node's own, given after it had reverted the reservation.
     Without it something in front of the node gave up, and the node may still be working.
@@ -104,43 +104,6 @@ MONEY: Final[Mapping[FailureKind, Mapping[Kind, Cost]]] = MappingProxyType(
     }
 )
 """What each failure costs, by kind of provider. A provider without a key counts as openai."""
-
-SEEN: Final[Mapping[FailureKind, str]] = MappingProxyType(
-    {
-        FailureKind.NOT_SENT: "DNS, connect, TLS failure; not a byte of the request written",
-        FailureKind.CLIENT_ERROR: "complete 400, 405, 406, 410, 413, 415, 422, 451, other 4xx"
-        " not named below",
-        FailureKind.ACCOUNT: "complete 401, 402, 403; 400/422 whose `type` or `code` is"
-        " `token_already_spent`, `invalid_token`, `cashu_error`, `mint_error`",
-        FailureKind.NO_MODEL: "complete 404; 400 whose `type` or `code` is `invalid_model` or"
-        " `model_not_found`",
-        FailureKind.NOT_CAPABLE: "complete 400, 404, 413, 422, or an error object in a 2xx, whose"
-        " `code`, `type` or text says that this model here cannot: context length, tools, images, a"
-        " parameter",
-        FailureKind.NO_ENDPOINT: "complete 404, 405, 501 that do not speak of the model, before the"
-        " provider has answered at this path",
-        FailureKind.RATE_LIMITED: "complete 429, or `UPSTREAM_RATE_LIMIT` in an error body",
-        FailureKind.NO_STREAM_OPTIONS: "complete 400/422 whose text names `stream_options`, which"
-        " arbstr had added",
-        FailureKind.SERVER_ERROR: "complete 408, 409, 425, 5xx but the next row; for routstr"
-        " also 424",
-        FailureKind.GAVE_UP: "complete 499, 504, 524: something in front of the provider stopped"
-        " waiting, the provider may not have",
-        FailureKind.BAD_STATUS: "3xx, 204, any other",
-        FailureKind.NO_ANSWER: "request partly or wholly written, no complete head: timeout, reset,"
-        " EOF, garbage",
-        FailureKind.BAD_ANSWER: "2xx, but cut short, not JSON, `choices` absent or empty, a"
-        " choice without a message, over `max_answer_mb`, nothing at all",
-        FailureKind.ERROR_ANSWER: "2xx that says an error, as or beside the answer, in a choice, or"
-        " before any output; spent if a charge or counted tokens stand with it",
-        FailureKind.STREAM_DIED: "2xx stream that ended, stalled or broke before any output",
-        FailureKind.STREAM_CUT: "the same after output began; of a node it is unknown until the"
-        " price is learnt",
-        FailureKind.CLIENT_LEFT: "the client went away; arbstr stopped it",
-        FailureKind.SHUTDOWN: "arbstr was told to stop",
-    }
-)
-"""How each failure looks from here."""
 
 SENTENCES: Final[Mapping[FailureKind, str]] = MappingProxyType(
     {
@@ -233,7 +196,7 @@ def is_refusal(status: int) -> bool:
 
 
 def money_of(failure: FailureKind, kind: Kind, *, signed: bool) -> Money:
-    """The row of MONEY, decided. `signed`: the answer bore `x-routstr-request-id`."""
+    """The row of MONEY, decided. `signed`: the answer bore its kind's signature."""
     match MONEY[failure][kind]:
         case BySignature() as cost:
             return cost.signed if signed else cost.unsigned
@@ -337,20 +300,3 @@ def told(failure: Failure, name: str) -> str:
         step = 'top up the key of provider "{name}"'
     words = "" if failure.words is None else f' and said "{failure.words}"'
     return f"{failure.sentence}{words}: {step.format(name=name)}"
-
-
-def failure_table() -> str:
-    """MONEY and SEEN as a Markdown table, one row a failure, for the README."""
-    lines = ["| failure | seen | openai key | routstr key |", "|---|---|---|---|"]
-    for failure, row in MONEY.items():
-        costs = " | ".join(_cost_text(row[kind]) for kind in (Kind.OPENAI, Kind.ROUTSTR))
-        lines.append(f"| {failure} | {SEEN[failure]} | {costs} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cost_text(cost: Cost) -> str:
-    match cost:
-        case BySignature(signed, unsigned):
-            return f"{signed} with `x-routstr-request-id`, else {unsigned}"
-        case Money():
-            return cost.value

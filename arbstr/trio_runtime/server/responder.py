@@ -12,6 +12,7 @@ import trio
 
 from arbstr.sansio.dialects.ending import KEEP_ALIVE, error_event
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.failover.kinds import PREFIXES
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
@@ -171,5 +172,5 @@ def passed_on(headers: Mapping[str, str], secrets: Collection[Secret]) -> Header
     return tuple(header(name, value) for name, value in zip(passed, values, strict=False))
 
 
-PASSED_PREFIXES: Final = ("openai-", "x-routstr-", "x-ratelimit-")
+PASSED_PREFIXES: Final = ("openai-", "x-ratelimit-", *PREFIXES)
 PASSED_NAMES: Final = frozenset({"retry-after"})

@@ -9,14 +9,12 @@ from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.failover.failure import (
     MONEY,
-    SEEN,
     SENTENCES,
     WATCHED,
     Failure,
     FailureKind,
     Money,
     as_stated,
-    failure_table,
     is_answer,
     is_refusal,
     money_of,
@@ -31,7 +29,6 @@ BOTH = pytest.mark.parametrize("kind", list(Kind))
 
 def test_every_failure_has_a_row_for_every_kind_of_provider() -> None:
     assert list(MONEY) == list(FailureKind)
-    assert list(SEEN) == list(FailureKind)
     assert all(set(row) == set(Kind) for row in MONEY.values())
 
 
@@ -72,17 +69,6 @@ def test_the_money_is_what_was_agreed() -> None:
             cells.append(signed if signed is unsigned else f"{signed}/{unsigned}")
         lines.append(" ".join([kind, *cells]) + "\n")
     assert "".join(lines) == EXPECTED
-
-
-def test_the_table_prints_as_markdown() -> None:
-    lines = failure_table().splitlines()
-    assert lines[0] == "| failure | seen | openai key | routstr key |"
-    assert len(lines) == 2 + len(FailureKind)
-    assert all(line.count(" | ") == 3 for line in lines if not line.startswith("|---"))
-    assert (
-        "| server_error | complete 408, 409, 425, 5xx but the next row; for routstr also 424 |"
-        " free | free with `x-routstr-request-id`, else unknown |"
-    ) in lines
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
