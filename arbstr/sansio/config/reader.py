@@ -32,7 +32,7 @@ from arbstr.sansio.config.faults import NO_BACKSLASH, Faults, Path, broken_toml,
 from arbstr.sansio.config.settings import (
     ANY_MODEL,
     AUTO,
-    FASTEST,
+    STRATEGY_NAMES,
     BreakerConfig,
     BudgetConfig,
     Config,
@@ -58,7 +58,7 @@ from arbstr.sansio.visible import first_unseen
 __all__ = [
     "ANY_MODEL",
     "AUTO",
-    "FASTEST",
+    "STRATEGY_NAMES",
     "BreakerConfig",
     "BudgetConfig",
     "Config",

@@ -20,11 +20,9 @@ ANY_MODEL: Final = values.ANY_MODEL
 AUTO: Final = "auto"
 """The model a client names to let arbstr choose one; no provider can serve one so called."""
 
-FASTEST: Final = "lowest_latency"
-"""The strategy that goes by the time to the first output, where the others go by cost."""
-
-STRATEGY: Final = values.one_of("cheapest", "lowest_cost", FASTEST)
-"""The first two are names of one strategy."""
+STRATEGY_NAMES: Final = ("cheapest", "lowest_cost", "lowest_latency")
+"""Each is a row of `routing.plan.STRATEGIES`."""
+STRATEGY: Final = values.one_of(*STRATEGY_NAMES)
 
 LIKELY: Final = "likely"
 MOST: Final = "most"

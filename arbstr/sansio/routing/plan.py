@@ -3,23 +3,23 @@
     catalog --serves the model, rule allows it, price and estimate within its caps--> candidates
     candidates --ascending estimated cost, unpriced last, ties by name--> plan
 
-Under `lowest_latency` the time to first output goes before the cost, and who was never measured
-goes before all others. For the model `AUTO` the candidates are all pairs of a provider and a model
-the rule allows; the same order picks among them.
+Each strategy is a row of `STRATEGIES`: by cost, or by the time to first output before that, where
+who was never measured goes before all others. For the model `AUTO` the candidates are all pairs of
+a provider and a model the rule allows; the same order picks among them.
 
 Whether a provider is well just now is not asked here: the plan holds all that qualify, and the
 breaker is asked before each attempt.
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
-from typing import Final, final
+from typing import Any, Final, TypeAlias, final
 
-from arbstr.sansio.config.reader import AUTO, FASTEST, Policies, Rule
+from arbstr.sansio.config.reader import AUTO, Policies, Rule
 from arbstr.sansio.dialects.chat import ChatRequest
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
@@ -28,6 +28,8 @@ from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.routing.latency import Latency
 from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
 from arbstr.sansio.routing.ratios import NO_POLICY, Ratio, expected_output
+
+SortKey: TypeAlias = tuple[Any, ...]
 
 ASSUMED_OUTPUT: Final = 256
 """Output tokens of a choice when nobody says: a few paragraphs. It only decides the order."""
@@ -167,10 +169,8 @@ def plan(
             passed_over.append(PassedOver(offer.provider.name, offer.model, why))
     if not candidates:
         return NoRoute(policy, _none_within(request.model, policy, passed_over, too_dear))
-    candidates.sort(key=_order)
     strategy = policies.strategy_of(rule)
-    if strategy == FASTEST:
-        candidates.sort(key=lambda found: _soonness(learnt.latencies, found))
+    candidates.sort(key=partial(STRATEGIES[strategy], learnt))
     max_sats = None if rule is None else rule.max_sats_per_request
     return RoutePlan(policy, strategy, tuple(candidates), tuple(passed_over), max_sats)
 
@@ -244,15 +244,26 @@ def _candidate(request: ChatRequest, offer: Offer, output: int, hold: Hold) -> C
     return Candidate(offer, cost, output * request.choices, hold)
 
 
-def _order(candidate: Candidate) -> tuple[bool, Decimal, str, str]:
+def _by_cost(learnt: Learnt, candidate: Candidate) -> SortKey:
+    """The unpriced last; ties by name."""
     cost, offer = candidate.estimated_cost, candidate.offer
     return cost is None, cost or Decimal(0), offer.provider.name, offer.model
 
 
-def _soonness(latencies: Mapping[str, Latency], candidate: Candidate) -> float:
+def _by_latency(learnt: Learnt, candidate: Candidate) -> SortKey:
     """The unmeasured first: who is never asked is never measured."""
-    known = latencies.get(candidate.offer.provider.name)
-    return -1.0 if known is None else known.seconds
+    known = learnt.latencies.get(candidate.offer.provider.name)
+    return -1.0 if known is None else known.seconds, *_by_cost(learnt, candidate)
+
+
+STRATEGIES: Final[Mapping[str, Callable[[Learnt, Candidate], SortKey]]] = MappingProxyType(
+    {
+        "cheapest": _by_cost,
+        "lowest_cost": _by_cost,
+        "lowest_latency": _by_latency,
+    }
+)
+"""Each strategy's sort key."""
 
 
 def _not_served(model: str, served: tuple[str, ...]) -> ErrorReply:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.config.reader import STRATEGY_NAMES, Policies, parse_config
 from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
 from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
@@ -16,6 +16,7 @@ from arbstr.sansio.routing.latency import Latency
 from arbstr.sansio.routing.plan import (
     ASSUMED_OUTPUT,
     NOTHING_LEARNT,
+    STRATEGIES,
     Learnt,
     NoRoute,
     PassedOver,
@@ -505,3 +506,8 @@ def test_whatever_names_a_client_sends_the_refusal_can_be_sent(model: str, polic
     odd = parse_chat(json.dumps({"model": model, "messages": []}).encode())
     if isinstance(odd, ChatRequest) and model != "gpt-4o":
         assert refused(text, odd).error.body()
+
+
+def test_every_strategy_that_can_be_named_is_a_row() -> None:
+    assert set(STRATEGIES) == set(STRATEGY_NAMES)
+    assert Policies().default_strategy in STRATEGIES
