@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from arbstr.sansio.dialects.chat.reading import ChatReading
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.dialects.sse import SSEReader
 
@@ -52,7 +53,7 @@ def best_of(work: Callable[[list[bytes]], int], parts: list[bytes]) -> float:
 
 def through_relay(parts: list[bytes]) -> int:
     """Feeds a relay."""
-    relay = Relay(choices=1, asks_usage=False)
+    relay = Relay(ChatReading(choices=1, asks_usage=False))
     return sum(len(relay.feed(part)) for part in parts)
 
 

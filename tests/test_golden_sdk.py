@@ -6,6 +6,7 @@ import httpx2  # what the SDK sends with; it brings it
 import openai
 import pytest
 
+from arbstr.sansio.dialects.chat.reading import ChatReading
 from arbstr.sansio.dialects.relay import Relay
 from tests.cuttings import DRESSES, GOLDEN_TEXT, byte_by_byte, dressed
 
@@ -14,7 +15,7 @@ ARBSTR = b'{"request_id":"r1","provider":"alpha","model":"m1","cost_sats":0.5}'
 
 def passed_on(data: bytes, *, asks_usage: bool) -> list[bytes]:
     """What the client is sent, in the pieces in which the relay gives it out."""
-    relay = Relay(choices=1, asks_usage=asks_usage)
+    relay = Relay(ChatReading(choices=1, asks_usage=asks_usage))
     pieces = [relay.feed(piece) for piece in byte_by_byte(data)]
     return [piece for piece in [*pieces, relay.end_input(), relay.finish(ARBSTR)] if piece]
 

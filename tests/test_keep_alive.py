@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from arbstr.sansio.dialects.ending import KEEP_ALIVE
+from arbstr.sansio.dialects.chat.ending import KEEP_ALIVE
 from tests.fakes import DONE, Play, hello, open_fake_provider, stream
 from tests.process import arbstr_process
 from tests.proxy import config, open_proxy, pass_time, provider

@@ -219,6 +219,9 @@ def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:
     cost.add_argument("-m", "--model", help='the model, or "auto"; overrides the one in FILE')
     cost.add_argument("--policy", metavar="NAME", help="as in the header X-Arbstr-Policy")
     cost.add_argument("--json", action="store_true", help="print what POST /v1/cost answers")
+    cost.add_argument(
+        "--endpoint", default="chat", metavar="NAME", help="whose request it is (default: chat)"
+    )
     what = cost.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "file", nargs="?", metavar="FILE", help="the body of a chat, or the text of one; - is stdin"

@@ -1,4 +1,4 @@
-"""`arbstr cost`: what a chat would cost, and where, without sending it or asking a running proxy.
+"""`arbstr cost`: what a request would cost, and where, without sending it or asking a proxy.
 
 The answer is that of POST /v1/cost, by the configuration and, if there is one, what the database
 has of earlier answers. What only a running process knows (circuits, rests, latencies) is not in it.
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arbstr.cli.output import complain
-from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.catalog import build_catalog
@@ -55,22 +56,25 @@ def _refuse(error: ErrorReply) -> int:
     return 1
 
 
-def _request(options: argparse.Namespace) -> ChatRequest | ErrorReply:
+def _request(options: argparse.Namespace) -> Asked | ErrorReply:
+    if options.endpoint not in DOORS:
+        options.complain(f"--endpoint is one of: {', '.join(DOORS)}")
+    door = DOORS[options.endpoint]
     raw = _read(options.file) if options.text is None else b""
-    chat: Any = None
+    asked: Any = None
     if raw.lstrip().startswith(b"{"):
         if options.model is None:
-            return parse_chat(raw)
+            return door.parse(raw, {}, b"")
         try:
-            chat = json.loads(raw)
+            asked = json.loads(raw)
         except (ValueError, RecursionError):
-            return parse_chat(raw)  # which says what is wrong with it
+            return door.parse(raw, {}, b"")  # which says what is wrong with it
     else:
         if options.model is None:
             options.complain("a text needs -m MODEL")
         text = raw.decode("utf-8", "replace") if options.text is None else options.text
-        chat = {"messages": [{"role": "user", "content": text}]}
-    return parse_chat(json.dumps({**chat, "model": options.model}).encode())
+        asked = door.saying(text)
+    return door.parse(json.dumps({**asked, "model": options.model}).encode(), {}, b"")
 
 
 def _read(file: str) -> bytes:

@@ -5,24 +5,24 @@ file and no logger, so it behaves the same in a test as at night with money in i
 (`arbstr.trio_runtime`) carries bytes and time in and does what comes out; where a subject has a
 thinking and an acting half, both bear the same name.
 
-The life of one chat request, left to right (bytes are drawn `==`, values `--`):
+The life of one request, left to right (bytes are drawn `==`, values `--`):
 
     client                                                                           provider
-      == body ==> chat -- ChatRequest --> routing -- RoutePlan --> retry -- Attempt --> ==
+      == body ==> a door ---- Asked ----> routing -- RoutePlan --> retry -- Attempt --> ==
                                              ^                     ^  |
                     config --> catalog ------+                     |  +-- GiveUp --> ErrorReply
                                                board -- Skipped ---+
                                             classify -- Failure ---+
                                                                    |
-      <== bytes == relay <-- Event, Facts -- sse, facts <============ a stream ============ ==
-      <== bytes == answer <========================================= a whole answer ======= ==
+      <== bytes == relay <-- Event, Facts -- sse, the door <========= a stream ============ ==
+      <== bytes == the door <======================================= a whole answer ======= ==
 
     exchange  notes all of it as it happens, and closes with one Record: the row in the log
 
 The machines, by what goes in and what comes out:
 
     sse        feed(bytes), finish()          server-sent events, whatever the cutting
-    facts      one event                      facts: output, finish, usage, price, error
+    reading    one event                      Facts: output, end, usage, price, error
     relay      feed(bytes), end_input(), ...  the client's bytes
     retry      start(), handle(event, now)    exactly one command
     board      admit(..., now), settle(...)   may this model be asked there
@@ -55,7 +55,7 @@ in its page:
       heads, endpoints
     config/                                         the configuration: text -> Config
     callers                                         who may call
-    dialects/                                       what a chat is: what is asked, what comes back
+    dialects/                                       the doors: what is asked, what comes back
     routing/                                        whom to ask, and whether the day can pay
     failover/                                       what went wrong, what it cost, what follows
     ledger/                                         what is kept of a request, and told of many

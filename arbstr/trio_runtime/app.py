@@ -1,7 +1,7 @@
-"""The routes: HTTP to calls and back, and the one door all requests come through.
+"""The routes: HTTP to calls and back, and the one gate all requests come through.
 
     App (ASGI)      ids on every answer, who may call, CORS if configured, errors of our own
-      chat          POST /v1/chat/completions, served here: the hot path, cancelled in one step
+      a door        POST /v1/chat/completions, served here: the hot path, cancelled in one step
       Quart         every other route and every error a route can make
 
 All routes work with and without the `/v1` prefix.
@@ -11,9 +11,10 @@ import json
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 import trio
 from quart import Response, jsonify, request
@@ -23,16 +24,17 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
-from arbstr.sansio.dialects.chat import parse_chat
+from arbstr.sansio.dialects.dialect import Dialect, Headers
+from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
 from arbstr.sansio.ledger.reports import Names, configured_names
 from arbstr.sansio.routing.plan import NoRoute
-from arbstr.sansio.routing.policy import parse_and_choose
+from arbstr.sansio.routing.policy import POLICY_HEADER, listed, parse_and_choose
 from arbstr.trio_runtime import status
-from arbstr.trio_runtime.exchange import serve_chat
+from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.reports import Report, Reports
@@ -41,7 +43,6 @@ from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.server.bodies import Bodies, Body, Receive
 from arbstr.trio_runtime.server.responder import (
     NO_CONTENT,
-    Headers,
     Responder,
     header,
     policy_header,
@@ -51,10 +52,15 @@ Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 log = logging.getLogger("arbstr.app")
 
-CHAT_PATHS: Final = frozenset({"/v1/chat/completions", "/chat/completions"})
+Routes: TypeAlias = Mapping[str, Dialect]
+
+ROUTES: Final[Routes] = MappingProxyType(
+    {prefix + door.path: door for door in DOORS.values() for prefix in ("/v1", "")}
+)
+"""Which door is behind which path: the only place in the runtime that names any."""
 COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
-"""Their body is a chat, so it is read and refused as one."""
-POSTED_PATHS: Final = CHAT_PATHS | COST_PATHS
+"""Their body is that of a door (`?endpoint=`, a chat by default), so it is read as one."""
+USUAL_DOOR: Final = "chat"
 REQUEST_ID_KEY: Final = "arbstr.request_id"
 """Key in the `state` of the ASGI scope of what Quart serves."""
 MOST_OF_A_PATH: Final = 200
@@ -70,8 +76,14 @@ EXPOSED: Final = (
 class App:
     """The ASGI application. `quart` is that of `make_quart`, for all that is not served here."""
 
-    def __init__(self, hub: Hub, quart: Callable[[Any, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        quart: Callable[[Any, Receive, Send], Awaitable[None]],
+        routes: Routes = ROUTES,
+    ) -> None:
         self._hub = hub
+        self._routes = routes
         self._bodies = Bodies()
         self._ids = RequestIds()
         self._quart = quart
@@ -88,6 +100,7 @@ class App:
                 header("x-request-id", request_id),
                 *_cors(self._hub.snapshot.doorkeeper, headers.get("origin")),
             ),
+            request_id=request_id,
         )
         try:
             await self._route(scope, headers, receive, responder, request_id, received)
@@ -112,6 +125,8 @@ class App:
             path = scope["path"] = unquote(path)
             if host is not None:
                 headers["host"] = host
+        responder.door = door = self._routes.get(path)
+        posted = door is not None or path in COST_PATHS
         method = scope["method"]
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
         refusal = self._hub.snapshot.doorkeeper.refuse(
@@ -128,19 +143,19 @@ class App:
         elif not path.startswith("/"):
             _log_refusal(request_id, method, path, NO_ROUTE)
             await responder.error(NO_ROUTE)
-        elif path not in POSTED_PATHS and is_foreign(method, path):
+        elif not posted and is_foreign(method, path):
             _log_refusal(request_id, method, path, UNSUPPORTED)
             await responder.plain(
                 _in_both_shapes(UNSUPPORTED, request_id),
                 ((b"content-type", b"application/json"), header("request-id", request_id)),
                 status=UNSUPPORTED.status,
             )
-        elif path not in POSTED_PATHS:
+        elif not posted:
             scope["state"][REQUEST_ID_KEY] = request_id
             await self._quart(scope, receive, responder.forward)
         elif method != "POST":
             await responder.error(
-                ErrorReply("method_not_allowed", f"Send a chat with POST, not {method}."),
+                ErrorReply("method_not_allowed", f"This route is asked with POST, not {method}."),
                 ((b"allow", b"POST"),),
             )
         else:
@@ -152,27 +167,35 @@ class App:
                     extra = {"request_id": request_id, "code": body.code}
                     log.info("refused: %s", body.code, extra=extra)
                     await responder.error(body)
-                elif path in COST_PATHS and body is not None:
-                    await self._tell_cost(responder, headers, body)
-                elif body is not None:
-                    await serve_chat(
+                elif body is not None and door is None:
+                    await self._tell_cost(responder, scope["query_string"], headers, body)
+                elif body is not None and door is not None:
+                    await serve(
                         self._hub,
                         responder,
+                        door,
                         request_id=request_id,
                         headers=headers,
+                        query=scope["query_string"],
                         body=body,
                         received=received,
                         on_disconnect=scope["state"][DISCONNECT_KEY],
                     )
 
-    async def _tell_cost(self, responder: Responder, headers: dict[str, str], body: bytes) -> None:
-        """What the chat in the body would cost, and where. Nothing is sent, no row is written."""
-        policy = headers.get("x-arbstr-policy")
+    async def _tell_cost(
+        self, responder: Responder, query: bytes, headers: dict[str, str], body: bytes
+    ) -> None:
+        """What the request in the body would cost, and where. Nothing is sent, there is no row."""
+        policy = headers.get(POLICY_HEADER)
+        door = self._door_of(query)
+        if isinstance(door, ErrorReply):
+            await responder.error(door)
+            return
         if is_heavy(body):
             rules = self._hub.snapshot.config.policies.rules
-            request, policy = await apart(parse_and_choose, body, policy, rules)
+            request, policy = await apart(parse_and_choose, door, body, headers, b"", rules)
         else:
-            request = parse_chat(body)
+            request = door.parse(body, headers, b"")
         if isinstance(request, ErrorReply):
             await responder.error(request)
             return
@@ -184,6 +207,14 @@ class App:
             json.dumps(quoted).encode(),
             ((b"content-type", b"application/json"), *policy_header(quoted["policy"])),
         )
+
+    def _door_of(self, query: bytes) -> Dialect | ErrorReply:
+        """The door that the last `endpoint=` of a query names."""
+        name = dict(parse_qsl(query.decode("latin-1"))).get("endpoint", USUAL_DOOR)
+        doors = {door.name: door for door in self._routes.values()}
+        if name in doors:
+            return doors[name]
+        return ErrorReply("invalid_parameter", f"endpoint is one of: {listed(doors)}.", "endpoint")
 
 
 NO_ROUTE: Final = ErrorReply(

@@ -19,7 +19,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.dialects.chat import ChatRequest, outgoing_body
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
@@ -66,7 +66,7 @@ class Attempts:
         self,
         hub: Hub,
         snapshot: Snapshot,
-        request: ChatRequest,
+        request: Asked,
         exchange: Exchange,
         retry: Retry,
         drained: Callable[[], None],
@@ -198,12 +198,9 @@ class Attempts:
             offer.provider,
             self._snapshot.targets[name],
             kind=kind,
-            choices=request.choices,
-            asks_usage=request.asks_usage,
+            asked=request,
             max_answer_bytes=self._snapshot.config.server.max_answer_bytes,
-            added_stream_options=(
-                command.add_usage and request.stream and not request.gives_stream_options
-            ),
+            added_stream_options=command.add_usage and request.adds_option,
             path_served=name in self._hub.served,
             secrets=self._snapshot.catalog.secrets,
         )
@@ -215,11 +212,11 @@ class Attempts:
                 return call.connect_timed_out(timeouts.connect)
             if failure is not None:
                 return failure
-        body = outgoing_body(
+        body = request.dialect.outgoing(
             request,
             model=offer.upstream_model,
-            include_usage=command.add_usage,
-            mirror_max_tokens=TRAITS[kind].mirrors,
+            ask_usage=command.add_usage,
+            mirror_limit=TRAITS[kind].mirrors,
         )
         seconds = timeouts.first_output if request.stream else timeouts.answer
         with trio.move_on_after(seconds) as answering:

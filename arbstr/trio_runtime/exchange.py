@@ -1,7 +1,7 @@
-"""One chat request from its bytes to its row. Read it top to bottom.
+"""One request from its bytes to its row. Read it top to bottom.
 
-serve_chat       parse, then a ChatRun
-ChatRun.run      route, find an answer, deliver it or say why there is none, in a scope that ends
+serve            parse, then a Run
+Run.run          route, find an answer, deliver it or say why there is none, in a scope that ends
                  when the client leaves
   _work          find an answer (attempts.py), within `[timeouts] total` and until the shutdown
   _relay         a stream, event by event, until it is complete or broken
@@ -18,7 +18,7 @@ import trio
 
 from arbstr.sansio import life
 from arbstr.sansio.config.reader import AUTO
-from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
@@ -28,13 +28,12 @@ from arbstr.sansio.failover.retry import AttemptFailed, GiveUp, Retry
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import format_sats
 from arbstr.sansio.routing.plan import NoRoute, RoutePlan, plan
-from arbstr.sansio.routing.policy import parse_and_choose
+from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_request
 from arbstr.trio_runtime.server.responder import (
-    Headers,
     Responder,
     header,
     passed_on,
@@ -49,27 +48,29 @@ AFTER_COMPLETE_SECONDS: Final = 2.0
 """How long a stream that is complete is waited on for its usage and `[DONE]`."""
 
 
-async def serve_chat(
+async def serve(
     hub: Hub,
     responder: Responder,
+    dialect: Dialect,
     *,
     request_id: str,
     headers: dict[str, str],
+    query: bytes,
     body: bytes,
     received: float,
     on_disconnect: Callable[[Callable[[], None]], None],
 ) -> None:
-    """Answers one chat request. Returns when the client has its answer or is gone.
+    """Answers one request at a door. Returns when the client has its answer or is gone.
 
     `received` is the monotonic time its first byte was read at. `on_disconnect` takes the callback
     that is called when the client leaves.
     """
     if is_heavy(body):
-        asked, rules = headers.get("x-arbstr-policy"), hub.snapshot.config.policies.rules
-        request, found = await apart(parse_and_choose, body, asked, rules)
-        headers = headers if found is None else {**headers, "x-arbstr-policy": found}
+        rules = hub.snapshot.config.policies.rules
+        request, found = await apart(parse_and_choose, dialect, body, headers, query, rules)
+        headers = headers if found is None else {**headers, POLICY_HEADER: found}
     else:
-        request = parse_chat(body)
+        request = dialect.parse(body, headers, query)
     if isinstance(request, ErrorReply):
         extra = {"request_id": request_id, "status": "rejected", "code": request.code}
         log.info("rejected: %s", request.code, extra=extra)
@@ -78,7 +79,7 @@ async def serve_chat(
     exchange = Exchange(
         request_id, utc_timestamp(), request.model, request.stream, received, request.choices
     )
-    run = ChatRun(hub, responder, request, exchange, headers)
+    run = Run(hub, responder, request, exchange, headers)
     hub.running.add(run)
     if hub.stopping:
         run.stop()  # its body came too late: an answer could not be waited for
@@ -94,14 +95,14 @@ async def serve_chat(
 
 
 @final
-class ChatRun:
+class Run:
     """One chat request whose model is known."""
 
     def __init__(
         self,
         hub: Hub,
         responder: Responder,
-        request: ChatRequest,
+        request: Asked,
         exchange: Exchange,
         headers: dict[str, str],
     ) -> None:
@@ -149,7 +150,7 @@ class ChatRun:
         config = self._snapshot.config
         route = plan(
             self._request,
-            policy_header=self._headers.get("x-arbstr-policy"),
+            policy_header=self._headers.get(POLICY_HEADER),
             catalog=self._snapshot.catalog,
             policies=config.policies,
             hold=config.budget.hold,

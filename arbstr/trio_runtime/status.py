@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from arbstr.sansio.config.reader import AUTO
-from arbstr.sansio.dialects.chat import ChatRequest
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.board import CircuitView
 from arbstr.sansio.money import Rates
@@ -166,7 +166,7 @@ def model(hub: Hub, model_id: str) -> dict[str, Any] | ErrorReply:
     return ErrorReply("model_not_found", f"No provider serves this model. Served are: {known}.")
 
 
-def cost(hub: Hub, request: ChatRequest, policy_header: str | None) -> dict[str, Any] | NoRoute:
+def cost(hub: Hub, request: Asked, policy_header: str | None) -> dict[str, Any] | NoRoute:
     """How a request would be routed and what it would cost there, as things stand; or why not."""
     now, snapshot = trio.current_time(), hub.snapshot
     route = plan(

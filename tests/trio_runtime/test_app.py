@@ -17,6 +17,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from arbstr.sansio.dialects.chat import door
 from arbstr.trio_runtime import app, attempts, exchange, status
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics
 from tests.fakes import (
@@ -505,7 +506,7 @@ async def test_a_bug_in_a_chat_is_a_500_and_one_line_and_the_connection_lives(
     ("where", "name", "failure"),
     [
         pytest.param(attempts, "UpstreamCall", "not_sent", id="before there is a call"),
-        pytest.param(attempts, "outgoing_body", "not_sent", id="before it is sent"),
+        pytest.param(door, "outgoing_body", "not_sent", id="before it is sent"),
         pytest.param(exchange, "passed_on", None, id="when the answer is there"),
     ],
 )
@@ -553,7 +554,7 @@ async def test_a_bug_in_a_stream_after_its_head_is_the_error_event(
     ):
         assert (await client.head())[0] == 200
         await client.until(b"Hello")
-        monkeypatch.setattr(exchange.ChatRun, "_finish_stream", broken)
+        monkeypatch.setattr(exchange.Run, "_finish_stream", broken)
         gate.set()
         body, whole = await client.rest()
         assert not whole
@@ -567,11 +568,11 @@ async def test_a_bug_in_a_stream_after_its_head_is_the_error_event(
 async def test_a_bug_after_a_whole_answer_touches_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def answer_then_break(hub: object, responder: Any, **_: object) -> None:
+    async def answer_then_break(hub: object, responder: Any, *_: object, **__: object) -> None:
         await responder.plain(b"{}", ())
         broken()
 
-    monkeypatch.setattr(app, "serve_chat", answer_then_break)
+    monkeypatch.setattr(app, "serve", answer_then_break)
     async with open_proxy(PROVIDERS) as proxy, proxy.client() as client:
         for _ in range(2):
             await client.send("POST", CHAT, b"{}")

@@ -12,10 +12,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.sansio.dialects.answer import Answer
+from arbstr.sansio.dialects.dialect import Answer
 from arbstr.sansio.failover.failure import Failure
 from arbstr.trio_runtime.drains import LATE_SECONDS
-from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, ChatRun
+from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, Run
 from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
@@ -893,4 +893,4 @@ async def test_a_drained_request_leaves_nothing_for_the_collector(garbage: list[
         await wait_all_tasks_blocked()
         gc.collect()
         # The client's connection is gone as well, and is one; requests are not.
-        assert not [thing for thing in garbage if isinstance(thing, ChatRun)]
+        assert not [thing for thing in garbage if isinstance(thing, Run)]

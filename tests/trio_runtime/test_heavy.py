@@ -11,17 +11,20 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from arbstr.sansio.dialects.answer import Answer, BadAnswer, ErrorAnswer, judge, relayed
-from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.chat.answer import judge
+from arbstr.sansio.dialects.chat.door import CHAT
+from arbstr.sansio.dialects.chat.reading import ChatReading
+from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer
 from arbstr.sansio.dialects.relay import Relay, fed
 from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES
 from arbstr.sansio.dialects.usage import HEAVY_COMMAS, is_heavy
+from arbstr.sansio.dialects.whole import relayed
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import heavy
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.upstream import call as upstream
-from tests.chats import chat
+from tests.chats import chat, parse
 from tests.fakes import (
     DONE,
     Play,
@@ -102,13 +105,14 @@ async def test_what_was_given_comes_back_as_itself() -> None:
 @pytest.mark.parametrize("end", [b"", b"}"], ids=["whole", "broken"])
 async def test_a_request_is_read_as_it_is_here(end: bytes) -> None:
     body = chat(text="hällo", numbers=MANY).body + end
-    found, _ = await apart(parse_and_choose, body, None, ())
-    expected = parse_chat(body)
-    if isinstance(expected, ChatRequest):
-        assert isinstance(found, ChatRequest)
+    found, _ = await apart(parse_and_choose, CHAT, body, {}, b"", ())
+    expected = parse(body)
+    if isinstance(expected, Asked):
+        assert isinstance(found, Asked)
         assert found.body is body
+        assert found.dialect is CHAT
         expected = replace(expected, last_user_text="")
-    assert isinstance(found, ErrorReply if end else ChatRequest)
+    assert isinstance(found, ErrorReply if end else Asked)
     assert found == expected
 
 
@@ -137,15 +141,16 @@ async def test_keywords_find_their_policy_in_a_large_request(
 
 async def test_an_answer_becomes_the_same_stream() -> None:
     body = held(PLAIN)
-    relay, out = await apart(relayed, body, choices=1, asks_usage=True)
-    here, expected = relayed(body, choices=1, asks_usage=True)
+    asked = chat(stream=True, stream_options={"include_usage": True})
+    relay, out = await apart(relayed, body, asked)
+    here, expected = relayed(body, asked)
     assert out == expected
     assert relay.finish(b"{}") == here.finish(b"{}")
 
 
 def test_a_stream_goes_on_in_a_copy() -> None:
     data, size = STREAM + DONE, 65_536
-    here, relay = (Relay(choices=1, asks_usage=False) for _ in range(2))
+    here, relay = (Relay(ChatReading(choices=1, asks_usage=False)) for _ in range(2))
     heavy_at = []
     for at in range(0, len(data), size):
         piece = data[at : at + size]

@@ -1,26 +1,26 @@
-"""What a request and an answer say: the only place that knows what a chat is.
+"""What a request and an answer say: the only place that knows the protocols of the doors.
 
-    the client's bytes --chat--> ChatRequest, and where its body may be edited
-    a provider's bytes --sse--> events --facts--> output, finish, tokens, price, error
+    the client's bytes --Dialect.parse--> Asked --Dialect.outgoing--> a provider's bytes
+    a provider's bytes --sse--> events --Reading.read--> Facts: output, end, tokens, price, error
       a stream --relay--> the client's bytes: held until output, flowing, ended honestly
-      a whole answer --answer--> Answer, BadAnswer or ErrorAnswer
+      a whole answer --Dialect.judge--> Answer, BadAnswer or ErrorAnswer
 
-What is an error in one place is an error in every other: one judgement for plain answers, for
-streams, and for one in the form of the other. Bytes pass by identity where nothing must change.
+A door is a dialect: one file, or a folder where it would be long. What it is asked is one page,
+`dialect`. What is an error in one place is an error in every other: one judgement for plain
+answers, for streams, and for one in the form of the other. Bytes pass by identity where nothing
+must change.
 
-The order of the modules; each imports only from those before it:
+The order of the modules; each imports only from those before it. A door does not know another:
 
     members     the members of a JSON object, and where their values stand
-    chat        the request, and the copy of it that a provider gets
-    glance      what bytes tell before any JSON is parsed
     usage       token counts and stated prices
-    facts       one event, or one plain body -> what it says
     sse         bytes -> server-sent events, whatever the cutting
-    dialect     what is asked of a door: the one interface
-    ending      all that arbstr itself says in a stream
-    relay       a stream of chunks -> the client's bytes
-    assembly    the events of a whole stream -> a plain answer
-    answer      a plain answer: judged, put together, or turned into a stream
+    dialect     what is asked of a door, and what everybody else knows of a request and an event
+    complaints  errors, words and signs of life, where an event or an answer should be
+    relay       a stream of events -> the client's bytes
+    whole       a stream in place of a whole answer, and the reverse
+    chat/       the first door
+    doors       all doors by name
 
-Start reading at `chat` for the way in, at `relay` for the way out.
+Start reading at `dialect`, then at `chat/door` for one that is there, at `relay` for the way out.
 """

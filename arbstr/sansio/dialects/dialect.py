@@ -18,6 +18,7 @@ What is asked of a `Dialect`, and what for:
                        waited for (2 s at most) before the end is written
     ends_when_broken   the body of a broken stream ends as HTTP says an answer ends. False: the
                        connection is cut behind `interrupt`, for clients that miss its event
+    saying             a text -> the members of a request that says just this, without `model`
     parse              the body, headers and query of a request -> Asked, or why not
     outgoing           the body for one provider: the client's own bytes, or edited in place
     reading            a fresh Reading for one attempt's stream
@@ -48,12 +49,12 @@ Nothing here raises, whatever the bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias, final
 
 from arbstr.sansio.dialects.sse import Event
-from arbstr.sansio.dialects.usage import Counts
+from arbstr.sansio.dialects.usage import Counts, priced
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Usage
 
@@ -90,6 +91,10 @@ class Asked:
     forwarded: Headers = field(default=(), repr=False)
     own: Any = field(default=None, repr=False)
 
+    def without_texts(self) -> "Asked":
+        """The same without the body and what was said in it, to be sent where that costs."""
+        return replace(self, body=b"", last_user_text="")
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -101,8 +106,8 @@ class Facts:
 
     `output`: the commit point, from which on there is no other provider. `said`: a part of an
     answer stands in it, which somebody pays for. Neither is looked for in what passes whole.
-    `finishes`: some part of the answer ends well with it. `whole`: with it nothing is outstanding
-    any more (the last of several choices has ended; a last event that proves itself).
+    `whole`: with it nothing of the answer is outstanding any more (the last of several choices has
+    ended; a last event that proves itself).
     `error`: it is an error, `told` its data where that is not the event's; with `said`, what failed
     had begun to answer.
     `garbled`: a part of the answer is lost in it, so that cannot become complete. `prose`: text for
@@ -115,7 +120,6 @@ class Facts:
     last: bool = False
     output: bool = False
     said: bool = False
-    finishes: bool = False
     whole: bool = False
     error: bool = False
     told: bytes | None = None
@@ -124,6 +128,11 @@ class Facts:
     doubt: bool = False
     counts: Counts | None = None
     provider_cost_msats: Decimal | None = None
+
+    @property
+    def price(self) -> tuple[Usage | None, Decimal | None, bool]:
+        """`usage.priced` of a plain body."""
+        return priced(self.counts, self.provider_cost_msats, said=self.said)
 
 
 @final
@@ -217,6 +226,9 @@ class Dialect(Protocol):
 
     @property
     def ends_when_broken(self) -> bool: ...
+
+    def saying(self, text: str) -> dict[str, object]:
+        """The members of a request that says just this; `model` is to be added."""
 
     def parse(self, body: bytes, headers: Mapping[str, str], query: bytes) -> Asked | ErrorReply:
         """Reads a request. Header names are in lower case; `query` is without its "?".

@@ -30,13 +30,18 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """Bytes of one event with its blank line. Picked, not measured: an inline image of 8 MB, in base64
 and once more as much, fits; a line that never ends does not fill the memory."""
 
-_BOM: Final = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 _LINE_ENDS: Final = b"\r\n"
 _WHITESPACE: Final = b" \t\r\n"
 _END: Final = re.compile(rb"\n(?:\n|\r\n|\r(?=[^\n]))|\r\r")
 _BLANK: Final = re.compile(rb"[\r\n]*")
 _IGNORED: Final = (b"", b"id", b"retry")
 """Fields that say nothing here; the first is a comment's."""
+_FIELD: Final = re.compile(rb"(?:data|event|id|retry|error)?:")
+"""How a stream begins: a field, or a comment."""
+_STREAM: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _FIELD.pattern)
+_EVENT_AFTER_WORDS: Final = re.compile(rb"[^{\[<].*?[\r\n]data:", re.DOTALL)
+""""Connecting...", and then the stream."""
 _NOT_SSE: Final = (b"{", b"[", b"<")
 """What JSON and HTML begin with and no line of an event stream does."""
 
@@ -57,6 +62,16 @@ class Event:
     name: bytes | None
     clean: bool
     stray: bytes = b""
+
+
+def is_stream(text: bytes) -> bool:
+    """Whether a whole body, without byte order mark and white space, is one of events."""
+    return (_FIELD.match(text) or _EVENT_AFTER_WORDS.match(text)) is not None
+
+
+def begins_as_stream(body: bytes | bytearray) -> bool:
+    """Whether the first bytes of a body are those of a stream."""
+    return _STREAM.match(body) is not None
 
 
 def cleaned(event: Event) -> bytes:
@@ -222,11 +237,11 @@ class SSEReader:
         if not self._bom_seen:
             chunk = bytes(self._held) + chunk
             self._held.clear()
-            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+            if len(chunk) < len(BOM) and BOM.startswith(chunk):
                 self._held += chunk
                 return b""
             self._bom_seen = True
-            chunk = chunk.removeprefix(_BOM)
+            chunk = chunk.removeprefix(BOM)
         chunk = chunk.lstrip(_WHITESPACE)
         if chunk:
             self._fresh = False

@@ -19,7 +19,7 @@ from email.utils import mktime_tz, parsedate_tz
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.dialects.facts import WORDS
+from arbstr.sansio.dialects.complaints import WORDS
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.config.reader import AUTO, Policies, Rule
-from arbstr.sansio.dialects.chat import ChatRequest
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
 from arbstr.sansio.routing.catalog import Catalog, Offer
@@ -131,7 +131,7 @@ class NoRoute:
 
 
 def plan(
-    request: ChatRequest,
+    request: Asked,
     *,
     policy_header: str | None,
     catalog: Catalog,
@@ -221,7 +221,7 @@ _NOTHING: Final = Decimal(0)
 _UNPRICED: Final = "has no rates, so it cannot be held to a cap"
 
 
-def _output(request: ChatRequest, ratio: Ratio | None) -> int:
+def _output(request: Asked, ratio: Ratio | None) -> int:
     """The output tokens one choice is expected to take, never more than the client allows."""
     expected, allowed = expected_output(ratio, request.input_tokens), request.max_output
     if expected is None:
@@ -229,13 +229,13 @@ def _output(request: ChatRequest, ratio: Ratio | None) -> int:
     return expected if allowed is None else min(expected, allowed)
 
 
-def _hold(request: ChatRequest, known: Known, mode: str) -> Hold:
+def _hold(request: Asked, known: Known, mode: str) -> Hold:
     allowed = request.max_output
     tokens = hold_tokens(allowed, known.likely, mode)
     return Hold(request.input_tokens, tokens, request.choices, allowed, known.answers, mode)
 
 
-def _candidate(request: ChatRequest, offer: Offer, output: int, hold: Hold) -> Candidate:
+def _candidate(request: Asked, offer: Offer, output: int, hold: Hold) -> Candidate:
     cost = (
         None
         if offer.rates is None

@@ -6,15 +6,18 @@ What the rule then allows is `plan.py`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 from unicodedata import normalize
 
 from arbstr.sansio.config.reader import AUTO, Rule
-from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.dialect import Asked, Dialect
 from arbstr.sansio.errors import ErrorReply
+
+POLICY_HEADER: Final = "x-arbstr-policy"
+"""By which a client names its policy."""
 
 MOST_NAMES: Final = 20
 """Names an error message lists: more do not help a person, and OpenRouter alone has hundreds."""
@@ -24,7 +27,7 @@ LONGEST_NAME: Final = 100
 
 
 def choose_policy(
-    request: ChatRequest, header: str | None, rules: Sequence[Rule]
+    request: Asked, header: str | None, rules: Sequence[Rule]
 ) -> Rule | ErrorReply | None:
     """The rule for a request; `None` if it has none, an error if it names one that is not there.
 
@@ -50,11 +53,15 @@ def choose_policy(
 
 
 def parse_and_choose(
-    body: bytes, header: str | None, rules: Sequence[Rule]
-) -> tuple[ChatRequest | ErrorReply, str | None]:
-    """For a large body: what `parse_chat` reads but for the text that keywords are looked for in,
-    and the header that names the rule they find, so that nobody need look again."""
-    request = parse_chat(body)
+    dialect: Dialect,
+    body: bytes,
+    headers: Mapping[str, str],
+    query: bytes,
+    rules: Sequence[Rule],
+) -> tuple[Asked | ErrorReply, str | None]:
+    """For a large body: what its door reads but for the text that keywords are looked for in, and
+    the header that names the rule they find, so that nobody need look again."""
+    request, header = dialect.parse(body, headers, query), headers.get(POLICY_HEADER)
     if isinstance(request, ErrorReply):
         return request, header
     rule = choose_policy(request, header, rules)

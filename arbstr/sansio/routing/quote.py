@@ -7,12 +7,12 @@ that both rest on. Asking costs nothing, sends nothing and leaves no row.
 
 from typing import Any
 
-from arbstr.sansio.dialects.chat import ChatRequest
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.routing.plan import Candidate, Learnt, RoutePlan
 from arbstr.sansio.routing.ratios import NO_POLICY, TRUSTED
 
 
-def quote(request: ChatRequest, route: RoutePlan, learnt: Learnt) -> dict[str, Any]:
+def quote(request: Asked, route: RoutePlan, learnt: Learnt) -> dict[str, Any]:
     """The plan of a request, which must have been made with what was `learnt`.
 
     Tokens of all choices together, costs in satoshis, times in milliseconds; unknown is null.
@@ -36,7 +36,7 @@ def quote(request: ChatRequest, route: RoutePlan, learnt: Learnt) -> dict[str, A
     }
 
 
-def _candidate(request: ChatRequest, found: Candidate, learnt: Learnt) -> dict[str, Any]:
+def _candidate(request: Asked, found: Candidate, learnt: Learnt) -> dict[str, Any]:
     hold, held = found.hold, found.hold_cost
     cost, latency = found.estimated_cost, learnt.latencies.get(found.offer.provider.name)
     return {

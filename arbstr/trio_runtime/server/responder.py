@@ -1,4 +1,4 @@
-"""The client's side of one chat request: its answer, as ASGI messages.
+"""The client's side of one request: its answer, as ASGI messages.
 
 The head of a stream leaves with the first bytes of its body, in one write. The keep-alive task
 may write while the main task looks for a provider, so writes are put in order here; between two
@@ -10,13 +10,12 @@ from typing import Any, Final, TypeAlias, final
 
 import trio
 
-from arbstr.sansio.dialects.ending import KEEP_ALIVE, error_event
+from arbstr.sansio.dialects.dialect import Dialect, Headers
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.kinds import PREFIXES
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 STREAM_HEADERS: Final[Headers] = (
@@ -31,11 +30,24 @@ NO_CONTENT: Final = 204
 
 @final
 class Responder:
-    """Answers one client. `send` is the ASGI function; `common` are headers of every answer."""
+    """Answers one client. `send` is the ASGI function; `common` are headers of every answer.
 
-    def __init__(self, send: Send, common: Headers = ()) -> None:
+    `door`: in whose shape errors are and what is said in a stream; None for a route of arbstr's own
+    which streams nothing.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        common: Headers = (),
+        *,
+        request_id: str = "",
+        door: Dialect | None = None,
+    ) -> None:
         self._send = send
         self._common = common
+        self._request_id = request_id
+        self.door = door
         self._keep_alive_done: trio.Event | None = None
         self._writing = False
         self._streaming = False
@@ -73,12 +85,15 @@ class Responder:
         Where neither is possible, because a plain answer has begun or a stream has ended, nothing
         is written: a missing rest tells the client.
         """
+        door = self.door
         if self._streaming and not self._ended:
-            await self.break_off(error_event(error))
+            assert door is not None  # others stream nothing
+            await self.break_off(door.error_event(error, self._request_id))
         elif not self.head_sent:
+            body, more = (error.body(), ()) if door is None else door.error(error, self._request_id)
             await self.plain(
-                error.body(),
-                ((b"content-type", b"application/json"), *error.headers(), *headers),
+                body,
+                ((b"content-type", b"application/json"), *error.headers(), *more, *headers),
                 status=error.status,
             )
 
@@ -102,13 +117,14 @@ class Responder:
         await self._body(data, more=False)
 
     async def break_off(self, data: bytes) -> None:
-        """The last bytes of a stream that is not whole: an error event, and no end of the body.
+        """The last bytes of a stream that is not whole: its error, and no end of the body, unless
+        the door wants one.
 
         The connection closes instead, once the application returns. That is how a client that does
-        not know the event learns of it (aichat takes a body that ends for the whole answer).
+        not know the event learns of it.
         """
         self._ended = True
-        await self._body(data, more=True)
+        await self._body(data, more=self.door is None or not self.door.ends_when_broken)
 
     async def _body(self, data: bytes, *, more: bool) -> None:
         self._ended = self._ended or not more
@@ -125,6 +141,8 @@ class Responder:
         The first may have to send the head too, with `early_headers`, while nobody knows yet who
         will answer.
         """
+        assert self.door is not None  # others stream nothing
+        silence = self.door.silence
         while True:
             await trio.sleep_until(self.last_write + period)
             if self._writing:
@@ -139,9 +157,7 @@ class Responder:
             try:
                 if not self.head_sent:
                     await self._start(early_headers())
-                await self._send(
-                    {"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True}
-                )
+                await self._send({"type": "http.response.body", "body": silence, "more_body": True})
             finally:
                 self.last_write = trio.current_time()
                 self._keep_alive_done = None

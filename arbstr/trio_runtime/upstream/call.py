@@ -20,16 +20,11 @@ import trio
 from arbstr import __version__
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.dialects.answer import (
-    Answer,
-    BadAnswer,
-    ErrorAnswer,
-    begins_as_stream,
-    judge,
-    relayed,
-)
+from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Verdict
 from arbstr.sansio.dialects.relay import Relay, fed
+from arbstr.sansio.dialects.sse import begins_as_stream
 from arbstr.sansio.dialects.usage import is_heavy, read_cost_header
+from arbstr.sansio.dialects.whole import relayed
 from arbstr.sansio.failover.classify import from_error_body, from_status, request_id_of
 from arbstr.sansio.failover.failure import (
     Failure,
@@ -134,8 +129,7 @@ class UpstreamCall:
         target: Target,
         *,
         kind: Kind,
-        choices: int,
-        asks_usage: bool,
+        asked: Asked,
         max_answer_bytes: int,
         added_stream_options: bool,
         path_served: bool = False,
@@ -146,13 +140,12 @@ class UpstreamCall:
         self.seen = Seen.NOTHING_SENT
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
-        self.relay = Relay(choices=choices, asks_usage=asks_usage, max_body_bytes=max_answer_bytes)
+        self.relay = Relay(asked.dialect.reading(asked), max_body_bytes=max_answer_bytes)
         self.answer: Answer | None = None
-        self._told: Answer | BadAnswer | ErrorAnswer | None = None
+        self._told: Verdict | None = None
         self.ended = False
         self._target = target
-        self._choices = choices
-        self._asks_usage = asks_usage
+        self._asked = asked
         self._max_answer_bytes = max_answer_bytes
         self._added_stream_options = added_stream_options
         self._path_served = path_served
@@ -393,7 +386,7 @@ class UpstreamCall:
         with trio.move_on_after(ERROR_BODY_SECONDS):
             await self._error_body(head)
         # Whatever the status says: a charge may be stated in there, too.
-        self._told = judge(bytes(self._body), content_type="", choices=self._choices)
+        self._told = self._asked.dialect.judge(bytes(self._body), self._asked, "")
         return self._refused()
 
     def _refused(self) -> Failure:
@@ -576,7 +569,7 @@ class UpstreamCall:
                 elif watch is not None:
                     watch.feed(data)
                 elif begins_as_stream(self._body):
-                    watch = Relay(choices=self._choices, asks_usage=False)
+                    watch = Relay(self._asked.dialect.reading(self._asked))
                     watch.feed(bytes(self._body))
                 if watch is None:
                     continue
@@ -630,10 +623,11 @@ class UpstreamCall:
 
     async def _judged(self) -> Answer | Failure:
         body, named = bytes(self._body), self.headers.get("content-type", "")
+        judge = self._asked.dialect.judge
         self._told = verdict = (
-            await self._apart(judge, body, content_type=named, choices=self._choices)
+            await self._apart(judge, body, self._asked.without_texts(), named)
             if is_heavy(body)
-            else judge(body, content_type=named, choices=self._choices)
+            else judge(body, self._asked, named)
         )
         match verdict:
             case Answer(body=body):
@@ -664,11 +658,11 @@ class UpstreamCall:
         answer = await (self._judged() if self.ended else self._whole())
         if isinstance(answer, Failure):
             return answer
-        body, choices, asks_usage = answer.body, self._choices, self._asks_usage
+        body = answer.body
         self.relay, out = (
-            await self._apart(relayed, body, choices=choices, asks_usage=asks_usage)
+            await self._apart(relayed, body, self._asked.without_texts())
             if is_heavy(body)
-            else relayed(body, choices=choices, asks_usage=asks_usage)
+            else relayed(body, self._asked)
         )
         if not self.relay.complete:
             return self._failure(FailureKind.BAD_ANSWER, "sent JSON that makes no stream")

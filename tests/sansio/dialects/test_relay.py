@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects import relay as relay_module
-from arbstr.sansio.dialects.ending import DONE, KEEP_ALIVE
+from arbstr.sansio.dialects.chat.ending import DONE, KEEP_ALIVE
+from arbstr.sansio.dialects.chat.reading import ChatReading
 from arbstr.sansio.dialects.relay import MAX_HELD_BYTES, Relay
 from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES, SSEReader
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
@@ -61,7 +62,7 @@ TRAILER = (
 
 
 def new(choices: int = 1, *, asks_usage: bool = False) -> Relay:
-    return Relay(choices=choices, asks_usage=asks_usage)
+    return Relay(ChatReading(choices=choices, asks_usage=asks_usage))
 
 
 def fed(relay: Relay, *pieces: bytes) -> bytes:
@@ -766,7 +767,7 @@ def test_json_and_html_are_kept_to_be_judged(body: bytes) -> None:
 
 
 def test_a_body_that_is_no_stream_is_bounded() -> None:
-    relay = Relay(choices=1, asks_usage=False, max_body_bytes=1000)
+    relay = Relay(ChatReading(choices=1, asks_usage=False), max_body_bytes=1000)
     fed(relay, b"{" + b"x" * 999)
     assert not relay.overflow
     relay.feed(b"x")

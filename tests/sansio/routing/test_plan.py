@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import STRATEGY_NAMES, Policies, parse_config
-from arbstr.sansio.dialects.chat import ChatRequest, parse_chat
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
 from arbstr.sansio.routing.latency import Latency
@@ -24,7 +24,7 @@ from arbstr.sansio.routing.plan import (
     plan,
 )
 from arbstr.sansio.routing.ratios import Ratio
-from tests.chats import chat
+from tests.chats import chat, parse
 
 
 def provider(name: str, inp: str | None, out: str | None, fee: str = "0", models: str = "m") -> str:
@@ -41,7 +41,7 @@ def rule(name: str, **members: object) -> str:
 
 
 def route(
-    text: str, request: ChatRequest, header: str | None = None, learnt: Learnt = NOTHING_LEARNT
+    text: str, request: Asked, header: str | None = None, learnt: Learnt = NOTHING_LEARNT
 ) -> RoutePlan | NoRoute:
     config = parse_config(text, {})
     catalog = build_catalog(config)
@@ -56,14 +56,14 @@ def route(
 
 
 def planned(
-    text: str, request: ChatRequest, header: str | None = None, learnt: Learnt = NOTHING_LEARNT
+    text: str, request: Asked, header: str | None = None, learnt: Learnt = NOTHING_LEARNT
 ) -> RoutePlan:
     found = route(text, request, header, learnt)
     assert isinstance(found, RoutePlan), found
     return found
 
 
-def refused(text: str, request: ChatRequest, header: str | None = None) -> NoRoute:
+def refused(text: str, request: Asked, header: str | None = None) -> NoRoute:
     found = route(text, request, header)
     assert isinstance(found, NoRoute), found
     return found
@@ -458,7 +458,7 @@ def test_a_cap_that_the_input_alone_exceeds_blames_no_output() -> None:
     assert found.error.message.endswith(": a could cost 10.01 sats, over 1 a request.")
 
 
-def refused_with(text: str, request: ChatRequest, learnt: Learnt) -> str:
+def refused_with(text: str, request: Asked, learnt: Learnt) -> str:
     found = route(text, request, "r", learnt)
     assert isinstance(found, NoRoute)
     return found.error.code
@@ -503,8 +503,8 @@ def test_whatever_names_a_client_sends_the_refusal_can_be_sent(model: str, polic
     found = route(text + rule("r"), chat(model="gpt-4o"), policy)
     if isinstance(found, NoRoute):
         assert found.error.body()
-    odd = parse_chat(json.dumps({"model": model, "messages": []}).encode())
-    if isinstance(odd, ChatRequest) and model != "gpt-4o":
+    odd = parse(json.dumps({"model": model, "messages": []}).encode())
+    if isinstance(odd, Asked) and model != "gpt-4o":
         assert refused(text, odd).error.body()
 
 

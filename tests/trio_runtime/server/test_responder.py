@@ -7,11 +7,12 @@ import pytest
 import trio
 import trio.testing
 
-from arbstr.sansio.dialects.ending import KEEP_ALIVE
+from arbstr.sansio.dialects.chat.door import CHAT
+from arbstr.sansio.dialects.chat.ending import KEEP_ALIVE
+from arbstr.sansio.dialects.dialect import Headers
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.server.responder import (
-    Headers,
     Responder,
     header,
     passed_on,
@@ -82,7 +83,7 @@ def client() -> Client:
 
 @pytest.fixture
 async def responder(client: Client) -> Responder:
-    return Responder(client, IDS)
+    return Responder(client, IDS, door=CHAT)
 
 
 def early() -> Headers:

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import Kind, parse_config
-from arbstr.sansio.dialects.answer import Answer
+from arbstr.sansio.dialects.dialect import Answer
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
@@ -26,6 +26,7 @@ from arbstr.trio_runtime.upstream.call import (
     UpstreamCall,
 )
 from arbstr.trio_runtime.upstream.transport import Transport
+from tests.chats import chat
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     DONE,
@@ -84,8 +85,7 @@ def call_of(
         where,
         Target.of(where),
         kind=kind,
-        choices=1,
-        asks_usage=False,
+        asked=chat(),
         max_answer_bytes=max_answer_bytes,
         added_stream_options=added_stream_options,
         secrets=(),

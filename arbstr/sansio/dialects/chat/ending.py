@@ -3,7 +3,7 @@
 import json
 from typing import Final, final
 
-from arbstr.sansio.dialects.facts import Facts
+from arbstr.sansio.dialects.chat.facts import ChatFacts
 from arbstr.sansio.dialects.usage import parse_json
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 
@@ -28,7 +28,7 @@ class Head:
         self._created: int | None = None
         self._model: str | None = None
 
-    def note(self, facts: Facts) -> None:
+    def note(self, facts: ChatFacts) -> None:
         """Takes what one event tells of it."""
         self._id = self._id or facts.id
         self._created = self._created or facts.created

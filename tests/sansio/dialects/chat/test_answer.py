@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.dialects.answer import Answer, BadAnswer, ErrorAnswer, as_stream, judge
+from arbstr.sansio.dialects.chat.answer import as_stream, judge
+from arbstr.sansio.dialects.chat.reading import ChatReading
+from arbstr.sansio.dialects.dialect import Answer, BadAnswer, ErrorAnswer
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.money import Usage
 from tests.cuttings import recorded
@@ -292,7 +294,7 @@ def test_a_stream_that_is_an_error_is_the_same_error_plain(body: bytes, told: by
 @pytest.mark.parametrize("words", [b"Internal Server Error", b"Busy\n\n", b"\x00\x01 \x02"])
 def test_a_body_of_words_alone_is_no_stream_and_no_error_object(words: bytes) -> None:
     assert isinstance(judged(words), BadAnswer)
-    relay = Relay(choices=1, asks_usage=False)
+    relay = Relay(ChatReading(choices=1, asks_usage=False))
     assert relay.feed(words) + relay.end_input() == b""
     assert relay.error is None
 
@@ -367,7 +369,7 @@ def test_an_error_beside_an_answer_does_not_end_its_stream() -> None:
 
 def relayed(body: bytes, *, asks_usage: bool = False, choices: int = 1) -> list[Any]:
     """What a client reads when an answer goes through a relay as a stream."""
-    relay = Relay(choices=choices, asks_usage=asks_usage)
+    relay = Relay(ChatReading(choices=choices, asks_usage=asks_usage))
     out = relay.feed(as_stream(body))
     assert relay.complete
     out += relay.finish(b'{"request_id":"r"}')
@@ -413,7 +415,7 @@ def test_an_answer_is_whole_even_without_its_finish_reasons() -> None:
 
 def test_the_cost_of_an_answer_is_still_read_from_its_stream() -> None:
     for usage in (COUNTS, None):
-        relay = Relay(choices=1, asks_usage=False)
+        relay = Relay(ChatReading(choices=1, asks_usage=False))
         relay.feed(as_stream(plain(said(), usage=usage, cost={"total_msats": 5})))
         assert relay.provider_cost_msats == Decimal(5)
 
@@ -477,6 +479,6 @@ def test_no_stream_makes_the_judge_raise(events: list[Any], done: bool, choices:
 def test_no_body_makes_the_judge_raise(body: bytes) -> None:
     verdict = judged(body)
     if isinstance(verdict, Answer):
-        relay = Relay(choices=1, asks_usage=True)
+        relay = Relay(ChatReading(choices=1, asks_usage=True))
         relay.feed(as_stream(verdict.body))
         assert relay.complete or relay.error

@@ -17,7 +17,7 @@ import json
 from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.dialects.facts import read_object
+from arbstr.sansio.dialects.chat.facts import read_object
 from arbstr.sansio.dialects.usage import parse_finite
 
 APPENDED: Final = frozenset(

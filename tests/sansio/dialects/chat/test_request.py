@@ -7,26 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.dialects.chat import (
-    MAX_COUNT,
-    MAX_MODEL_CHARS,
-    ChatRequest,
-    outgoing_body,
-    parse_chat,
-)
+from arbstr.sansio.dialects.chat.request import MAX_COUNT, MAX_MODEL_CHARS, outgoing_body
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
+from tests.chats import parse
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
 
 
-def read(body: bytes | str) -> ChatRequest:
-    request = parse_chat(body.encode() if isinstance(body, str) else body)
-    assert isinstance(request, ChatRequest), request
+def read(body: bytes | str) -> Asked:
+    request = parse(body.encode() if isinstance(body, str) else body)
+    assert isinstance(request, Asked), request
     return request
 
 
 def refused(body: bytes | str) -> tuple[str, str | None]:
-    reply = parse_chat(body.encode() if isinstance(body, str) else body)
+    reply = parse(body.encode() if isinstance(body, str) else body)
     assert isinstance(reply, ErrorReply), reply
     assert reply.status == 400
     json.loads(reply.body())
@@ -63,8 +59,9 @@ def test_a_plain_request_has_the_defaults() -> None:
     assert request.stream is False
     assert request.choices == 1
     assert request.max_output is None
-    assert request.asks_usage is False
-    assert request.gives_stream_options is False
+    assert request.own.asks_usage is False
+    assert request.adds_option is False, "a plain answer has its usage anyway"
+    assert read(chat(stream=True)).adds_option is True
     assert request.last_user_text == "hi"
     assert request.input_tokens == 1
 
@@ -73,7 +70,8 @@ def test_null_means_absent() -> None:
     names = ("stream", "stream_options", "n", "max_tokens", "max_completion_tokens")
     request = read(chat(**dict.fromkeys(names)))
     assert (request.stream, request.choices, request.max_output) == (False, 1, None)
-    assert request.gives_stream_options is False
+    streamed = read(chat(**dict.fromkeys(names[1:]), stream=True))
+    assert streamed.adds_option is True
 
 
 def test_the_larger_of_max_tokens_and_max_completion_tokens_counts() -> None:
@@ -133,7 +131,7 @@ def test_a_stream_that_is_neither_is_forwarded_and_no_stream(value: str) -> None
 def test_stream_options_that_are_no_object_are_forwarded(value: str) -> None:
     body = with_member("stream_options", value)[:-1] + b',"stream":true}'
     request = read(body)
-    assert (request.asks_usage, request.gives_stream_options) == (False, True)
+    assert (request.own.asks_usage, request.adds_option) == (False, False)
     assert sent(body, include_usage=True) == body
 
 
@@ -152,8 +150,8 @@ def test_usage_is_asked_for_with_true_only(
     options: dict[str, object] | None, asks: bool, gives: bool
 ) -> None:
     request = read(chat(stream=True, stream_options=options))
-    assert request.asks_usage is asks
-    assert request.gives_stream_options is gives
+    assert request.own.asks_usage is asks
+    assert request.adds_option is not gives
 
 
 def test_the_last_user_message_counts_not_the_last_message() -> None:
@@ -277,14 +275,14 @@ def test_malformed_json_is_said_to_be_so(body: bytes) -> None:
     ids=["array", "messages", "stream_options"],
 )
 def test_nesting_too_deep_to_read_is_malformed_not_a_crash(body: bytes) -> None:
-    reply = parse_chat(body)
+    reply = parse(body)
     assert isinstance(reply, ErrorReply)
     assert reply.code == "malformed_json"
     assert "too deeply nested" in reply.message
 
 
 def test_a_malformed_body_is_not_quoted_and_its_place_is_named() -> None:
-    reply = parse_chat(b'{"model":"m",\n"secret words" 1}')
+    reply = parse(b'{"model":"m",\n"secret words" 1}')
     assert isinstance(reply, ErrorReply)
     assert "line 2 column 16" in reply.message
     assert "secret" not in reply.message
@@ -302,7 +300,7 @@ def test_a_missing_member_is_named() -> None:
 
 
 def test_a_request_of_the_responses_api_is_told_where_it_is() -> None:
-    reply = parse_chat(b'{"model":"m","input":"hi"}')
+    reply = parse(b'{"model":"m","input":"hi"}')
     assert isinstance(reply, ErrorReply)
     assert (reply.code, reply.param) == ("missing_member", "messages")
     assert "/v1/responses" in reply.message
@@ -562,7 +560,7 @@ def test_every_byte_outside_the_edited_values_stays(
 @MODERATE
 @given(st.binary(max_size=200))
 def test_no_bytes_make_it_raise(body: bytes) -> None:
-    parse_chat(body)
+    parse(body)
 
 
 @MODERATE
@@ -574,10 +572,10 @@ def test_no_cut_or_damaged_body_makes_it_raise(
     at = data.draw(st.integers(0, len(body) - 1))
     damage = data.draw(st.binary(max_size=3))
     for damaged in (body[:at], body[:at] + damage + body[at + 1 :]):
-        request = parse_chat(damaged)
-        if isinstance(request, ChatRequest):
+        request = parse(damaged)
+        if isinstance(request, Asked):
             out = outgoing_body(request, model="z", include_usage=True, mirror_max_tokens=True)
-            assert isinstance(parse_chat(out), ChatRequest)
+            assert isinstance(parse(out), Asked)
 
 
 @MODERATE
@@ -588,4 +586,6 @@ def test_the_scan_agrees_with_json(made: tuple[list[tuple[str, str]], bytes]) ->
     assert request.model == plain["model"]
     assert request.stream is bool(plain.get("stream"))
     assert request.choices == (plain.get("n") or 1)
-    assert request.asks_usage is ((plain.get("stream_options") or {}).get("include_usage") is True)
+    assert request.own.asks_usage is (
+        (plain.get("stream_options") or {}).get("include_usage") is True
+    )

@@ -1,6 +1,6 @@
-"""The request: the client's bytes -> ChatRequest, and the copy of them that a provider gets.
+"""The request: the client's bytes -> Asked, and the copy of them that a provider gets.
 
-    body --parse_chat--> ChatRequest --outgoing_body--> the same bytes, or one member edited
+    body --parse_chat--> Asked --outgoing_body--> the same bytes, or one member edited
 
 The body a client sent is what a provider gets, byte for byte, so nothing here ever dumps what it
 parsed. Where the values of its members stand (`members.py`) is all an edit needs: `outgoing_body`
@@ -17,9 +17,10 @@ value it does not use.
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.dialects.dialect import Asked, Dialect
 from arbstr.sansio.dialects.members import Members, RefusedError, malformed, members_of, top_level
 from arbstr.sansio.errors import ErrorReply
 
@@ -73,34 +74,15 @@ class Places:
 
 @final
 @dataclass(frozen=True, slots=True)
-class ChatRequest:
-    """What routing, retry and relay need to know of one chat request.
+class ChatMembers:
+    """What only this door needs. `asks_usage`: the client itself set
+    `stream_options.include_usage` to true."""
 
-    `choices` is `n` (1 when absent or not usable). `max_output` is the client's limit in tokens a
-    choice: the larger of `max_completion_tokens` and `max_tokens`, since some providers go by the
-    one and some by the other; None if neither is given or one of them is no limit. `asks_usage`
-    means the client itself set `stream_options.include_usage` to true; `gives_stream_options` that
-    it sent such a member at all, so that dropping ours cannot drop the member. `input_tokens` is an
-    estimate: a quarter of the UTF-8 bytes of the messages' text, of the tool calls in
-    them and of the `tools` (or older `functions`) JSON, which providers put into the prompt;
-    images count nothing.
-
-    The parts that hold a person's words are kept out of `repr`.
-    """
-
-    body: bytes = field(repr=False)
-    model: str
-    stream: bool
-    choices: int
-    max_output: int | None
     asks_usage: bool
-    gives_stream_options: bool
-    last_user_text: str = field(repr=False)
-    input_tokens: int
-    places: Places = field(repr=False)
+    places: Places
 
 
-def parse_chat(body: bytes) -> ChatRequest | ErrorReply:
+def parse_chat(body: bytes, dialect: Dialect) -> Asked | ErrorReply:
     """Reads a chat body; the ErrorReply says in its `param` which member is at fault.
 
     Never raises, whatever the bytes are. UTF-8 with or without a byte order mark is read;
@@ -109,7 +91,7 @@ def parse_chat(body: bytes) -> ChatRequest | ErrorReply:
     try:
         text = body.decode()
         members, inside = top_level(text, once=READ_ONCE)
-        return _read(body, text, members, inside)
+        return _read(body, dialect, text, members, inside)
     except UnicodeDecodeError as error:
         return malformed(f"it is not UTF-8 (byte {error.start})")
     except json.JSONDecodeError as error:
@@ -123,9 +105,9 @@ def parse_chat(body: bytes) -> ChatRequest | ErrorReply:
 
 
 def outgoing_body(
-    request: ChatRequest, *, model: str, include_usage: bool, mirror_max_tokens: bool
+    asked: Asked, *, model: str, include_usage: bool, mirror_max_tokens: bool
 ) -> bytes:
-    """The body for one provider: `request.body` itself when nothing has to change.
+    """The body for one provider: `asked.body` itself when nothing has to change.
 
     `model` is the id the provider knows. `include_usage` makes a stream's
     `stream_options.include_usage` true and keeps the client's other keys; False leaves the
@@ -133,19 +115,19 @@ def outgoing_body(
     reserve by it alone, as Routstr nodes do. New members go first in their object; every byte
     outside the edited values stays.
     """
-    places = request.places
+    places: Places = asked.own.places
     edits: list[Edit] = []
-    if model != request.model:
+    if model != asked.model:
         edits.append((*places.model, json.dumps(model)))
-    if include_usage and request.stream and places.ask_usage is not None:
+    if include_usage and asked.stream and places.ask_usage is not None:
         edits.append(places.ask_usage)
     if mirror_max_tokens and places.mirror is not None:
         edits.append(places.mirror)
     if not edits:
-        return request.body
+        return asked.body
     # Two insertions at one place keep this order, as sorting is stable.
     edits.sort(key=lambda edit: edit[:2])
-    body = request.body
+    body = asked.body
     pieces: list[bytes] = []
     done = 0
     for start, end, new in edits:
@@ -158,7 +140,7 @@ def outgoing_body(
 # --- what the members mean --------------------------------------------------------------------
 
 
-def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
+def _read(body: bytes, dialect: Dialect, text: str, members: Members, inside: int) -> Asked:
     model_start, model_end, model = _required(members, "model")
     messages = _required(members, "messages")[2]
     if not isinstance(model, str) or not _usable_model(model):
@@ -184,19 +166,19 @@ def _read(body: bytes, text: str, members: Members, inside: int) -> ChatRequest:
         if name in members:
             start, end, _ = members[name]
             size += _utf8_length(text[start:end])
-    return ChatRequest(
+    places = Places(model=(model_start, model_end), ask_usage=ask_usage, mirror=mirror)
+    return Asked(
+        dialect=dialect,
         body=body,
         model=model,
         stream=stream is True,
         choices=_choices(_value(members, "n")),
         max_output=max_output,
-        asks_usage=asks_usage,
-        gives_stream_options=_value(members, "stream_options") is not None,
-        last_user_text=_last_user_text(messages),
         input_tokens=max(1, -(-size // BYTES_PER_TOKEN)),
-        places=_in_bytes(
-            text, Places(model=(model_start, model_end), ask_usage=ask_usage, mirror=mirror)
-        ),
+        last_user_text=_last_user_text(messages),
+        # Leaving ours out must not leave the client's out.
+        adds_option=stream is True and _value(members, "stream_options") is None,
+        own=ChatMembers(asks_usage, _in_bytes(text, places)),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from arbstr.sansio.dialects.assembly import assembled
+from arbstr.sansio.dialects.chat.assembly import assembled
 
 COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from arbstr.sansio.dialects.glance import passes_whole, speaks
+from arbstr.sansio.dialects.chat.glance import passes_whole, speaks
 
 
 def chunk(delta: object) -> bytes:

@@ -15,72 +15,31 @@ with `content: ""`, if no error stands beside it.
 
 import json
 import re
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias
 
-from arbstr.sansio.dialects.assembly import assembled
-from arbstr.sansio.dialects.facts import read_event, read_object
-from arbstr.sansio.dialects.relay import Relay
-from arbstr.sansio.dialects.sse import SSEReader
+from arbstr.sansio.dialects.chat.assembly import assembled
+from arbstr.sansio.dialects.chat.facts import read_event, read_object
+from arbstr.sansio.dialects.chat.reading import ChatReading
+from arbstr.sansio.dialects.dialect import Answer, BadAnswer, ErrorAnswer, Verdict
+from arbstr.sansio.dialects.sse import BOM, is_stream
 from arbstr.sansio.dialects.usage import parse_finite, parse_json
-from arbstr.sansio.money import Usage
+from arbstr.sansio.dialects.whole import Streamed, read_through, what_else
 
-_BOM: Final = b"\xef\xbb\xbf"
-_SSE_LINE: Final = re.compile(rb"(?:data|event|id|retry|error)?:")
-"""How a stream begins: a field, or a comment."""
-_STREAM: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _SSE_LINE.pattern)
-_EVENT_AFTER_WORDS: Final = re.compile(rb"[^{\[<].*?[\r\n]data:", re.DOTALL)
-""""Connecting...", and then the stream."""
 _DONE_AFTER_JSON: Final = re.compile(rb"\s+data: ?\[DONE\]\s*\Z")
 """Some gateways end every answer with it, JSON too."""
 
 _Plain: TypeAlias = "dict[str, object]"
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """`body` is what the client gets: the object that was judged if nothing had to change."""
-
-    body: bytes
-    usage: Usage | None
-    provider_cost_msats: Decimal | None
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class BadAnswer:
-    """No answer, but probably paid for. `sentence` begins in lower case and has no full stop."""
-
-    sentence: str
-    usage: Usage | None = None
-    provider_cost_msats: Decimal | None = None
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ErrorAnswer:
-    """`data` is the JSON of a provider's error, for `classify.from_error_body`.
-
-    `counted`: tokens were counted beside it, so it may have been charged.
-    """
-
-    data: bytes
-    usage: Usage | None = None
-    provider_cost_msats: Decimal | None = None
-    counted: bool = False
-
-
-def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer | ErrorAnswer:
+def judge(body: bytes, *, content_type: str, choices: int) -> Verdict:
     """What the whole body of a 2xx answer is. `choices` is the request's `n`.
 
     `content_type` is the header's value, "" if there is none; it decides nothing.
     """
-    text = body.removeprefix(_BOM).strip()
+    text = body.removeprefix(BOM).strip()
     if not text:
         return BadAnswer("answered with nothing at all")
-    if _SSE_LINE.match(text) or _EVENT_AFTER_WORDS.match(text):
+    if is_stream(text):
         return _put_together(body, choices)
     value = parse_json(text)
     if value is None and (tail := _DONE_AFTER_JSON.search(text)) is not None:
@@ -89,7 +48,7 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     if isinstance(value, list) and (listed_facts := read_event(text, output_seen=False)).error:
         return ErrorAnswer(text, *listed_facts.price)
     if not isinstance(value, dict):
-        return BadAnswer(_what_else(text, content_type))
+        return BadAnswer(what_else(text, content_type))
     facts = read_object(value)
     usage, cost, counted = facts.price
     if (facts.error or facts.prose) and not facts.said:
@@ -102,11 +61,6 @@ def judge(body: bytes, *, content_type: str, choices: int) -> Answer | BadAnswer
     if not all(isinstance(one, dict) and _is_choice(one) for one in listed):
         return BadAnswer("answered with a choice that has no message", usage, cost)
     return Answer(body, usage, cost)
-
-
-def begins_as_stream(body: bytes | bytearray) -> bool:
-    """Whether `judge` would put this body together from events; its first bytes tell."""
-    return _STREAM.match(body) is not None
 
 
 def _is_choice(choice: _Plain) -> bool:
@@ -122,7 +76,7 @@ def as_stream(answer_body: bytes) -> bytes:
     An `error` beside an answer that says something is left out: clients of streams stop at it.
     b"" for a body that is no JSON object.
     """
-    value = parse_finite(answer_body.removeprefix(_BOM))
+    value = parse_finite(answer_body.removeprefix(BOM))
     if not isinstance(value, dict):
         return b""
     listed = value.get("choices")
@@ -145,28 +99,6 @@ def as_stream(answer_body: bytes) -> bytes:
     return b"".join(b"data: " + text.encode() + b"\n\n" for text in [*texts, "[DONE]"])
 
 
-def relayed(answer_body: bytes, *, choices: int, asks_usage: bool) -> tuple[Relay, bytes]:
-    """The relay of a body that was judged an `Answer`, after all of it, and the stream's bytes."""
-    relay = Relay(
-        choices=choices,
-        asks_usage=asks_usage,
-        # Our own events: one has all that the body had, and a little around it.
-        max_event_bytes=2 * len(answer_body) + 64 * 1024,
-    )
-    return relay, relay.feed(as_stream(answer_body))
-
-
-def _what_else(text: bytes, content_type: str) -> str:
-    if text.startswith(b"<"):
-        return "answered with HTML or XML, not JSON"
-    if text.startswith(b"{"):
-        return "answered with JSON that is cut short or broken"
-    named = content_type.partition(";")[0].strip().lower()
-    if named == "text/event-stream":
-        return "answered with neither JSON nor a stream of events, though labelled as one"
-    return "answered with something that is not a JSON object"
-
-
 def _as_delta(choice: _Plain) -> _Plain:
     message = choice.get("message")
     delta: _Plain = {"role": "assistant"}
@@ -182,26 +114,13 @@ def _as_delta(choice: _Plain) -> _Plain:
     return {"index": 0, "delta": delta, "finish_reason": None, **rest}
 
 
-def _put_together(body: bytes, choices: int) -> Answer | BadAnswer | ErrorAnswer:
+def _put_together(body: bytes, choices: int) -> Verdict:
     """The one object that a whole stream says, judged as the stream would have been."""
-    relay = Relay(choices=choices, asks_usage=False)
-    events = SSEReader().feed(relay.feed(body) + relay.end_input())
-    usage, cost = relay.usage, relay.provider_cost_msats
-    if relay.error is not None and not relay.committed:
-        return ErrorAnswer(relay.error, usage, cost, relay.tally.counted)
-    if not relay.complete:
-        return BadAnswer(f"answered with a stream {_what_is_wrong(relay)}", usage, cost)
-    whole = assembled((event.data for event in events if event.data), relay.usage_chunk)
+    reading = ChatReading(choices=choices, asks_usage=False)
+    told = read_through(reading, body, lacks="choices")
+    if not isinstance(told, Streamed):
+        return told
+    whole = assembled((event.data for event in told.events if event.data), reading.usage_chunk)
     if whole is None:
-        return BadAnswer("answered with a stream without choices", usage, cost)
-    return Answer(whole, usage, cost)
-
-
-def _what_is_wrong(relay: Relay) -> str:
-    if relay.overflow:
-        return "with an event that was too large"
-    if relay.error is not None:
-        return "that broke off with an error"
-    if relay.missing:
-        return "with an event that was not JSON"
-    return "that ended before it was complete" if relay.committed else "without choices"
+        return BadAnswer("answered with a stream without choices", told.usage, told.cost)
+    return Answer(whole, told.usage, told.cost)

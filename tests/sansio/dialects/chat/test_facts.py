@@ -1,25 +1,16 @@
 """facts.py: what an event says, and that the cheap test never hides it."""
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.dialects.facts import (
-    AN_ERROR,
-    DOUBTFUL,
-    GARBLED,
-    NO_CHUNK,
-    PROSE,
-    QUOTED_PROSE,
-    UNREMARKABLE,
-    Facts,
-    is_ping,
-    read_event,
-    read_stray,
-)
+from arbstr.sansio.dialects import complaints
+from arbstr.sansio.dialects.chat.facts import UNREMARKABLE, ChatFacts, read_event, read_object
+from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.usage import Counts, parse_json
 from tests.cuttings import recorded
 
@@ -28,12 +19,36 @@ def chunk(*choices: dict[str, Any], **more: Any) -> bytes:
     return json.dumps({"choices": list(choices), **more}).encode()
 
 
+def of_chat(seen: Facts) -> ChatFacts:
+    """The same with a chat's members: of what is no object there are none."""
+    if isinstance(seen, ChatFacts):
+        return seen
+    return ChatFacts(**{member.name: getattr(seen, member.name) for member in fields(seen)})
+
+
+AN_ERROR, DOUBTFUL, GARBLED, NOTHING, PROSE, QUOTED_PROSE = map(
+    of_chat,
+    (
+        complaints.AN_ERROR,
+        complaints.DOUBTFUL,
+        complaints.GARBLED,
+        complaints.NOTHING,
+        complaints.PROSE,
+        complaints.QUOTED_PROSE,
+    ),
+)
+
+
 def choice(delta: Any = None, reason: Any = None, **more: Any) -> dict[str, Any]:
     return {"index": 0, "delta": delta or {}, "finish_reason": reason, **more}
 
 
-def facts(data: bytes) -> Facts:
-    return read_event(data, output_seen=False)
+def facts(data: bytes, *, output_seen: bool = False) -> ChatFacts:
+    return of_chat(read_event(data, output_seen=output_seen))
+
+
+def read_stray(stray: bytes) -> ChatFacts:
+    return of_chat(complaints.read_stray(stray, read_object))
 
 
 OUTPUT = {
@@ -203,7 +218,7 @@ def test_a_list_with_an_error_is_one(data: bytes) -> None:
         (b'{"code":17,"msg":"x"}', DOUBTFUL),
         (b'{"error_code":0,"error_msg":"x"}', DOUBTFUL),
         (b"\x00\x01 is nothing to read", GARBLED),
-        (b'{"detail":""}', NO_CHUNK),
+        (b'{"detail":""}', NOTHING),
         (b'{"base_resp":{"status_code":0,"status_msg":"ok"}}', DOUBTFUL),
         (b"[1]", DOUBTFUL),
         (b"17", DOUBTFUL),
@@ -214,7 +229,7 @@ def test_a_list_with_an_error_is_one(data: bytes) -> None:
 def test_what_is_no_chunk_may_have_been_part_of_an_answer(
     data: bytes, expected: Facts, output_seen: bool
 ) -> None:
-    assert read_event(data, output_seen=output_seen) == expected
+    assert facts(data, output_seen=output_seen) == expected
 
 
 @pytest.mark.parametrize(
@@ -225,14 +240,12 @@ def test_what_is_no_chunk_may_have_been_part_of_an_answer(
     ],
 )
 def test_a_ping_is_no_part_of_an_answer(data: bytes) -> None:
-    assert facts(data) == NO_CHUNK
+    assert facts(data) == NOTHING
 
 
 def test_names_of_pings() -> None:
-    assert [name for name in (b"ping", b"Heartbeat ", b"error", b"", None) if is_ping(name)] == [
-        b"ping",
-        b"Heartbeat ",
-    ]
+    names = (b"ping", b"Heartbeat ", b"error", b"", None)
+    assert [name for name in names if complaints.is_ping(name)] == [b"ping", b"Heartbeat "]
 
 
 STRAY_ERRORS = {
@@ -250,34 +263,34 @@ STRAY_ERRORS = {
 @pytest.mark.parametrize("case", STRAY_ERRORS.values(), ids=STRAY_ERRORS.keys())
 def test_an_error_outside_of_events_is_one(case: tuple[bytes, bytes | None]) -> None:
     stray, told = case
-    seen, data = read_stray(stray)
+    seen = read_stray(stray)
     assert seen.error
-    assert data == (told or stray)
+    assert seen.told == (told or stray)
 
 
 @pytest.mark.parametrize(
     "stray", [b"error: null", b"error:", b"error: {}", b"dat", b"<p>", b'{"a":1}', b"[1]", b"7"]
 )
 def test_other_lines_outside_of_events_are_doubtful(stray: bytes) -> None:
-    assert read_stray(stray)[0] == DOUBTFUL
+    assert read_stray(stray) == DOUBTFUL
 
 
 @pytest.mark.parametrize(
     "stray", [b"Internal Server Error", b"upstream timed out: 30 s", b'{"detail":"x"}']
 )
 def test_words_outside_of_events_are_the_error_if_no_answer_follows(stray: bytes) -> None:
-    seen, told = read_stray(stray)
+    seen = read_stray(stray)
     assert (seen.prose, seen.garbled, seen.error) == (True, False, False)
-    assert told == stray
+    assert seen.told == stray
 
 
 def test_bytes_that_nobody_can_read_are_no_words() -> None:
-    assert read_stray(b"\x1f\x8b\x08 \x00") == (DOUBTFUL, b"\x1f\x8b\x08 \x00")
-    assert read_stray(b"\x1b[31mred alert\x1b[0m")[0].prose
+    assert read_stray(b"\x1f\x8b\x08 \x00") == DOUBTFUL
+    assert read_stray(b"\x1b[31mred alert\x1b[0m").prose
 
 
 def test_a_chunk_outside_of_events_is_a_missing_part_whose_price_is_read() -> None:
-    seen, _ = read_stray(chunk(choice({"content": "a"}), usage=OPENAI))
+    seen = read_stray(chunk(choice({"content": "a"}), usage=OPENAI))
     assert seen.garbled
     assert seen.counts == Counts(10, 4)
 
@@ -293,8 +306,8 @@ NO_CHUNKS = [b"ping", b"[]", b"{}", b'{"choices":null}', b'{"choices":{}}', b"1"
 @pytest.mark.parametrize("data", NO_CHUNKS)
 @pytest.mark.parametrize("output_seen", [False, True])
 def test_what_clients_cannot_read_is_no_chunk(data: bytes, output_seen: bool) -> None:
-    seen = read_event(data, output_seen=output_seen)
-    assert not seen.is_chunk
+    seen = facts(data, output_seen=output_seen)
+    assert not seen.passes
     assert not seen.garbled
 
 
@@ -312,7 +325,7 @@ def test_what_clients_cannot_read_is_no_chunk(data: bytes, output_seen: bool) ->
 )
 @pytest.mark.parametrize("output_seen", [False, True])
 def test_what_begins_like_json_and_is_none_is_garbled(data: bytes, output_seen: bool) -> None:
-    assert read_event(data, output_seen=output_seen) == GARBLED
+    assert facts(data, output_seen=output_seen) == GARBLED
 
 
 def test_what_nests_too_deep_is_garbled_and_raises_nothing() -> None:
@@ -338,15 +351,15 @@ PLACES = {
 @pytest.mark.parametrize("data", PLACES.values(), ids=PLACES.keys())
 @pytest.mark.parametrize("output_seen", [False, True])
 def test_usage_is_found_where_it_is(data: bytes, output_seen: bool) -> None:
-    assert read_event(data, output_seen=output_seen).counts == Counts(10, 4)
+    assert facts(data, output_seen=output_seen).counts == Counts(10, 4)
 
 
 def test_the_usage_chunk_is_the_one_without_choices() -> None:
-    assert facts(chunk(usage=OPENAI)).usage_only
-    assert facts(chunk(usage={"prompt_tokens": 0, "completion_tokens": 0})).usage_only
-    assert not facts(chunk(usage=None)).usage_only
-    assert not facts(chunk(prompt_filter_results=[])).usage_only
-    assert not facts(chunk(choice({}, "stop"), usage=OPENAI)).usage_only
+    assert facts(chunk(usage=OPENAI)).kept
+    assert facts(chunk(usage={"prompt_tokens": 0, "completion_tokens": 0})).kept
+    assert not facts(chunk(usage=None)).kept
+    assert not facts(chunk(prompt_filter_results=[])).kept
+    assert not facts(chunk(choice({}, "stop"), usage=OPENAI)).kept
 
 
 def test_every_chunk_of_real_streams_that_says_nothing_is_not_parsed() -> None:
@@ -355,8 +368,8 @@ def test_every_chunk_of_real_streams_that_says_nothing_is_not_parsed() -> None:
             data = event.removeprefix(b"data: ")
             if not data.startswith(b"{"):
                 continue
-            cheap, full = read_event(data, output_seen=True), facts(data)
-            remarkable = bool(full.finished or full.usage_only or full.error)
+            cheap, full = facts(data, output_seen=True), facts(data)
+            remarkable = bool(full.finished or full.kept or full.error)
             odd = data.count(b"{") != data.count(b"}")  # a text with one brace of a pair
             assert (cheap is not UNREMARKABLE) == (remarkable or odd), data
 
@@ -411,12 +424,12 @@ def texts(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> bytes:
 @given(texts(CHUNKS))
 def test_the_cheap_test_never_hides_a_fact(data: bytes) -> None:
     full = facts(data)
-    cheap = read_event(data, output_seen=True)
+    cheap = facts(data, output_seen=True)
     assert cheap.finished == full.finished
     assert cheap.counts == full.counts
     assert cheap.provider_cost_msats == full.provider_cost_msats
-    assert cheap.usage_only == full.usage_only
-    assert cheap.is_chunk == full.is_chunk
+    assert cheap.kept == full.kept
+    assert cheap.passes == full.passes
     assert cheap.error == full.error
 
 

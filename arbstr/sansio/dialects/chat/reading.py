@@ -1,0 +1,115 @@
+"""A stream of chunks, read for `relay`: when a chat is whole, and how it ends.
+
+A chat is whole with a finish reason for every index below the request's `n`, or with `[DONE]` after
+at least one choice. `[DONE]` never goes on: `finish` writes the only one. Usage without a choice is
+kept back for `finish`, which sends it if the client asked for it. Usage is no evidence of an end:
+Routstr nodes send it after a cut, too.
+"""
+
+from dataclasses import replace
+from typing import final
+
+from arbstr.sansio.dialects.chat import glance
+from arbstr.sansio.dialects.chat.ending import Head, error_event, last_events
+from arbstr.sansio.dialects.chat.facts import ChatFacts, read_event, read_object
+from arbstr.sansio.dialects.complaints import AN_ERROR, NOTHING, is_ping, read_stray
+from arbstr.sansio.dialects.dialect import Facts
+from arbstr.sansio.dialects.sse import Event
+from arbstr.sansio.errors import ErrorReply
+
+
+@final
+class ChatReading:
+    """For a client that asked for `choices` answers (`n`).
+
+    `asks_usage`: the client itself set `stream_options.include_usage`.
+    `usage_chunk`: the data of the usage chunk that was kept back.
+    """
+
+    __slots__ = (
+        "_asks_usage",
+        "_choices",
+        "_counted",
+        "_finished",
+        "_head",
+        "_over",
+        "began",
+        "spoke",
+        "usage_chunk",
+    )
+
+    def __init__(self, *, choices: int, asks_usage: bool) -> None:
+        self._choices = max(1, choices)
+        self._asks_usage = asks_usage
+        self._finished: set[int] = set()
+        self._head = Head()
+        self._over = False
+        self._counted = False
+        self.began = False
+        self.spoke = False
+        self.usage_chunk: bytes | None = None
+
+    def passes_whole(self, block: bytes) -> int:
+        """How many unremarkable chunks a block has, 0 if anything else is in it."""
+        count = glance.passes_whole(block)
+        if count and not self.spoke:
+            self.spoke = glance.speaks(block)
+        return count
+
+    def read(self, event: Event, *, output_seen: bool) -> Facts:
+        """What one event says."""
+        data = event.data
+        if not data:
+            return AN_ERROR if event.name == b"error" else NOTHING
+        if data.lstrip().startswith(b"[DONE]"):
+            self._over = self.began
+            return Facts(last=True, whole=bool(self._finished))
+        facts = read_event(data, output_seen=output_seen)
+        if event.name == b"error":
+            facts = replace(facts, error=True, said=False)
+        elif is_ping(event.name) and not (facts.passes or facts.kept):
+            facts = Facts(counts=facts.counts, provider_cost_msats=facts.provider_cost_msats)
+        if isinstance(facts, ChatFacts):
+            self._head.note(facts)
+            if facts.kept and not facts.error:
+                self._keep_usage(data, facts)
+            elif facts.passes:
+                return self._of_chunk(event, facts)
+        return facts
+
+    def _of_chunk(self, event: Event, facts: ChatFacts) -> ChatFacts:
+        self.began = self.began or bool(facts.indexes)
+        self.spoke = self.spoke or glance.speaks(event.raw)
+        if facts.finished:
+            self.spoke = self.spoke or any(reason != "stop" for _, reason in facts.finished)
+            self._finished.update(index for index, _ in facts.finished if index < self._choices)
+            if len(self._finished) >= self._choices:
+                return replace(facts, whole=True)
+        return facts
+
+    def read_stray(self, stray: bytes) -> Facts:
+        """What lines without a field say."""
+        facts = read_stray(stray, read_object)
+        if isinstance(facts, ChatFacts):
+            self._head.note(facts)
+        return facts
+
+    def _keep_usage(self, data: bytes, facts: ChatFacts) -> None:
+        # The last one, but never one of zeros for one with numbers; and none behind `[DONE]`.
+        counts = facts.counts is not None and facts.counts.counted
+        if not self._over and (counts or not self._counted):
+            self.usage_chunk = data
+            self._counted = counts
+
+    def finish(self, arbstr: bytes) -> bytes:
+        """The end in one write: usage chunk if asked, `[DONE]`, trailer.
+
+        `arbstr` goes into the usage chunk and into the trailer. The trailer is chunk-shaped and
+        comes after `[DONE]` because that is what every client tolerates: most stop at `[DONE]`, the
+        Vercel AI SDK validates what follows.
+        """
+        return last_events(self._head, self.usage_chunk if self._asks_usage else None, arbstr)
+
+    def interrupt(self, error: ErrorReply) -> bytes:
+        """The error event, and nothing after it."""
+        return error_event(error)
