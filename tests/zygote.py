@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Final, final
@@ -39,8 +40,10 @@ WORD_BYTES: Final = 32
 HEEDED: Final = ("PYTHON", "LC_", "LANG")
 """How names of variables begin that are read when an interpreter starts."""
 
-DONE_HERE: Final = frozenset({"PYTHONFAULTHANDLER", "PYTHONIOENCODING", "PYTHONUNBUFFERED"})
-"""Those of them that a child of the zygote heeds as well."""
+DONE_HERE: Final = frozenset(
+    {"PYTHONFAULTHANDLER", "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONPATH"}
+)
+"""Those of them that a child of the zygote heeds as well, the last for a `sitecustomize` there."""
 
 
 def is_possible(environ: Mapping[str, str]) -> bool:
@@ -196,6 +199,11 @@ def _child(
     os.environ.update(environ)
     time.tzset()
     sys.stdout = _standard_output(environ)
+    if path := environ.get("PYTHONPATH"):
+        sys.path[1:1] = path.split(os.pathsep)
+        sys.modules.pop("sitecustomize", None)
+        with suppress(ModuleNotFoundError):
+            importlib.import_module("sitecustomize")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     from arbstr.cli.commands import main
 

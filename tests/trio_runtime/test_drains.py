@@ -552,7 +552,11 @@ BEHIND_AN_ERROR: Final = {
 
 
 @pytest.mark.parametrize("before", BEHIND_AN_ERROR.values(), ids=BEHIND_AN_ERROR)
-async def test_a_drain_ends_with_the_body_and_not_with_an_error(before: list[bytes]) -> None:
+async def test_a_drain_ends_with_the_body_and_not_with_an_error(
+    before: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long the client waits, for a price that comes in time; here it does not.
+    monkeypatch.setattr(exchange, "AFTER_COMPLETE_SECONDS", 0.01)
     gate = trio.Event()
     async with (
         open_fake_provider(stream([*before, gate, REST[1]], headers=[ROUTSTR_ID])) as fake,
