@@ -31,7 +31,6 @@ import re
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
@@ -45,6 +44,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 import h11
 import trio
+
+from tests import zygote
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 Step: TypeAlias = bytes | trio.Event | float
@@ -822,21 +823,23 @@ class FakeProcess:
 @contextmanager
 def fake_process() -> Iterator[FakeProcess]:
     """Run `python -m tests.fakes` until the block ends; it also ends when this process dies."""
-    command = [sys.executable, "-m", "tests.fakes", "--until-eof"]
-    root = Path(__file__).parents[1]
-    with subprocess.Popen(
-        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield FakeProcess(int(process.stdout.readline()))
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    (its_stdin, stdin), (stdout, its_stdout) = os.pipe(), os.pipe()
+    process = zygote.begin(
+        "tests.fakes",
+        ["--until-eof"],
+        directory=Path(__file__).parents[1],
+        environ=os.environ,
+        files=[its_stdin, its_stdout, 2],
+    )
+    os.close(its_stdin)
+    os.close(its_stdout)
+    try:
+        with os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb") as said:
+            yield FakeProcess(int(said.readline()))
+        process.wait(10)
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def _main(host: str, port: int, *, until_eof: bool) -> None:
@@ -849,10 +852,16 @@ async def _main(host: str, port: int, *, until_eof: bool) -> None:
                 pass
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str]) -> int:
+    """`python -m tests.fakes`."""
     parser = argparse.ArgumentParser(prog="python -m tests.fakes", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--until-eof", action="store_true", help="end when stdin does")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     trio.run(partial(_main, options.host, options.port, until_eof=options.until_eof))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -23,7 +23,6 @@ import os
 import socket
 import sqlite3
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,19 +31,17 @@ from pathlib import Path
 from signal import SIGTERM, Signals
 from tempfile import TemporaryDirectory, TemporaryFile
 from types import MappingProxyType
-from typing import IO, Any, Final, TypeAlias, final
+from typing import IO, Any, Final, final
 
 import httpx
 
 from tests import zygote
+from tests.zygote import Process
 
 PATIENCE: Final = 30.0
 """Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
 
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-Process: TypeAlias = subprocess.Popen[bytes] | zygote.Child
 
 
 def clean_environ(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
@@ -102,28 +99,17 @@ def begin(
 ) -> Process:
     """`python -m arbstr ARGUMENTS` with these open files, and nothing to read.
 
-    Its interpreter is started for it only where that makes a difference, as by a `prefix`, which is
-    a command that executes the words after it.
+    `prefix` is a command that executes the words after it.
     """
-    everything = clean_environ(environ)
     with open(os.devnull) as nothing:
-        if not prefix and zygote.is_possible(everything):
-            return zygote.fork(
-                arguments,
-                cwd=directory,
-                environ=everything,
-                files=[
-                    file if isinstance(file, int) else file.fileno()
-                    for file in (nothing, stdout, stderr)
-                ],
-            )
-        return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "arbstr", *arguments],
-            cwd=directory,
-            env=everything,
-            stdin=nothing,
-            stdout=stdout,
-            stderr=stderr,
+        files = [it if isinstance(it, int) else it.fileno() for it in (nothing, stdout, stderr)]
+        return zygote.begin(
+            "arbstr",
+            arguments,
+            directory=directory,
+            environ=clean_environ(environ),
+            files=files,
+            prefix=prefix,
         )
 
 

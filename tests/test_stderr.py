@@ -12,7 +12,8 @@ from typing import IO, Final, final
 import httpx
 import pytest
 
-from tests.process import PATIENCE, Process, arbstr_process, begin, chat_body
+from tests.process import PATIENCE, arbstr_process, begin, chat_body
+from tests.zygote import Process
 
 RUN: Final = ("run", "--mock", "-l", "127.0.0.1:0")
 REQUESTS: Final = 5

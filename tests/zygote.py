@@ -1,13 +1,12 @@
-"""`python -m arbstr` without its imports: forked from a process that has made them already.
+"""`python -m MODULE` without its imports: forked from a process that has made them already.
 
-    tests --arguments, directory, environment, files--> zygote --fork--> keeper --fork--> arbstr
+    tests --arguments, directory, environment, files--> zygote --fork--> keeper --fork--> child
       ^--------- its process id, and the code it ended with ---------------/
 
 Importing takes an `arbstr run` half a second of processor, which is most of what many a test costs.
 A child of the zygote is a process like any other (its own id, signals, files, memory, end), but the
 interpreter was not started for it. What is about that start (most of `PYTHON...`, a standard stream
-that is closed, a limit set before) is tested with a real one: `is_possible` tells them apart, and
-`process.begin` takes the way there is.
+that is closed, a limit set before) is tested with a real one: `begin` tells them apart.
 
 The keeper waits for the child, whose parent the tests are not, and lets its process id be taken
 again when nobody means it any more.
@@ -29,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 REQUEST_BYTES: Final = 128 * 1024
 """The most of arguments and environment; a packet of this size passes through any socket pair."""
@@ -46,7 +45,11 @@ DONE_HERE: Final = frozenset(
 """Those of them that a child of the zygote heeds as well, the last for a `sitecustomize` there."""
 
 
-def is_possible(environ: Mapping[str, str]) -> bool:
+MAINS: Final = {"arbstr": "arbstr.cli.commands", "tests.fakes": "tests.fakes"}
+"""The modules there are, and where the `main` of each is."""
+
+
+def _is_possible(environ: Mapping[str, str]) -> bool:
     """Whether a child with this environment is what a fresh interpreter would be."""
 
     def heeded(environ: Mapping[str, str]) -> dict[str, str]:
@@ -95,15 +98,29 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(
+Process: TypeAlias = subprocess.Popen[bytes] | Child
+
+
+def begin(
+    module: str,
     arguments: Sequence[str],
     *,
-    cwd: Path,
+    directory: Path,
     environ: Mapping[str, str],
     files: Sequence[int],
-) -> Child:
-    """`python -m arbstr ARGUMENTS` with these three open files, which stay open here."""
-    request = json.dumps([list(arguments), str(cwd), dict(environ)]).encode()
+    prefix: Sequence[str] = (),
+) -> Process:
+    """`python -m MODULE ARGUMENTS` with these three open files, which stay open here.
+
+    `prefix` is a command that executes the words after it; that takes an interpreter.
+    """
+    if prefix or not _is_possible(environ):
+        command = [*prefix, sys.executable, "-m", module, *arguments]
+        stdin, stdout, stderr = files
+        return subprocess.Popen(
+            command, cwd=directory, env=environ, stdin=stdin, stdout=stdout, stderr=stderr
+        )
+    request = json.dumps([MAINS[module], list(arguments), str(directory), dict(environ)]).encode()
     assert len(request) <= REQUEST_BYTES
     keeper, its_end = _packets()
     with its_end:
@@ -142,14 +159,15 @@ def _zygote() -> socket.socket:
 
 
 def _main(channel: socket.socket) -> int:
-    """In the zygote: until the tests are over. In a child: the command, and its exit code."""
+    """In the zygote: until the tests are over. In a child: what its `main` returns."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the tests, and this without a word
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
     import arbstr
 
-    for module in pkgutil.walk_packages(arbstr.__path__, "arbstr."):
-        if module.name != "arbstr.__main__":
-            importlib.import_module(module.name)
+    modules = (module.name for module in pkgutil.walk_packages(arbstr.__path__, "arbstr."))
+    for name in ("tests.fakes", *modules):
+        if name != "arbstr.__main__":
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the first collection of every child would copy all of it
     while True:
@@ -160,8 +178,11 @@ def _main(channel: socket.socket) -> int:
             channel.close()
             *streams, report = files
             _keep(socket.socket(fileno=report), streams)
-            arguments, cwd, environ = json.loads(request)
-            return _child(arguments, cwd, environ, streams)
+            name, arguments, directory, environ = json.loads(request)
+            _become(directory, environ, streams)
+            sys.argv[1:] = arguments
+            code: int = importlib.import_module(name).main(arguments)
+            return code
         for number in files:
             os.close(number)
 
@@ -187,14 +208,12 @@ def _keep(report: socket.socket, streams: Sequence[int]) -> None:
         os._exit(0)
 
 
-def _child(
-    arguments: Sequence[str], cwd: str, environ: Mapping[str, str], streams: Sequence[int]
-) -> int:
-    """What `python -m arbstr` does, after what Python does before it."""
+def _become(directory: str, environ: Mapping[str, str], streams: Sequence[int]) -> None:
+    """What the system and Python do before a module begins."""
     for target, number in enumerate(streams):
         os.dup2(number, target)
         os.close(number)
-    os.chdir(cwd)
+    os.chdir(directory)
     os.environ.clear()
     os.environ.update(environ)
     time.tzset()
@@ -205,10 +224,6 @@ def _child(
         with suppress(ModuleNotFoundError):
             importlib.import_module("sitecustomize")
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from arbstr.cli.commands import main
-
-    sys.argv[1:] = arguments
-    return main(arguments)
 
 
 def _standard_output(environ: Mapping[str, str]) -> io.TextIOWrapper:
