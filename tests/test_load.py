@@ -2,7 +2,8 @@
 
 What is counted is what must not depend on the moment: one final row for each request, nothing open
 towards the providers, bounded memory. Who leaves when is drawn from a seed; the tests wait for
-events and never for time. `pytest -m soak` runs the same with more of everything.
+events and never for time. `pytest -m soak -o faulthandler_timeout=0` runs the
+same with more of everything: some of it takes longer than a test that hangs is given.
 """
 
 import random

@@ -554,6 +554,10 @@ class UpstreamCall:
                         watch.broke()
                         if watch.complete or watch.error is not None:
                             return None
+                    elif self._body.rstrip().endswith(b"}"):
+                        # It may be whole, whatever was promised: `judge` tells.
+                        self.ended = True
+                        return None
                     return self.cut_short(_broke(error))
                 if not data:
                     self.ended = True

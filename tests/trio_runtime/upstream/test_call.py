@@ -539,6 +539,38 @@ async def test_a_stream_for_a_plain_request_is_over_when_a_stream_is_over(
     assert took <= 5.5
 
 
+@pytest.mark.parametrize("ending", ["fin", "rst"])
+@pytest.mark.parametrize("framing", ["content-length: 9999", "transfer-encoding: chunked"])
+@pytest.mark.parametrize(
+    ("body", "failure"),
+    [
+        (json.dumps(completion()).encode(), None),
+        (b'{"error":{"message":"x"}}', K.ERROR_ANSWER),
+        (b'{"choices":[{"message":{"content":"}', K.BAD_ANSWER),
+    ],
+    ids=["an answer", "an error", "half"],
+)
+@STREAMED
+async def test_an_answer_that_is_whole_is_one_although_more_was_promised(
+    body: bytes, failure: FailureKind | None, framing: str, ending: str, streaming: bool
+) -> None:
+    size = b"%x\r\n" % len(body) if "chunked" in framing else b""
+    begun = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode()
+    gate = trio.Event()
+    play = Play((begun + size + body, gate), ending)  # type: ignore[arg-type]  # parametrised
+    found: list[bytes | Answer | Failure] = []
+    async with calling(play) as (fake, transport), trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            found.append(await asked(call_of(fake.url), transport, streaming=streaming))
+
+        nursery.start_soon(ask)
+        await fake.wait_requests()
+        await wait_all_tasks_blocked(0.01)  # a reset may destroy what was not read
+        gate.set()
+    assert kind_of(found[0]) is failure if failure else not isinstance(found[0], Failure)
+
+
 @pytest.mark.parametrize(
     ("kind", "events", "most"),
     [
