@@ -199,11 +199,6 @@ class Retry:
         self._risked = Decimal(0)
         self._probe_deadline: float | None = None
 
-    @property
-    def possibly_spent(self) -> int:
-        """Attempts that may have cost and gave no answer."""
-        return len(self._paid)
-
     def failures_header(self) -> str:
         """`x-arbstr-retries`: failed attempts per provider, in order of first failure."""
         return ", ".join(f"{count}/{name}" for name, count in self._failed.items())
