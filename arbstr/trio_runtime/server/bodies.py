@@ -61,13 +61,9 @@ class Body:
             return ErrorReply(
                 "unsupported_media_type", "Send the body as it is, without Content-Encoding."
             )
-        too_large = ErrorReply(
-            "body_too_large",
-            f"The body is over the limit of {limit / 1e6:g} MB ([server] max_body_mb).",
-        )
         length = int(headers.get("content-length", 0))  # only digits come so far
         if length > limit:
-            return too_large
+            return _too_large(limit)
         if not self._has_room(length, limit):
             return NO_ROOM
         parts: list[bytes] = []
@@ -82,9 +78,16 @@ class Body:
             self._size += len(part)
             self._bodies.held += len(part)
             if self._size > limit:
-                return too_large
+                return _too_large(limit)
             if not message["more_body"]:
                 return b"".join(parts)
+
+
+def _too_large(limit: int) -> ErrorReply:
+    return ErrorReply(
+        "body_too_large",
+        f"The body is over the limit of {limit / 1e6:g} MB ([server] max_body_mb).",
+    )
 
 
 NO_ROOM: Final = ErrorReply(
