@@ -14,6 +14,7 @@ is the order of closing, backwards (`main`):
     |- mock providers (`--mock`)           real servers on loopback
     `- server                              accepts until the first signal
          |- the stall watch                closes sockets of clients that take nothing
+         |- the clock of the connections   ends those that are idle, or send too slowly
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> attempts -> upstream
                    `- keep-alive           streams only: comments while nobody answers yet

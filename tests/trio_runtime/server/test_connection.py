@@ -800,8 +800,11 @@ async def test_a_connection_that_was_accepted_just_before_stop_is_closed_too() -
     server.stop()
     here, there = trio.socket.socketpair()
     with here:
-        with trio.fail_after(PATIENCE):
-            await server._accept(trio.SocketStream(there))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server._end_by_time)
+            with trio.fail_after(PATIENCE):
+                await server._accept(trio.SocketStream(there))
+            nursery.cancel_scope.cancel()
         assert await here.recv(1) == b""
 
 
