@@ -57,7 +57,7 @@ ORDER: Final = {
         ),
         *wing(
             "upstream",
-            "pipe tunnel connect readers http11 content_coding transport ask call",
+            "pipe tunnel connect readers http11 content_coding transport ask target call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot hub reload status"),

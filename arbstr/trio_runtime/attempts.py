@@ -196,7 +196,7 @@ class Attempts:
         request, kind = self._request, self._hub.kind_of(offer.provider)
         self.call = call = UpstreamCall(
             offer.provider,
-            self._snapshot.targets[name],
+            self._snapshot.targets.of(offer.provider, request.dialect.path),
             kind=kind,
             asked=request,
             max_answer_bytes=self._snapshot.config.server.max_answer_bytes,

@@ -6,7 +6,7 @@ from typing import final
 from arbstr.sansio.callers import Doorkeeper
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.routing.catalog import Catalog, build_catalog
-from arbstr.trio_runtime.upstream.call import Target
+from arbstr.trio_runtime.upstream.target import Targets
 
 
 @final
@@ -16,18 +16,18 @@ class Snapshot:
 
     config: Config
     catalog: Catalog
-    targets: dict[str, Target]
+    targets: Targets
     doorkeeper: Doorkeeper
 
     @classmethod
     def of(cls, config: Config) -> "Snapshot":
-        """Builds the catalog and prepares each provider's requests."""
+        """Builds the catalog. Each provider's requests are prepared when it is first asked."""
         catalog = build_catalog(config)
         server = config.server
         return cls(
             config=config,
             catalog=catalog,
-            targets={provider.name: Target.of(provider) for provider in catalog.providers},
+            targets=Targets(),
             doorkeeper=Doorkeeper(
                 server.listen_host, server.allowed_hosts, server.allowed_origins, server.auth_token
             ),

@@ -804,7 +804,7 @@ async def test_a_bug_while_asking_is_a_500_and_a_row(
     streaming: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(self: UpstreamCall, body: bytes) -> Answer | Failure:
-        await UpstreamCall._send(self, body, self._target.plain)
+        await UpstreamCall._send(self, body, streams=streaming)
         raise ValueError("a bug")
 
     monkeypatch.setattr(UpstreamCall, "stream" if streaming else "plain", broken)

@@ -127,8 +127,9 @@ def parse_origin(text: str) -> str:
 class Endpoint:
     """A provider's address, taken apart.
 
-    `url` is where chat completions are posted, with the query and without userinfo; `shown_url` is
-    the configured URL and `shown_endpoint` the posted one, both without userinfo and query.
+    `url` is the base that the paths of doors are put behind (`url_of`), with the query and without
+    userinfo; `shown_url` is the configured URL and `shown_endpoint` where chats are posted, both
+    without userinfo and query.
     `basic` is the Authorization header that the URL's userinfo stands for. `secrets` is what
     of the URL must be redacted by value.
     """
@@ -152,17 +153,22 @@ def parse_url(text: str) -> Endpoint:
         raise ValueError(_URL_RULE)
     if parts.fragment or text.endswith("#"):
         raise ValueError('must not have a fragment; remove the "#" and what follows')
-    base = parts.path.rstrip("/") or "/v1"
-    path = base if base.endswith(CHAT_PATH) else base + CHAT_PATH
+    base = parts.path.rstrip("/").removesuffix(CHAT_PATH) or "/v1"
     netloc = parts.netloc.rpartition("@")[2]
     return Endpoint(
-        url=urlunsplit((parts.scheme, netloc, path, parts.query, "")),
+        url=urlunsplit((parts.scheme, netloc, base, parts.query, "")),
         shown_url=urlunsplit((parts.scheme, netloc, parts.path, "", "")),
-        shown_endpoint=urlunsplit((parts.scheme, netloc, path, "", "")),
+        shown_endpoint=urlunsplit((parts.scheme, netloc, base + CHAT_PATH, "", "")),
         host=host.rstrip("."),
         basic=None if parts.username is None else _basic(*_login(parts)),
         secrets=_url_secrets(parts),
     )
+
+
+def url_of(base: str, path: str) -> str:
+    """Where requests for a path below an `Endpoint.url` go."""
+    before, mark, query = base.partition("?")
+    return f"{before}{path}{mark}{query}"
 
 
 def _split(text: str, rule: str) -> tuple[SplitResult, str, int | None]:

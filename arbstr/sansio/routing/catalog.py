@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Final, final
 
-from arbstr.sansio.config.addresses import Proxy
+from arbstr.sansio.config.addresses import Proxy, url_of
 from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
@@ -32,10 +32,10 @@ has to stand for requests nobody has sent yet, and equal parts favour neither ra
 class Provider:
     """A provider as requests need it.
 
-    `url` is where chat completions are posted; it may carry a query and is not for showing.
-    `shown_url` is the configured URL, `shown_endpoint` the posted one, both without userinfo and
-    query. `authorization` is the value of that header, whole, or `None` to send none. `proxy` is
-    through whom it is reached, `None` for directly.
+    `url` is the base of what is posted, see `url_of`; it may carry a query and is not for showing.
+    `shown_url` is the configured URL, `shown_endpoint` where chats are posted, both without
+    userinfo and query. `authorization` is the value of that header, whole, or `None` to send none.
+    `proxy` is through whom it is reached, `None` for directly.
     """
 
     name: str
@@ -49,6 +49,10 @@ class Provider:
     timeouts: Timeouts
     drain_seconds: float
     proxy: Proxy | None = None
+
+    def url_of(self, path: str) -> str:
+        """Where requests at the path of a door are posted."""
+        return url_of(self.url, path)
 
 
 @final

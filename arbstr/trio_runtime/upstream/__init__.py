@@ -13,6 +13,7 @@ The order of the modules; each imports only from those before it:
     content_coding     compression nobody asked for, undone
     transport          idle connections, handed out for one exchange each, never leaked
     ask                a GET that costs nothing, and its whole answer
+    target             the heads of the requests to a provider, prepared once for each path
     call               one request to one provider; exceptions become facts
 
 Start reading at `call`.

@@ -9,7 +9,7 @@ end to learn what it cost.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from enum import IntEnum
 from math import inf
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar, final
 
 import trio
 
-from arbstr import __version__
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Verdict
@@ -41,16 +40,14 @@ from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.change import tokens_in, without_tokens
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.upstream.content_coding import GZIP_MAGIC, Decoder
+from arbstr.trio_runtime.upstream.target import Target
 from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
     ConnectFailed,
     Connection,
     Head,
-    Origin,
-    RequestHead,
     SendFailed,
     Transport,
-    target_of,
 )
 
 if TYPE_CHECKING:
@@ -73,8 +70,6 @@ TAIL_SECONDS: Final = 0.05
 """How long the end of a message may take after `[DONE]` for its connection to be kept. The client
 has its answer by then. Picked, not measured."""
 
-USER_AGENT: Final = f"arbstr/{__version__}".encode()
-
 
 class Seen(IntEnum):
     """How far a call has come, by what was seen on the wire."""
@@ -84,34 +79,6 @@ class Seen(IntEnum):
     REFUSED = 2  # a complete head that is no answer; whatever follows, it stands
     GOOD_HEAD = 3
     OUTPUT = 4
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What every request to a provider has in common, prepared once."""
-
-    origin: Origin
-    plain: RequestHead
-    stream: RequestHead
-
-    @classmethod
-    def of(cls, provider: Provider) -> "Target":
-        """Prepares the heads of the requests to one provider. Only these headers are ever sent."""
-        origin, target = Origin.of(provider.url, provider.proxy), target_of(provider.url)
-        common = [
-            (b"host", origin.authority),
-            (b"user-agent", USER_AGENT),
-            (b"accept-encoding", b"identity"),
-            (b"content-type", b"application/json"),
-        ]
-        if provider.authorization is not None:
-            common.append((b"authorization", provider.authorization.reveal().encode()))
-
-        def head(accept: bytes) -> RequestHead:
-            return RequestHead.prepare(b"POST", target, [*common, (b"accept", accept)])
-
-        return cls(origin, head(b"application/json"), head(b"text/event-stream"))
 
 
 @final
@@ -217,14 +184,14 @@ class UpstreamCall:
 
     async def plain(self, body: bytes) -> Answer | Failure:
         """Sends the request and reads the whole answer."""
-        failure = await self._send(body, self._target.plain)
+        failure = await self._send(body, streams=False)
         if failure is not None:
             return failure
         return await self._whole()
 
     async def stream(self, body: bytes) -> bytes | Failure:
         """Sends the request and reads until output begins; returns the first bytes to relay."""
-        return await self._send(body, self._target.stream) or await self._first_output()
+        return await self._send(body, streams=True) or await self._first_output()
 
     async def more(self) -> bytes:
         """Bytes to relay after output began, perhaps none; look at `ended` for the end.
@@ -359,10 +326,11 @@ class UpstreamCall:
             return True  # a whole one, of which no stream was made
         return self.relay.complete and self.relay.error is None and self.stream_failure() is None
 
-    async def _send(self, body: bytes, head: RequestHead) -> Failure | None:
+    async def _send(self, body: bytes, *, streams: bool) -> Failure | None:
         assert self._connection is not None  # connect() came first
-        self._streams = head is self._target.stream
+        self._streams = streams
         try:
+            head = self._target.head(self._asked, stream=streams)
             await self._connection.send(head, body)
         except SendFailed as error:
             return self.cut_short(_broke(error))

@@ -94,14 +94,14 @@ def test_the_owner_is_the_cheapest_then_the_first_by_name_and_priced_before_unpr
 )
 def test_every_way_to_write_a_base_url_reaches_the_chat_route(base: str, posted: str) -> None:
     found = catalog(f'[[providers]]\nname="a"\nurl="{base}"\nmodels=["m"]')
-    assert found.providers[0].url == posted
+    assert found.providers[0].url_of("/chat/completions") == posted
 
 
 def test_what_is_shown_of_a_url_has_neither_userinfo_nor_query() -> None:
     beta = catalog(TWO).providers[0]
     assert beta.shown_url == "https://beta.example/api/v1"
     assert beta.shown_endpoint == "https://beta.example/api/v1/chat/completions"
-    assert beta.url == beta.shown_endpoint + "?api-key=query-secret-99"
+    assert beta.url_of("/chat/completions") == beta.shown_endpoint + "?api-key=query-secret-99"
 
 
 def test_a_key_is_sent_as_bearer_and_userinfo_as_basic() -> None:

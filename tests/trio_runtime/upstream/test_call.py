@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import Kind, parse_config
+from arbstr.sansio.dialects.chat.door import CHAT
 from arbstr.sansio.dialects.dialect import Answer
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.routing.catalog import Provider, build_catalog
@@ -20,11 +21,10 @@ from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
 from arbstr.trio_runtime.upstream.call import (
     LAST_WORD_SECONDS,
     TAIL_SECONDS,
-    USER_AGENT,
     Seen,
-    Target,
     UpstreamCall,
 )
+from arbstr.trio_runtime.upstream.target import USER_AGENT, Target
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.chats import chat
 from tests.fakes import (
@@ -83,7 +83,7 @@ def call_of(
     where = provider_at(url, kind=kind.value, key=key, more=more)
     return UpstreamCall(
         where,
-        Target.of(where),
+        Target(where, CHAT.path),
         kind=kind,
         asked=chat(),
         max_answer_bytes=max_answer_bytes,
@@ -145,7 +145,7 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
 
 
 def test_a_target_shows_no_key() -> None:
-    assert KEY not in repr(Target.of(provider_at("https://h.example/v1")))
+    assert KEY not in repr(Target(provider_at("https://h.example/v1"), CHAT.path))
 
 
 # --- before an answer -------------------------------------------------------------------------
