@@ -700,6 +700,14 @@ def test_arbstr_stats_shows_the_running_day_by_the_log(tmp_path: Path) -> None:
         assert "\n1 of 3 sats of today's budget are spent\n" in written.stdout
         told = json.loads(run_arbstr("stats", "--json", directory=tmp_path).stdout)["budget"]
         assert (told["limit"], told["spent"], told["set_aside"]) == (3.0, 1.0, None)
+        with arbstr_process(config_text=text, directory=tmp_path) as process:
+            assert process.chat("fake-no-usage").status_code == 200
+            assert process.stop() == 0
+        written = run_arbstr("stats", directory=tmp_path)
+        assert (
+            "\n2 of 3 sats of today's budget are spent; what has no known price counts as what was "
+            "set aside for it\n"
+        ) in written.stdout
         free = text.replace("sats_per_day = 3", "")
         without = run_arbstr("stats", config_text=free, directory=tmp_path)
         assert "budget" not in without.stdout

@@ -66,11 +66,16 @@ def print_stats(
     A single group is asked for by name: then days are a table as well.
     """
     console = _console()
-    _print_totals(console, next(iter(overview.values())))
+    totals = next(iter(overview.values()))
+    _print_totals(console, totals)
     if budget is not None:
         spent, limit = _sats(budget["spent"]), _sats(budget["limit"])
         style = _DOUBTFUL if budget["spent"] >= budget["limit"] else ""
-        console.print(_text(f"{spent} of {limit} sats of today's budget are spent", style))
+        counts = totals["counts"]
+        # Or the two sums would contradict each other.
+        unpriced = counts["unknown_cost"] or counts["possibly_spent_attempts"]
+        how = "; what has no known price counts as what was set aside for it" if unpriced else ""
+        console.print(_text(f"{spent} of {limit} sats of today's budget are spent{how}", style))
     for group, report in overview.items():
         rows = report["groups"]
         # Who only chats need not be told so.

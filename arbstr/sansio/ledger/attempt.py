@@ -182,7 +182,9 @@ def doubt_about(usage: Usage, cost: Decimal | None, candidate: Candidate) -> str
     `cost` is theirs by the formula, in sats.
     """
     hold, set_aside = candidate.hold, candidate.hold_cost
-    if hold.allowed is not None and usage.output_tokens > hold.allowed * hold.choices:
+    # Some providers' limit is not on the thinking (xAI, DeepSeek): they charge it all the same.
+    answer = usage.output_tokens - (usage.reasoning_tokens or 0)
+    if hold.allowed is not None and answer > hold.allowed * hold.choices:
         each = f" in each of {hold.choices} choices" if hold.choices > 1 else ""
         return (
             f"counted {usage.output_tokens} tokens of output"

@@ -64,6 +64,12 @@ def answered(state: AttemptState, usage: Usage, stated: int | None = None) -> At
         pytest.param(attempt(rates=None), Usage(10**9, 10**9), True, id="without rates"),
         pytest.param(attempt(rates=None, allowed=5), Usage(9, 6), False, id="not allowed at all"),
         pytest.param(
+            attempt(rates=None, allowed=5), Usage(9, 99, None, 94), True, id="thinking aside"
+        ),
+        pytest.param(
+            attempt(rates=None, allowed=5), Usage(9, 99, None, 93), False, id="and more than that"
+        ),
+        pytest.param(
             attempt(rates=Rates(Decimal(0), Decimal(0))), Usage(10**9, 10**9), True, id="for free"
         ),
     ],
