@@ -106,8 +106,8 @@ def test_a_stranger_finds_where_it_is_decided(question: str) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_nowhere_else_is_anything_of_that_name(question: str) -> None:
     file, symbol, *_ = QUESTIONS[question]
-    if symbol == "run":
-        return  # what a command does is called so too
+    if symbol in ("run", "TRANSITIONS"):
+        return  # what a command does is called so too; and each machine has its own
     homes = [
         path.relative_to(PACKAGE).with_suffix("").as_posix()
         for path in PACKAGE.rglob("*.py")

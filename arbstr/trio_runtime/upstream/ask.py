@@ -35,7 +35,7 @@ from arbstr.trio_runtime.upstream.transport import (
 )
 
 USER_AGENT: Final = f"arbstr/{__version__}".encode()
-"""How arbstr calls itself, also in `call`."""
+"""How arbstr calls itself, also in a chat (`target`)."""
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 

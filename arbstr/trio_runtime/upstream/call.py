@@ -34,6 +34,8 @@ from arbstr.sansio.failover.failure import (
     is_refusal,
     seen,
 )
+from arbstr.sansio.failover.kinds import TRAITS, signed_by, stated_in
+from arbstr.sansio.failover.watch import ENDINGS, End, Stage
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
@@ -149,7 +151,7 @@ class UpstreamCall:
             return self._told.provider_cost_msats
         if self.relay.provider_cost_msats is not None:
             return self.relay.provider_cost_msats
-        return read_cost_header(self.headers.get("x-routstr-cost-msats", ""))
+        return read_cost_header(stated_in(self.headers))
 
     @property
     def can_be_read_on(self) -> bool:
@@ -175,11 +177,8 @@ class UpstreamCall:
         try:
             self._connection = await transport.connect(self._target.origin)
         except ConnectFailed as error:
-            return self._failure(
-                FailureKind.NOT_SENT,
-                f"could not be reached: {error.sentence}",
-                own_limit=error.own,
-            )
+            sentence = f"could not be reached: {error.sentence}"
+            return self._ended(End.BROKE, sentence, own_limit=error.own)
         return None
 
     async def plain(self, body: bytes) -> Answer | Failure:
@@ -210,47 +209,31 @@ class UpstreamCall:
         if relay.complete:
             return None
         if relay.error is not None:
-            if self.seen is Seen.OUTPUT:
-                return self._failure(FailureKind.STREAM_CUT, "broke its stream off with an error")
-            return self._error_answer(relay.error)
+            return self._ended(End.ERROR, "broke its stream off with an error")
         if relay.overflow:
-            return self.cut_short("sent an event of over 16 MiB", own_limit=True)
+            return self._ended(End.BROKE, "sent an event of over 16 MiB", own_limit=True)
         return None
 
     def ended_early(self) -> Failure:
         """What it means that a stream ended by itself, and is not complete."""
         if self.relay.missing and self.seen is Seen.OUTPUT:
-            return self.cut_short("sent an event that is no JSON, so a part is missing")
-        return self.cut_short("ended its stream before the answer was complete")
+            return self._ended(End.ENDED, "sent an event that is no JSON, so a part is missing")
+        return self._ended(End.ENDED, "ended its stream before the answer was complete")
 
     def cut_short(self, sentence: str, *, own_limit: bool = False) -> Failure:
         """What it means that the answer ended here, by what had been seen. Our own timers, too.
 
         `own_limit`: it was longer than arbstr takes, which says nothing about the provider.
         """
-        if self.seen is Seen.REFUSED:
-            return self._refused()
         if self.relay.error is not None and (failure := self.stream_failure()) is not None:
             return failure
-        if self._connection is None or (
-            self.seen is Seen.NOTHING_SENT and self._connection.written == 0
-        ):
-            kind = FailureKind.NOT_SENT
-        elif self.seen < Seen.GOOD_HEAD:
-            kind = FailureKind.NO_ANSWER
-        elif self.seen is Seen.OUTPUT:
-            kind = FailureKind.STREAM_CUT
-        elif self._streams:
-            kind = FailureKind.STREAM_DIED
-        else:
-            kind = FailureKind.BAD_ANSWER
-        return self._failure(kind, sentence, own_limit=own_limit)
+        return self._ended(End.BROKE, sentence, own_limit=own_limit)
 
     def connect_timed_out(self, seconds: float) -> Failure:
         """Our own deadline for the connection passed."""
         way = " through its proxy" if self._target.origin.proxy is not None else ""
         return replace(
-            self._failure(FailureKind.NOT_SENT, f"did not connect{way} within {seconds:g} s"),
+            self._ended(End.BROKE, f"did not connect{way} within {seconds:g} s"),
             timed_out_connecting=True,
         )
 
@@ -266,11 +249,7 @@ class UpstreamCall:
 
     def given_up(self, kind: FailureKind, sentence: str) -> Failure:
         """The attempt is stopped for a reason that is not the provider's."""
-        if self.seen is Seen.REFUSED:
-            return self._refused()
-        if self._connection is None or self._connection.written == 0:
-            kind = FailureKind.NOT_SENT
-        return self._failure(kind, sentence)
+        return self._ended(End.STOPPED, sentence, why=kind)
 
     # -- afterwards ----------------------------------------------------------------------------
 
@@ -310,7 +289,7 @@ class UpstreamCall:
 
     def _misses_price(self, usage: Usage | None, stated: Decimal | None) -> bool:
         """Whether this does not tell what the answer cost."""
-        return usage is None or (self.kind is Kind.ROUTSTR and stated is None)
+        return usage is None or (TRAITS[self.kind].states and stated is None)
 
     def _went_well(self) -> bool:
         """Whether whoever answered will serve another request on this connection.
@@ -344,8 +323,8 @@ class UpstreamCall:
         assert self._connection is not None  # the request was sent on it
         head = await self._connection.receive_head()
         self.status, self.headers = head.status, fold_headers(head.headers)
-        if "x-routstr-request-id" in self.headers and self.provider.authorization is not None:
-            self.kind = Kind.ROUTSTR
+        if self.provider.authorization is not None:
+            self.kind = signed_by(self.headers) or self.kind
         if is_answer(head.status):
             self.seen = Seen.GOOD_HEAD
             self._decoder = self._decoder_of(head)
@@ -645,9 +624,38 @@ class UpstreamCall:
         return self.cut_short("answered with more than [server] max_answer_mb", own_limit=True)
 
     def _ended_without_output(self) -> Failure:
-        if not self._body_began:
-            return self._failure(FailureKind.BAD_ANSWER, "answered with nothing at all")
-        return self._failure(FailureKind.STREAM_DIED, "ended its stream before any output")
+        nothing = "answered with nothing at all"
+        some = "ended its stream before any output"
+        return self._ended(End.ENDED, some if self._body_began else nothing)
+
+    @property
+    def _stage(self) -> Stage:
+        """How far this has come, in the words of the table."""
+        match self.seen:
+            case Seen.NOTHING_SENT:
+                written = self._connection is not None and self._connection.written > 0
+                return Stage.WRITTEN if written else Stage.UNWRITTEN
+            case Seen.SENT:
+                return Stage.WRITTEN
+            case Seen.REFUSED:
+                return Stage.REFUSED
+            case Seen.GOOD_HEAD if not self._streams:
+                return Stage.PLAIN
+            case Seen.GOOD_HEAD:
+                return Stage.STREAM if self._body_began else Stage.SILENT
+            case Seen.OUTPUT:
+                return Stage.OUTPUT
+
+    def _ended(
+        self, end: End, sentence: str, *, own_limit: bool = False, why: FailureKind | None = None
+    ) -> Failure:
+        """What it is called that the attempt ended so, here. `why`: arbstr stopped it."""
+        if self.seen is Seen.REFUSED:
+            return self._refused()
+        kind = ENDINGS[self._stage][end] or why
+        if kind is None:
+            return self._error_answer(self.relay.error or b"")
+        return self._failure(kind, sentence, own_limit=own_limit)
 
     def _failure(self, kind: FailureKind, sentence: str, *, own_limit: bool = False) -> Failure:
         failure = seen(

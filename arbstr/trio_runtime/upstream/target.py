@@ -6,12 +6,10 @@ Only these headers are ever sent: our own, the provider's key, and those that a 
 
 from typing import Final, final
 
-from arbstr import __version__
 from arbstr.sansio.dialects.dialect import Asked, Headers
 from arbstr.sansio.routing.catalog import Provider
+from arbstr.trio_runtime.upstream.ask import USER_AGENT
 from arbstr.trio_runtime.upstream.transport import Origin, RequestHead, target_of
-
-USER_AGENT: Final = f"arbstr/{__version__}".encode()
 
 MOST_HEADS: Final = 32
 """Heads kept for one path, each about 1 kB. Clients choose query and headers, and those of

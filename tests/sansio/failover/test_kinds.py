@@ -1,4 +1,8 @@
-"""The rows of traits."""
+"""The rows of traits, and who may speak of a kind by its name."""
+
+import ast
+import re
+from pathlib import Path
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.failover.kinds import TRAITS, signed_by, stated_in
@@ -19,3 +23,26 @@ def test_a_signature_tells_the_kind_and_a_charge_is_found_whoever_states_it() ->
     assert signed_by({"x-request-id": "1"}) is None
     assert stated_in({"x-routstr-cost-msats": "12"}) == "12"
     assert stated_in({"x-cost": "12"}) == ""
+
+
+PACKAGE = Path(__file__).parents[3] / "arbstr"
+
+
+def test_nobody_else_tests_for_a_kind_or_names_its_headers() -> None:
+    """Who needs to know asks for a trait. A kind is named where it is recognised, and where there
+    is none to go by (no key, no call)."""
+    may = {"sansio/failover/kinds.py", "sansio/config/credentials.py", "trio_runtime/mock.py"}
+    faults = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            match node:
+                case ast.Compare():
+                    fault = re.search(r"(?<!\w)Kind\.", ast.unparse(node)) is not None
+                case ast.Constant(value=str(text)):
+                    fault = re.fullmatch(r"x-routstr-[a-z-]*", text) is not None
+                case _:
+                    fault = False
+            if fault and name not in may:
+                faults.append(f"{name}:{getattr(node, 'lineno', 0)}")
+    assert faults == []
