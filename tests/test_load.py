@@ -40,7 +40,7 @@ from tests.proxy import Client, Proxy, chat_body, config, open_proxy, provider, 
 
 CHAT: Final = "/v1/chat/completions"
 MB: Final = 1024 * 1024
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
 """Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
 
 ROLE: Final = sse(chunk("", role="assistant"))
@@ -423,7 +423,8 @@ async def test_a_line_of_100_mb_ends_the_stream_and_is_not_kept() -> None:
             await trio.to_thread.run_sync(partial(arbstr.wait_rows, status="stream_incomplete"))
             most = resident(arbstr.pid, "VmHWM")
         nursery.cancel_scope.cancel()
-    assert (reply.status, reply.whole) == (200, True)
+    # Broken, and so is its end: no client may take it for whole.
+    assert (reply.status, reply.whole) == (200, False)
     assert reply.body.startswith(ROLE + WORDS[0] + b'data: {"error":')
     assert reply.error["code"] == "stream_interrupted"
     assert "an event of over 16 MiB" in reply.error["message"]
