@@ -34,7 +34,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
-from arbstr.trio_runtime.app import App, Send, make_quart
+from arbstr.trio_runtime.app import ROUTES, App, Routes, Send, make_quart
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
@@ -382,10 +382,12 @@ async def open_proxy(
     database: Path | None = None,
     change: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    routes: Routes = ROUTES,
 ) -> AsyncIterator[Proxy]:
     """Serves arbstr with this configuration until the block ends.
 
-    `database`: the file the log is really written to. `change`: where stray ecash goes.
+    `database`: the file the log is really written to. `change`: where stray ecash goes. `routes`:
+    which doors there are.
     """
     settled = parse_config(config_text, environ or {})
     failure: Exception | None = None
@@ -406,7 +408,7 @@ async def open_proxy(
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         # At once, because many a test's clock does not run by itself.
         server = Server(
-            App(hub, Pages(hub, Reports(SqliteDatabase(where, boot_id="")))),
+            App(hub, Pages(hub, Reports(SqliteDatabase(where, boot_id=""))), routes),
             listeners,
             break_off_seconds=0,
         )
