@@ -1,15 +1,19 @@
 """What pip is promised: that every Python we name gets libraries that work together.
 
 Whether they do is shown by `.ci/run`, which installs the wheel on each of these Pythons that the
-machine has; here is held what keeps tomorrow's release of a library from breaking it.
+machine has. Here is held, from the metadata of what is installed, that there is a choice of
+versions for each of them, and what keeps tomorrow's release of a library from breaking it.
 """
 
 import runpy
 import sys
 import tomllib
-from importlib.metadata import requires, version
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, final
 
 import pytest
 from packaging.requirements import Requirement
@@ -21,7 +25,7 @@ PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_te
     "project"
 ]
 INTERPRETERS: Final = runpy.run_path(str(ROOT / ".ci" / "interpreters.py"))
-
+OWN: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 OURS: Final[dict[str, SpecifierSet]] = {
     canonicalize_name(each.name): each.specifier
@@ -62,9 +66,85 @@ def test_the_classifiers_begin_where_requires_python_does() -> None:
     assert PROJECT["requires-python"] == f">={INTERPRETERS['promised']()[0]}"
 
 
-# -- how .ci/run finds a Python --------------------------------------------------------------------
+@final
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What some requirements come to on a Python, if every version is the one installed here."""
 
-OWN: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    python: str
+    names: frozenset[str]
+    """Of the distributions, ours not among them."""
+    absent: frozenset[str]
+    """Those of them that are not installed here."""
+    wrong: tuple[str, ...]
+    """Why pip would refuse that: a bound that is not kept, a Python that is not taken."""
+
+
+def resolve(python: str, requirements: Iterable[str]) -> Resolution:
+    """Follows them through the metadata, with the markers of that Python."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    absent: set[str] = set()
+    wrong: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    open_ends = [("arbstr", "", requirement) for requirement in requirements]
+    while open_ends:
+        whose, extra, text = open_ends.pop()
+        needed = Requirement(text)
+        if needed.marker and not needed.marker.evaluate({**environment, "extra": extra}):
+            continue
+        name = canonicalize_name(needed.name)
+        new = {(name, each) for each in ("", *needed.extras)} - seen
+        seen |= new
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            absent.add(name)
+            continue
+        if not needed.specifier.contains(found.version, prereleases=True):
+            wrong.append(f"{whose} needs {text}, and there is {found.version}")
+        pythons = found.metadata["Requires-Python"] or ""
+        if not SpecifierSet(pythons).contains(f"{python}.0"):
+            wrong.append(f"{name} {found.version} needs Python {pythons}")
+        open_ends += [(name, of, each) for _, of in new for each in found.requires or ()]
+    return Resolution(python, frozenset(name for name, _ in seen), frozenset(absent), tuple(wrong))
+
+
+EVERYTHING: Final = (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"])
+
+
+@pytest.mark.parametrize("python", INTERPRETERS["promised"]())
+@pytest.mark.parametrize(
+    "requirements", [PROJECT["dependencies"], EVERYTHING], ids=["arbstr", "with dev"]
+)
+def test_there_is_a_choice_of_versions_for_every_python_we_promise(
+    python: str, requirements: Sequence[str]
+) -> None:
+    there, here = resolve(python, requirements), resolve(OWN, requirements)
+    assert there.wrong == ()
+    assert {"hypercorn", "quart", "h11", "flask", "pydantic-core"} <= there.names
+    # Nothing is known of what only that Python needs.
+    assert there.absent <= there.names - here.names
+
+
+def test_a_version_that_a_python_does_not_take_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was with Quart 0.23, which needs Python 3.13."""
+    real = distribution
+
+    def of_tomorrow(name: str) -> object:
+        found = real(name)
+        if name != "quart":
+            return found
+        metadata = {"Requires-Python": ">=3.13"}
+        return SimpleNamespace(version="0.23.0", metadata=metadata, requires=found.requires)
+
+    monkeypatch.setitem(globals(), "distribution", of_tomorrow)
+    old, new = (resolve(python, PROJECT["dependencies"]) for python in ("3.12", "3.13"))
+    pinned = {"arbstr needs quart==0.22.0, and there is 0.23.0"}
+    assert set(new.wrong) >= pinned
+    assert set(old.wrong) - set(new.wrong) == {"quart 0.23.0 needs Python >=3.13"}
+
+
+# -- how .ci/run finds a Python --------------------------------------------------------------------
 
 
 def script(path: Path, text: str) -> Path:
