@@ -29,7 +29,6 @@ from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.retry import (
     Answered,
     Attempt,
-    AttemptFailed,
     AwaitProbe,
     Deliver,
     Elapsed,
@@ -39,6 +38,7 @@ from arbstr.sansio.failover.retry import (
     Retry,
     Skipped,
     Sleep,
+    TryFailed,
 )
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.moments import format_moment
@@ -140,7 +140,7 @@ class Attempts:
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
         charged = self._exchange.charged(self._exchange.attempts_made)
-        return AttemptFailed(failure, probe=probe, charged=charged)
+        return TryFailed(failure, probe=probe, charged=charged)
 
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(trio.current_time())
@@ -169,21 +169,22 @@ class Attempts:
         return self._snapshot is self._hub.snapshot
 
     def _admit(self, offer: Offer) -> Refused | None:
-        """Takes the breaker's leave. One ticket serves all tries of the same model at the same
-        provider, as long as its circuits stay closed meanwhile."""
-        name, model, now = offer.provider.name, offer.model, trio.current_time()
+        """Takes the breaker's leave, with the ticket there is or another."""
+        board, name, model, now = (
+            self._hub.board,
+            offer.provider.name,
+            offer.model,
+            trio.current_time(),
+        )
         if not self._is_known(offer.provider):
             self._give_verdict(self._verdict)
             return None  # nobody keeps a circuit for it
         if self._ticket is not None:
-            view = self._hub.board.circuit(name, model, now)
-            same = (self._ticket.provider, self._ticket.model) == (name, model)
-            if same and view.state == "closed":
-                if view.resting_until is None or view.why is None:
-                    return None
-                return Resting(view.resting_until, view.why)
+            renewed = board.renew(self._ticket, name, model, now)
+            if renewed is not None:
+                return renewed if isinstance(renewed, Resting) else None
             self._give_verdict(self._verdict)
-        admission = self._hub.board.admit(name, model, now)
+        admission = board.admit(name, model, now)
         if not isinstance(admission, Admitted):
             return admission
         self._ticket, self._verdict, self._last_error = admission.ticket, Outcome.NEUTRAL, None

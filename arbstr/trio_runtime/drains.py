@@ -16,6 +16,7 @@ from arbstr.sansio import life
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.failover.kinds import TRAITS
+from arbstr.sansio.failover.watch import READ_ON, Wait
 from arbstr.sansio.routing.budget import Reservation
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
@@ -35,16 +36,19 @@ def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
     """How long the rest of the answer may still tell what was charged; 0: there is nothing to wait
     for. `failed`: the client does not have the answer, or not the whole of it.
     """
-    finishes = TRAITS[call.kind].finishes
-    if failed:
-        return call.provider.drain_seconds if finishes and call.can_be_read_on else 0.0
-    if not call.price_is_open:
+    if not (call.can_be_read_on if failed else call.price_is_open):
         return 0.0
-    if not finishes:
-        return LATE_SECONDS
-    # After `[DONE]` comes the end, if it comes at all.
-    longest = LATE_SECONDS if call.relay.done else call.provider.drain_seconds
-    return min(longest, call.provider.drain_seconds)
+    drain = call.provider.drain_seconds
+    match READ_ON[failed, TRAITS[call.kind].finishes]:
+        case Wait.NOT:
+            return 0.0
+        case Wait.LATE:
+            return LATE_SECONDS
+        case Wait.DRAIN:
+            return drain
+        case Wait.LATE_ONCE_DONE:
+            # After `[DONE]` comes the end, if it comes at all.
+            return min(LATE_SECONDS, drain) if call.relay.done else drain
 
 
 @final

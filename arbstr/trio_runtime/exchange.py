@@ -24,7 +24,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.failover.last_word import LastWord
-from arbstr.sansio.failover.retry import AttemptFailed, GiveUp, Retry
+from arbstr.sansio.failover.retry import GiveUp, Retry, TryFailed
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import format_sats
 from arbstr.sansio.routing.plan import NoRoute, RoutePlan, plan
@@ -240,7 +240,7 @@ class Run:
         if self._exchange.output_began:
             return self._cut(attempts, failure, counts=False)
         attempts.failed(failure, counts=False)
-        command = attempts.retry.handle(AttemptFailed(failure), trio.current_time())
+        command = attempts.retry.handle(TryFailed(failure), trio.current_time())
         return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
 
     def _unless_spent(self, why: ErrorReply) -> ErrorReply:

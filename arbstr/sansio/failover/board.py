@@ -171,6 +171,19 @@ class Board:
         generations = (of_all.generation, of_part.generation)
         return Admitted(Ticket(self._tickets, name, model, generations, probe))
 
+    def renew(self, ticket: Ticket, name: str, model: str, now: float) -> Admitted | Resting | None:
+        """Ask to send again with a ticket that is still out.
+
+        It serves all tries of the same model at the same provider as long as their circuits stay
+        closed. None: it does not serve this one; give it back, and ask for another.
+        """
+        view = self.circuit(name, model, now)
+        if (ticket.provider, ticket.model) != (name, model) or view.state != "closed":
+            return None
+        if view.resting_until is None or view.why is None:
+            return Admitted(ticket)
+        return Resting(view.resting_until, view.why)
+
     def _make_room(self) -> None:
         if len(self._states) >= MOST_CIRCUITS:
             healthy = (key for key, state in self._states.items() if state == Closed(0, 0))

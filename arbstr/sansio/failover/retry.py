@@ -5,7 +5,7 @@ does is `last_word.py`. The state of `Retry` is the command it waits on:
 
     waiting on      told                              answers
     Attempt         Answered                          Deliver
-                    AttemptFailed                     Attempt | Sleep | AwaitProbe | GiveUp
+                    TryFailed                     Attempt | Sleep | AwaitProbe | GiveUp
                     Skipped (no attempt was made)     Attempt | Sleep | AwaitProbe | GiveUp
     Sleep           Elapsed                           Attempt
     AwaitProbe      ProbeSettled | Elapsed            Attempt | Sleep | GiveUp
@@ -13,7 +13,7 @@ does is `last_word.py`. The state of `Retry` is the command it waits on:
 
 The driver: `command = retry.start()`, then do what it says and `command = retry.handle(event,
 now)`, until `Deliver` or `GiveUp`. Before an `Attempt` it asks the `Budget` and the `Board`, and
-answers `Skipped` if one of them refuses. Before `AttemptFailed` it rests the provider for
+answers `Skipped` if one of them refuses. Before `TryFailed` it rests the provider for
 `rest_seconds(failure)`.
 
 What it holds on to, whatever happens:
@@ -116,7 +116,7 @@ Command: TypeAlias = Attempt | Sleep | AwaitProbe | Deliver | GiveUp
 
 @final
 @dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class TryFailed:
     """The attempt was made and failed. `probe`: it was the probe of a half-open circuit.
 
     `charged` is what it took as far as that is known, in sats.
@@ -153,7 +153,7 @@ class ProbeSettled:
     """The probe of one of the awaited providers has a result."""
 
 
-Event: TypeAlias = AttemptFailed | Skipped | Answered | Elapsed | ProbeSettled
+Event: TypeAlias = TryFailed | Skipped | Answered | Elapsed | ProbeSettled
 
 
 class Retry:
@@ -216,7 +216,7 @@ class Retry:
         match self._waiting, event:
             case Attempt(), Answered():
                 self._waiting = Deliver()
-            case Attempt(), AttemptFailed(failure, probe, charged):
+            case Attempt(), TryFailed(failure, probe, charged):
                 self._waiting = self._after_failure(failure, probe, charged, now)
             case Attempt(), Skipped(refused):
                 self._standings[self._turn] = Standing(refused, now, self._failure_before())

@@ -1,6 +1,7 @@
 """What an attempt is called that ended on the wire: how far it had come, and how it ended.
 
     Stage x End --ENDINGS--> FailureKind, and with it the money
+    left before its price was told --READ_ON--> Wait
 
 The runtime watches and says what it saw; that it was a timeout of ours, a reset or an end decides
 nothing. A complete head that is no answer stands, whatever becomes of its body: `classify` names
@@ -69,3 +70,26 @@ ENDINGS: Final[Mapping[Stage, Mapping[End, FailureKind | None]]] = MappingProxyT
 )
 """None: something else tells. Of a stage REFUSED that is its status (`statuses.REFUSALS`), of an
 error before output its words (`statuses.ERRORS`), of an attempt that arbstr stopped why it did."""
+
+
+class Wait(StrEnum):
+    """For how long what an attempt was left at is read on, for its price."""
+
+    NOT = "not at all"
+    LATE = "a moment"
+    DRAIN = "as long as the provider may take"
+    LATE_ONCE_DONE = (
+        "as long as the provider may take, and a moment once it has said that all is there"
+    )
+
+
+READ_ON: Final[Mapping[tuple[bool, bool], Wait]] = MappingProxyType(
+    {
+        (True, True): Wait.DRAIN,
+        (True, False): Wait.NOT,  # it stops working when it is left
+        (False, True): Wait.LATE_ONCE_DONE,
+        (False, False): Wait.LATE,
+    }
+)
+"""By whether the attempt failed (its client does not have the answer, or not the whole of it), and
+whether such a provider finishes an answer whoever is listening (`kinds.Traits.finishes`)."""

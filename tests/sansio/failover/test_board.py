@@ -462,3 +462,20 @@ class BoardMachine(RuleBasedStateMachine):
 
 BoardMachine.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
 TestBoardMachine = BoardMachine.TestCase
+
+
+def test_a_ticket_serves_the_same_again_while_all_is_well_there() -> None:
+    board = Board(failures=1, open_seconds=30)
+    admitted = board.admit("alpha", "m", 0)
+    assert isinstance(admitted, Admitted)
+    ticket = admitted.ticket
+    assert board.renew(ticket, "alpha", "m", 1) == Admitted(ticket)
+    assert board.renew(ticket, "alpha", "other", 1) is None
+    assert board.renew(ticket, "beta", "m", 1) is None
+    board.rest("alpha", "m", until=5, now=1, why=Reason.RATE_LIMIT)
+    assert board.renew(ticket, "alpha", "m", 2) == Resting(5, Reason.RATE_LIMIT)
+    assert board.renew(ticket, "alpha", "m", 6) == Admitted(ticket)
+    other = board.admit("alpha", "m", 6)
+    assert isinstance(other, Admitted)
+    board.settle(other.ticket, Outcome.FAILURE, 7)
+    assert board.renew(ticket, "alpha", "m", 8) is None

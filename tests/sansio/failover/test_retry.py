@@ -34,7 +34,6 @@ from arbstr.sansio.failover.retry import (
     PROBE_WAIT,
     Answered,
     Attempt,
-    AttemptFailed,
     AwaitProbe,
     Command,
     Deliver,
@@ -44,6 +43,7 @@ from arbstr.sansio.failover.retry import (
     Retry,
     Skipped,
     Sleep,
+    TryFailed,
 )
 from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
 from arbstr.sansio.money import Rates
@@ -113,7 +113,7 @@ def failed(
     charged: Decimal | None = None,
     **more: Any,
 ) -> Any:
-    return AttemptFailed(Failure(kind, money, f"had {kind.value}", **more), probe, charged)
+    return TryFailed(Failure(kind, money, f"had {kind.value}", **more), probe, charged)
 
 
 def show(command: Command) -> object:
@@ -185,7 +185,7 @@ def given_up(
     turns: list[Any] = []
     n = 1
     for (event,), name in zip(steps, [*names.split()[1:], None], strict=True):
-        n += isinstance(event, AttemptFailed)
+        n += isinstance(event, TryFailed)
         turns.append((event, last if name is None else f"{n} {name}"))
     return Playbook(sentence, f"1 {names.split()[0]}", turns, {"names": names, **setup})
 
@@ -964,7 +964,7 @@ def test_two_attempts_that_may_have_cost_are_counted() -> None:
         (failed(K.ERROR_ANSWER, status=200, own_status=404), False),
     ],
 )
-def test_the_first_ones_own_words_reach_the_client(failure: AttemptFailed, passed: bool) -> None:
+def test_the_first_ones_own_words_reach_the_client(failure: TryFailed, passed: bool) -> None:
     words, other = {"message": "first"}, {"message": "second"}
     first = replace(failure, failure=replace(failure.failure, error=words))
     second = replace(failure, failure=replace(failure.failure, error=other))
@@ -1216,7 +1216,7 @@ class RetryMachine(RuleBasedStateMachine):
     def fail(self, failure: Failure, probe: bool = False) -> None:
         assert isinstance(self.command, Attempt)
         self.failures.append((self.asked, failure, not self.command.add_usage))
-        self.tell(AttemptFailed(failure, probe))
+        self.tell(TryFailed(failure, probe))
 
     @property
     def asked(self) -> str:

@@ -1,7 +1,7 @@
 """What an attempt is called that ended on the wire."""
 
 from arbstr.sansio.failover.failure import WATCHED, FailureKind
-from arbstr.sansio.failover.watch import ENDINGS, End, Stage
+from arbstr.sansio.failover.watch import ENDINGS, READ_ON, End, Stage, Wait
 
 EXPECTED = """\
 UNWRITTEN not_sent not_sent not_sent not_sent
@@ -30,3 +30,11 @@ def test_every_stage_and_every_end_has_its_cell() -> None:
 def test_they_name_what_no_status_tells_and_the_rest_is_why_arbstr_stopped() -> None:
     named = {found for row in ENDINGS.values() for found in row.values()} - {None}
     assert named == WATCHED - {FailureKind.CLIENT_LEFT, FailureKind.SHUTDOWN}
+
+
+def test_what_was_left_is_read_on_by_whose_it_is_and_what_its_client_has() -> None:
+    assert set(READ_ON) == {(failed, finishes) for failed in BOTH for finishes in BOTH}
+    assert {place for place, wait in READ_ON.items() if wait is Wait.NOT} == {(True, False)}
+
+
+BOTH = (False, True)
