@@ -40,8 +40,6 @@ _IGNORED: Final = (b"", b"id", b"retry")
 _FIELD: Final = re.compile(rb"(?:data|event|id|retry|error)?:")
 """How a stream begins: a field, or a comment."""
 _STREAM: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*" + _FIELD.pattern)
-_EVENT_AFTER_WORDS: Final = re.compile(rb"[^{\[<].*?[\r\n]data:", re.DOTALL)
-""""Connecting...", and then the stream."""
 _NOT_SSE: Final = (b"{", b"[", b"<")
 """What JSON and HTML begin with and no line of an event stream does."""
 
@@ -65,8 +63,13 @@ class Event:
 
 
 def is_stream(text: bytes) -> bool:
-    """Whether a whole body, without byte order mark and white space, is one of events."""
-    return (_FIELD.match(text) or _EVENT_AFTER_WORDS.match(text)) is not None
+    """Whether a whole body, without byte order mark and white space, is one of events.
+
+    Words may come before them: "Connecting...", and then the stream.
+    """
+    if _FIELD.match(text) is not None:
+        return True
+    return not text.startswith(_NOT_SSE) and (b"\ndata:" in text or b"\rdata:" in text)
 
 
 def begins_as_stream(body: bytes | bytearray) -> bool:
