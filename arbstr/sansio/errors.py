@@ -9,6 +9,7 @@
       unknown_policy 400          model_not_allowed 400     no_provider_within_policy 400
       invalid_parameter 400       provider_not_found 404    request_not_found 404
       auto_needs_policy 400       over_request_budget 400   unsupported_endpoint 400
+      unsupported_parameter 400
       invalid_token 401           insufficient_balance 402  budget_exceeded 402
       forbidden_origin 403        model_not_found 404       not_found 404
       method_not_allowed 405      body_too_large 413        unsupported_media_type 415
@@ -68,6 +69,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "over_request_budget": 400,
         "invalid_parameter": 400,
         "unsupported_endpoint": 400,
+        "unsupported_parameter": 400,
         "invalid_token": 401,
         "insufficient_balance": 402,
         "budget_exceeded": 402,

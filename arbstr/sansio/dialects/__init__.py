@@ -17,9 +17,12 @@ The order of the modules; each imports only from those before it. A door does no
     sse         bytes -> server-sent events, whatever the cutting
     dialect     what is asked of a door, and what everybody else knows of a request and an event
     complaints  errors, words and signs of life, where an event or an answer should be
+    request     what the bodies of all requests have in common
     relay       a stream of events -> the client's bytes
     whole       a stream in place of a whole answer, and the reverse
     chat/       the first door
+    responses/  the second
+    embeddings  the door without streams
     doors       all doors by name
 
 Start reading at `dialect`, then at `chat/door` for one that is there, at `relay` for the way out.

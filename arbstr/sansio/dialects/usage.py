@@ -6,6 +6,7 @@ Where providers put their token counts:
     usage                  OpenAI and nearly everybody; last chunk, finish chunk, or every chunk
                            with the sums so far
     x_groq.usage           Groq, in the finish chunk
+    response.usage         events of Responses; its counts are called input and output
     choices[].usage        Moonshot, in the finish chunk
     usage.cost.total_msats, cost.total_msats
                            Routstr: what the node charged. A number in `usage.cost` is dollars
@@ -49,11 +50,21 @@ CACHED: Final = (
 )
 """Prompt tokens that came from a cache. OpenAI; its Responses; Moonshot; DeepSeek; Anthropic's name
 for it, passed on by gateways. The first that is not more than the prompt."""
-REASONING: Final = (("completion_tokens_details", "reasoning_tokens"), ("reasoning_tokens",))
-"""OpenAI; providers that do not nest."""
-STATED_COST: Final = (("usage", "cost", "total_msats"), ("cost", "total_msats"))
-"""Routstr, in the usage; Routstr, beside it."""
+REASONING: Final = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens",),
+)
+"""OpenAI; its Responses; providers that do not nest."""
+STATED_COST: Final = (
+    ("usage", "cost", "total_msats"),
+    ("cost", "total_msats"),
+    ("metadata", "routstr", "cost", "total_msats"),
+)
+"""Routstr: in the usage; beside it; and where the usage has dollars."""
 
+_HOLDERS: Final = ("response", "x_groq")
+"""Members that hold one: the event of a Response, Groq's chunk."""
 _OF_ERRORS: Final = ("error", "detail")
 PLACES_DEEP: Final = 4
 """How deep in an error they are looked for: `detail.error` and two more. Picked."""
@@ -190,9 +201,8 @@ def read_counts(value: Mapping[str, object]) -> Counts | None:
 def _places(value: Mapping[str, object]) -> list[Mapping[str, object]]:
     """The objects in which a usage or a price may stand, the most usual first."""
     places: list[Mapping[str, object]] = [value]
-    groq, choices = value.get("x_groq"), value.get("choices")
-    if isinstance(groq, dict):
-        places.append(groq)
+    choices = value.get("choices")
+    places += [inner for name in _HOLDERS if isinstance(inner := value.get(name), dict)]
     if isinstance(choices, list):
         places += [choice for choice in choices if isinstance(choice, dict)]
     for name in _OF_ERRORS:
@@ -212,11 +222,11 @@ def read_usage(usage: Mapping[str, object]) -> Counts | None:
 
     Reasoning tokens are part of the completion's unless the total says that they come on top.
     """
-    prompt = _tokens(usage.get("prompt_tokens"))
-    completion = _tokens(usage.get("completion_tokens"))
-    if (prompt is None and usage.get("prompt_tokens") is not None) or (
-        completion is None and usage.get("completion_tokens") is not None
-    ):
+    given = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+    if given == [None, None]:
+        given = [usage.get(name) for name in ("input_tokens", "output_tokens")]  # Responses
+    prompt, completion = map(_tokens, given)
+    if any(count is not None and _tokens(count) is None for count in given):
         return None
     if prompt is None and completion is None:
         return None

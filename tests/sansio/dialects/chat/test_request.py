@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.dialects.chat.request import MAX_COUNT, MAX_MODEL_CHARS, outgoing_body
+from arbstr.sansio.dialects.chat.request import outgoing_body
 from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.dialects.request import MAX_COUNT, MAX_MODEL_CHARS
 from arbstr.sansio.errors import ErrorReply
 from tests.chats import parse
 

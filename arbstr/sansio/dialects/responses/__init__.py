@@ -1,0 +1,9 @@
+"""The door /v1/responses: what is known of its requests, events and answers.
+
+The order of the modules; each imports only from those before it:
+
+    request   the request, and the copy of it that a provider gets
+    events    the events of a stream: what each is, how they are read, how the stream ends
+    answer    a plain answer: judged, put together, or turned into a stream
+    door      all of it, as a door is asked for it
+"""
