@@ -36,10 +36,14 @@ ORDER: Final = {
             "config", "addresses credentials values settings faults tables cautions reader reload"
         ),
         *row("callers"),
-        *wing("dialects", "members usage sse dialect complaints relay whole"),
+        *wing("dialects", "members usage sse dialect complaints request relay whole"),
         *wing("dialects/chat", "request glance facts ending reading assembly answer door"),
+        *wing("dialects/responses", "request events answer door"),
+        *wing("dialects", "embeddings"),
         *wing("dialects", "doors"),
-        *wing("routing", "catalog policy latency ratios holds plan quote budget gauge"),
+        *wing(
+            "routing", "catalog paths affinity policy latency ratios holds plan quote budget gauge"
+        ),
         *wing(
             "failover",
             "kinds refusal capable rests failure statuses classify watch evidence verdicts breaker "
@@ -244,6 +248,7 @@ PAGES: Final = [
     *ORDER,
     *(f"{half}/{name}" for half in ORDER for name in wings(half)),
     "sansio/dialects/chat",
+    "sansio/dialects/responses",
 ]
 """The folders whose `__init__` says what they are for."""
 

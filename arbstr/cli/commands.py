@@ -202,9 +202,15 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _access(provider: "ProviderConfig") -> str:
-    """With which key, and through which proxy."""
+    """With which key, through which proxy, and by which APIs if not by all."""
     proxy = "" if provider.proxy is None else f"  through {provider.proxy.shown}"
-    return _key_status(provider) + proxy
+    return _key_status(provider) + proxy + _served_by(provider.endpoints)
+
+
+def _served_by(endpoints: Sequence[str]) -> str:
+    from arbstr.sansio.endpoints import ENDPOINTS
+
+    return "" if tuple(endpoints) == ENDPOINTS else f"  serves {', '.join(endpoints)} only"
 
 
 def _key_status(provider: "ProviderConfig") -> str:
@@ -220,11 +226,11 @@ def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:
     cost.add_argument("--policy", metavar="NAME", help="as in the header X-Arbstr-Policy")
     cost.add_argument("--json", action="store_true", help="print what POST /v1/cost answers")
     cost.add_argument(
-        "--endpoint", default="chat", metavar="NAME", help="whose request it is (default: chat)"
+        "--endpoint", metavar="NAME", help="whose request it is (default: told by its members)"
     )
     what = cost.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "file", nargs="?", metavar="FILE", help="the body of a chat, or the text of one; - is stdin"
+        "file", nargs="?", metavar="FILE", help="the body of a request, or a text; - is stdin"
     )
     what.add_argument("--text", help="what the user says")
     cost.set_defaults(complain=cost.error)
@@ -279,7 +285,9 @@ def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         for model in provider.models:
             known_as = provider.model_ids.get(model)
             name = f"{model} (as {known_as})" if known_as else model
-            print(f"  {name}  {_prices(provider.rates_for(model))}")
+            own = provider.endpoints_for(model)
+            served = "" if own == provider.endpoints else _served_by(own)
+            print(f"  {name}  {_prices(provider.rates_for(model))}{served}")
     return 0
 
 

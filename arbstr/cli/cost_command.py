@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from arbstr.cli.output import complain
 from arbstr.sansio.dialects.dialect import Asked
-from arbstr.sansio.dialects.doors import DOORS
+from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.catalog import build_catalog
@@ -57,10 +57,10 @@ def _refuse(error: ErrorReply) -> int:
 
 
 def _request(options: argparse.Namespace) -> Asked | ErrorReply:
-    if options.endpoint not in DOORS:
+    if options.endpoint is not None and options.endpoint not in DOORS:
         options.complain(f"--endpoint is one of: {', '.join(DOORS)}")
-    door = DOORS[options.endpoint]
     raw = _read(options.file) if options.text is None else b""
+    door = recognised(raw) if options.endpoint is None else DOORS[options.endpoint]
     asked: Any = None
     if raw.lstrip().startswith(b"{"):
         if options.model is None:
@@ -101,6 +101,8 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
     if ratio["avg_ratio"] is not None:
         learnt = f"{ratio['avg_ratio']:.3g} out for 1 in ({learnt})"
     print(f"model     {escaped(quoted['model'])}")
+    if "endpoint" in quoted:
+        print(f"endpoint  {quoted['endpoint']}")
     print(f"policy    {quoted['policy'] or 'none'}")
     print(f"strategy  {quoted['strategy']}")
     print(f"learnt    {learnt}")

@@ -63,6 +63,7 @@ class Exchange:
     phase: Phase = Phase.ROUTING
     policy: str | None = None
     _first: Candidate | None = None
+    _home: str | None = None
     _attempts: list[AttemptState] = field(default_factory=list)
     _output_began: float | None = None
     _ended: float | None = None
@@ -138,8 +139,8 @@ class Exchange:
         was_open = self.phase is not Phase.ENDED
         self.phase = following
         match event:
-            case Routed(policy, first):
-                self.policy, self._first = policy, first
+            case Routed(policy, first, home):
+                self.policy, self._first, self._home = policy, first, home
             case AttemptStarted(candidate, started_at):
                 self._attempts.append(AttemptState(candidate, started_at, began=now))
             case HeadSeen(status, upstream_request_id):
@@ -234,6 +235,12 @@ class Exchange:
         self._closed = True
         return self.finished(now)
 
+    def _moved(self) -> bool | None:
+        """Whether another provider than before answered; None where nobody did, then or now."""
+        if self._home is None or not self.answered:
+            return None
+        return self._attempts[-1].candidate.offer.provider.name != self._home
+
     def _record(self, status: str, now: float) -> Record:
         last = self._attempts[-1] if self._attempts else None
         rows = tuple([a.row(n, now) for n, a in enumerate(self._attempts, start=1)])
@@ -273,4 +280,5 @@ class Exchange:
             # Only of whole answers: half of one would teach that answers are short.
             token_ratio=sample_of(usage, self.choices) if status == "ok" else None,
             endpoint=self.endpoint,
+            moved=self._moved(),
         )

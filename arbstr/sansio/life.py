@@ -40,10 +40,12 @@ class Phase(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Candidates were found; `first` is the one that is to answer."""
+    """Candidates were found; `first` is the one that is to answer. `home` is the provider that
+    answered the same conversation last, if that is known."""
 
     policy: str | None
     first: Candidate
+    home: str | None = None
 
 
 @final

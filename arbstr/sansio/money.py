@@ -79,12 +79,15 @@ def _cost(input_tokens: int, cached_tokens: int, output_tokens: int, rates: Rate
     return max(_ZERO, plus(times(tokens, _PER_TOKEN), rates.base_fee))
 
 
-def estimate_sats(input_tokens: int, output_tokens: int, n: int, rates: Rates) -> Decimal:
+def estimate_sats(
+    input_tokens: int, output_tokens: int, n: int, rates: Rates, *, cached_tokens: int = 0
+) -> Decimal:
     """What a request would cost in satoshis if each of its `n` choices took `output_tokens`.
 
-    The input is read once and the base fee paid once, whatever `n`.
+    The input is read once and the base fee paid once, whatever `n`. `cached_tokens` of the input
+    are expected to be in a cache.
     """
-    return _cost(input_tokens, 0, output_tokens * n, rates)
+    return _cost(input_tokens, cached_tokens, output_tokens * n, rates)
 
 
 def add_sats(*amounts: Decimal) -> Decimal:

@@ -25,7 +25,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
 from arbstr.sansio.dialects.dialect import Dialect, Headers
-from arbstr.sansio.dialects.doors import DOORS
+from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
@@ -59,8 +59,7 @@ ROUTES: Final[Routes] = MappingProxyType(
 )
 """Which door is behind which path: the only place in the runtime that names any."""
 COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
-"""Their body is that of a door (`?endpoint=`, a chat by default), so it is read as one."""
-USUAL_DOOR: Final = "chat"
+"""Their body is that of a door (`?endpoint=`, else told by its members), so it is read as one."""
 REQUEST_ID_KEY: Final = "arbstr.request_id"
 """Key in the `state` of the ASGI scope of what Quart serves."""
 MOST_OF_A_PATH: Final = 200
@@ -187,7 +186,7 @@ class App:
     ) -> None:
         """What the request in the body would cost, and where. Nothing is sent, there is no row."""
         policy = headers.get(POLICY_HEADER)
-        door = self._door_of(query)
+        door = await self._door_of(query, body)
         if isinstance(door, ErrorReply):
             await responder.error(door)
             return
@@ -208,9 +207,11 @@ class App:
             ((b"content-type", b"application/json"), *policy_header(quoted["policy"])),
         )
 
-    def _door_of(self, query: bytes) -> Dialect | ErrorReply:
-        """The door that the last `endpoint=` of a query names."""
-        name = dict(parse_qsl(query.decode("latin-1"))).get("endpoint", USUAL_DOOR)
+    async def _door_of(self, query: bytes, body: bytes) -> Dialect | ErrorReply:
+        """The door that the last `endpoint=` of a query names, else the one the body is for."""
+        name = dict(parse_qsl(query.decode("latin-1"))).get("endpoint")
+        if name is None:
+            return await apart(recognised, body) if is_heavy(body) else recognised(body)
         doors = {door.name: door for door in self._routes.values()}
         if name in doors:
             return doors[name]
@@ -219,14 +220,15 @@ class App:
 
 NO_ROUTE: Final = ErrorReply(
     "not_found",
-    "There is no such route here. Chat is POST /v1/chat/completions. "
+    "There is no such route here. Models are asked by "
+    f"{', '.join(f'POST /v1{door.path}' for door in DOORS.values())}. "
     "The others are GET /v1/models, /v1/stats, /v1/requests, /providers, /health and /livez, "
     "and POST /v1/cost.",
 )
 UNSUPPORTED: Final = ErrorReply(
     "unsupported_endpoint",
-    "arbstr does not speak this API. It speaks OpenAI's chat completions: point the client at "
-    "POST /v1/chat/completions.",
+    "arbstr does not speak this API. Point the client at one of those it speaks: "
+    f"{', '.join(f'POST /v1{door.path}' for door in DOORS.values())}.",
 )
 
 

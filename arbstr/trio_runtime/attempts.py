@@ -123,7 +123,7 @@ class Attempts:
             provider, now = command.candidate.offer.provider, trio.current_time()
             if self._is_known(provider):
                 self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
-                self._hub.answered(provider)
+                self._hub.answered(provider, self._request.dialect.name)
                 if self._refused_options == provider.name and self._is_current():
                     self._hub.refuse_stream_options.add(provider.name)
             self._give_verdict(Outcome.SUCCESS)
@@ -202,7 +202,7 @@ class Attempts:
             asked=request,
             max_answer_bytes=self._snapshot.config.server.max_answer_bytes,
             added_stream_options=command.add_usage and request.adds_option,
-            path_served=name in self._hub.served,
+            path_served=self._hub.paths.serves(name, request.dialect.name),
             secrets=self._snapshot.catalog.secrets,
         )
         failure: Failure | None = None
@@ -255,7 +255,7 @@ class Attempts:
             self._verdict = Outcome.FAILURE if reached else Outcome.UNREACHED
         self._last_error = failure.sentence
         if self._offer is not None and self._is_known(call.provider):
-            self._hub.rest(self._offer, failure)
+            self._hub.rest(self._offer, failure, self._request.dialect.name)
         if failure.kind is FailureKind.NO_STREAM_OPTIONS:
             # Believed once it has answered without: a refusal may only have repeated the request.
             self._refused_options = name

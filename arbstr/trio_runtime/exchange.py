@@ -12,7 +12,7 @@ Run.run          route, find an answer, deliver it or say why there is none, in 
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -27,7 +27,7 @@ from arbstr.sansio.failover.last_word import LastWord
 from arbstr.sansio.failover.retry import GiveUp, Retry, TryFailed
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import format_sats
-from arbstr.sansio.routing.plan import NoRoute, RoutePlan, plan
+from arbstr.sansio.routing.plan import Candidate, NoRoute, RoutePlan, plan, unserved
 from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.heavy import apart
@@ -42,7 +42,14 @@ from arbstr.trio_runtime.server.responder import (
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.upstream.transport import AnswerBroken
 
+if TYPE_CHECKING:
+    from arbstr.sansio.routing.affinity import Home, Key
+
 log = logging.getLogger(__name__)
+
+AFFINITY_HEADER: Final = "x-arbstr-affinity"
+NO_AFFINITY: Final = "none"
+"""The value that sends a request wherever it is cheapest, whoever answered its conversation."""
 
 AFTER_COMPLETE_SECONDS: Final = 2.0
 """How long a stream that is complete is waited on for its usage and `[DONE]`."""
@@ -77,7 +84,13 @@ async def serve(
         await responder.error(request)
         return
     exchange = Exchange(
-        request_id, utc_timestamp(), request.model, request.stream, received, request.choices
+        request_id,
+        utc_timestamp(),
+        request.model,
+        request.stream,
+        received,
+        request.choices,
+        dialect.name,
     )
     run = Run(hub, responder, request, exchange, headers)
     hub.running.add(run)
@@ -113,6 +126,8 @@ class Run:
         self._exchange = exchange
         self._headers = headers
         self._attempts: Attempts | None = None
+        self._candidates: tuple[Candidate, ...] = ()
+        self._conversation: Key | None = None
         # One scope, because each costs about 15 us: it ends the run when the client leaves, and
         # while the answer is looked for, that work alone.
         self._scope = trio.CancelScope()
@@ -148,6 +163,9 @@ class Run:
     async def _route(self) -> Attempts | None:
         """Who may be asked. `None`: nobody, and the client was told so."""
         config = self._snapshot.config
+        home: Home | None = None
+        if self._headers.get(AFFINITY_HEADER, "").strip().lower() != NO_AFFINITY:
+            self._conversation, home = self._hub.home_of(self._request)
         route = plan(
             self._request,
             policy_header=self._headers.get(POLICY_HEADER),
@@ -155,12 +173,14 @@ class Run:
             policies=config.policies,
             hold=config.budget.hold,
             learnt=self._hub.learnt,
+            home=home,
         )
         if isinstance(route, NoRoute):
             self._note(life.Refused(route.error, route.policy))
             await self._responder.error(route.error, self._policy_header())
             return None
-        self._note(life.Routed(route.policy, route.candidates[0]))
+        self._candidates = route.candidates
+        self._note(life.Routed(route.policy, route.candidates[0], home and home.provider))
         return Attempts(
             self._hub,
             self._snapshot,
@@ -205,9 +225,18 @@ class Run:
 
     async def _find(self, attempts: Attempts) -> None:
         error = await attempts.find()
-        if error is None and self._request.stream:
+        if error is not None:
+            error = self._unserved() or error
+        elif self._request.stream:
             error = await self._relay(attempts)
         self._working, self._error = False, error
+
+    def _unserved(self) -> ErrorReply | None:
+        """What is said if it turned out just now that nobody serves the door's path."""
+        paths, door = self._hub.paths, self._request.dialect.name
+        offers = [candidate.offer for candidate in self._candidates]
+        lacking = all(paths.lacks(offer, door) for offer in offers)
+        return unserved(self._request, offers) if lacking else None
 
     async def _deliver(self, attempts: Attempts) -> None:
         if self._error is not None:
@@ -449,6 +478,7 @@ class Run:
         self._hub.log_writer.offer(record)
         self._hub.learn_ratio(record.policy, record.token_ratio)
         self._hub.learn_length(record, self._request.choices)
+        self._hub.learn_home(self._conversation, record, self._request.input_tokens)
         for sentence in self._exchange.disbelieved:
             log.warning("%s", sentence, extra=self._extra())
         for attempt in record.attempts:

@@ -1,6 +1,7 @@
 """What all requests share. Opened and closed by `main`, handed to every request."""
 
 import logging
+import os
 import time
 from collections.abc import Collection, Mapping
 from decimal import Decimal
@@ -10,17 +11,20 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 import trio
 
 from arbstr.sansio.config.reader import Kind
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.failover.board import Board, Ticket
 from arbstr.sansio.failover.breaker import Outcome
-from arbstr.sansio.failover.failure import Failure, rest_reason, rest_seconds
+from arbstr.sansio.failover.failure import Failure, FailureKind, rest_reason, rest_seconds
 from arbstr.sansio.failover.rests import Reason
 from arbstr.sansio.ledger.alarms import PriceAlarms
 from arbstr.sansio.ledger.record import Record
+from arbstr.sansio.routing.affinity import KEY_BYTES, Affinity, Home, Key
 from arbstr.sansio.routing.budget import Budget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import Gauge, mark_line
 from arbstr.sansio.routing.holds import Lengths
 from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.paths import Paths
 from arbstr.sansio.routing.plan import Learnt
 from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
@@ -49,8 +53,7 @@ class Hub:
     """The long-lived things, and what was learnt about the providers since the start.
 
     `drains` is a nursery of `main`'s that ends at shutdown. Between two awaits the world is ours:
-    everything here is read, decided and written in one synchronous stretch. `served` are the
-    providers that have answered at the path of chats.
+    everything here is read, decided and written in one synchronous stretch.
     """
 
     def __init__(
@@ -84,11 +87,12 @@ class Hub:
         self.draining = 0
         self.stopping = False
         self.refuse_stream_options: set[str] = set()
-        self.served: set[str] = set()
+        self.paths = Paths()
+        self.affinity = Affinity(os.urandom(KEY_BYTES))
         self._ratios = dict(ratios)
         self._latencies: dict[str, Latency] = {}
         self._lengths = lengths if lengths is not None else Lengths()
-        self.learnt = Learnt(self._ratios, self._latencies, self._lengths)
+        self.learnt = Learnt(self._ratios, self._latencies, self._lengths, self.paths)
         self._routstr: set[tuple[str, str]] = set()
         self._verdict_given = trio.Event()
 
@@ -135,7 +139,7 @@ class Hub:
         self.board.retain(kept)
         self.budget.configure(config.budget.sats_per_day, is_open=config.budget.open)
         self.refuse_stream_options.clear()
-        self.served &= frozenset(kept)
+        self.paths.retain(kept)
         for name in self._latencies.keys() - frozenset(kept):
             del self._latencies[name]
 
@@ -155,6 +159,19 @@ class Hub:
         if sample is not None:
             key = policy or NO_POLICY
             self._ratios[key] = self._ratios.get(key, NOTHING_LEARNT).after(sample)
+
+    def home_of(self, asked: Asked) -> tuple[Key | None, Home | None]:
+        """What the request's conversation is known by, and who answered it last."""
+        if asked.conversation is None or not self.snapshot.config.policies.affinity:
+            return None, None
+        key = self.affinity.key_of(asked.model, asked.conversation)
+        return key, self.affinity.home(key, trio.current_time())
+
+    def learn_home(self, key: Key | None, record: Record, input_tokens: int) -> None:
+        """A request of that conversation is over."""
+        if key is not None and record.answered and record.provider is not None:
+            home = Home(record.provider, record.model, input_tokens)
+            self.affinity.answered(key, home, trio.current_time())
 
     def learn_length(self, record: Record, choices: int) -> None:
         """A request is over; only whole answers teach how long answers are."""
@@ -187,9 +204,24 @@ class Hub:
             self._verdict_given.set()
             self._verdict_given = trio.Event()
 
-    def rest(self, offer: Offer, failure: Failure) -> None:
-        """Leaves whoever failed so alone for a while, if that is what the failure asks for."""
+    def rest(self, offer: Offer, failure: Failure, endpoint: str) -> None:
+        """Leaves whoever failed so alone for a while, if that is what the failure asks for.
+
+        Who only lacks the path of this `endpoint` is passed over there until a reload.
+        """
         now, name = trio.current_time(), offer.provider.name
+        if failure.kind is FailureKind.NO_ENDPOINT:
+            kind = self.kind_of(offer.provider)
+            known = self.paths.lacks(offer, endpoint)
+            if known or self.paths.miss(offer, endpoint, kind):
+                if not known:
+                    log.warning(
+                        'provider "%s" does not serve %s%s: passed over there until a reload',
+                        name,
+                        endpoint,
+                        f' for model "{offer.model}"' if kind is Kind.ROUTSTR else "",
+                    )
+                return
         match rest_reason(failure):
             case None:
                 return
@@ -201,9 +233,9 @@ class Hub:
             case Reason.BALANCE | Reason.KEY | Reason.PATH as why:
                 self.board.doubt(name, now, why)
 
-    def answered(self, provider: Provider) -> None:
-        """A provider answered at the path of chats, and took the key for it."""
-        self.served.add(provider.name)
+    def answered(self, provider: Provider, endpoint: str) -> None:
+        """A provider answered at the path of this endpoint, and took the key for it."""
+        self.paths.serve(provider.name, endpoint)
         self.board.answered(provider.name)
 
     def keep_change(self, tokens: tuple[str, ...], provider: str, request_id: str) -> None:

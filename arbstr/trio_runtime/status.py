@@ -102,13 +102,15 @@ def _rates(rates: Rates | None) -> dict[str, float | None] | None:
 def providers(hub: Hub) -> dict[str, Any]:
     """Each provider as configured, without its key, and how it stands right now.
 
-    `proxy` is there if it is reached through one, `circuits` if some of its models' are not closed.
+    `proxy` is there if it is reached through one, `circuits` if some of its models' are not closed,
+    `missing_endpoints` if some turned out not to be served: null, or for which models alone.
     """
     now, snapshot = trio.current_time(), hub.snapshot
     found = []
     for provider in snapshot.catalog.providers:
         view = hub.board.view(provider.name, now)
         sick = hub.board.sick(provider.name, now)
+        gone = hub.paths.missing(provider.name)
         found.append(
             {
                 "name": provider.name,
@@ -116,6 +118,8 @@ def providers(hub: Hub) -> dict[str, Any]:
                 **({} if provider.proxy is None else {"proxy": provider.proxy.shown}),
                 "kind": hub.kind_of(provider).value,
                 "models": list(provider.models),
+                "endpoints": list(provider.endpoints),
+                **({"missing_endpoints": gone} if gone else {}),
                 "rates": {
                     model: _rates(offer.rates)
                     for model in provider.models

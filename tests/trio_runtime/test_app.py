@@ -157,16 +157,16 @@ async def test_what_there_is_not_is_refused_in_the_one_shape(
 @pytest.mark.parametrize(
     ("method", "route"),
     [
-        ("POST", "/v1/responses"),
+        ("POST", "/v1/responses/resp_1/cancel"),
         ("GET", "/v1/responses/resp_1"),
-        ("POST", "/responses"),
+        ("POST", "/responses/compact"),
         ("POST", "/v1/messages?beta=true"),
         ("POST", "/v1/messages/count_tokens?beta=true"),
         ("DELETE", "/v1/files/file-1"),
         ("POST", "/api/chat"),
         ("GET", "/api/tags"),
         ("POST", "/v1beta/models/gemini-3:streamGenerateContent?alt=sse&key=geheim"),
-        ("HEAD", "/v1/embeddings"),
+        ("HEAD", "/v1/moderations"),
     ],
 )
 async def test_another_api_is_refused_once_and_for_all_in_both_shapes(

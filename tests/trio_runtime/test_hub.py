@@ -244,7 +244,9 @@ async def test_another_model_of_the_same_provider_takes_a_leave_of_its_own() -> 
         open_proxy(abc(first) + rule) as proxy,
     ):
         for _ in range(3):
-            reply = await proxy.chat(model="auto", headers={"x-arbstr-policy": "any"})
+            # Its conversation would stay with the model that answered.
+            headers = {"x-arbstr-policy": "any", "x-arbstr-affinity": "none"}
+            reply = await proxy.chat(model="auto", headers=headers)
             assert (reply.headers["x-arbstr-model"], reply.headers["x-arbstr-retries"]) == (
                 "b",
                 "1/first",

@@ -24,7 +24,7 @@ LONGEST_KEY: Final = 64
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
-NAMED: Final = frozenset({"providers", "rules", "model_rates", "model_ids"})
+NAMED: Final = frozenset({"providers", "rules", "model_rates", "model_ids", "model_endpoints"})
 """Tables whose members a person named: their keys are quoted in a path whatever they look like."""
 
 NO_BACKSLASH: Final = r"write it in single quotes, like 'C:\temp\new.db', or a path with / instead"

@@ -252,8 +252,13 @@ class _Reader:
     def _provider(
         self, value: dict[str, Any], path: Path, timeouts: Timeouts
     ) -> ProviderConfig | None:
-        ids = value.get("model_ids")
-        if isinstance(ids, dict) and self._has_cut_ids(ids, (*path, "model_ids")):
+        by_id = {name: value.get(name) for name in ("model_ids", "model_endpoints")}
+        cut = [
+            self._has_cut_ids(ids, (*path, name))
+            for name, ids in by_id.items()
+            if isinstance(ids, dict)
+        ]
+        if any(cut):
             return None
         apart = (*_RATE_KEYS, *_PROVIDER_TABLES)
         plain = {key: item for key, item in value.items() if key not in apart}
@@ -272,6 +277,7 @@ class _Reader:
             )
         self._known_models(by_model, table.models, (*path, "model_rates"))
         self._known_models(table.model_ids, table.models, (*path, "model_ids"))
+        self._known_models(table.model_endpoints, table.models, (*path, "model_endpoints"))
         rates, model_rates = self._rates(table.models, given(prices), by_model, path)
         key, source = find_key(table.name, table.api_key, self._environ)
         if key is not None and not key.fits_a_header():
@@ -293,6 +299,8 @@ class _Reader:
             drain_seconds=table.drain_seconds,
             timeouts=replace(timeouts, **given(own)),
             proxy=table.proxy,
+            endpoints=table.endpoints,
+            model_endpoints=table.model_endpoints,
         )
 
     def _model_rates(self, value: object, path: Path) -> dict[str, dict[str, Any]] | None:
@@ -309,7 +317,7 @@ class _Reader:
     def _has_cut_ids(self, value: Mapping[str, object], path: Path) -> bool:
         """Notes the ids of models that TOML took for tables in tables, for their dots lack quotes.
 
-        `path` is that of model_rates or of model_ids.
+        `path` is that of model_rates, of model_ids or of model_endpoints.
         """
         tables = path[-1] == "model_rates"
         found = [(key, cut) for key in value for cut in _cut_ids(key, value[key], tables=tables)]

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, final
 
 from arbstr.sansio.config import addresses, values
 from arbstr.sansio.config.credentials import KeySource, Kind
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import Secret
 
@@ -127,9 +128,13 @@ class Rule:
 @final
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """`[policies]`, with the rules in the file's order."""
+    """`[policies]`, with the rules in the file's order.
+
+    `affinity`: a conversation stays where it was answered while that is no dearer.
+    """
 
     default_strategy: Annotated[str, STRATEGY] = "cheapest"
+    affinity: Annotated[bool, values.switch] = True
     rules: tuple[Rule, ...] = ()
 
     def strategy_of(self, rule: Rule | None) -> str:
@@ -194,6 +199,10 @@ class ProviderTable:
     model_ids: Annotated[Mapping[str, str], values.model_ids] = field(
         default_factory=lambda: _EMPTY
     )
+    endpoints: Annotated[tuple[str, ...], values.endpoints] = ENDPOINTS
+    model_endpoints: Annotated[Mapping[str, tuple[str, ...]], values.model_endpoints] = field(
+        default_factory=lambda: _EMPTY
+    )
 
 
 @final
@@ -225,6 +234,7 @@ class ProviderConfig:
 
     `rates` are the provider's own; `model_rates` holds, for a model that has some of its own, the
     two together. `None` is unknown. `url` is as configured and may carry userinfo or a query.
+    `endpoints` are the APIs it serves, `model_endpoints` those for a model where they are others.
     """
 
     name: str
@@ -239,6 +249,8 @@ class ProviderConfig:
     drain_seconds: float = 60.0
     timeouts: Timeouts = field(default_factory=Timeouts)
     proxy: addresses.Proxy | None = None
+    endpoints: tuple[str, ...] = ENDPOINTS
+    model_endpoints: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _EMPTY)
 
     @property
     def endpoint(self) -> addresses.Endpoint:
@@ -248,6 +260,10 @@ class ProviderConfig:
     def rates_for(self, model: str) -> Rates | None:
         """What this provider asks for the model (the client's id), `None` if unknown."""
         return self.model_rates.get(model, self.rates)
+
+    def endpoints_for(self, model: str) -> tuple[str, ...]:
+        """The APIs by which this provider serves the model (the client's id)."""
+        return self.model_endpoints.get(model, self.endpoints)
 
 
 @final

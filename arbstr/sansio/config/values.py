@@ -13,6 +13,7 @@ from typing import Final
 
 from arbstr.sansio.config.addresses import Proxy, parse_listen, parse_proxy, parse_url
 from arbstr.sansio.config.credentials import Kind
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.visible import first_unseen
 
@@ -88,6 +89,22 @@ def model_ids(value: object) -> Mapping[str, str]:
         if fault := no_model_id(item):
             raise ValueError(f"holds an id that {fault}; write the one id the provider knows")
     return MappingProxyType(dict(value))
+
+
+def endpoints(value: object) -> tuple[str, ...]:
+    """A list of APIs with at least one, in the usual order."""
+    known = ", ".join(f'"{name}"' for name in ENDPOINTS)
+    rule = f"must be a list of {known} with at least one of them"
+    if not isinstance(value, list) or not value or not all(name in ENDPOINTS for name in value):
+        raise ValueError(rule)
+    return tuple(name for name in ENDPOINTS if name in value)
+
+
+def model_endpoints(value: object) -> Mapping[str, tuple[str, ...]]:
+    """A table from a model id to such a list."""
+    if not isinstance(value, dict):
+        raise ValueError('must be a table of lists, like { "gpt-4o" = ["chat", "responses"] }')
+    return MappingProxyType({model: endpoints(item) for model, item in value.items()})
 
 
 def each(parse: Callable[[str], str]) -> Callable[[object], tuple[str, ...]]:

@@ -11,6 +11,8 @@ asked here, that is `failover`.
 The order of the modules; each imports only from those before it:
 
     catalog    who offers what at which price, and what to redact
+    paths      which APIs providers turned out not to serve
+    affinity   where a conversation was answered last
     policy     the rule a header names, else the first one a keyword finds
     latency    how soon each provider begins: what `lowest_latency` goes by
     ratios     how much a policy's answers take: what estimates are made of

@@ -14,6 +14,7 @@ from typing import Final, final
 
 from arbstr.sansio.config.addresses import Proxy, url_of
 from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
 from arbstr.sansio.secrets import REDACTED
@@ -49,6 +50,7 @@ class Provider:
     timeouts: Timeouts
     drain_seconds: float
     proxy: Proxy | None = None
+    endpoints: tuple[str, ...] = ENDPOINTS
 
     def url_of(self, path: str) -> str:
         """Where requests at the path of a door are posted."""
@@ -60,13 +62,14 @@ class Provider:
 class Offer:
     """One model at one provider: `model` is the client's id, `upstream_model` the provider's.
 
-    `rates` are `None` if unknown, which is not free.
+    `rates` are `None` if unknown, which is not free. `endpoints` are the APIs it is served by.
     """
 
     provider: Provider
     model: str
     upstream_model: str
     rates: Rates | None
+    endpoints: tuple[str, ...] = ENDPOINTS
 
 
 @final
@@ -136,14 +139,16 @@ def build_catalog(config: Config) -> Catalog:
 
 
 def _models_of(provider: ProviderConfig) -> tuple[str, ...]:
-    # A provider of any model is known to serve those it has a price or an id for.
-    every = (*provider.models, *provider.model_rates, *provider.model_ids)
+    # A provider of any model is known to serve those that have an entry of their own.
+    named = (provider.model_rates, provider.model_ids, provider.model_endpoints)
+    every = (*provider.models, *(model for table in named for model in table))
     return tuple(model for model in every if model != ANY_MODEL)
 
 
 def _offer(provider: Provider, config: ProviderConfig, model: str) -> Offer:
     upstream = config.model_ids.get(model, model)
-    return Offer(provider, model, upstream, config.rates_for(model))
+    served = config.endpoints_for(model)
+    return Offer(provider, model, upstream, config.rates_for(model), served)
 
 
 def _provider(config: ProviderConfig) -> Provider:
@@ -162,6 +167,7 @@ def _provider(config: ProviderConfig) -> Provider:
         timeouts=config.timeouts,
         drain_seconds=config.drain_seconds,
         proxy=config.proxy,
+        endpoints=config.endpoints,
     )
 
 

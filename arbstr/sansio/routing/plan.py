@@ -13,7 +13,7 @@ breaker is asked before each attempt.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -23,9 +23,11 @@ from arbstr.sansio.config.reader import AUTO, Policies, Rule
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
+from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.catalog import Catalog, Offer
 from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.paths import Paths
 from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
 from arbstr.sansio.routing.ratios import NO_POLICY, Ratio, expected_output
 
@@ -42,12 +44,15 @@ class Candidate:
 
     `estimated_output` counts the tokens of all choices together; `estimated_cost` is in satoshis,
     `None` if the offer has no rates. The order goes by it; budget and caps go by the `hold`.
+    `cached`: the estimated tokens of input that are in a cache there, because the conversation was
+    answered there last; None where it was not.
     """
 
     offer: Offer
     estimated_cost: Decimal | None
     estimated_output: int
     hold: Hold
+    cached: int | None = None
 
     @cached_property
     def hold_cost(self) -> Decimal | None:
@@ -99,12 +104,14 @@ class RoutePlan:
 class Learnt:
     """What earlier answers taught: ratios by policy (`NO_POLICY` for none), latencies by provider.
 
-    `lengths` are those of answers. All are read here and changed by who owns them.
+    `lengths` are those of answers, `paths` which APIs are not served where. All are read here and
+    changed by who owns them.
     """
 
     ratios: Mapping[str, Ratio]
     latencies: Mapping[str, Latency]
     lengths: Lengths
+    paths: Paths = field(default_factory=Paths)
 
 
 NOTHING_LEARNT: Final = Learnt(MappingProxyType({}), MappingProxyType({}), Lengths())
@@ -138,8 +145,10 @@ def plan(
     policies: Policies,
     hold: str,
     learnt: Learnt = NOTHING_LEARNT,
+    home: Home | None = None,
 ) -> RoutePlan | NoRoute:
-    """Who may serve the request, in which order. `hold` is that of `[budget]`."""
+    """Who may serve the request, in which order. `hold` is that of `[budget]`; `home` is who
+    answered the conversation last."""
     rule = choose_policy(request, policy_header, policies.rules)
     if isinstance(rule, ErrorReply):
         return NoRoute(None, rule)
@@ -157,8 +166,8 @@ def plan(
         if offer.model not in holds:
             known = learnt.lengths.known(policy, offer.model)
             holds[offer.model] = _hold(request, known, hold)
-        candidate = _candidate(request, offer, output, holds[offer.model])
-        why = _over_rate(offer, rule)
+        candidate = _candidate(request, offer, output, holds[offer.model], home)
+        why = _not_at(offer, request, learnt.paths) or _over_rate(offer, rule)
         if why is None:
             why = _over_request(candidate, rule)
             if why is not None and (too_dear is None or not too_dear.output_decides):
@@ -168,6 +177,8 @@ def plan(
         else:
             passed_over.append(PassedOver(offer.provider.name, offer.model, why))
     if not candidates:
+        if all(learnt.paths.lacks(offer, request.dialect.name) for offer in offers):
+            return NoRoute(policy, unserved(request, offers))
         return NoRoute(policy, _none_within(request.model, policy, passed_over, too_dear))
     strategy = policies.strategy_of(rule)
     candidates.sort(key=partial(STRATEGIES[strategy], learnt))
@@ -189,6 +200,35 @@ def _offers(model: str, rule: Rule | None, catalog: Catalog) -> tuple[Offer, ...
     if rule is not None and not rule.allows(model):
         return _not_allowed(model, rule)
     return offers
+
+
+def _not_at(offer: Offer, request: Asked, paths: Paths) -> str | None:
+    """Why an offer does not count at this door, or `None`."""
+    if paths.lacks(offer, request.dialect.name):
+        return _NOT_SERVED.format(path=request.dialect.path)
+    return None
+
+
+_NOT_SERVED: Final = "does not serve /v1{path}"
+
+
+def unserved(request: Asked, offers: Sequence[Offer]) -> ErrorReply:
+    """What is said where nobody of whom the model could be asked serves the door's path."""
+    why, model = _NOT_SERVED.format(path=request.dialect.path), request.model
+    if model == AUTO:
+        names = [f"{offer.provider.name} for {offer.model}" for offer in offers]
+        what = "No provider and model that may be chosen are there"
+    else:
+        names = [offer.provider.name for offer in offers]
+        what = f"No provider of {shown(model)} is there"
+    more = len(names) - MOST_NAMES
+    told = [f"{name} {why}" for name in names[:MOST_NAMES]] + [f"{more} more"] * (more > 0)
+    return ErrorReply(
+        "unsupported_endpoint",
+        f"{what} to be asked: {'; '.join(told)}. Those that turned out not to serve it are asked "
+        "again after a reload (SIGHUP).",
+        should_retry=False,
+    )
 
 
 def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
@@ -235,19 +275,27 @@ def _hold(request: Asked, known: Known, mode: str) -> Hold:
     return Hold(request.input_tokens, tokens, request.choices, allowed, known.answers, mode)
 
 
-def _candidate(request: Asked, offer: Offer, output: int, hold: Hold) -> Candidate:
+def _candidate(
+    request: Asked, offer: Offer, output: int, hold: Hold, home: Home | None
+) -> Candidate:
+    cached: int | None = None
+    if home is not None and (home.provider, home.model) == (offer.provider.name, offer.model):
+        cached = min(home.input_tokens, request.input_tokens)
     cost = (
         None
         if offer.rates is None
-        else estimate_sats(request.input_tokens, output, request.choices, offer.rates)
+        else estimate_sats(
+            request.input_tokens, output, request.choices, offer.rates, cached_tokens=cached or 0
+        )
     )
-    return Candidate(offer, cost, output * request.choices, hold)
+    return Candidate(offer, cost, output * request.choices, hold, cached)
 
 
 def _by_cost(learnt: Learnt, candidate: Candidate) -> SortKey:
-    """The unpriced last; ties by name."""
+    """The unpriced last; of equals where the conversation is, then by name."""
     cost, offer = candidate.estimated_cost, candidate.offer
-    return cost is None, cost or Decimal(0), offer.provider.name, offer.model
+    away = candidate.cached is None
+    return cost is None, cost or Decimal(0), away, offer.provider.name, offer.model
 
 
 def _by_latency(learnt: Learnt, candidate: Candidate) -> SortKey:

@@ -8,6 +8,7 @@ that both rest on. Asking costs nothing, sends nothing and leaves no row.
 from typing import Any
 
 from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.routing.plan import Candidate, Learnt, RoutePlan
 from arbstr.sansio.routing.ratios import NO_POLICY, TRUSTED
 
@@ -16,11 +17,14 @@ def quote(request: Asked, route: RoutePlan, learnt: Learnt) -> dict[str, Any]:
     """The plan of a request, which must have been made with what was `learnt`.
 
     Tokens of all choices together, costs in satoshis, times in milliseconds; unknown is null.
+    `endpoint` is there for requests that are no chat.
     """
+    door = request.dialect.name
     ratio = learnt.ratios.get(NO_POLICY if route.policy is None else route.policy)
     return {
         "policy": route.policy,
         "model": request.model,
+        **({} if door == CHAT else {"endpoint": door}),
         "strategy": route.strategy,
         "candidates": [_candidate(request, found, learnt) for found in route.candidates],
         "passed_over": [

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import Config, Kind, ProviderConfig, Secret, parse_config
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.catalog import build_catalog
@@ -50,6 +51,27 @@ def first(text: str, **environ: str) -> ProviderConfig:
 
 
 # What is accepted
+
+
+def test_a_provider_serves_every_api_unless_it_says_which() -> None:
+    assert first(provider()).endpoints_for("m") == ENDPOINTS
+    some = first(
+        provider(
+            "endpoints = ['responses', 'chat', 'chat']\n"
+            "[providers.model_endpoints]\nn = ['embeddings']",
+            models='["m", "n"]',
+        )
+    )
+    assert some.endpoints_for("m") == ("chat", "responses")
+    assert some.endpoints_for("n") == ("embeddings",)
+
+
+def test_a_model_with_apis_of_its_own_is_known_to_be_served() -> None:
+    lines = "[providers.model_endpoints]\nn = ['embeddings']"
+    catalog = build_catalog(parse_config(provider(lines, models='["*"]'), {}))
+    assert catalog.models() == ("n",)
+    assert [offer.endpoints for offer in catalog.offers("n")] == [("embeddings",)]
+    assert [offer.endpoints for offer in catalog.offers("m")] == [ENDPOINTS]
 
 
 def test_the_example_parses_without_a_warning_and_says_the_defaults() -> None:
@@ -208,6 +230,12 @@ def test_hosts_and_origins_are_in_lower_case() -> None:
         (provider("timeouts = { connect = 0 }"), '"alpha".timeouts.connect must be'),
         (provider("model_rates = 3"), '"alpha".model_rates must hold one table for each'),
         (provider("model_rates = { m = 3 }"), '"alpha".model_rates."m" must be a table'),
+        (provider("endpoints = []"), '"alpha".endpoints must be a list of "chat", "responses"'),
+        (provider("endpoints = ['chats']"), '"alpha".endpoints must be a list of "chat"'),
+        (provider("endpoints = 'chat'"), '"alpha".endpoints must be a list of "chat"'),
+        (provider("model_endpoints = 3"), '"alpha".model_endpoints must be a table of lists'),
+        (provider("model_endpoints = { m = 'chat' }"), '"alpha".model_endpoints must be a list'),
+        (provider("model_endpoints = { x = ['chat'] }"), '"alpha".model_endpoints."x" is not in'),
         (provider("model_ids = { m = 3 }"), '"alpha".model_ids must be a table of model ids'),
         (provider("model_ids = { x = 'y' }"), '"alpha".model_ids."x" is not in models'),
         (
@@ -389,6 +417,11 @@ def test_letters_that_need_joiners_are_words() -> None:
         (
             "[providers.model_ids]\nclaude-3.5-sonnet = 'x'",
             '"alpha".model_ids."claude-3" is cut at a dot that is not in quotes; write '
+            '"claude-3.5-sonnet" = ...',
+        ),
+        (
+            "[providers.model_endpoints]\nclaude-3.5-sonnet = ['chat']",
+            '"alpha".model_endpoints."claude-3" is cut at a dot that is not in quotes; write '
             '"claude-3.5-sonnet" = ...',
         ),
     ],
@@ -908,7 +941,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(
     [
         *("name", "url", "models", "api_key", "proxy", "input_rate"),
-        *("timeouts", "model_rates", "model_ids", "x"),
+        *("timeouts", "model_rates", "model_ids", "endpoints", "model_endpoints", "x"),
     ]
 )
 TOPS = st.sampled_from(["server", "providers", "policies", "timeouts", "stream", "x"])
