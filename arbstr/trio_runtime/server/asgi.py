@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 import h11
 import trio
-from hypercorn.events import Closed, RawData, Updated
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
@@ -62,7 +62,7 @@ class Inbox:
     def __init__(self) -> None:
         self._messages: deque[dict[str, Any]] = deque()
         self._closed = False
-        self._changed = trio.Event()
+        self._changed: trio.Event | None = None  # somebody waits for it
 
     async def put(self, body: bytes, *, more: bool) -> None:
         """Adds a piece; waits for room, or until nobody takes any more.
@@ -96,7 +96,8 @@ class Inbox:
         await self._changed.wait()
 
     def _wake(self) -> None:
-        self._changed.set()
+        if self._changed is not None:
+            self._changed.set()
 
 
 @final
@@ -203,7 +204,7 @@ class RequestStream(HTTPStream):
             if last:
                 data += framing.end()
             if data:
-                await self.send(RawData(data))  # type: ignore[arg-type]  # see __init__
+                await self._protocol.write(data)
             if last:
                 await self._protocol.finish_stream()
 
@@ -220,7 +221,13 @@ class Owner(Protocol):
         """Whether no further request will be answered."""
 
     async def protocol_send(self, event: "Event") -> None:
-        """Takes bytes for the socket, or what became of the request."""
+        """Takes what Hypercorn's own code says: bytes for the socket, or that it is over."""
+
+    async def write(self, data: bytes) -> None:
+        """Takes bytes for the socket."""
+
+    def set_idle(self, idle: bool) -> None:
+        """Whether the connection waits for a request."""
 
     def break_off(self) -> None:
         """Ends the connection behind an answer that has no end."""
@@ -258,6 +265,7 @@ class Http11(H11Protocol):
             owner.protocol_send,
         )
         self._owner = owner
+        self.write = owner.write
         self._behind: trio.CancelScope | None = None
         read_strictly(self.connection)
         self._h11_framing = H11Framing(self.connection)
@@ -287,7 +295,7 @@ class Http11(H11Protocol):
                 await self._handle_events()
                 return
             self.framing = framing = LengthFraming(head)
-            await self.send(Updated(idle=False))
+            self._owner.set_idle(False)
             self._begin(b"POST", head.target, b"1.1", head.headers)
             data = await self._take_body(framing, data[head.size :], first=True)
 
@@ -321,7 +329,7 @@ class Http11(H11Protocol):
                 if is_ambiguous(event):
                     await self._refuse(HTTPStatus.BAD_REQUEST)
                     return
-                await self.send(Updated(idle=False))
+                self._owner.set_idle(False)
                 headers = list(event.headers)
                 self._begin(event.method, event.target, event.http_version, headers)
             elif event is h11.PAUSED:
@@ -355,7 +363,7 @@ class Http11(H11Protocol):
         """What cannot be read has no route and no id; its answer is a bare status."""
         if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             data = self.head(status, [(b"content-length", b"0")])
-            await self.send(RawData(data + self.framing.end()))
+            await self.write(data + self.framing.end())
         self.client_left()
         await self._close_stream()
         await self.send(Closed())
@@ -364,7 +372,7 @@ class Http11(H11Protocol):
         """The application wants the body: says so to a client that waits to be asked."""
         if self.connection.they_are_waiting_for_100_continue:
             invitation = h11.InformationalResponse(status_code=100, headers=[])
-            await self.send(RawData(self.connection.send(invitation) or b""))
+            await self.write(self.connection.send(invitation) or b"")
 
     @property
     def uploading(self) -> bool:
@@ -386,7 +394,7 @@ class Http11(H11Protocol):
             await self.send(Closed())
             return
         self.framing = self._h11_framing
-        await self.send(Updated(idle=True))
+        self._owner.set_idle(True)
         if self._behind is not None:
             self._behind.cancel()
 

@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, RawData, Updated
+from hypercorn.events import Closed, RawData
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -227,15 +227,14 @@ class ClientConnection(TCPServer):
         return data
 
     async def protocol_send(self, event: "Event") -> None:
-        """Takes an event from the protocol: bytes for the socket, or what became of the stream."""
+        """Takes an event from Hypercorn's half of the protocol."""
         if isinstance(event, RawData):
-            await self._write(event.data)
+            await self.write(event.data)
         elif isinstance(event, Closed):
             self._end()
-        elif isinstance(event, Updated):
-            self._set_idle(event.idle)
 
-    async def _write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
+        """Takes bytes for the socket."""
         self._writes += 1
         if self.send_lock.locked():
             await self.send_lock.acquire()
@@ -261,7 +260,8 @@ class ClientConnection(TCPServer):
             self._http.client_left()
             await trio.lowlevel.checkpoint()  # where an application that was told so ends
 
-    def _set_idle(self, idle: bool) -> None:
+    def set_idle(self, idle: bool) -> None:
+        """Whether it waits for a request."""
         self._idle = idle
         if idle and self.stopping:
             self._scope.cancel()
