@@ -22,9 +22,12 @@ def byte_by_byte(data: bytes) -> list[bytes]:
     return [data[at : at + 1] for at in range(len(data))]
 
 
-def cut_in_two(data: bytes, *, step: int = 1) -> Iterator[list[bytes]]:
-    """Every cutting in two pieces, or every `step`-th; the whole with an empty piece first."""
-    for at in range(0, len(data), step):
+def cut_in_two(data: bytes, *, start: int = 0, step: int = 1) -> Iterator[list[bytes]]:
+    """Every cutting in two pieces, or every `step`-th; the whole with an empty piece first.
+
+    `start`: where the first piece ends at the earliest.
+    """
+    for at in range(start, len(data), step):
         yield [data[:at], data[at:]]
 
 

@@ -19,6 +19,7 @@ from arbstr.sansio.money import Usage
 from tests.cuttings import (
     DRESSES,
     GOLDEN_TEXT,
+    LASTS,
     byte_by_byte,
     cut_in_two,
     cuttings,
@@ -876,7 +877,9 @@ def test_the_golden_stream_reads_the_same_in_every_dress(
     assert out.count(b"[DONE]") == 1
     assert expected[3] == (None if last == "finish" else Usage(3, 2))
     assert through(byte_by_byte(data)) == expected
-    for pieces in cut_in_two(data):
+    # Up to the last event all that differ only in their end are alike, so the longest is cut there.
+    alike = 0 if ended and last == LASTS[-1] else data.rstrip().rfind(b"data:")
+    for pieces in cut_in_two(data, start=alike):
         assert through(pieces) == expected
 
 
