@@ -37,7 +37,9 @@ ORDER: Final = {
         ),
         *row("callers"),
         *wing("dialects", "members usage sse dialect complaints request relay whole"),
-        *wing("dialects/chat", "request glance facts ending reading assembly answer door"),
+        *wing(
+            "dialects/chat", "request glance facts ending reading assembly answer door completions"
+        ),
         *wing("dialects/responses", "request events answer door"),
         *wing("dialects", "embeddings"),
         *wing("dialects", "doors"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from arbstr.sansio.dialects.chat.completions import COMPLETIONS
 from arbstr.sansio.dialects.chat.door import CHAT
 from arbstr.sansio.dialects.dialect import Dialect
 from arbstr.sansio.dialects.embeddings import EMBEDDINGS
@@ -15,7 +16,7 @@ from arbstr.sansio.dialects.request import value_of
 from arbstr.sansio.dialects.responses.door import RESPONSES
 
 DOORS: Final[Mapping[str, Dialect]] = MappingProxyType(
-    {door.name: door for door in (CHAT, RESPONSES, EMBEDDINGS)}
+    {door.name: door for door in (CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS)}
 )
 
 
@@ -32,7 +33,9 @@ def recognised(body: bytes) -> Dialect:
     if "messages" in members:
         return CHAT
     if "input" not in members:
-        return RESPONSES if isinstance(value_of(members, "prompt"), dict) else CHAT
+        if isinstance(value_of(members, "prompt"), dict):
+            return RESPONSES  # a template that a provider keeps
+        return COMPLETIONS if "prompt" in members else CHAT
     given, model = value_of(members, "input"), value_of(members, "model")
     embeds = (
         bool(members.keys() & {"encoding_format", "dimensions"})

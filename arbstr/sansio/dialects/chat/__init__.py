@@ -1,5 +1,7 @@
 """The first door, /v1/chat/completions: what is known of its requests, chunks and answers.
 
+Its older neighbour /v1/completions speaks almost the same, and lives here, too.
+
 The order of the modules; each imports only from those before it:
 
     request     the request, and the copy of it that a provider gets
@@ -10,6 +12,7 @@ The order of the modules; each imports only from those before it:
     assembly    the events of a whole stream -> a plain answer
     answer      a plain answer: judged, put together, or turned into a stream
     door        all that is asked of a dialect
+    completions the same of the older door, /v1/completions
 
 Start reading at `door`.
 """

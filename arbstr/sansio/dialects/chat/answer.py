@@ -18,6 +18,7 @@ import re
 from typing import Final, TypeAlias
 
 from arbstr.sansio.dialects.chat.assembly import assembled
+from arbstr.sansio.dialects.chat.ending import CHUNK
 from arbstr.sansio.dialects.chat.facts import read_event, read_object
 from arbstr.sansio.dialects.chat.reading import ChatReading
 from arbstr.sansio.dialects.dialect import Answer, BadAnswer, ErrorAnswer, Verdict
@@ -31,16 +32,19 @@ _DONE_AFTER_JSON: Final = re.compile(rb"\s+data: ?\[DONE\]\s*\Z")
 _Plain: TypeAlias = "dict[str, object]"
 
 
-def judge(body: bytes, *, content_type: str, choices: int) -> Verdict:
+def judge(
+    body: bytes, *, content_type: str, choices: int, object_name: str = "chat.completion"
+) -> Verdict:
     """What the whole body of a 2xx answer is. `choices` is the request's `n`.
 
-    `content_type` is the header's value, "" if there is none; it decides nothing.
+    `content_type` is the header's value, "" if there is none; it decides nothing. `object_name`
+    is what an answer put together calls itself.
     """
     text = body.removeprefix(BOM).strip()
     if not text:
         return BadAnswer("answered with nothing at all")
     if is_stream(text):
-        return _put_together(body, choices)
+        return _put_together(body, choices, object_name)
     value = parse_json(text)
     if value is None and (tail := _DONE_AFTER_JSON.search(text)) is not None:
         body = text = text[: tail.start()]
@@ -80,16 +84,21 @@ def as_stream(answer_body: bytes) -> bytes:
     if not isinstance(value, dict):
         return b""
     listed = value.get("choices")
+    every = listed if isinstance(listed, list) else []
+    deltas = [_as_delta(one) for one in every if isinstance(one, dict)]
+    return chunks(value, CHUNK, deltas)
+
+
+def chunks(value: _Plain, object_name: str, choices: object) -> bytes:
+    """An answer as events: one chunk with these choices, one with the usage, `[DONE]`."""
     counted = isinstance(value.get("usage"), dict)
-    usage_chunk = {**value, "object": "chat.completion.chunk", "choices": []}
+    usage_chunk = {**value, "object": object_name, "choices": []}
     usage_chunk.pop("error", None)
     apart = ("usage", "cost", "error") if counted else ("usage", "error")
     chunk = {
         **{member: given for member, given in value.items() if member not in apart},
-        "object": "chat.completion.chunk",
-        "choices": [_as_delta(one) for one in listed if isinstance(one, dict)]
-        if isinstance(listed, list)
-        else [],
+        "object": object_name,
+        "choices": choices,
     }
     events = [chunk, usage_chunk] if counted else [chunk]
     try:
@@ -114,13 +123,14 @@ def _as_delta(choice: _Plain) -> _Plain:
     return {"index": 0, "delta": delta, "finish_reason": None, **rest}
 
 
-def _put_together(body: bytes, choices: int) -> Verdict:
+def _put_together(body: bytes, choices: int, object_name: str) -> Verdict:
     """The one object that a whole stream says, judged as the stream would have been."""
     reading = ChatReading(choices=choices, asks_usage=False)
     told = read_through(reading, body, lacks="choices")
     if not isinstance(told, Streamed):
         return told
-    whole = assembled((event.data for event in told.events if event.data), reading.usage_chunk)
+    data = (event.data for event in told.events if event.data)
+    whole = assembled(data, reading.usage_chunk, object_name=object_name)
     if whole is None:
         return BadAnswer("answered with a stream without choices", told.usage, told.cost)
     return Answer(whole, told.usage, told.cost)

@@ -39,11 +39,15 @@ APPENDED: Final = frozenset(
 _Plain: TypeAlias = dict[str, object]
 
 
-def assembled(events: Iterable[bytes], usage_chunk: bytes | None) -> bytes | None:
+def assembled(
+    events: Iterable[bytes], usage_chunk: bytes | None, *, object_name: str = "chat.completion"
+) -> bytes | None:
     """The answer that chunks with these data make; None if there is no choice in them.
 
     `usage_chunk` is the data of the event that had the usage and no choice, if there was one.
+    `object_name`: what the answer calls itself; another than a chat has its text in its choices.
     """
+    as_choice = _as_message if object_name == "chat.completion" else _as_text
     whole: _Plain = {}
     merged: dict[int, _Plain] = {}
     for data in events:
@@ -55,8 +59,8 @@ def assembled(events: Iterable[bytes], usage_chunk: bytes | None) -> bytes | Non
     counted = parse_finite(usage_chunk) if usage_chunk is not None else None
     if isinstance(counted, dict):
         _merge_chunk(whole, merged, counted)
-    whole["object"] = "chat.completion"
-    whole["choices"] = [_as_message(merged[index]) for index in sorted(merged)]
+    whole["object"] = object_name
+    whole["choices"] = [as_choice(merged[index]) for index in sorted(merged)]
     if "usage" in whole:
         whole["usage"] = whole.pop("usage")  # at the end, where people look for it
     try:
@@ -245,6 +249,11 @@ def _as_message(choice: _Plain) -> _Plain:
             for call in numbered
         ]
     return {"index": finished.pop("index"), "message": message, "finish_reason": None, **finished}
+
+
+def _as_text(choice: _Plain) -> _Plain:
+    """A merged choice of a completion, as it is in a plain answer."""
+    return {"text": "", "finish_reason": None, "logprobs": None, **_joined(choice)}
 
 
 def _joined(value: _Plain) -> _Plain:

@@ -17,13 +17,18 @@ def error_event(error: ErrorReply) -> bytes:
     return b"data: " + error.body() + b"\n\n"
 
 
+CHUNK: Final = "chat.completion.chunk"
+"""What a chunk calls itself."""
+
+
 @final
 class Head:
     """What a stream's chunks have in common: the first of each that was told counts."""
 
-    __slots__ = ("_created", "_id", "_model")
+    __slots__ = ("_created", "_id", "_model", "_object")
 
-    def __init__(self) -> None:
+    def __init__(self, object_name: str = CHUNK) -> None:
+        self._object = object_name
         self._id: str | None = None
         self._created: int | None = None
         self._model: str | None = None
@@ -38,7 +43,7 @@ class Head:
         """Of a chunk without choices; what no event told is taken from arbstr's own object."""
         return {
             "id": self._id or f"chatcmpl-{told.get('request_id') or 'arbstr'}",
-            "object": "chat.completion.chunk",
+            "object": self._object,
             "created": self._created or 0,
             "model": self._model or told.get("model") or "",
             "choices": [],

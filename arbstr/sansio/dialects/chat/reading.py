@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import final
 
 from arbstr.sansio.dialects.chat import glance
-from arbstr.sansio.dialects.chat.ending import Head, error_event, last_events
+from arbstr.sansio.dialects.chat.ending import CHUNK, Head, error_event, last_events
 from arbstr.sansio.dialects.chat.facts import ChatFacts, read_event, read_object
 from arbstr.sansio.dialects.complaints import AN_ERROR, NOTHING, is_ping, read_stray
 from arbstr.sansio.dialects.dialect import Facts
@@ -23,6 +23,7 @@ class ChatReading:
     """For a client that asked for `choices` answers (`n`).
 
     `asks_usage`: the client itself set `stream_options.include_usage`.
+    `object_name`: what chunks call themselves.
     `usage_chunk`: the data of the usage chunk that was kept back.
     """
 
@@ -38,11 +39,11 @@ class ChatReading:
         "usage_chunk",
     )
 
-    def __init__(self, *, choices: int, asks_usage: bool) -> None:
+    def __init__(self, *, choices: int, asks_usage: bool, object_name: str = CHUNK) -> None:
         self._choices = max(1, choices)
         self._asks_usage = asks_usage
         self._finished: set[int] = set()
-        self._head = Head()
+        self._head = Head(object_name)
         self._over = False
         self._counted = False
         self.began = False
