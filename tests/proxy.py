@@ -284,12 +284,13 @@ class Proxy:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        path: str = "/v1/chat/completions",
         **members: object,
     ) -> AsyncIterator[Client]:
         """A client that has sent a chat request; at the end of the block it leaves."""
         async with self.client() as client:
             data = chat_body(**members) if body is None else body
-            await client.send("POST", "/v1/chat/completions", data, headers)
+            await client.send("POST", path, data, headers)
             yield client
 
     async def chat(
@@ -297,10 +298,11 @@ class Proxy:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        path: str = "/v1/chat/completions",
         **members: object,
     ) -> Reply:
         """Asks and reads the whole answer. `members` are added to the request's body."""
-        async with self.asking(headers=headers, body=body, **members) as client:
+        async with self.asking(headers=headers, body=body, path=path, **members) as client:
             return await client.reply()
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from arbstr.trio_runtime.app import ROUTES
@@ -21,14 +23,13 @@ WHOLE: Final[Mapping[str, object]] = {"words": ["Hello", " you", "."], "used": [
 OOPS: Final = b'event: oops\ndata: {"oops": "stream_interrupted"}\n\n'
 ASLEEP: Final = json_answer({"oops": "asleep"})
 
-KNOWN_AS: Final = 'model_ids = {bear = "ted%d"}'
 QUICK: Final = "[retry]\nbackoff = 0.001\n"
 LOCKED: Final = '[server]\nauth_token = "token-0123456789abcdef0123"\nmax_body_mb = 1\n'
 
 
 @asynccontextmanager
 async def played(
-    *scripts: Script, more: str = QUICK
+    *scripts: Script, more: str = QUICK, kind: str = "openai"
 ) -> AsyncIterator[tuple[Proxy, list[FakeProvider]]]:
     """arbstr with a toy's door, and a provider for each script, the cheapest first."""
     async with AsyncExitStack() as stack:
@@ -38,6 +39,7 @@ async def played(
                 f"p{n}",
                 fake.url,
                 rate=1000 * n,
+                kind=kind,
                 models="bear",
                 more=f'model_ids = {{bear = "ted{n}"}}',
             )
@@ -101,6 +103,52 @@ async def test_a_stream_ends_with_its_own_last_event_and_ours_in_it(script: Play
     assert (last["used"], last["arbstr"]["cost_sats"]) == ([3, 2], 5)
     assert fake.requests[0].header("accept") == "text/event-stream"
     assert (record.status, record.input_tokens, record.output_tokens) == ("ok", 3, 2)
+
+
+BILL: Final = b'event: bill\ndata: {"msats": 4321}\n\n'
+
+
+async def test_what_a_node_says_behind_the_end_is_waited_for_and_told() -> None:
+    gate = trio.Event()
+    async with (
+        played(stream([*WORDS, END, gate, BILL], ending="hang"), kind="routstr") as (proxy, _),
+        proxy.client() as client,
+    ):
+        await client.send("POST", "/v1/toys", talk(aloud=True))
+        await client.head()
+        body = await client.until(b'"."')
+        assert b"event: end" not in body
+        gate.set()
+        body, whole = await client.rest()
+        record = await proxy.record()
+    assert whole
+    assert b"bill" not in body
+    assert json.loads(body.rpartition(b"data: ")[2])["arbstr"]["cost_sats"] == 4.321
+    assert record.cost_sats == Decimal("4.321")
+
+
+async def test_it_is_waited_for_two_seconds_and_no_longer(mock_clock: MockClock) -> None:
+    read: list[tuple[bytes, float]] = []
+    async with (
+        played(stream([*WORDS, END], ending="hang"), kind="routstr") as (proxy, _),
+        proxy.asking(path="/v1/toys", body=talk(aloud=True)) as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def rest() -> None:
+            await client.head()
+            body, _ = await client.rest()
+            read.append((body, trio.current_time()))
+
+        began = trio.current_time()
+        nursery.start_soon(rest)
+        await pass_time(mock_clock, 5, until=lambda: bool(read), step=0.25)
+        # The ledger waits on: a node is read for as long as a client that left would be.
+        await pass_time(mock_clock, 90, until=lambda: proxy.log.final != [], step=0.5)
+    ((body, ended_at),) = read
+    assert 1.5 < ended_at - began < 3
+    assert b"event: end" in body
+    assert proxy.log.final[0].cost_sats == 5
 
 
 async def test_a_broken_stream_ends_as_the_door_says() -> None:

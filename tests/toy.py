@@ -4,6 +4,7 @@ r"""A door of the tests' own, in a protocol that nobody else speaks: whatever se
     whole          {"words": [...], "used": [in, out]}
     streamed       data: {"word": "a"}        ...  then  event: end \n data: {"used": [in, out]}
     an error       {"oops": what}, streamed as  event: oops
+    a node's bill  event: bill \n data: {"msats": n}   behind the end
 
 The last event is held back and bears arbstr's object, as Responses' and Messages' do. Its header
 `toy-age` and its query go along.
@@ -11,6 +12,7 @@ The last event is held back and bears arbstr's object, as Responses' and Message
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final, final
 
 from arbstr.sansio.dialects.complaints import NOTHING, read_data, read_stray
@@ -38,7 +40,15 @@ def facts_of(value: Mapping[str, Any]) -> Facts:
     counts = Counts(*used) if used else None
     said = bool(value.get("word") or value.get("words"))
     error = "oops" in value
-    return Facts(passes=not error, output=said, said=said, error=error, counts=counts)
+    bill = None if "msats" not in value else Decimal(value["msats"])
+    return Facts(
+        passes=not error and bill is None,
+        output=said,
+        said=said,
+        error=error,
+        counts=counts,
+        provider_cost_msats=bill,
+    )
 
 
 @final
@@ -86,7 +96,7 @@ class Toy:
     path: Final = "/toys"
     limit_member: Final = "most"
     silence: Final = b"event: hum\ndata: {}\n\n"
-    price_follows: Final = False
+    price_follows: Final = True
     ends_when_broken: Final = True
 
     def __reduce__(self) -> str:

@@ -300,8 +300,7 @@ class Run:
                     await self._responder.write(self._unsent)
                     self._unsent = b""
                     deadline += trio.current_time() - began
-                # Behind an error's `[DONE]` a charge may stand, too.
-                if (relay.done and relay.error is None) or call.ended or relay.overflow:
+                if (relay.done and call.has_said_all) or call.ended or relay.overflow:
                     break
                 if relay.ending or relay.error is not None:
                     # Only its last word can follow; output shows that this was not the end.

@@ -236,7 +236,8 @@ class Relay:
             count = self._reading.passes_whole(block)
             if count:
                 self.events += count
-                self.tally.note_output()
+                if not self.tally.said:
+                    self.tally.note_output()
                 if self._sse.overflow:
                     self._overflowed()
                 return block

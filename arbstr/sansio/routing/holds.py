@@ -42,8 +42,9 @@ model, clients make up the names."""
 class Hold:
     """What a request is held to at a model.
 
-    `tokens` of output in each of `choices`; `allowed` is the client's maximum, `answers` how many
-    are known of the policy and model, `mode` is `[budget] hold`.
+    `tokens` of output in each of `choices`; `allowed` is the client's maximum and `member` how its
+    door calls that, `answers` how many are known of the policy and model, `mode` is
+    `[budget] hold`.
     """
 
     input_tokens: int
@@ -52,6 +53,7 @@ class Hold:
     allowed: int | None
     answers: int
     mode: str
+    member: str = "max_tokens"
 
     @property
     def reason(self) -> str:
@@ -63,7 +65,7 @@ class Hold:
             return allowed
         if self.allowed is None:
             allowed, tokens = (
-                "the request has no max_tokens",
+                f"the request has no {self.member}",
                 f"{self.tokens} tokens of output{each}",
             )
         if self.answers < TRUSTED:
@@ -76,7 +78,7 @@ class Hold:
 
     def remedy(self, limit: str) -> str:
         """Why so much and what can be done: a sentence. `limit` is the key that forbids it."""
-        less = "give it a max_tokens" if self.allowed is None else "lower its max_tokens"
+        less = f"{'give it a' if self.allowed is None else 'lower its'} {self.member}"
         mend = f"{less} or raise {limit}"
         if self.mode == MOST:
             mend = f'{less}, raise {limit} or set hold = "likely"'

@@ -272,7 +272,8 @@ def _output(request: Asked, ratio: Ratio | None) -> int:
 def _hold(request: Asked, known: Known, mode: str) -> Hold:
     allowed = request.max_output
     tokens = hold_tokens(allowed, known.likely, mode)
-    return Hold(request.input_tokens, tokens, request.choices, allowed, known.answers, mode)
+    member = request.dialect.limit_member or "limit of output"
+    return Hold(request.input_tokens, tokens, request.choices, allowed, known.answers, mode, member)
 
 
 def _candidate(

@@ -165,6 +165,18 @@ class UpstreamCall:
         readable = self.can_be_read_on and not self.relay.overflow
         return readable and self._misses_price(self.usage, self.provider_cost_msats)
 
+    @property
+    def has_said_all(self) -> bool:
+        """Whether behind the last event of a stream there is nothing to wait for.
+
+        Behind that of an error a charge may stand. At some doors a node says only there what a
+        whole answer cost, and the client is to read it.
+        """
+        if self.relay.error is not None:
+            return False
+        follows = self._asked.dialect.price_follows and self.kind is Kind.ROUTSTR
+        return not follows or self.provider_cost_msats is not None
+
     # -- one attempt ---------------------------------------------------------------------------
 
     def take_kept(self, transport: Transport) -> bool:

@@ -18,6 +18,15 @@ from arbstr.sansio.dialects.sse import Event
 from arbstr.sansio.errors import ErrorReply
 
 
+def _named(name: bytes, facts: Facts) -> Facts:
+    """What the name of an event makes of what its data says."""
+    if name == b"error":
+        return replace(facts, error=True, said=False)
+    if is_ping(name) and not (facts.passes or facts.kept):
+        return Facts(counts=facts.counts, provider_cost_msats=facts.provider_cost_msats)
+    return facts
+
+
 @final
 class ChatReading:
     """For a client that asked for `choices` answers (`n`).
@@ -66,10 +75,8 @@ class ChatReading:
             self._over = self.began
             return Facts(last=True, whole=bool(self._finished))
         facts = read_event(data, output_seen=output_seen)
-        if event.name == b"error":
-            facts = replace(facts, error=True, said=False)
-        elif is_ping(event.name) and not (facts.passes or facts.kept):
-            facts = Facts(counts=facts.counts, provider_cost_msats=facts.provider_cost_msats)
+        if event.name is not None:
+            facts = _named(event.name, facts)
         if isinstance(facts, ChatFacts):
             self._head.note(facts)
             if facts.kept and not facts.error:
