@@ -68,7 +68,7 @@ ORDER: Final = {
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot hub reload status"),
         *row("drains attempts exchange"),
-        *row("app mock main"),
+        *row("app mock_answers mock main"),
     ),
     "cli": (
         *row(

@@ -42,5 +42,5 @@ in its page:
     server/                                         towards the clients
     snapshot, hub, reload, status                   what requests share, what is told of it
     drains, attempts, exchange                      one chat request
-    app, mock, main                                 the routes, and the process
+    app, mock_answers, mock, main                   the routes, and the process
 """

@@ -1,8 +1,10 @@
 """The mock providers, over real sockets."""
 
+import base64
 import json
+import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import h11
@@ -12,6 +14,9 @@ import trio
 import trio.testing
 
 from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.dialects.dialect import Answer, Asked, Dialect
+from arbstr.sansio.dialects.doors import DOORS
+from arbstr.sansio.dialects.relay import Relay
 from arbstr.trio_runtime.mock import MOCK_CONFIG, open_mock_providers
 
 HI: Mapping[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi there"}]}
@@ -185,7 +190,7 @@ async def test_odd_but_legal_messages_are_answered() -> None:
         ("GET", "/chat/completions", 405),
         ("POST", "/models", 405),
         ("HEAD", "/models", 405),
-        ("POST", "/embeddings", 404),
+        ("POST", "/moderations", 404),
     ],
 )
 async def test_other_routes_answer_on_the_same_kept_connection(
@@ -271,3 +276,87 @@ def test_the_mock_configuration_is_one_that_arbstr_accepts() -> None:
     assert expensive is not None
     assert cheap.output_rate < expensive.output_rate
     assert [rule.name for rule in config.policies.rules] == ["code_generation"]
+
+
+# -- the other doors
+
+SAYING: Final[Mapping[str, Mapping[str, Any]]] = {
+    "chat": {"messages": [{"role": "user", "content": "Hi there"}]},
+    "completions": {"prompt": "Hi there"},
+    "responses": {"input": [{"role": "user", "content": "Hi there"}]},
+    "embeddings": {"input": ["Hi there", "and here"]},
+}
+
+
+async def ask_door(url: str, door: Dialect, **members: object) -> tuple[Asked, httpx.Response]:
+    body = json.dumps({"model": "gpt-4o", **SAYING[door.name], **members}).encode()
+    asked = door.parse(body, {}, b"")
+    assert isinstance(asked, Asked)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return asked, await client.post(url + door.path, content=body)
+
+
+@pytest.mark.parametrize("name", SAYING)
+async def test_every_door_is_answered_with_words_and_counts(name: str) -> None:
+    async with open_mock_providers(["alpha"]) as urls:
+        asked, reply = await ask_door(urls["alpha"], DOORS[name])
+        verdict = DOORS[name].judge(reply.content, asked, "")
+    assert isinstance(verdict, Answer), verdict
+    assert verdict.usage is not None
+    assert verdict.usage.input_tokens == asked.input_tokens
+    if name != "embeddings":
+        assert "Hello from alpha (gpt-4o). You said: Hi there" in reply.text
+        assert verdict.usage.output_tokens == 8
+
+
+@pytest.mark.parametrize("name", sorted(SAYING.keys() - {"embeddings"}))
+async def test_every_stream_is_whole_and_says_the_same(name: str) -> None:
+    async with open_mock_providers(["alpha"]) as urls:
+        asked, reply = await ask_door(
+            urls["alpha"], DOORS[name], stream=True, stream_options={"include_usage": True}
+        )
+    relay = Relay(DOORS[name].reading(asked))
+    relay.feed(reply.content)
+    assert relay.complete
+    assert relay.usage is not None
+    assert relay.usage.output_tokens == 8
+
+
+async def test_a_forced_tool_of_a_response_is_called_and_a_limit_is_kept() -> None:
+    tool = {
+        "type": "function",
+        "name": "weather",
+        "parameters": {"required": ["city"], "properties": {"city": {"type": "string"}}},
+    }
+    async with open_mock_providers(["alpha"]) as urls:
+        _, called = await ask_door(
+            urls["alpha"], DOORS["responses"], tools=[tool], tool_choice="required"
+        )
+        asked, stream = await ask_door(
+            urls["alpha"], DOORS["responses"], stream=True, max_output_tokens=3
+        )
+    (call,) = called.json()["output"]
+    assert (call["name"], json.loads(call["arguments"])) == ("weather", {"city": "mock"})
+    relay = Relay(DOORS["responses"].reading(asked))
+    relay.feed(stream.content)
+    assert relay.complete
+    assert b"event: response.incomplete\n" in stream.content
+
+
+async def test_embeddings_have_the_length_and_the_form_that_were_asked_for() -> None:
+    async with open_mock_providers(["alpha"]) as urls:
+        _, plain = await ask_door(urls["alpha"], DOORS["embeddings"], dimensions=3)
+        _, packed = await ask_door(
+            urls["alpha"], DOORS["embeddings"], dimensions=3, encoding_format="base64"
+        )
+    numbers = [entry["embedding"] for entry in plain.json()["data"]]
+    assert [len(vector) for vector in numbers] == [3, 3]
+    (first, _) = (base64.b64decode(entry["embedding"]) for entry in packed.json()["data"])
+    assert struct.unpack("<3f", first) == pytest.approx(numbers[0])
+
+
+@pytest.mark.parametrize("name", ["responses", "embeddings"])
+async def test_a_body_that_asks_nothing_is_refused(name: str) -> None:
+    async with open_mock_providers(["alpha"]) as urls, httpx.AsyncClient(trust_env=False) as client:
+        url = urls["alpha"] + DOORS[name].path
+        assert (await client.post(url, json={"model": "m"})).status_code == 400
