@@ -63,7 +63,7 @@ ORDER: Final = {
         ),
         *wing(
             "upstream",
-            "pipe tunnel connect readers http11 content_coding transport ask target call",
+            "pipe tunnel connect readers http11 content_coding transport ask target answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot hub reload status"),

@@ -23,7 +23,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import heavy
 from arbstr.trio_runtime.heavy import apart
-from arbstr.trio_runtime.upstream import call as upstream
+from arbstr.trio_runtime.upstream import answering as upstream
 from tests.chats import chat, parse
 from tests.fakes import (
     DONE,

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import final
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.endpoints import CHAT
+from arbstr.sansio.endpoints import CHAT, ENDPOINTS
 from arbstr.sansio.routing.catalog import Offer
 
 
@@ -44,7 +44,8 @@ class Paths:
 
     def lacks(self, offer: Offer, endpoint: str) -> bool:
         """Whether it is not served there, by the configuration or by what was seen."""
-        if endpoint not in offer.endpoints:
+        # What the configuration cannot name it does not exclude.
+        if endpoint in ENDPOINTS and endpoint not in offer.endpoints:
             return True
         name = offer.provider.name
         missing = self._missing

@@ -14,7 +14,8 @@ The order of the modules; each imports only from those before it:
     transport          idle connections, handed out for one exchange each, never leaked
     ask                a GET that costs nothing, and its whole answer
     target             the heads of the requests to a provider, prepared once for each path
-    call               one request to one provider; exceptions become facts
+    answering          its answer, read to a verdict; exceptions become facts
+    call               one request to one provider: sent, read, its connection given back
 
 Start reading at `call`.
 """
