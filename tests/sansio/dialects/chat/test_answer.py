@@ -464,8 +464,8 @@ OBJECTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.lists(OBJECTS, max_size=5), st.booleans(), st.integers(1, 3))
+@settings(deadline=None, max_examples=150)
+@given(st.lists(OBJECTS, max_size=4), st.booleans(), st.integers(1, 3))
 def test_no_stream_makes_the_judge_raise(events: list[Any], done: bool, choices: int) -> None:
     verdict = judged(stream(*events, done=done), choices)
     if isinstance(verdict, Answer):
