@@ -4,8 +4,8 @@ import json
 import re
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -22,11 +22,11 @@ from tests.fakes import (
     DONE,
     ROUTSTR_ID,
     ROUTSTR_USAGE,
+    FakeProcess,
     Script,
     answer,
     chunk,
     completion,
-    fake_process,
     hello,
     json_answer,
     open_fake_provider,
@@ -34,7 +34,7 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.process import arbstr_process, run_arbstr
+from tests.process import ArbstrProcess, arbstr_process, run_arbstr
 from tests.proxy import Proxy, Reply, config, open_proxy, provider
 
 GOOD: Final = json_answer(completion("Hello"))
@@ -562,103 +562,108 @@ base_fee = 1
 """
 
 
-def test_a_restart_knows_what_was_spent_today_and_what_may_have_been(tmp_path: Path) -> None:
-    with fake_process() as fake:
-        text = PROCESS.format(url=fake.url)
-        with arbstr_process(config_text=text, directory=tmp_path) as process:
-            process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
-            assert process.chat("fake-ok").status_code == 200
-            with process.send_chat("fake-hang"):
-                process.wait_rows(1, status="in_flight")
-                assert process.chat("fake-401").status_code == 502
-                process.wait_rows(3)
-                process.wait_rows(1, status="ok")
-                process.wait_rows(1, status="failed")
-                process.stop(SIGKILL)
-        with arbstr_process(config_text=text, directory=tmp_path) as process:
-            process.wait_stderr("budget: 2 of 3 sats of today (UTC) are spent")
-            assert process.chat("fake-ok").status_code == 200
-            assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
-            assert process.stop() == 0
+def test_a_restart_knows_what_was_spent_today_and_what_may_have_been(
+    fake: FakeProcess, tmp_path: Path
+) -> None:
+    text = PROCESS.format(url=fake.url)
+    with arbstr_process(config_text=text, directory=tmp_path) as process:
+        process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
+        assert process.chat("fake-ok").status_code == 200
+        with process.send_chat("fake-hang"):
+            process.wait_rows(1, status="in_flight")
+            assert process.chat("fake-401").status_code == 502
+            process.wait_rows(3)
+            process.wait_rows(1, status="ok")
+            process.wait_rows(1, status="failed")
+            process.stop(SIGKILL)
+    with arbstr_process(config_text=text, directory=tmp_path) as process:
+        process.wait_stderr("budget: 2 of 3 sats of today (UTC) are spent")
+        assert process.chat("fake-ok").status_code == 200
+        assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
+        assert process.stop() == 0
 
 
 def test_after_kill_9_what_was_in_flight_counts_as_what_was_set_aside_and_not_as_estimated(
-    tmp_path: Path,
+    fake: FakeProcess, tmp_path: Path
 ) -> None:
-    with fake_process() as fake:
-        text = (
-            PROCESS.format(url=fake.url)
-            .replace("base_fee = 1", "")
-            .replace("output_rate = 0", "output_rate = 1")
-        )
-        with (
-            arbstr_process(config_text=text.replace("= 3", "= 100"), directory=tmp_path) as process,
-            process.send_chat("fake-hang", max_tokens=32_000),
-        ):
-            process.wait_rows(1)
-            assert process.ask("GET", "/health").json()["budget"]["set_aside"] == 4.096
-            process.stop(SIGKILL)
-        with arbstr_process(config_text=text, directory=tmp_path) as process:
-            process.wait_stderr("sats of today (UTC) are spent")
-            assert process.ask("GET", "/health").json()["budget"]["spent"] == 4.096
-            assert process.stop() == 0
-        (row,) = process.attempts()
-        assert (row["estimated_cost_sats"], row["set_aside_sats"]) == (32.0, 4.096)
+    text = (
+        PROCESS.format(url=fake.url)
+        .replace("base_fee = 1", "")
+        .replace("output_rate = 0", "output_rate = 1")
+    )
+    with (
+        arbstr_process(config_text=text.replace("= 3", "= 100"), directory=tmp_path) as process,
+        process.send_chat("fake-hang", max_tokens=32_000),
+    ):
+        process.wait_rows(1)
+        assert process.ask("GET", "/health").json()["budget"]["set_aside"] == 4.096
+        process.stop(SIGKILL)
+    with arbstr_process(config_text=text, directory=tmp_path) as process:
+        process.wait_stderr("sats of today (UTC) are spent")
+        assert process.ask("GET", "/health").json()["budget"]["spent"] == 4.096
+        assert process.stop() == 0
+    (row,) = process.attempts()
+    assert (row["estimated_cost_sats"], row["set_aside_sats"]) == (32.0, 4.096)
 
 
-def test_rows_a_clock_that_was_ahead_left_are_not_spent_today(tmp_path: Path) -> None:
+def with_the_day_spent(
+    clock: Clock, fake: FakeProcess, directory: Path
+) -> Callable[[], AbstractContextManager[ArbstrProcess]]:
+    """One process has spent its day by this clock; what starts the next on its ledger."""
+    text = PROCESS.format(url=fake.url)
+    start = partial(arbstr_process, config_text=text, directory=directory, environ=clock.environ)
+    with start() as process:
+        assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
+        assert process.stop() == 0
+    return start
+
+
+def test_rows_a_clock_that_was_ahead_left_are_not_spent_today(
+    fake: FakeProcess, tmp_path: Path
+) -> None:
     clock = Clock(tmp_path, 200 * DAY)
-    with fake_process() as fake:
-        text = PROCESS.format(url=fake.url)
-        start = partial(arbstr_process, config_text=text, directory=tmp_path, environ=clock.environ)
-        with start() as process:
-            assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
-            assert process.stop() == 0
-        clock.offset = 0.0
-        with start() as process:
-            process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
-            assert process.chat("fake-ok").status_code == 200
-            assert process.stop() == 0
+    start = with_the_day_spent(clock, fake, tmp_path)
+    clock.offset = 0.0
+    with start() as process:
+        process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
+        assert process.chat("fake-ok").status_code == 200
+        assert process.stop() == 0
 
 
-def test_a_clock_that_is_put_right_does_not_give_the_day_a_second_budget(tmp_path: Path) -> None:
+def test_a_clock_that_is_put_right_does_not_give_the_day_a_second_budget(
+    fake: FakeProcess, tmp_path: Path
+) -> None:
     """It is a month behind at the start, as after a flat battery; then it jumps ahead, and back."""
     clock = Clock(tmp_path)
-    with fake_process() as fake:
-        text = PROCESS.format(url=fake.url)
-        start = partial(arbstr_process, config_text=text, directory=tmp_path, environ=clock.environ)
-        with start() as process:
-            assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
-            assert process.stop() == 0
-        clock.offset = -30 * DAY
-        with start() as process:
-            process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
-            assert process.chat("fake-ok").status_code == 200
-            for offset, status in ((0.0, 402), (30 * DAY, 200), (0.0, 402), (-30 * DAY, 200)):
-                clock.offset = offset
-                assert process.chat("fake-ok").status_code == status
-            assert process.stop() == 0
+    start = with_the_day_spent(clock, fake, tmp_path)
+    clock.offset = -30 * DAY
+    with start() as process:
+        process.wait_stderr("budget: 0 of 3 sats of today (UTC) are spent")
+        assert process.chat("fake-ok").status_code == 200
+        for offset, status in ((0.0, 402), (30 * DAY, 200), (0.0, 402), (-30 * DAY, 200)):
+            clock.offset = offset
+            assert process.chat("fake-ok").status_code == status
+        assert process.stop() == 0
 
 
 def test_a_ledger_that_cannot_be_read_at_the_start_lets_nothing_through_that_costs(
-    tmp_path: Path,
+    fake: FakeProcess, tmp_path: Path
 ) -> None:
-    with fake_process() as fake:
-        text = PROCESS.format(url=fake.url) + FREE_TOO.format(url=fake.url)
+    text = PROCESS.format(url=fake.url) + FREE_TOO.format(url=fake.url)
+    with arbstr_process(config_text=text, directory=tmp_path) as process:
+        assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
+        assert process.stop() == 0
+    with closing(sqlite3.connect(process.database, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
         with arbstr_process(config_text=text, directory=tmp_path) as process:
-            assert [process.chat("fake-ok").status_code for _ in range(4)] == [200, 200, 200, 402]
+            process.wait_stderr("what was spent today cannot be read yet (")
+            refused, free = process.chat("fake-ok"), process.chat("fake-no-usage")
+            other.execute("COMMIT")
+            other.close()
+            process.wait_stderr("budget: 3 of 3 sats of today (UTC) are spent")
+            assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
             assert process.stop() == 0
-        with closing(sqlite3.connect(process.database, isolation_level=None)) as other:
-            other.execute("PRAGMA locking_mode = EXCLUSIVE")
-            other.execute("BEGIN EXCLUSIVE")
-            with arbstr_process(config_text=text, directory=tmp_path) as process:
-                process.wait_stderr("what was spent today cannot be read yet (")
-                refused, free = process.chat("fake-ok"), process.chat("fake-no-usage")
-                other.execute("COMMIT")
-                other.close()
-                process.wait_stderr("budget: 3 of 3 sats of today (UTC) are spent")
-                assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
-                assert process.stop() == 0
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "budget_unavailable")
     assert refused.headers["retry-after"] == "2"
     assert free.status_code == 200
@@ -690,27 +695,26 @@ async def test_a_day_whose_ledger_was_not_read_is_a_503_with_a_wait() -> None:
         assert_refused(await proxy.chat())
 
 
-def test_arbstr_stats_shows_the_running_day_by_the_log(tmp_path: Path) -> None:
-    with fake_process() as fake:
-        text = PROCESS.format(url=fake.url)
-        with arbstr_process(config_text=text, directory=tmp_path) as process:
-            assert process.chat("fake-ok").status_code == 200
-            assert process.stop() == 0
-        written = run_arbstr("stats", directory=tmp_path)
-        assert "\n1 of 3 sats of today's budget are spent\n" in written.stdout
-        told = json.loads(run_arbstr("stats", "--json", directory=tmp_path).stdout)["budget"]
-        assert (told["limit"], told["spent"], told["set_aside"]) == (3.0, 1.0, None)
-        with arbstr_process(config_text=text, directory=tmp_path) as process:
-            assert process.chat("fake-no-usage").status_code == 200
-            assert process.stop() == 0
-        written = run_arbstr("stats", directory=tmp_path)
-        assert (
-            "\n2 of 3 sats of today's budget are spent; what has no known price counts as what was "
-            "set aside for it\n"
-        ) in written.stdout
-        free = text.replace("sats_per_day = 3", "")
-        without = run_arbstr("stats", config_text=free, directory=tmp_path)
-        assert "budget" not in without.stdout
+def test_arbstr_stats_shows_the_running_day_by_the_log(fake: FakeProcess, tmp_path: Path) -> None:
+    text = PROCESS.format(url=fake.url)
+    with arbstr_process(config_text=text, directory=tmp_path) as process:
+        assert process.chat("fake-ok").status_code == 200
+        assert process.stop() == 0
+    written = run_arbstr("stats", directory=tmp_path)
+    assert "\n1 of 3 sats of today's budget are spent\n" in written.stdout
+    told = json.loads(run_arbstr("stats", "--json", directory=tmp_path).stdout)["budget"]
+    assert (told["limit"], told["spent"], told["set_aside"]) == (3.0, 1.0, None)
+    with arbstr_process(config_text=text, directory=tmp_path) as process:
+        assert process.chat("fake-no-usage").status_code == 200
+        assert process.stop() == 0
+    written = run_arbstr("stats", directory=tmp_path)
+    assert (
+        "\n2 of 3 sats of today's budget are spent; what has no known price counts as what was "
+        "set aside for it\n"
+    ) in written.stdout
+    free = text.replace("sats_per_day = 3", "")
+    without = run_arbstr("stats", config_text=free, directory=tmp_path)
+    assert "budget" not in without.stdout
 
 
 def test_check_shows_the_budget() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 import openai
 import pytest
 
-from tests.fakes import FakeProcess, fake_process
+from tests.fakes import FakeProcess
 from tests.process import ArbstrProcess, arbstr_process
 from tests.sdk import ask_sync, chat, provider
 
@@ -73,21 +73,9 @@ def config(fake: FakeProcess) -> str:
 
 
 @pytest.fixture(scope="module")
-def providers() -> Iterator[FakeProcess]:
-    with fake_process() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def arbstr(providers: FakeProcess) -> Iterator[ArbstrProcess]:
     with arbstr_process(config_text=config(providers)) as process:
         yield process
-
-
-@pytest.fixture
-def fake(providers: FakeProcess) -> FakeProcess:
-    providers.reset()
-    return providers
 
 
 def trailing(body: bytes) -> dict[str, Any]:

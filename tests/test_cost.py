@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import pytest
 
 from arbstr.cli import commands as cli
-from tests.fakes import FakeProcess, fake_process
+from tests.fakes import FakeProcess
 from tests.process import (
     ArbstrProcess,
     arbstr_process,
@@ -24,12 +24,6 @@ from tests.sdk import provider
 POLICY: Final = '[[policies.rules]]\nname = "code"\nkeywords = ["code"]\n'
 LONG: Final = "code " * 80
 """400 bytes: 100 tokens of input."""
-
-
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeProcess]:
-    with fake_process() as fake:
-        yield fake
 
 
 def config(fake: FakeProcess) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 import httpx
 import pytest
 
-from tests.fakes import FakeProcess, fake_process
+from tests.fakes import FakeProcess
 from tests.process import ArbstrProcess, arbstr_process, chat_body, wait_until
 
 PROVIDERS: Final = """
@@ -95,12 +95,6 @@ WRONG: Final = {
 
 
 @pytest.fixture(scope="module")
-def providers() -> Iterator[FakeProcess]:
-    with fake_process() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def arbstr(providers: FakeProcess) -> Iterator[ArbstrProcess]:
     with arbstr_process(config_text=PROVIDERS.format(url=providers.url)) as process:
         yield process
@@ -112,12 +106,6 @@ def guarded(providers: FakeProcess) -> Iterator[ArbstrProcess]:
     text = GUARDED + PROVIDERS.format(url=providers.url)
     with arbstr_process(config_text=text) as process:
         yield process
-
-
-@pytest.fixture
-def fake(providers: FakeProcess) -> FakeProcess:
-    providers.reset()
-    return providers
 
 
 def post(process: ArbstrProcess, headers: Mapping[str, str], body: bytes = GOOD) -> httpx.Response:

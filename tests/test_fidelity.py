@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from tests.fakes import FakeProcess, Request, fake_process
+from tests.fakes import FakeProcess, Request
 from tests.process import ArbstrProcess, arbstr_process
 
 CONFIG: Final = """
@@ -124,21 +124,9 @@ ALLOWED: Final = {"host", "content-type", "accept", "user-agent", "authorization
 
 
 @pytest.fixture(scope="module")
-def providers() -> Iterator[FakeProcess]:
-    with fake_process() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def arbstr(providers: FakeProcess) -> Iterator[ArbstrProcess]:
     with arbstr_process(config_text=CONFIG.format(url=providers.url)) as process:
         yield process
-
-
-@pytest.fixture
-def fake(providers: FakeProcess) -> FakeProcess:
-    providers.reset()
-    return providers
 
 
 def forwarded(arbstr: ArbstrProcess, fake: FakeProcess, body: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, Final, final
 
 import pytest
 
-from tests.fakes import FakeProcess, fake_process
+from tests.fakes import FakeProcess
 from tests.process import CHAT_HEAD, NOTHING, ArbstrProcess, arbstr_process, wait_until
 
 MODELS: Final = (
@@ -57,14 +57,8 @@ failures = 1
 
 
 @pytest.fixture(scope="module")
-def fake() -> Iterator[FakeProcess]:
-    with fake_process() as process:
-        yield process
-
-
-@pytest.fixture(scope="module")
-def arbstr(fake: FakeProcess) -> Iterator[ArbstrProcess]:
-    with arbstr_process(config_text=config_of(fake)) as process:
+def arbstr(providers: FakeProcess) -> Iterator[ArbstrProcess]:
+    with arbstr_process(config_text=config_of(providers)) as process:
         yield process
 
 
@@ -234,7 +228,6 @@ def test_a_client_that_leaves_has_a_row_and_costs_no_further_attempt(
     arbstr: ArbstrProcess,
     fake: FakeProcess,
 ) -> None:
-    fake.reset()
     known = len(arbstr.rows())
     with closing(arbstr.send_chat(model, stream=stream)) as client:
         fake.wait(requests=1)
@@ -322,7 +315,6 @@ def test_a_model_that_would_forge_the_log_or_colour_it_is_no_model(
 def test_json_lines_and_no_rows_for_what_is_no_chat_request(fake: FakeProcess) -> None:
     more = '[server]\nauth_token = "let-me-in"\n[logging]\nformat = "json"\nlevel = "error"\n'
     token = {"authorization": "Bearer let-me-in"}
-    fake.reset()
     environ = {"ARBSTR_LOG": "info"}  # goes before the configuration
     with arbstr_process(config_text=config_of(fake, more), environ=environ) as process:
         good = json.dumps({"model": "fake-ok", "messages": []}).encode()

@@ -9,14 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
 
 import pytest
 
-from tests.fakes import FakeProcess, fake_process, silent_url
+from tests.fakes import FakeProcess, silent_url
 from tests.process import (
     CHAT_HEAD,
     PATIENCE,
@@ -297,16 +297,9 @@ def test_what_is_named_from_the_root_needs_no_directory(tmp_path: Path) -> None:
 # -- those that need a provider ------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def fake() -> Iterator[FakeProcess]:
-    with fake_process() as process:
-        yield process
-
-
 @pytest.fixture
 def provider(fake: FakeProcess) -> str:
     """The URL of a provider that is well and states 10 and 5 tokens."""
-    fake.reset()
     return fake.url_of("fake-usage-10-5")
 
 

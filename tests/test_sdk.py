@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from tests.fakes import FakeProcess, fake_process
+from tests.fakes import FakeProcess
 from tests.process import ArbstrProcess, arbstr_process
 from tests.sdk import ASK, Ask, ask_sync, chat, provider
 
@@ -43,21 +43,9 @@ both = pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
 
 
 @pytest.fixture(scope="module")
-def providers() -> Iterator[FakeProcess]:
-    with fake_process() as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def arbstr(providers: FakeProcess) -> Iterator[ArbstrProcess]:
     with arbstr_process(config_text=config(providers)) as process:
         yield process
-
-
-@pytest.fixture
-def fake(providers: FakeProcess) -> FakeProcess:
-    providers.reset()
-    return providers
 
 
 # ---- chats
