@@ -52,7 +52,7 @@ The order of the modules; each imports only from those before it. A wing (a fold
 in its page:
 
     errors, secrets, money, moments, ids, visible,  words everybody uses
-      heads, endpoints
+      heads, chunks, endpoints
     config/                                         the configuration: text -> Config
     callers                                         who may call
     dialects/                                       the doors: what is asked, what comes back

@@ -9,7 +9,8 @@ fifth of the time or less, and a plain request has two heads to read. A head qua
 
     it is whole, and in the first bytes that came
     it is HTTP/1.1, each line ends in CRLF and none is folded
-    the body has one Content-Length, and neither Transfer-Encoding nor Upgrade nor Expect is there
+    the body has one Content-Length, and neither Transfer-Encoding nor Upgrade nor Expect is there;
+      an answer may have `Transfer-Encoding: chunked` in its place (`chunks.py` reads that body)
     Connection is absent, or one of `keep-alive` and `close`
     a request is a POST with one Host; an answer is final and has a body (not 1xx, 204, 304)
 """
@@ -40,7 +41,7 @@ _MOST_DIGITS: Final = 18
 
 _TIMEOUT: Final = re.compile(rb"(?i:timeout)[ \t]*=[ \t]*\"?([0-9]{1,9})")
 
-_TAKES_MORE: Final = frozenset({b"transfer-encoding", b"upgrade", b"expect"})
+_TAKES_MORE: Final = frozenset({b"upgrade", b"expect"})
 
 
 @final
@@ -58,12 +59,13 @@ class RequestHead:
 @final
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
-    """A final answer. Its body, of `length` bytes, begins at `size`. `closes`: the last one."""
+    """A final answer. Its body, of `length` bytes, or in chunks if that is None, begins at `size`.
+    `closes`: the last one."""
 
     status: int
     reason: bytes
     headers: Fields
-    length: int
+    length: int | None
     closes: bool
     size: int
 
@@ -86,6 +88,8 @@ def read_request(data: bytes) -> RequestHead | None:
     if found is None:
         return None
     headers, length, closes, size = found
+    if length is None:
+        return None
     if sum(name == b"host" for name, _ in headers) != 1:
         return None
     return RequestHead(line[1], headers, length, closes, size)
@@ -106,8 +110,11 @@ def read_answer(data: bytes) -> AnswerHead | None:
     return AnswerHead(status, line[2], headers, length, closes, size)
 
 
-def _fields(data: bytes, start: int) -> tuple[Fields, int, bool, int] | None:
-    """The fields from `start` to the empty line: (fields, length, closes, size of the head)."""
+def _fields(data: bytes, start: int) -> tuple[Fields, int | None, bool, int] | None:
+    """The fields from `start` to the empty line: (fields, length, closes, size of the head).
+
+    Without a length the body is in chunks.
+    """
     end = data.find(b"\r\n\r\n", start) + 2
     if end < 2:
         return None  # not whole yet, or without any field
@@ -117,7 +124,7 @@ def _fields(data: bytes, start: int) -> tuple[Fields, int, bool, int] | None:
         return None
     headers = [(name.lower(), value) for name, value in pairs]
     length: int | None = None
-    closes = False
+    chunked = closes = False
     for name, value in headers:
         if name == b"content-length":
             if length is not None or not value.isdigit() or len(value) > _MOST_DIGITS:
@@ -128,6 +135,10 @@ def _fields(data: bytes, start: int) -> tuple[Fields, int, bool, int] | None:
             if closes or word not in (b"keep-alive", b"close"):
                 return None
             closes = word == b"close"
+        elif name == b"transfer-encoding":
+            if chunked or value != b"chunked":
+                return None
+            chunked = True
         elif name in _TAKES_MORE:
             return None
-    return None if length is None else (headers, length, closes, end + 2)
+    return (headers, length, closes, end + 2) if chunked is (length is None) else None

@@ -2,16 +2,20 @@
 
     H11Reader      whatever HTTP/1.1 allows
     LengthReader   an answer whose head `sansio/heads.py` could read: its body is so and so long
+    ChunksReader   the same, and its body is in chunks; what is unusual in them goes on to h11
 
 `reader_of` chooses by the first bytes that came. Both are fed what arrives and told how the peer's
 half of the connection ended, which is how some bodies end.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, final
 
 import h11
 
+from arbstr.sansio.chunks import Chunks, Standing
 from arbstr.sansio.heads import AnswerHead, read_answer
 from arbstr.trio_runtime.upstream.pipe import CLOSED, DRAIN_SIZE
 
@@ -67,7 +71,11 @@ def reader_of(http: h11.Connection, request: h11.Request, data: bytes, *, plain:
     of this one. `plain`: a POST that leaves the connection as it is.
     """
     head = read_answer(data) if plain else None
-    return H11Reader(http, request) if head is None else LengthReader(head)
+    if head is None:
+        return H11Reader(http, request)
+    if head.length is None:
+        return ChunksReader(head, partial(H11Reader, http, request))
+    return LengthReader(head, head.length)
 
 
 @final
@@ -164,10 +172,10 @@ class LengthReader:
 
     __slots__ = ("_awaited", "_closes", "_head", "_size", "_waiting", "complete", "dry")
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: AnswerHead, length: int) -> None:
         self._head = Head(head.status, tuple(head.headers), head.reason)
         self._size = head.size
-        self._awaited = head.length
+        self._awaited = length
         self._closes = head.closes
         self._waiting = b""
         self.complete = False
@@ -197,3 +205,79 @@ class LengthReader:
     def renew(self) -> bool:
         """See `Reader`."""
         return self.complete and not self._closes and not self._waiting
+
+
+_CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+"""What tells h11 that chunks follow."""
+
+
+@final
+class ChunksReader:
+    """An answer in chunks. See `Reader`. `others` makes the reader of what is unusual in them."""
+
+    __slots__ = (
+        "_chunks",
+        "_closes",
+        "_head",
+        "_other",
+        "_others",
+        "_ready",
+        "_size",
+        "complete",
+        "dry",
+    )
+
+    def __init__(self, head: AnswerHead, others: Callable[[], H11Reader]) -> None:
+        self._head = Head(head.status, tuple(head.headers), head.reason)
+        self._size = head.size
+        self._closes = head.closes
+        self._chunks = Chunks()
+        self._ready = b""
+        self._others = others
+        self._other: H11Reader | None = None
+        self.complete = False
+        self.dry = False
+
+    def feed(self, data: bytes) -> None:
+        """See `Reader`."""
+        if self._size:
+            data, self._size = data[self._size :], 0
+        if self._other is not None:
+            self._other.feed(data)
+            return
+        ready = self._chunks.feed(data)
+        self._ready = self._ready + ready if self._ready else ready
+        if self._chunks.standing is Standing.STRANGE:
+            self._other = self._others()
+            self._other.feed(_CHUNKED)
+            self._other.head()
+            self._other.feed(self._chunks.rest)
+
+    def head(self) -> Head | None:
+        """See `Reader`."""
+        return self._head
+
+    def pull(self, ended: str | None) -> bytes:
+        """See `Reader`."""
+        data, self._ready = self._ready, b""
+        if self._other is not None:
+            self.dry = False
+            if not data:
+                data = self._other.pull(ended)
+                self.complete, self.dry = self._other.complete, self._other.dry
+            return data
+        standing = self._chunks.standing
+        self.complete, self.dry = standing is Standing.ENDED, standing is Standing.OPEN
+        if not data and ended is not None and not self.complete:
+            raise AnswerBroken(f"{ended} before the body was complete")
+        if not data and standing is Standing.BROKEN:
+            raise AnswerBroken("the body is not valid HTTP/1.1")
+        return data
+
+    def renew(self) -> bool:
+        """See `Reader`."""
+        if self._closes:
+            return False
+        if self._other is not None:
+            return self._other.renew()
+        return self.complete and not self._chunks.rest
