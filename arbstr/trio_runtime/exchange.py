@@ -302,7 +302,7 @@ class Run:
                     deadline += trio.current_time() - began
                 if (relay.done and call.has_said_all) or call.ended or relay.overflow:
                     break
-                if relay.ending or relay.error is not None:
+                if (relay.finished and relay.ending) or relay.error is not None:
                     # Only its last word can follow; output shows that this was not the end.
                     if not ending or relay.after_finish != after:
                         ending, after = True, relay.after_finish
