@@ -315,8 +315,9 @@ def test_the_models_are_listed_as_openai_lists_them(prefix: str, arbstr: ArbstrP
     listed = {model["id"]: model for model in reply.json()["data"]}
     assert set(listed) == {"gpt-4o", "vendor/model-1"}
     for model in listed.values():
-        assert set(model) == {"id", "object", "created", "owned_by"}
-        assert model["object"] == "model"
+        assert set(model) >= {"id", "object", "created", "owned_by"}
+        assert model["object"] == model["type"] == "model"
+        assert model["display_name"] == model["id"]
         assert isinstance(model["created"], int)
     assert listed["gpt-4o"]["owned_by"] == "beta"  # the cheaper of the two
     assert listed["vendor/model-1"]["owned_by"] == "alpha"

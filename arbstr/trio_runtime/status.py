@@ -11,8 +11,10 @@ import trio
 
 from arbstr.sansio.config.reader import AUTO
 from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.board import CircuitView
+from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.routing.plan import NoRoute, plan
@@ -22,6 +24,9 @@ from arbstr.trio_runtime.hub import Hub
 STARTED: Final = int(datetime.now(UTC).timestamp())
 """`created` of every model: clients want a number, and no provider's date means anything here."""
 
+
+_STARTED_AT: Final = format_moment(STARTED * 1000)
+"""The same for Anthropic's clients."""
 
 LATE_SECONDS: Final = 10.0
 """How long a row may wait to be written before that is worth a look: a backup that locks the
@@ -103,14 +108,15 @@ def providers(hub: Hub) -> dict[str, Any]:
     """Each provider as configured, without its key, and how it stands right now.
 
     `proxy` is there if it is reached through one, `circuits` if some of its models' are not closed,
-    `missing_endpoints` if some turned out not to be served: null, or for which models alone.
+    `endpoints` if by the configuration it serves only some, `missing_endpoints` if some turned out
+    not to be served: null, or for which models alone.
     """
     now, snapshot = trio.current_time(), hub.snapshot
     found = []
     for provider in snapshot.catalog.providers:
         view = hub.board.view(provider.name, now)
         sick = hub.board.sick(provider.name, now)
-        gone = hub.paths.missing(provider.name)
+        served, gone = provider.endpoints, hub.paths.missing(provider.name)
         found.append(
             {
                 "name": provider.name,
@@ -118,7 +124,7 @@ def providers(hub: Hub) -> dict[str, Any]:
                 **({} if provider.proxy is None else {"proxy": provider.proxy.shown}),
                 "kind": hub.kind_of(provider).value,
                 "models": list(provider.models),
-                "endpoints": list(provider.endpoints),
+                **({} if served == ENDPOINTS else {"endpoints": list(served)}),
                 **({"missing_endpoints": gone} if gone else {}),
                 "rates": {
                     model: _rates(offer.rates)
@@ -136,27 +142,55 @@ def providers(hub: Hub) -> dict[str, Any]:
     return {"providers": found}
 
 
-def _model(hub: Hub, model_id: str) -> dict[str, Any]:
+def _named(model_id: str, owner: str) -> dict[str, Any]:
+    """A model with the members of OpenAI's lists, and those of Anthropic's."""
     return {
         "id": model_id,
         "object": "model",
         "created": STARTED,
-        "owned_by": hub.snapshot.catalog.cheapest_owner(model_id),
+        "owned_by": owner,
+        "type": "model",
+        "display_name": model_id,
+        "created_at": _STARTED_AT,
+    }
+
+
+def _model(hub: Hub, model_id: str) -> dict[str, Any]:
+    """With the rates of the cheapest, and the APIs by which somebody serves it."""
+    catalog, paths = hub.snapshot.catalog, hub.paths
+    offers, owner = catalog.offers(model_id), catalog.cheapest_owner(model_id)
+    rates = next((offer.rates for offer in offers if offer.provider.name == owner), None)
+    served = [
+        endpoint
+        for endpoint in ENDPOINTS
+        if not all(paths.lacks(offer, endpoint) for offer in offers)
+    ]
+    return {
+        **_named(model_id, owner),
+        "endpoints": served,
+        **({} if rates is None else {"rates": _rates(rates)}),
     }
 
 
 def models(hub: Hub) -> dict[str, Any]:
-    """OpenAI's list of models."""
+    """OpenAI's list of models, and Anthropic's: all of it on one page."""
     served = hub.snapshot.catalog.models()
     data = [_model(hub, model_id) for model_id in served]
     if hub.snapshot.config.policies.rules:
         data.append(_auto())
-    return {"object": "list", "data": data}
+    ends = [model["id"] for model in data]
+    return {
+        "object": "list",
+        "data": data,
+        "has_more": False,
+        "first_id": ends[0] if ends else None,
+        "last_id": ends[-1] if ends else None,
+    }
 
 
 def _auto() -> dict[str, Any]:
     """What a client may ask for besides models, once there is a policy to choose one by."""
-    return {"id": AUTO, "object": "model", "created": STARTED, "owned_by": "arbstr"}
+    return _named(AUTO, "arbstr")
 
 
 def model(hub: Hub, model_id: str) -> dict[str, Any] | ErrorReply:

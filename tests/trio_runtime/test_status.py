@@ -7,6 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from arbstr.sansio.endpoints import ENDPOINTS
+from arbstr.sansio.moments import parse_moment
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     FakeProvider,
@@ -419,3 +421,23 @@ async def test_with_consent_the_cap_holds_for_all_attempts_that_may_cost(
                 "dear was not asked: all in all it could cost 0.777 sats, over 0.7"
                 in (reply.error["message"])
             )
+
+
+async def test_models_serve_the_clients_of_both_lists_and_tell_prices_and_apis() -> None:
+    only_chat = 'endpoints = ["chat"]'
+    text = config(
+        provider("dear", "http://127.0.0.1:9", rate=20),
+        provider("cheap", "http://127.0.0.1:9", rate=10, more=only_chat),
+        provider("alone", "http://127.0.0.1:9", models="gpt-5", more=only_chat),
+    )
+    async with open_proxy(text) as proxy:
+        listed = (await proxy.get("/v1/models")).json
+        shown = {each["name"]: each for each in (await proxy.get("/providers")).json["providers"]}
+    four, five = listed["data"]
+    assert (listed["has_more"], listed["first_id"], listed["last_id"]) == (False, "gpt-4o", "gpt-5")
+    assert (four["owned_by"], four["rates"]["input_rate"]) == ("cheap", 10)
+    assert four["endpoints"] == list(ENDPOINTS)
+    assert five["endpoints"] == ["chat"]
+    assert parse_moment(four["created_at"]) == four["created"] * 1000
+    assert shown["cheap"]["endpoints"] == ["chat"]
+    assert "endpoints" not in shown["dear"]
