@@ -238,13 +238,13 @@ def usage(prompt: int = 10, completion: int = 5, **more: object) -> dict[str, An
     return {**counts, "total_tokens": prompt + completion, **more}
 
 
-USAGE: Final[Mapping[str, Any]] = MappingProxyType(usage())
+_COUNTS: Final[Mapping[str, Any]] = MappingProxyType(usage())
 
 
 def completion(
     text: str | None = "Hello",
     *,
-    usage: Mapping[str, Any] | None = USAGE,
+    usage: Mapping[str, Any] | None = _COUNTS,
     finish: str | None = "stop",
     model: str = "gpt-4o",
     message: Mapping[str, Any] = MappingProxyType({}),
@@ -292,8 +292,15 @@ def sse(value: object) -> bytes:
     return b"data: %b\n\n" % json.dumps(value).encode()
 
 
+ROLE: Final = sse(chunk("", role="assistant"))
+WORD: Final = sse(chunk("Hello"))
+STOP: Final = sse(chunk(finish="stop"))
+USAGE: Final = sse(chunk(usage=usage()))
+"""The events of a stream, in this order, before `DONE`; 10 and 5 tokens."""
+
+
 def hello(
-    text: str = "Hello there", *, usage: Mapping[str, Any] | None = USAGE, model: str = "gpt-4o"
+    text: str = "Hello there", *, usage: Mapping[str, Any] | None = _COUNTS, model: str = "gpt-4o"
 ) -> tuple[bytes, ...]:
     """The events of a good stream: role, a chunk a word, finish, usage (unless None), [DONE]."""
     words = [word if i == 0 else f" {word}" for i, word in enumerate(text.split(" "))]
@@ -332,8 +339,6 @@ def _both(plain: Play, streamed: Play) -> Chooser:
 
 _TEXT: Final = completion("Hello there")
 _BODY: Final = json.dumps(_TEXT).encode()
-_ROLE: Final = sse(chunk("", role="assistant"))
-_WORD: Final = sse(chunk("Hello"))
 _ERROR: Final = {"error": error_object("the fake broke", "server_error", 500)}
 _TICKS: Final = [step for _ in range(20) for step in (0.1, sse(chunk(" tick")))]
 _CALL: Final = {
@@ -352,10 +357,10 @@ BEHAVIOURS: Final[Mapping[str, Chooser]] = MappingProxyType(
             json_answer(completion(None, finish="tool_calls", message={"tool_calls": [_CALL]})),
             stream(
                 [
-                    _ROLE,
+                    ROLE,
                     sse(chunk(delta={"tool_calls": [{"index": 0, **_CALL}]})),
                     sse(chunk(finish="tool_calls")),
-                    sse(chunk(usage=USAGE)),
+                    USAGE,
                     DONE,
                 ]
             ),
@@ -373,23 +378,21 @@ BEHAVIOURS: Final[Mapping[str, Chooser]] = MappingProxyType(
         "fake-reset": _both(RESET_AFTER_REQUEST, RESET_AFTER_REQUEST),
         "fake-hang": _both(SILENCE, SILENCE),
         # an answer that goes wrong in the middle: one content chunk, or half of the body
-        "fake-cut": _both(half_answer(_BODY, ending="fin"), stream([_ROLE, _WORD], ending="fin")),
-        "fake-cut-reset": _both(half_answer(_BODY), stream([_ROLE, _WORD], ending="rst")),
-        "fake-stall": _both(
-            half_answer(_BODY, ending="hang"), stream([_ROLE, _WORD], ending="hang")
-        ),
-        "fake-role": _both(half_answer(_BODY, 0), stream([_ROLE], ending="fin")),
+        "fake-cut": _both(half_answer(_BODY, ending="fin"), stream([ROLE, WORD], ending="fin")),
+        "fake-cut-reset": _both(half_answer(_BODY), stream([ROLE, WORD], ending="rst")),
+        "fake-stall": _both(half_answer(_BODY, ending="hang"), stream([ROLE, WORD], ending="hang")),
+        "fake-role": _both(half_answer(_BODY, 0), stream([ROLE], ending="fin")),
         # errors inside a 200, before and after output
         "fake-error-first": _both(json_answer(_ERROR), stream([sse(_ERROR)])),
-        "fake-error-late": _both(json_answer(_ERROR), stream([_ROLE, _WORD, sse(_ERROR)])),
+        "fake-error-late": _both(json_answer(_ERROR), stream([ROLE, WORD, sse(_ERROR)])),
         "fake-html": _both(html200(), html200()),
         "fake-truncated": _both(truncated_json(), truncated_json()),
         # two seconds of ticks; ticks without an end
         "fake-slow": _both(
             json_answer(_TEXT, before=[2.0]),
-            stream([_ROLE, *_TICKS, sse(chunk(finish="stop")), sse(chunk(usage=USAGE)), DONE]),
+            stream([ROLE, *_TICKS, STOP, USAGE, DONE]),
         ),
-        "fake-endless": _both(SILENCE, endless([_ROLE], sse(chunk(" tick")))),
+        "fake-endless": _both(SILENCE, endless([ROLE], sse(chunk(" tick")))),
     }
 )
 """Beside these, `fake-<status>` is that status with an OpenAI-shaped error,

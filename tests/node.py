@@ -23,7 +23,9 @@ from typing import Any, Final, TypeAlias, final
 from tests.fakes import (
     DONE,
     RESET_AFTER_REQUEST,
+    ROLE,
     ROUTSTR_ID,
+    STOP,
     Behaviour,
     Play,
     Request,
@@ -103,9 +105,7 @@ def _stream(*events: Step, ending: Any = "clean", before: Sequence[float] = ()) 
     return stream(events, ending=ending, headers=[ROUTSTR_ID], before=before)
 
 
-ROLE: Final = sse(chunk("", role="assistant"))
 WORDS: Final = (sse(chunk("Hello")), sse(chunk(" there")))
-FINISH: Final = sse(chunk(finish="stop"))
 ERROR: Final = sse({"error": {"message": "the upstream exploded", "code": 502}, "provider": "base"})
 DETAIL: Final = sse({"detail": {"error": {"message": "upstream failed", "code": "UPSTREAM_ERROR"}}})
 
@@ -137,7 +137,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "good",
         _plain,
-        lambda bill: _stream(ROLE, *WORDS, FINISH, bill.trailer, DONE),
+        lambda bill: _stream(ROLE, *WORDS, STOP, bill.trailer, DONE),
         charges=True,
         stated=True,
         weight=20,
@@ -257,7 +257,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "a late trailer",
         None,
-        lambda bill: _stream(ROLE, *WORDS, FINISH, LATE, bill.trailer, DONE),
+        lambda bill: _stream(ROLE, *WORDS, STOP, LATE, bill.trailer, DONE),
         charges=True,
         stated=True,
         weight=1,
@@ -265,7 +265,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "slower than we wait",
         _slow_json,
-        lambda bill: _stream(ROLE, *WORDS, FINISH, bill.trailer, DONE, before=[SLOW]),
+        lambda bill: _stream(ROLE, *WORDS, STOP, bill.trailer, DONE, before=[SLOW]),
         charges=True,
         stated=True,
         weight=1,
@@ -273,7 +273,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "stalls in the stream, then goes on",
         None,
-        lambda bill: _stream(ROLE, *WORDS, SLOW, FINISH, bill.trailer, DONE),
+        lambda bill: _stream(ROLE, *WORDS, SLOW, STOP, bill.trailer, DONE),
         charges=True,
         stated=True,
         weight=1,
@@ -281,7 +281,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(
         "no usage",
         lambda _: json_answer(completion(usage=None), headers=[ROUTSTR_ID]),
-        lambda _: _stream(ROLE, *WORDS, FINISH, DONE),
+        lambda _: _stream(ROLE, *WORDS, STOP, DONE),
         charges=False,
         stated=False,
     ),

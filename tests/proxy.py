@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Final, cast, final
 
 import h11
+import pytest
 import trio
 from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -54,6 +55,9 @@ PATIENCE: Final = 20.0
 
 KEY: Final = "sk-test-0123456789abcdef"
 """The key of every provider that is not given another."""
+
+STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+"""Both ways to ask."""
 
 MESSAGES: Final = ({"role": "user", "content": "Say hello"},)
 

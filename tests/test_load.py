@@ -24,6 +24,9 @@ from arbstr.trio_runtime.server.client_socket import send_queue, unread_bytes
 from arbstr.trio_runtime.server.connection import STALL_SECONDS
 from tests.fakes import (
     DONE,
+    ROLE,
+    STOP,
+    USAGE,
     Play,
     Request,
     Step,
@@ -33,7 +36,6 @@ from tests.fakes import (
     open_fake_provider,
     sse,
     stream,
-    usage,
 )
 from tests.process import arbstr_process
 from tests.proxy import Client, Proxy, chat_body, config, open_proxy, provider, rows
@@ -43,9 +45,8 @@ MB: Final = 1024 * 1024
 PATIENCE: Final = 300.0
 """Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
 
-ROLE: Final = sse(chunk("", role="assistant"))
 WORDS: Final = [sse(chunk(f" word-{n}")) for n in range(12)]
-END: Final = [sse(chunk(finish="stop")), sse(chunk(usage=usage())), DONE]
+END: Final = [STOP, USAGE, DONE]
 
 TICK: Final = sse(chunk(" tick"))
 """What "fake-slow" says twenty times, a tenth of a second apart."""

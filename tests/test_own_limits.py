@@ -14,7 +14,7 @@ from tests.fakes import (
     json_answer,
     open_fake_provider,
 )
-from tests.proxy import Proxy, config, open_proxy, provider
+from tests.proxy import STREAMED, Proxy, config, open_proxy, provider
 
 NO_RETRY = "[retry]\nmax_retries = 0"
 
@@ -42,7 +42,7 @@ async def states(proxy: Proxy) -> tuple[int, set[str]]:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EPERM])
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_our_own_shortage_is_free_opens_no_circuit_and_is_told_once(
     number: int,
     streaming: bool,

@@ -12,7 +12,9 @@ import pytest
 from tests.fakes import (
     DONE,
     RESET_AFTER_REQUEST,
+    ROLE,
     ROUTSTR_ID,
+    WORD,
     Behaviour,
     Play,
     Request,
@@ -30,10 +32,8 @@ from tests.fakes import (
     stream,
     truncated_json,
 )
-from tests.proxy import config, open_proxy, provider
+from tests.proxy import STREAMED, config, open_proxy, provider
 
-ROLE: Final = sse(chunk("", role="assistant"))
-WORD: Final = sse(chunk("Hello"))
 ERROR: Final = {"error": error_object("the fake broke", "server_error", 500)}
 KINDS: Final = pytest.mark.parametrize("kind", ["openai", "routstr"])
 
@@ -108,7 +108,7 @@ async def reused(play: Play, kind: str, *, streaming: bool) -> bool:
 
 
 @KINDS
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 @pytest.mark.parametrize("play", BROKEN.values(), ids=BROKEN)
 async def test_a_connection_whose_answer_failed_serves_nobody_else(
     play: Play, kind: str, streaming: bool
@@ -117,7 +117,7 @@ async def test_a_connection_whose_answer_failed_serves_nobody_else(
 
 
 @KINDS
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 @pytest.mark.parametrize("play", BROKEN_STREAMS.values(), ids=BROKEN_STREAMS)
 async def test_a_connection_whose_stream_broke_serves_nobody_else(
     play: Play, kind: str, streaming: bool
@@ -126,7 +126,7 @@ async def test_a_connection_whose_stream_broke_serves_nobody_else(
 
 
 @KINDS
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 @pytest.mark.parametrize("play", KEPT.values(), ids=KEPT)
 async def test_a_good_answer_and_a_refusal_keep_their_connection(
     play: Play, kind: str, streaming: bool

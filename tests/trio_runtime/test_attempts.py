@@ -15,8 +15,10 @@ from tests.fakes import (
     ACCEPT_AND_CLOSE,
     CLOSE_AFTER_REQUEST,
     RESET_AFTER_REQUEST,
+    ROLE,
     ROUTSTR_ID,
     SILENCE,
+    WORD,
     Behaviour,
     FakeProvider,
     Headers,
@@ -37,7 +39,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.proxy import STEP, Proxy, Reply, config, open_proxy, pass_time, provider
+from tests.proxy import STEP, STREAMED, Proxy, Reply, config, open_proxy, pass_time, provider
 
 # --- the table --------------------------------------------------------------------------------
 #
@@ -183,8 +185,6 @@ ERROR: Final = {"error": error_object("the fake broke", "server_error", 500)}
 TOO_LONG: Final = {"error": error_object("longer than the context of 8192", "BadRequest", 400)}
 LIMITED: Final = {"error": error_object("slow down", "x", "UPSTREAM_RATE_LIMIT")}
 BODY: Final = json.dumps(completion("Hello there")).encode()
-ROLE: Final = sse(chunk("", role="assistant"))
-WORD: Final = sse(chunk("Hello"))
 COMMENTS: Final = [step for _ in range(40) for step in (b": still here\n\n", 1.0)]
 
 
@@ -610,7 +610,7 @@ TAKEN: Final = CLOSE_AFTER_REQUEST
         ),
     ],
 )
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_with_consent_one_further_attempt_may_cost(
     scripts: tuple[Script, Script, Script],
     consent: bool,
@@ -817,7 +817,7 @@ async def past_total(proxy: Proxy, clock: MockClock, last: FakeProvider, **how: 
         return await client.reply()
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_total_ends_a_wait_between_attempts(streaming: bool, mock_clock: MockClock) -> None:
     async with (
         open_fake_provider(error_answer(500)) as first,
@@ -848,7 +848,7 @@ async def test_total_in_a_wait_does_not_forget_what_may_have_cost_before(
     assert (first.hits, second.hits) == (1, 1)
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 @pytest.mark.parametrize("consent", [False, True], ids=["stop", "consent"])
 async def test_total_ends_an_attempt_as_what_was_seen_of_it(
     streaming: bool, consent: bool, mock_clock: MockClock

@@ -29,7 +29,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.proxy import config, open_proxy, provider, rows
+from tests.proxy import STREAMED, config, open_proxy, provider, rows
 
 TOKEN: Final = "cashuBo2F0gqJhaUgAtest_token-1"
 OTHER: Final = "cashuAeyJ0b2tlbiI6W3-2"
@@ -165,7 +165,7 @@ async def wait_shielded() -> None:
 HEADERS: Final[Headers] = [("X-Cashu", TOKEN), ROUTSTR_ID]
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 @pytest.mark.parametrize(
     ("script", "tokens", "status"),
     [
@@ -229,7 +229,7 @@ async def test_each_retry_keeps_its_own_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["openai", "routstr"])
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_change_of_a_client_that_left_is_kept_too(
     kind: str, streaming: bool, tmp_path: Path
 ) -> None:

@@ -14,9 +14,11 @@ from trio.testing import wait_all_tasks_blocked
 from arbstr.trio_runtime import drains, exchange
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
+    ROLE,
     ROUTSTR_ID,
     ROUTSTR_USAGE,
     SILENCE,
+    WORD,
     Play,
     answer,
     chunk,
@@ -31,10 +33,8 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import config, open_proxy, provider, rows
+from tests.proxy import STREAMED, config, open_proxy, provider, rows
 
-ROLE: Final = sse(chunk("", role="assistant"))
-WORD: Final = sse(chunk("Hello"))
 REST: Final = [sse(chunk(finish="stop")), sse(chunk(usage=ROUTSTR_USAGE)), b"data: [DONE]\n\n"]
 WHOLE: Final = completion("Hello there", usage=ROUTSTR_USAGE)
 BODY: Final = json.dumps(WHOLE).encode()
@@ -71,7 +71,7 @@ def gated(when: str, gate: trio.Event) -> Play:
 
 BUDGET: Final = "[budget]\nsats_per_day = 1000000"
 PLAIN: Final = ("before the head", "after the head", "in the body")
-STREAMED: Final = (
+FOR_STREAMS: Final = (
     *PLAIN,  # a node may answer a request for a stream with JSON
     "before the stream",
     "after the stream's head",
@@ -81,7 +81,7 @@ STREAMED: Final = (
 )
 WHEN: Final = pytest.mark.parametrize(
     ("when", "streaming"),
-    [(when, False) for when in (*PLAIN, *STREAMED[3:])] + [(when, True) for when in STREAMED],
+    [(when, False) for when in (*PLAIN, *FOR_STREAMS[3:])] + [(when, True) for when in FOR_STREAMS],
 )
 
 
@@ -101,7 +101,7 @@ async def test_a_node_is_read_on_to_the_end_when_the_client_leaves(
     ):
         async with proxy.asking(stream=streaming) as client:
             await fake.wait_requests()
-            if streaming and when in STREAMED[-2:]:
+            if streaming and when in FOR_STREAMS[-2:]:
                 await client.head()
                 await client.until(b"Hello")
             await settled()
@@ -140,7 +140,7 @@ async def test_another_provider_is_cut_within_a_second(when: str, streaming: boo
     ):
         async with proxy.asking(stream=streaming) as client:
             await fake.wait_requests()
-            if streaming and when in STREAMED[-2:]:
+            if streaming and when in FOR_STREAMS[-2:]:
                 await client.head()
                 await client.until(b"Hello")
             await settled()
@@ -211,7 +211,7 @@ async def test_a_drain_books_what_it_learnt_and_not_what_was_set_aside() -> None
     assert row.cost_sats != row.set_aside_sats
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_a_drain_lasts_at_most_drain_seconds(streaming: bool) -> None:
     script = endless([ROLE, WORD], WORD) if streaming else SILENCE
     async with (
@@ -281,7 +281,7 @@ async def test_what_a_drain_sees_turns_a_guess_into_knowledge(
     assert record.possibly_spent == spent
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_our_own_timeout_leaves_a_drain_behind_while_the_next_provider_answers(
     streaming: bool,
 ) -> None:
@@ -593,7 +593,7 @@ async def test_a_drain_does_not_end_with_an_error_before_output_either() -> None
 
 
 @pytest.mark.parametrize("ending", ["clean", "fin", "hang"])
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_an_answer_that_was_delivered_leaves_nothing_to_drain(
     ending: str, streaming: bool
 ) -> None:

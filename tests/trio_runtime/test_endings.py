@@ -10,15 +10,22 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.fakes import DONE, chunk, error_object, open_fake_provider, sse, stream, usage
+from tests.fakes import (
+    DONE,
+    ROLE,
+    STOP,
+    USAGE,
+    WORD,
+    chunk,
+    error_object,
+    open_fake_provider,
+    sse,
+    stream,
+)
 from tests.proxy import config, open_proxy, provider, rows
 
 IDLE: Final = 3
-ROLE: Final = sse(chunk("", role="assistant"))
-WORD: Final = sse(chunk("Hello"))
 OTHER: Final = sse(chunk("Goodbye", index=1))
-STOP: Final = sse(chunk(finish="stop"))
-USAGE: Final = sse(chunk(usage=usage()))
 ERROR: Final = sse({"error": error_object("the fake broke", "server_error", 500)})
 
 SAID: Final = ROLE + WORD

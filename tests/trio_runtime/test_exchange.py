@@ -20,9 +20,13 @@ from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
     DONE,
+    ROLE,
     ROUTSTR_ID,
     ROUTSTR_USAGE,
     SILENCE,
+    STOP,
+    USAGE,
+    WORD,
     Play,
     Script,
     Step,
@@ -39,14 +43,9 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import Proxy, chat_body, config, open_proxy, pass_time, provider, rows
+from tests.proxy import STREAMED, Proxy, chat_body, config, open_proxy, pass_time, provider, rows
 
-ROLE: Final = sse(chunk("", role="assistant"))
-WORD: Final = sse(chunk("Hello"))
-STOP: Final = sse(chunk(finish="stop"))
-USAGE: Final = sse(chunk(usage=usage()))
 ASKED: Final[Mapping[str, Any]] = {"stream_options": {"include_usage": True}}
-STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 
 
 def only(url: str, more: str = "[retry]\nbackoff = 0.001\n") -> str:

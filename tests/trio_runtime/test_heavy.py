@@ -27,6 +27,9 @@ from arbstr.trio_runtime.upstream import answering as upstream
 from tests.chats import chat, parse
 from tests.fakes import (
     DONE,
+    STOP,
+    USAGE,
+    WORD,
     Play,
     chunk,
     completion,
@@ -35,15 +38,13 @@ from tests.fakes import (
     open_fake_provider,
     sse,
     stream,
-    usage,
 )
 from tests.proxy import Reply, chat_body, config, open_proxy, provider
 
 MANY: Final = [10**12] * (2 * HEAVY_COMMAS)
 """As JSON heavy: 600 kB of numbers."""
 PLAIN: Final = completion("Hello", message={"numbers": MANY})
-LAST: Final = sse(chunk(finish="stop"))
-STREAM: Final = sse(chunk("Hello", numbers=MANY)) + LAST
+STREAM: Final = sse(chunk("Hello", numbers=MANY)) + STOP
 
 
 def held(body: object) -> bytes:
@@ -276,18 +277,16 @@ async def test_a_client_that_leaves_while_its_request_is_read_is_asked_for_nowhe
     assert not fake.requests
 
 
-WORD: Final = sse(chunk("Hello"))
 NUMBERS: Final = sse(chunk("", numbers=MANY))
-USAGE: Final = sse(chunk(usage=usage()))
 
 
 @pytest.mark.parametrize(
     ("before", "after", "streaming"),
     [
-        ([], [WORD, LAST, USAGE, DONE], False),
-        ([], [WORD, LAST, USAGE, DONE], True),
-        ([WORD], [LAST, USAGE, DONE], True),
-        ([WORD, LAST], [USAGE, DONE], True),
+        ([], [WORD, STOP, USAGE, DONE], False),
+        ([], [WORD, STOP, USAGE, DONE], True),
+        ([WORD], [STOP, USAGE, DONE], True),
+        ([WORD, STOP], [USAGE, DONE], True),
     ],
     ids=["stream for plain", "before output", "after output", "at the end"],
 )

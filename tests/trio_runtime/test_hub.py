@@ -28,10 +28,9 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.proxy import Proxy, Reply, chat_body, config, open_proxy, provider
+from tests.proxy import STREAMED, Proxy, Reply, chat_body, config, open_proxy, provider
 
 ONE_TRY: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\n"
-STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 
 
 def two(first: FakeProvider, second: FakeProvider, *, more: str = ONE_TRY) -> str:

@@ -36,7 +36,7 @@ from tests.fakes import (
     stream,
 )
 from tests.process import arbstr_process, run_arbstr, write_config
-from tests.proxy import KEY, config, open_proxy, provider
+from tests.proxy import KEY, STREAMED, config, open_proxy, provider
 from tests.proxy import Proxy as Arbstr
 from tests.trio_runtime import raw_provider
 from tests.trio_runtime.fake_proxies import LOGIN, Asked, FakeProxy, open_fake_proxy
@@ -44,7 +44,6 @@ from tests.trio_runtime.raw_provider import OK, Peer, answering, ask, open_socke
 
 SCHEMES: Final = ("socks5", "socks5h", "http")
 EVERY_PROXY: Final = pytest.mark.parametrize("scheme", SCHEMES)
-STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 NAME: Final = "provider.test"
 HEAD: Final = RequestHead.prepare(b"POST", b"/", [(b"Host", b"h")])
 AUTHORITY: Final = trustme.CA()

@@ -22,7 +22,7 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import Proxy, Reply, chat_body, config, open_proxy, pass_time, provider
+from tests.proxy import STREAMED, Proxy, Reply, chat_body, config, open_proxy, pass_time, provider
 
 ONE_TRY: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\n"
 POLICIES: Final = """
@@ -318,7 +318,7 @@ def market(fake: FakeProvider, *, more: str = POLICIES) -> str:
     )
 
 
-@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+@STREAMED
 async def test_auto_goes_to_the_cheapest_model_that_answers(streaming: bool) -> None:
     async with open_fake_provider(by_name) as fake, open_proxy(market(fake)) as proxy:
         reply = await proxy.chat(

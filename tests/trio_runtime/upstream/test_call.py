@@ -27,9 +27,12 @@ from tests.chats import chat
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
     DONE,
+    ROLE,
     ROUTSTR_ID,
     ROUTSTR_USAGE,
     SILENCE,
+    STOP,
+    WORD,
     FakeProvider,
     Play,
     Script,
@@ -51,14 +54,10 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import KEY, config, provider
+from tests.proxy import KEY, STREAMED, config, provider
 
 K: Final = FailureKind
 BODY: Final = b'{"model":"gpt-4o"}'
-ROLE: Final = sse(chunk("", role="assistant"))
-WORD: Final = sse(chunk("Hello"))
-STOP: Final = sse(chunk(finish="stop"))
-STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 
 
 def provider_at(
