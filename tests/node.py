@@ -11,15 +11,22 @@ stream, the share of its chance, whether the node charges, and whether the answe
 it ends (a `stated` charge). The node finishes and charges what its client has left behind: so a
 visit is booked when it is read, whatever becomes of the connection.
 
-Its account is that of one key, in millisatoshis, as `GET /v1/balance/info` tells it. Every visit is
-settled as soon as it is booked, so nothing is ever `reserved`.
+Its money is a `Bank` (`bank.py`): a request is reserved for when it is read, and ends `works`
+seconds later, whatever becomes of its connection: charged, given back, or lost until the sweep.
+Keys that nobody deposited anything on have more than any test spends. `models` is what it lists, in
+sats a token; a node that lists none serves any, at `rates`.
 """
 
+import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, final
 
+import trio
+
+from tests.bank import Bank, Refused, Reservation
 from tests.fakes import (
     DONE,
     RESET_AFTER_REQUEST,
@@ -95,6 +102,8 @@ class Fault:
     charges: bool
     stated: bool
     weight: int = 2
+    # What becomes of a reservation that is not charged: settled at 0, "reverted", or "lost".
+    otherwise: str = "settled"
 
 
 def _plain(bill: Bill, **more: object) -> Play:
@@ -143,10 +152,18 @@ FAULTS: Final[tuple[Fault, ...]] = (
         weight=20,
     ),
     # The node could not reach its upstream, and gives the reservation back before it says so.
-    Fault("signed 500", _signed(500), _signed(500), charges=False, stated=False, weight=4),
-    Fault("signed 502", _signed(502), _signed(502), charges=False, stated=False),
-    Fault("signed 424", _signed(424), _signed(424), charges=False, stated=False),
-    Fault("signed 504", _signed(504), _signed(504), charges=False, stated=False),
+    Fault(
+        "signed 500",
+        _signed(500),
+        _signed(500),
+        charges=False,
+        stated=False,
+        weight=4,
+        otherwise="reverted",
+    ),
+    Fault("signed 502", _signed(502), _signed(502), False, False, otherwise="reverted"),
+    Fault("signed 424", _signed(424), _signed(424), False, False, otherwise="reverted"),
+    Fault("signed 504", _signed(504), _signed(504), False, False, otherwise="reverted"),
     # Whoever stands before the node gave up, and the node goes on.
     Fault("unsigned 502", _unsigned(502), _unsigned(502), charges=True, stated=False),
     Fault("unsigned 504", _unsigned(504), _unsigned(504), charges=True, stated=False),
@@ -164,6 +181,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         lambda _: Play(ending="fin"),
         charges=False,
         stated=False,
+        otherwise="lost",
     ),
     # A 200 that says an error, and a price for it: the fault by which money was paid twice.
     Fault(
@@ -238,7 +256,14 @@ FAULTS: Final[tuple[Fault, ...]] = (
         stated=False,
     ),
     Fault("cut after output, charged", None, lambda _: _stream(ROLE, *WORDS), True, False),
-    Fault("cut after output, free", None, lambda _: _stream(ROLE, *WORDS), False, False),
+    Fault(
+        "cut after output, free",
+        None,
+        lambda _: _stream(ROLE, *WORDS),
+        charges=False,
+        stated=False,
+        otherwise="lost",
+    ),
     Fault("reset in the stream", None, lambda _: _stream(ROLE, *WORDS, ending="rst"), True, False),
     Fault(
         "cut, then a trailer of zeros",
@@ -293,6 +318,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
         charges=False,
         stated=False,
         weight=0,
+        otherwise="reverted",
     ),
 )
 """What a node does, by what its upstream did. Taken from recordings of live nodes."""
@@ -310,50 +336,187 @@ class Visit:
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as a node lists it: sats a token, and tokens."""
+
+    prompt: float
+    completion: float
+    context: int = 10_000
+    longest: int = 2_000
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def listed(self, model: str) -> dict[str, Any]:
+        """The model in `GET /v1/models`."""
+        top, bottom = self.longest * self.completion, (self.context - self.longest) * self.prompt
+        return {
+            "id": model,
+            "name": model,
+            "created": 1_700_000_000,
+            "context_length": self.context,
+            "sats_pricing": {
+                "prompt": self.prompt,
+                "completion": self.completion,
+                "request": 0.001,
+                "input_cache_read": 0.0,
+                "input_cache_write": 0.0,
+                "max_prompt_cost": self.context * self.prompt,
+                "max_completion_cost": top,
+                "max_cost": top + bottom,
+            },
+            "top_provider": {
+                "context_length": self.context,
+                "max_completion_tokens": self.longest,
+            },
+            "enabled": True,
+            "canonical_slug": None,
+            "alias_ids": None,
+            "forwarded_model_id": None,
+            **self.more,
+        }
+
+    def reservation(self, body: Mapping[str, Any]) -> int:
+        """What the node reserves for a request, in millisats, in floats as it does."""
+        top, bottom = self.longest * self.completion, (self.context - self.longest) * self.prompt
+        wanted = int((top + bottom) * 1000 * 0.99)
+        characters = sum(len(each.get("content") or "") for each in body["messages"])
+        prompt = bottom * 0.99 - characters // 3 * self.prompt
+        wanted -= max(0, math.floor(prompt * 1000))
+        if (limit := body.get("max_tokens")) is not None:
+            wanted -= max(0, math.floor((top * 0.99 - limit * self.completion) * 1000))
+        return max(1, wanted)
+
+
+RICH: Final = 10**9
+"""Millisats on every key of a node that nobody deposited anything on."""
+
+
+@final
 class Node:
     """The node. `serve` is the script of a fake provider; the same seed makes the same faults.
 
     `rates` are millisats a token, read and written. `only`: the names of the faults it has, all of
-    those with a weight if not given.
+    those with a weight if not given. `works`: seconds from a request to its end.
     """
 
     def __init__(
-        self, *, seed: int, rates: tuple[int, int] = (2, 6), only: Sequence[str] = ()
+        self,
+        *,
+        seed: int = 0,
+        rates: tuple[int, int] = (2, 6),
+        only: Sequence[str] = ("good",),
+        models: Mapping[str, Model] | None = None,
+        works: float = 0.0,
+        sweep: float = 300.0,
+        opens: int | None = RICH,
+        children: bool = True,
+        clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.rates = rates
         self.visits: list[Visit] = []
-        self.balance = 10**9
+        self.models = dict(models or {})
+        self.works = works
+        self.has_children = children
+        self.listings = 0
+        self.asked: list[str] = []
+        self.down = False
+        self.bank = Bank(clock, sweep=sweep, opens=opens)
         self._dice = random.Random(seed)
         self._faults = [fault for fault in FAULTS if not only or fault.name in only]
 
+    def only(self, *faults: str) -> None:
+        """From now on it has these faults alone."""
+        self._faults = [fault for fault in FAULTS if fault.name in faults]
+
+    def move_bitcoin(self, times: float) -> None:
+        """All prices in sats are so many times what they were."""
+        self.models = {
+            name: replace(each, prompt=each.prompt * times, completion=each.completion * times)
+            for name, each in self.models.items()
+        }
+
     @property
     def price(self) -> int:
-        """Millisats of an answer."""
+        """Millisats of an answer at `rates`."""
         return PROMPT * self.rates[0] + ANSWER * self.rates[1]
 
     @property
     def total_spent(self) -> int:
+        """What all keys were charged, so far and by what is under way."""
         return sum(visit.charged for visit in self.visits)
 
-    def account(self) -> Mapping[str, object]:
-        """What `GET /v1/balance/info` says."""
-        return {
-            "balance": self.balance,
-            "reserved": 0,
-            "is_child": False,
-            "total_requests": sum(1 for visit in self.visits if visit.charged),
-            "total_spent": self.total_spent,
-        }
-
     def serve(self, request: Request) -> Behaviour:
-        """Books a request, and says how to answer it."""
-        if request.method == "GET":
-            return json_answer(self.account(), headers=[ROUTSTR_ID])
+        """Answers a question, or books a request and says how to answer it."""
+        if self.down:
+            return RESET_AFTER_REQUEST
+        key = (request.header("authorization") or "").removeprefix("Bearer ")
+        path = request.path.removeprefix("/v1")
+        if request.method == "GET" or path.startswith("/balance"):
+            self.asked.append(path)
+            return self._told(path, key, request)
+        return self._chat(key, request)
+
+    def _told(self, path: str, key: str, request: Request) -> Behaviour:
+        match path:
+            case "/models":
+                self.listings += 1
+                data = [model.listed(name) for name, model in self.models.items()]
+                return json_answer({"data": data}, headers=[ROUTSTR_ID])
+            case "/info":
+                info: dict[str, Any] = {"name": "fake", "version": "0.4.5", "mints": []}
+                if self.has_children:
+                    info["child_key_cost_msats"] = self.bank.child_key_cost
+                return json_answer(info, headers=[ROUTSTR_ID])
+            case "/balance/info":
+                return self._answer(self.bank.info(key))
+            case "/balance/child-key" if self.has_children:
+                asked = request.json
+                made = self.bank.children(
+                    key,
+                    asked.get("count", 1),
+                    limit=asked.get("balance_limit"),
+                    validity=asked.get("validity_date"),
+                )
+                if isinstance(made, Refused):
+                    return self._answer(made)
+                cost = self.bank.child_key_cost * len(made)
+                return self._answer(
+                    {"api_keys": list(made), "count": len(made), "cost_msats": cost}
+                )
+        return self._answer(Refused(404, "not_found", "not_found", f"Path '{path}' not found"))
+
+    def _answer(self, what: dict[str, Any] | Refused) -> Behaviour:
+        if isinstance(what, Refused):
+            body = {**what.body(), "request_id": ROUTSTR_ID[1]}
+            return json_answer(body, what.status, [ROUTSTR_ID])
+        return json_answer(what, headers=[ROUTSTR_ID])
+
+    def _chat(self, key: str, request: Request) -> Behaviour:
+        asked = json.loads(request.body)
+        model = self.models.get(asked["model"])
+        if model is None and self.models:
+            return routstr_error(400, "invalid_model")
+        held = self.bank.reserve(key, 300 if model is None else model.reservation(asked))
+        if isinstance(held, Refused):
+            return self._answer(held)
         fault, make = self._fault(stream=request.wants_stream)
-        charged = self.price if fault.charges else 0
-        self.balance -= charged
-        self.visits.append(Visit(request.json["user"], fault.name, charged, fault.stated))
-        return make(Bill(charged, self.rates))
+        rates, price = self.rates, self.price
+        if model is not None:
+            # Rounded up, a request.
+            price = math.ceil((PROMPT * model.prompt + ANSWER * model.completion) * 1000 - 1e-9)
+        charged = price if fault.charges else 0
+        bill = Bill(charged, rates)
+        visit = Visit(asked.get("user", ""), fault.name, charged, fault.stated)
+        self.visits.append(visit)
+        self.bank.later(self.works, lambda: self._end(fault, held, charged))
+        self.bank.turn()
+        return make(bill)
+
+    def _end(self, fault: Fault, held: Reservation, charged: int) -> None:
+        if fault.charges or fault.otherwise == "settled":
+            self.bank.charge(held, charged)
+        elif fault.otherwise == "reverted":
+            self.bank.revert(held)
 
     def _fault(self, *, stream: bool) -> tuple[Fault, Make]:
         fitting = [

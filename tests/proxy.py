@@ -40,8 +40,10 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics, LogWriter, open_log_writer
+from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase
+from arbstr.trio_runtime.nodes import Nodes
 from arbstr.trio_runtime.server.bodies import Receive
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
@@ -400,7 +402,7 @@ async def open_proxy(
     recording = RecordingLog()
     where = IN_MEMORY if database is None else str(database)
     async with (
-        _open_log(database, recording) as log_writer,
+        _open_log(database, recording) as (ledger, log_writer),
         Transport() as transport,
         trio.open_nursery() as drains,
     ):
@@ -411,6 +413,8 @@ async def open_proxy(
             change=Change(str(change) if change is not None else None),
             drains=drains,
         )
+        hub.nodes = nodes = Nodes(transport, ledger, hub.reprice)
+        await nodes.restore(hub.snapshot)
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         # At once, because many a test's clock does not run by itself.
         server = Server(
@@ -421,10 +425,13 @@ async def open_proxy(
         proxy = Proxy(hub, server, listeners[0].socket.getsockname()[1], recording)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(server.serve)
+            if any(provider.asks_node for provider in settled.providers):
+                nursery.start_soon(nodes.run)
             try:
                 yield proxy
             except Exception as error:
                 failure = error
+            await nodes.keep_used()
             nursery.cancel_scope.cancel()
         drains.cancel_scope.cancel()
     if failure is not None:
@@ -438,10 +445,12 @@ async def open_proxy(
 
 
 @asynccontextmanager
-async def _open_log(database: Path | None, recording: RecordingLog) -> AsyncIterator[LogWriter]:
+async def _open_log(
+    database: Path | None, recording: RecordingLog
+) -> AsyncIterator[tuple[Database | None, LogWriter]]:
     if database is None:
         # It has the two methods of the final class that requests and /health use.
-        yield cast("LogWriter", recording)
+        yield None, cast("LogWriter", recording)
         return
     async with open_database(str(database)) as opened, open_log_writer(opened) as log_writer:
-        yield log_writer
+        yield opened, log_writer

@@ -44,7 +44,9 @@ ORDER: Final = {
         *wing("dialects", "embeddings"),
         *wing("dialects", "doors"),
         *wing(
-            "routing", "catalog paths affinity policy latency ratios holds plan quote budget gauge"
+            "routing",
+            "listing prices catalog paths affinity policy latency ratios holds plan "
+            "quote budget gauge",
         ),
         *wing(
             "failover",
@@ -59,20 +61,21 @@ ORDER: Final = {
         *wing(
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite database "
-            "budget ratios store intents log_writer retention stats reports",
+            "budget ratios prices store intents log_writer retention stats reports",
         ),
         *wing(
             "upstream",
-            "pipe tunnel connect readers http11 content_coding transport ask target answering call",
+            "pipe tunnel connect readers http11 content_coding transport ask node target "
+            "answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
-        *row("snapshot hub reload status"),
+        *row("snapshot nodes hub reload status"),
         *row("drains attempts exchange"),
         *row("app mock_answers mock main"),
     ),
     "cli": (
         *row(
-            "output config_file first_config cost_command ledger_options ledger_text "
+            "output config_file first_config node_prices cost_command ledger_options ledger_text "
             "ledger_commands run_command commands"
         ),
     ),

@@ -9,6 +9,7 @@ The order of the modules; each imports only from those before it:
     output             standard output and error, which may be closed or full
     config_file        which configuration, what it says, who else may read it
     first_config       `arbstr init`
+    node_prices        what nodes ask, from the ledger or asked just now
     cost_command       `arbstr cost`
     ledger_options     what `stats` and `requests` take
     ledger_text        what they print

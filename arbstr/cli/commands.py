@@ -11,6 +11,7 @@
 import argparse
 import errno
 import os
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -113,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     stats = commands.add_parser("stats", help="what was spent, on what, with whom")
     requests = commands.add_parser("requests", help="the last requests, or all about one of them")
     init = commands.add_parser("init", help="write a first configuration")
+    check.add_argument(
+        "--network", action="store_true", help="also ask nodes what they list and charge"
+    )
     for command in (run, check, providers, cost, stats, requests, init):
         command.add_argument(
             "-c",
@@ -177,6 +181,8 @@ def _run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.node_prices import asked, described, known, problems
+
     path = config_path(options, environ)
     config = read_config(path, environ)
     database = ledger_path(path, config, environ)
@@ -186,11 +192,20 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     print(f"policies   {len(config.policies.rules)}")
     print(f"budget     {described_budget(config)}")
     print(f"providers  {len(config.providers)}")
+    now, found = time.time(), known(database, config)
+    faults: tuple[str, ...] = ()
+    if options.network:
+        found = asked(config, found)
+        faults = tuple(problems(config, found, now))
     for provider in config.providers:
         print(
             f"  {provider.name}  {provider.endpoint.shown_endpoint}  "
             f"kind {provider.kind}  {_access(provider)}"
         )
+        if options.network and provider.asks_node:
+            print(
+                *(f"    {line}" for line in described(config, found, provider.name, now)), sep="\n"
+            )
     for warning in warnings_of(config, path):
         print(f"warning: {warning}")
     if is_open(config):
@@ -198,7 +213,9 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             f"warning: {config.server.listen} is open to other machines and there is no [server] "
             "auth_token; `arbstr run` refuses that without --allow-unauthenticated"
         )
-    return 0
+    for fault in faults:
+        complain(fault)
+    return 1 if faults else 0
 
 
 def _access(provider: "ProviderConfig") -> str:
@@ -278,10 +295,16 @@ def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _providers(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.node_prices import described, known
+
     path = config_path(options, environ)
     config = read_config(path, environ)
+    now, found = time.time(), known(ledger_path(path, config, environ), config)
     for provider in config.providers:
         print(f"{provider.name}  {provider.endpoint.shown_url}  {_access(provider)}")
+        if provider.asks_node:
+            print(*(f"  {line}" for line in described(config, found, provider.name, now)), sep="\n")
+            continue
         for model in provider.models:
             known_as = provider.model_ids.get(model)
             name = f"{model} (as {known_as})" if known_as else model

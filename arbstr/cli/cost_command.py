@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arbstr.cli.node_prices import catalog_at
 from arbstr.cli.output import complain
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
-from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
 from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.visible import escaped
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, config: "Config", database: str) -> int:
     route = plan(
         request,
         policy_header=options.policy,
-        catalog=build_catalog(config),
+        catalog=catalog_at(database, config),
         policies=config.policies,
         hold=config.budget.hold,
         learnt=learnt,

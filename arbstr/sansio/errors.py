@@ -7,6 +7,7 @@
       malformed_json 400          not_an_object 400         missing_member 400
       invalid_member 400          duplicate_member 400      bad_request 400
       unknown_policy 400          model_not_allowed 400     no_provider_within_policy 400
+      no_price_allowed 400
       invalid_parameter 400       provider_not_found 404    request_not_found 404
       auto_needs_policy 400       over_request_budget 400   unsupported_endpoint 400
       unsupported_parameter 400
@@ -16,7 +17,7 @@
       possibly_spent 400          rate_limited 429          internal_error 500
       upstream_error 502          provider_auth 502         circuit_open 503
       shutting_down 503           log_unavailable 503       budget_unavailable 503
-      overloaded 503              connect_timeout 504
+      overloaded 503              prices_unknown 503        connect_timeout 504
       stream_interrupted (in a stream)
       client_error                the provider's own status and, if it is one, its own error object
 
@@ -65,6 +66,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "unknown_policy": 400,
         "model_not_allowed": 400,
         "no_provider_within_policy": 400,
+        "no_price_allowed": 400,
         "auto_needs_policy": 400,
         "over_request_budget": 400,
         "invalid_parameter": 400,
@@ -93,6 +95,7 @@ STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "shutting_down": 503,
         "log_unavailable": 503,
         "overloaded": 503,
+        "prices_unknown": 503,
         "budget_unavailable": 503,
         "connect_timeout": 504,
     }

@@ -19,7 +19,8 @@ is the order of closing, backwards (`main`):
               `- one per request           app -> exchange -> attempts -> upstream
                    `- keep-alive           streams only: comments while nobody answers yet
     beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
-    the clock of the idle connections. Once stopping: a thread that ends a process that hangs
+    the clock of the idle connections; the
+    prices of nodes. Once stopping: a thread that ends a process that hangs
 
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
 may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the
@@ -40,7 +41,7 @@ in its page:
     ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients
-    snapshot, hub, reload, status                   what requests share, what is told of it
+    snapshot, nodes, hub, reload, status            what requests share, what is told of it
     drains, attempts, exchange                      one chat request
     app, mock_answers, mock, main                   the routes, and the process
 """

@@ -115,6 +115,9 @@ class Attempts:
             refused = self._may_send(command.candidate)
         if refused is not None:
             return Skipped(refused)
+        price = command.candidate.offer.price
+        if price is not None and self._hub.nodes is not None:
+            self._hub.nodes.use(price, command.candidate.offer.provider)
         self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
         began = trio.current_time()
         self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)
@@ -166,7 +169,7 @@ class Attempts:
 
     def _is_current(self) -> bool:
         """Whether no reload came since; it forgets what was learnt of requests like this one."""
-        return self._snapshot is self._hub.snapshot
+        return self._snapshot.config is self._hub.snapshot.config
 
     def _admit(self, offer: Offer) -> Refused | None:
         """Takes the breaker's leave, with the ticket there is or another."""

@@ -27,7 +27,16 @@ from arbstr.sansio.failover.last_word import LastWord
 from arbstr.sansio.failover.retry import GiveUp, Retry, TryFailed
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import format_sats
-from arbstr.sansio.routing.plan import Candidate, NoRoute, RoutePlan, plan, unserved
+from arbstr.sansio.routing.affinity import Home
+from arbstr.sansio.routing.plan import (
+    Candidate,
+    NoRoute,
+    RoutePlan,
+    lacks_price,
+    plan,
+    unserved,
+    without_prices,
+)
 from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
 from arbstr.trio_runtime.attempts import Attempts, utc_timestamp
 from arbstr.trio_runtime.heavy import apart
@@ -43,7 +52,7 @@ from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.upstream.transport import AnswerBroken
 
 if TYPE_CHECKING:
-    from arbstr.sansio.routing.affinity import Home, Key
+    from arbstr.sansio.routing.affinity import Key
 
 log = logging.getLogger(__name__)
 
@@ -162,19 +171,15 @@ class Run:
 
     async def _route(self) -> Attempts | None:
         """Who may be asked. `None`: nobody, and the client was told so."""
-        config = self._snapshot.config
         home: Home | None = None
         if self._headers.get(AFFINITY_HEADER, "").strip().lower() != NO_AFFINITY:
             self._conversation, home = self._hub.home_of(self._request)
-        route = plan(
-            self._request,
-            policy_header=self._headers.get(POLICY_HEADER),
-            catalog=self._snapshot.catalog,
-            policies=config.policies,
-            hold=config.budget.hold,
-            learnt=self._hub.learnt,
-            home=home,
-        )
+        route = self._planned(home)
+        nodes = self._hub.nodes
+        if nodes is not None and nodes.silent and lacks_price(route):
+            await nodes.wait_first()
+            self._snapshot = self._hub.snapshot
+            route = without_prices(self._planned(home), nodes.silent)
         if isinstance(route, NoRoute):
             self._note(life.Refused(route.error, route.policy))
             await self._responder.error(route.error, self._policy_header())
@@ -188,6 +193,18 @@ class Run:
             self._exchange,
             self._new_retry(route),
             self._drained,
+        )
+
+    def _planned(self, home: Home | None) -> RoutePlan | NoRoute:
+        config = self._snapshot.config
+        return plan(
+            self._request,
+            policy_header=self._headers.get(POLICY_HEADER),
+            catalog=self._snapshot.catalog,
+            policies=config.policies,
+            hold=config.budget.hold,
+            learnt=self._hub.learnt,
+            home=home,
         )
 
     def _new_retry(self, route: RoutePlan) -> Retry:

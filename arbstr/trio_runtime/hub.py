@@ -26,6 +26,7 @@ from arbstr.sansio.routing.holds import Lengths
 from arbstr.sansio.routing.latency import Latency
 from arbstr.sansio.routing.paths import Paths
 from arbstr.sansio.routing.plan import Learnt
+from arbstr.sansio.routing.prices import NodePrices
 from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
@@ -35,6 +36,7 @@ from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from arbstr.trio_runtime.ledger.budget import Today
+    from arbstr.trio_runtime.nodes import Nodes
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +83,8 @@ class Hub:
         self.budget = Budget(budget.sats_per_day, is_open=budget.open)
         # Without it no day has a ledger that must be read before it.
         self.today: Today | None = None
+        # Without it no node is asked for its prices.
+        self.nodes: Nodes | None = None
         self._gauge = Gauge()
         self.price_alarms = PriceAlarms()
         self.running: set[Running] = set()
@@ -142,6 +146,12 @@ class Hub:
         self.paths.retain(kept)
         for name in self._latencies.keys() - frozenset(kept):
             del self._latencies[name]
+        if self.nodes is not None:
+            self.nodes.changed(snapshot)
+
+    def reprice(self, prices: Mapping[str, NodePrices], now: float) -> None:
+        """Uses what nodes ask now (seconds since 1970) from the next request on."""
+        self.snapshot = self.snapshot.repriced(prices, now)
 
     def book(self, reservation: Reservation, charged: Decimal | None) -> None:
         """An attempt is over: settles what was set aside for it, and tells how the day stands."""

@@ -36,6 +36,7 @@ from arbstr.trio_runtime.ledger.ratios import read_lengths, read_ratios
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.retention import open_retention
 from arbstr.trio_runtime.logs import flush_logging
+from arbstr.trio_runtime.nodes import Nodes
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.server.listener import EagerListener
@@ -49,6 +50,9 @@ LAST_WORDS_SECONDS: Final = 2.0
 
 HURRIED_WORDS_SECONDS: Final = 0.25
 """The same after a second signal: a client that reads has them in milliseconds. Picked."""
+
+LAST_PRICES_SECONDS: Final = 0.5
+"""How long prices that were paid may take to reach the ledger at the end. Picked."""
 
 WATCHDOG_SECONDS: Final = 8.0
 """Past `shutdown_seconds` the process ends, whatever happens: two seconds for last words, three
@@ -178,9 +182,12 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             listeners = await _listen(config.server.listen_host, config.server.listen_port)
             server = Server(App(hub, make_quart(hub, Reports(database))), listeners)
             async with trio.open_nursery() as nursery:
+                hub.nodes = nodes = Nodes(transport, database, hub.reprice)
+                await nodes.restore(hub.snapshot)
                 hub.today = today = Today(hub.budget, database, lambda: log_writer.recovered)
                 await today.read()
                 nursery.start_soon(today.run)
+                nursery.start_soon(nodes.run)
                 nursery.start_soon(transport.close_by_time)
                 _calm_the_collector()
                 announce(_base_url(listeners))
@@ -191,6 +198,8 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 finished = trio.Event()
                 nursery.start_soon(_serve, server, finished)
                 await _until_stopped(stopping, server, hub, finished)
+                with trio.move_on_after(LAST_PRICES_SECONDS):
+                    await nodes.keep_used()
                 nursery.cancel_scope.cancel()
     log.info("stopped")
     return 130 if stopping.hurried.is_set() else 0
@@ -238,13 +247,19 @@ async def _open_mock(config: Config, mock: Mock | None) -> AsyncIterator[Config]
         yield config
         return
     # Only who asks for mocks pays for them: half a megabyte.
-    from arbstr.trio_runtime.mock import open_mock_providers
+    from arbstr.trio_runtime.mock import MOCK_RATES, open_mock_providers
 
     names = [provider.name for provider in config.providers]
     async with open_mock_providers(names, delay=mock.delay, failing=mock.failing) as urls:
         providers = (
             # On loopback, where no proxy leads.
-            replace(provider, url=urls[provider.name], proxy=None)
+            replace(
+                provider,
+                url=urls[provider.name],
+                proxy=None,
+                asks_node=False,
+                rates=provider.rates or (MOCK_RATES if provider.asks_node else None),
+            )
             for provider in config.providers
         )
         yield replace(config, providers=tuple(providers))

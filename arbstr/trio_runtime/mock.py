@@ -17,6 +17,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
 from typing import Final, final
@@ -24,7 +25,11 @@ from typing import Final, final
 import h11
 import trio
 
+from arbstr.sansio.money import Rates
 from arbstr.trio_runtime.mock_answers import CREATED, DOORS, JSON, answered, dump
+
+MOCK_RATES: Final = Rates(Decimal(10), Decimal(30))
+"""Of a mock in the place of a node that is asked for its prices."""
 
 MOCK_CONFIG: Final = """\
 [server]

@@ -1,11 +1,13 @@
 """A configuration made ready for use: what a request keeps from its first line to its last."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import final
 
 from arbstr.sansio.callers import Doorkeeper
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.routing.catalog import Catalog, build_catalog
+from arbstr.sansio.routing.prices import NodePrices
 from arbstr.trio_runtime.upstream.target import Targets
 
 
@@ -32,3 +34,7 @@ class Snapshot:
                 server.listen_host, server.allowed_hosts, server.allowed_origins, server.auth_token
             ),
         )
+
+    def repriced(self, prices: Mapping[str, NodePrices], now: float) -> "Snapshot":
+        """The same configuration at what its nodes ask now (seconds since 1970)."""
+        return replace(self, catalog=build_catalog(self.config, prices, now))

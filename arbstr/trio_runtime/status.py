@@ -16,8 +16,10 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.board import CircuitView
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import Rates
+from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.routing.plan import NoRoute, plan
+from arbstr.sansio.routing.prices import age_of
 from arbstr.sansio.routing.quote import quote
 from arbstr.trio_runtime.hub import Hub
 
@@ -104,6 +106,44 @@ def _rates(rates: Rates | None) -> dict[str, float | None] | None:
     }
 
 
+def _prices(hub: Hub, provider: Provider) -> dict[str, Any]:
+    """Of a provider whose node is asked for them: from when, and what changed since yesterday."""
+    nodes, snapshot = hub.nodes, hub.snapshot
+    if nodes is None or not nodes.asks(provider):
+        return {}
+    known, trouble = nodes.prices_of(provider), nodes.trouble_of(provider)
+    if known is None:
+        return {"prices": {"fetched_at": None, "age": None, "trouble": trouble, "models": {}}}
+    yesterday = nodes.yesterday_of(provider)
+    return {
+        "prices": {
+            "fetched_at": format_moment(round(known.fetched * 1000)),
+            "age": age_of(known.fetched, time.time()).value,
+            "trouble": trouble,
+            "models": {
+                offer.model: _price(offer, yesterday.get(offer.upstream_model))
+                for offer in snapshot.catalog.offered_by(provider)
+            },
+        }
+    }
+
+
+def _price(offer: Offer, before: Rates | None) -> dict[str, Any]:
+    """`changed` is by which part its output is dearer than a day ago, 0.4 for 40 %."""
+    price = offer.price
+    found: dict[str, Any] = {
+        "as": offer.upstream_model,
+        "price_id": None if price is None else price.id,
+        "since": None if price is None else format_moment(round(price.since * 1000)),
+        "changed": None,
+    }
+    if price is not None and before is not None and before.output_rate:
+        found["changed"] = float(price.rates.output_rate / before.output_rate - 1)
+    if offer.refused is not None:
+        found["refused"] = offer.refused
+    return found
+
+
 def providers(hub: Hub) -> dict[str, Any]:
     """Each provider as configured, without its key, and how it stands right now.
 
@@ -127,11 +167,10 @@ def providers(hub: Hub) -> dict[str, Any]:
                 **({} if served == ENDPOINTS else {"endpoints": list(served)}),
                 **({"missing_endpoints": gone} if gone else {}),
                 "rates": {
-                    model: _rates(offer.rates)
-                    for model in provider.models
-                    for offer in snapshot.catalog.offers(model)
-                    if offer.provider is provider
+                    offer.model: _rates(offer.rates)
+                    for offer in snapshot.catalog.offered_by(provider)
                 },
+                **_prices(hub, provider),
                 "key": provider.key.masked() if provider.key is not None else None,
                 "circuit": view.state,
                 "resting_until": _wall(view.resting_until),

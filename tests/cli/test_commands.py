@@ -318,8 +318,6 @@ def test_check_prints_what_arbstr_would_do_and_warns(
         "api_key is",
         'warning: config.toml: providers."alpha".url has a value in its query, perhaps a key, that '
         "is written into the file; write ${VARIABLE}",
-        'warning: config.toml: providers."beta.2" has no rates: it comes after every priced one '
-        "and is refused under any cap or budget",
         'warning: config.toml: providers."gamma" has no rates: it comes after every priced one '
         "and is refused under any cap or budget",
     ]
@@ -335,7 +333,7 @@ def test_providers_prints_models_and_prices(capsys: pytest.CaptureFixture[str]) 
         "  m  in 0.1, out 12.5, cached in 0.0003 sats per 1000 tokens; 1 a request",
         "  n (as far/n)  in 0.1, out 3, cached in 0.0003 sats per 1000 tokens; 1 a request",
         "beta.2  https://node.routstr.com  key [REDACTED] (from environment)",
-        "  *  no rates: never the cheapest, refused under any cap or budget",
+        "  prices: it has not been asked yet; `arbstr run` does, and `check --network`",
         "gamma  http://127.0.0.1:9  no key (ARBSTR_GAMMA_API_KEY is not set)",
         "  m  no rates: never the cheapest, refused under any cap or budget",
     ]

@@ -34,6 +34,8 @@ def cautions(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tuple
     if _has_literal_query(raw["url"]):
         yield "url", f"has a value in its query, perhaps a key, {_IN_THE_FILE}"
     yield from _of_the_way(provider, raw)
+    if provider.asks_node:
+        return
     unpriced = [model for model in provider.models if provider.rates_for(model) is None]
     if unpriced:
         what = "" if unpriced == [*provider.models] else f" for {quoted_list(unpriced)}"

@@ -53,6 +53,11 @@ def infer_kind(host: str, key: Secret | None) -> Kind:
     return Kind.OPENAI
 
 
+def lists_prices(kind: Kind) -> bool:
+    """Whether such a provider lists what it asks for its models, in satoshis."""
+    return kind is Kind.ROUTSTR
+
+
 def sharing_a_variable(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Different names whose key would be looked up in one variable: the first, and each other."""
     return _sharing((key_variable(name), name) for name in dict.fromkeys(names))

@@ -25,6 +25,7 @@ from arbstr.sansio.config.credentials import (
     find_key,
     infer_kind,
     key_variable,
+    lists_prices,
     sharing_a_token,
     sharing_a_variable,
 )
@@ -32,6 +33,7 @@ from arbstr.sansio.config.faults import NO_BACKSLASH, Faults, Path, broken_toml,
 from arbstr.sansio.config.settings import (
     ANY_MODEL,
     AUTO,
+    FROM_NODE,
     STRATEGY_NAMES,
     BreakerConfig,
     BudgetConfig,
@@ -267,19 +269,29 @@ class _Reader:
         prices = read_table(RatesTable, own_rates, path, self.faults)
         own = read_table(TimeoutsTable, value.get("timeouts", {}), (*path, "timeouts"), self.faults)
         by_model = self._model_rates(value.get("model_rates", {}), (*path, "model_rates"))
+        if table is None and "models" not in plain and not _may_be_node(plain):
+            self.faults.add((*path, "models"), "is missing; add it")
         if table is None or prices is None or own is None or by_model is None:
             return None
-        if AUTO in table.models:
+        key, source = find_key(table.name, table.api_key, self._environ)
+        kind = table.kind or infer_kind(parse_url(table.url).host, key)
+        asks_node = self._asks_node(table, kind, typed=bool(own_rates or by_model), path=path)
+        models = table.models
+        if models is None:
+            if not asks_node:
+                self.faults.add((*path, "models"), "is missing; add it")
+                return None
+            models = (ANY_MODEL,)
+        if AUTO in models:
             self.faults.add(
                 (*path, "models"),
                 f"must not name {quoted(AUTO)}, by which clients let arbstr choose; give that "
                 "model another name here, and its own one in model_ids",
             )
-        self._known_models(by_model, table.models, (*path, "model_rates"))
-        self._known_models(table.model_ids, table.models, (*path, "model_ids"))
-        self._known_models(table.model_endpoints, table.models, (*path, "model_endpoints"))
-        rates, model_rates = self._rates(table.models, given(prices), by_model, path)
-        key, source = find_key(table.name, table.api_key, self._environ)
+        self._known_models(by_model, models, (*path, "model_rates"))
+        self._known_models(table.model_ids, models, (*path, "model_ids"))
+        self._known_models(table.model_endpoints, models, (*path, "model_endpoints"))
+        rates, model_rates = self._rates(models, given(prices), by_model, path)
         if key is not None and not key.fits_a_header():
             self.faults.add(
                 (*path, "api_key"),
@@ -289,11 +301,12 @@ class _Reader:
         return ProviderConfig(
             name=table.name,
             url=table.url,
-            models=table.models,
+            models=models,
             api_key=key,
             key_source=source,
-            kind=table.kind or infer_kind(parse_url(table.url).host, key),
+            kind=kind,
             rates=rates,
+            asks_node=asks_node,
             model_rates=model_rates,
             model_ids=table.model_ids,
             drain_seconds=table.drain_seconds,
@@ -302,6 +315,17 @@ class _Reader:
             endpoints=table.endpoints,
             model_endpoints=table.model_endpoints,
         )
+
+    def _asks_node(self, table: ProviderTable, kind: Kind, *, typed: bool, path: Path) -> bool:
+        """Whether the provider's prices are read from it: as asked for, or for want of others."""
+        if table.rates == FROM_NODE and not lists_prices(kind):
+            self.faults.add(
+                (*path, "rates"),
+                'can only be read from a Routstr node; add kind = "routstr" if it is one, or '
+                "give input_rate and output_rate",
+            )
+            return False
+        return table.rates == FROM_NODE or (lists_prices(kind) and not typed)
 
     def _model_rates(self, value: object, path: Path) -> dict[str, dict[str, Any]] | None:
         """The rates each model states for itself."""
@@ -367,6 +391,11 @@ class _Reader:
 
     def _warn(self, path: Path, sentence: str) -> None:
         self._warnings.append(self.faults.sentence(path, sentence))
+
+
+def _may_be_node(plain: Mapping[str, object]) -> bool:
+    """Whether a provider that cannot be read may be one that lists its models."""
+    return plain.get("kind") == "routstr" or plain.get("rates") == FROM_NODE
 
 
 def _cut_ids(key: str, value: object, *, tables: bool) -> Iterator[str]:

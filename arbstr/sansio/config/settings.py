@@ -29,6 +29,9 @@ LIKELY: Final = "likely"
 MOST: Final = "most"
 """What a request is held to: what answers like it take, or all that the client allows."""
 
+FROM_NODE: Final = "node"
+"""Rates that are read from a Routstr node; those of the file are the most it may ask, then."""
+
 MEGABYTE: Final = 1_000_000
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -191,8 +194,9 @@ class ProviderTable:
 
     name: Annotated[str, values.provider_name]
     url: Annotated[str, values.url] = field(repr=False)
-    models: Annotated[tuple[str, ...], values.models]
+    models: Annotated[tuple[str, ...] | None, values.models] = None
     api_key: Annotated[Secret | None, values.secret] = None
+    rates: Annotated[str | None, values.one_of(FROM_NODE)] = None
     kind: Annotated[Kind | None, values.kind] = None
     drain_seconds: Annotated[float, values.seconds] = 60.0
     proxy: Annotated[addresses.Proxy | None, values.proxy] = None
@@ -235,6 +239,7 @@ class ProviderConfig:
     `rates` are the provider's own; `model_rates` holds, for a model that has some of its own, the
     two together. `None` is unknown. `url` is as configured and may carry userinfo or a query.
     `endpoints` are the APIs it serves, `model_endpoints` those for a model where they are others.
+    `asks_node`: the rates are the node's own, and those here the most it may ask (`None`: any).
     """
 
     name: str
@@ -244,6 +249,7 @@ class ProviderConfig:
     key_source: KeySource = "none"
     kind: Kind = Kind.OPENAI
     rates: Rates | None = None
+    asks_node: bool = False
     model_rates: Mapping[str, Rates] = field(default_factory=lambda: _EMPTY)
     model_ids: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     drain_seconds: float = 60.0
@@ -258,7 +264,8 @@ class ProviderConfig:
         return addresses.parse_url(self.url)
 
     def rates_for(self, model: str) -> Rates | None:
-        """What this provider asks for the model (the client's id), `None` if unknown."""
+        """What this provider asks for the model (the client's id), `None` if unknown; with
+        `asks_node` the most it may ask."""
         return self.model_rates.get(model, self.rates)
 
     def endpoints_for(self, model: str) -> tuple[str, ...]:

@@ -161,6 +161,7 @@ class AttemptState:
             provider_cost_sats=stated,
             upstream_request_id=self.upstream_request_id,
             set_aside_sats=candidate.hold_cost,
+            price_id=None if candidate.offer.price is None else candidate.offer.price.id,
         )
 
     def disbelief(self) -> str | None:

@@ -28,7 +28,7 @@ class AttemptRow:
     """One row of the `attempts` table. Times in ms, money in sats.
 
     `set_aside_sats` is what the budget held for it, and books if nobody learns the price; rows of
-    an older arbstr have none.
+    an older arbstr have none. `price_id` is the price a node listed by which it was routed.
     """
 
     n: int
@@ -47,6 +47,7 @@ class AttemptRow:
     provider_cost_sats: Decimal | None
     upstream_request_id: str | None
     set_aside_sats: Decimal | None = None
+    price_id: int | None = None
 
     @property
     def may_have_cost(self) -> bool:

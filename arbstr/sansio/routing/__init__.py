@@ -1,6 +1,7 @@
 """Whom to ask, in which order, and whether the day can pay for it.
 
-    Config --catalog--> who offers which model at which price
+    a node's listing --prices--> what it asks, until the next one
+    Config, prices --catalog--> who offers which model at which price
     request, rules --policy--> the rule it is under
     request, catalog, rule, samples --plan--> RoutePlan: candidates, cheapest first; or why not
     plan --quote--> the same told to a person, without sending anything
@@ -10,6 +11,8 @@ asked here, that is `failover`.
 
 The order of the modules; each imports only from those before it:
 
+    listing    what a node lists, read
+    prices     what a node asks, how old that is, and which model a name means
     catalog    who offers what at which price, and what to redact
     paths      which APIs providers turned out not to serve
     affinity   where a conversation was answered last

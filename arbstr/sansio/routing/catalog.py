@@ -5,8 +5,8 @@ offers qualify and in what order is `plan.py`.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -17,11 +17,26 @@ from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig,
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
+from arbstr.sansio.routing.prices import (
+    AGED_TIMES,
+    Age,
+    Ambiguous,
+    NodePrices,
+    Price,
+    age_of,
+    over_ceiling,
+    scaled,
+)
 from arbstr.sansio.secrets import REDACTED
 
 _CASHU_TOKEN: Final = r"cashu[AB][A-Za-z0-9_=+/-]*"
 """Any ecash token, versions 3 and 4 (https://github.com/cashubtc/nuts/blob/main/00.md). Also ones
 nobody configured: what a provider gives back as change is money too."""
+
+_NODE_KEY: Final = r"sk-[0-9a-f]{64}"
+"""A key of a Routstr node: also the child keys that it makes of a configured one."""
+
+NO_PRICES: Final[Mapping[str, NodePrices]] = MappingProxyType({})
 
 _TYPICAL_TOKENS: Final = 1000
 """Input and output tokens of the request by which `cheapest_owner` compares. Picked: some number
@@ -63,6 +78,9 @@ class Offer:
     """One model at one provider: `model` is the client's id, `upstream_model` the provider's.
 
     `rates` are `None` if unknown, which is not free. `endpoints` are the APIs it is served by.
+    `price` is where the rates come from, if a node listed them: with `aged` too long ago to be
+    relied on for caps and budgets. `refused` is why the model is not to be asked for there: a
+    predicate about the provider.
     """
 
     provider: Provider
@@ -70,6 +88,77 @@ class Offer:
     upstream_model: str
     rates: Rates | None
     endpoints: tuple[str, ...] = ENDPOINTS
+    price: Price | None = None
+    aged: bool = False
+    refused: str | None = None
+
+    @property
+    def hold_rates(self) -> Rates | None:
+        """What caps and budgets go by."""
+        if self.rates is None or not self.aged:
+            return self.rates
+        return scaled(self.rates, AGED_TIMES)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Seller:
+    """A provider, and what is known of its models: by the configuration, or as its node lists."""
+
+    provider: Provider
+    config: ProviderConfig
+    prices: NodePrices | None
+    age: Age
+
+    @property
+    def _own_entries(self) -> tuple[Mapping[str, object], ...]:
+        config = self.config
+        return config.model_rates, config.model_ids, config.model_endpoints
+
+    def models(self) -> Iterator[str]:
+        """The ids it is known to serve. One of any model is known to serve those that have an entry
+        of their own."""
+        config = self.config
+        for models in (config.models, *self._own_entries):
+            yield from (model for model in models if model != ANY_MODEL)
+        if self.prices is not None and ANY_MODEL in config.models:
+            yield from self.prices.prices
+
+    def offer(self, model: str) -> Offer | None:
+        """The model there, `None` if it does not serve it."""
+        config = self.config
+        named = model in config.models or any(model in table for table in self._own_entries)
+        if not named and ANY_MODEL not in config.models:
+            return None
+        upstream, typed = config.model_ids.get(model, model), config.rates_for(model)
+        bare = Offer(self.provider, model, upstream, None, config.endpoints_for(model))
+        if not config.asks_node:
+            return replace(bare, rates=typed)
+        if self.prices is None:
+            # Nobody knows what it lists, and what is not named it may not have.
+            return bare if named else None
+        match self.prices.find(upstream):
+            case None:
+                if not named:
+                    return None
+                return replace(bare, refused="does not list it")
+            case Ambiguous(models):
+                refused = f"lists several models of that name: {', '.join(models)}"
+                return replace(bare, refused=refused)
+            case Price() as price:
+                return self._listed(bare, price, typed)
+
+    def _listed(self, bare: Offer, price: Price, ceiling: Rates | None) -> Offer:
+        rates = None if self.age is Age.OLD else price.rates
+        refused = None if ceiling is None or rates is None else over_ceiling(rates, ceiling)
+        return replace(
+            bare,
+            upstream_model=price.listed.model,
+            rates=rates,
+            price=price,
+            aged=self.age is Age.AGED,
+            refused=refused,
+        )
 
 
 @final
@@ -82,21 +171,34 @@ class Catalog:
 
     providers: tuple[Provider, ...]
     secrets: tuple[Secret, ...]
-    _listed: Mapping[str, tuple[Offer, ...]] = field(repr=False)
-    _of_any_model: tuple[tuple[Provider, ProviderConfig], ...] = field(repr=False)
+    _named: frozenset[str] = field(repr=False)
+    _sellers: tuple[_Seller, ...] = field(repr=False)
+    # What is known to be served, once somebody has asked for it. A node lists hundreds of models
+    # at new prices every two minutes, and most of them nobody asks for.
+    _found: dict[str, tuple[Offer, ...]] = field(repr=False, compare=False)
 
     def offers(self, model: str) -> tuple[Offer, ...]:
         """Who serves the model, in the file's order; empty if nobody does."""
-        listed = self._listed.get(model)
-        if listed is not None:
-            return listed
+        found = self._found.get(model)
+        if found is not None:
+            return found
         if model == ANY_MODEL:
             return ()
-        return tuple(_offer(provider, config, model) for provider, config in self._of_any_model)
+        every = (seller.offer(model) for seller in self._sellers)
+        offers = tuple(offer for offer in every if offer is not None)
+        if model in self._named:
+            self._found[model] = offers
+        return offers
 
     def models(self) -> tuple[str, ...]:
         """The ids that are known to be served, sorted. Providers of any model may serve more."""
-        return tuple(sorted(self._listed))
+        return tuple(sorted(self._named))
+
+    def offered_by(self, provider: Provider) -> tuple[Offer, ...]:
+        """What one provider is known to serve: what is configured, or what its node lists."""
+        (seller,) = (seller for seller in self._sellers if seller.provider is provider)
+        every = (seller.offer(model) for model in dict.fromkeys(seller.models()))
+        return tuple(offer for offer in every if offer is not None)
 
     def cheapest_owner(self, model: str) -> str:
         """The name of the provider that serves the model at the lowest price for a typical request.
@@ -118,37 +220,32 @@ def _typical_cost(offer: Offer) -> tuple[bool, Decimal, str]:
     return offer.rates is None, cost, offer.provider.name
 
 
-def build_catalog(config: Config) -> Catalog:
-    """The snapshot of a configuration."""
-    pairs = tuple((_provider(provider), provider) for provider in config.providers)
-    of_any = [at for at, (_, provider) in enumerate(pairs) if ANY_MODEL in provider.models]
-    named: dict[str, list[int]] = {}  # where in `pairs` those are that name the model
-    for at, (_, provider) in enumerate(pairs):
-        for model in _models_of(provider):
-            named.setdefault(model, []).append(at)
-    listed = {
-        model: tuple(_offer(*pairs[at], model) for at in sorted({*found, *of_any}))
-        for model, found in named.items()
-    }
+def build_catalog(
+    config: Config, prices: Mapping[str, NodePrices] = NO_PRICES, now: float = 0.0
+) -> Catalog:
+    """The snapshot of a configuration.
+
+    `prices` are those of the nodes that are asked for theirs, by the provider's name, as far as
+    they are known; `now` is in seconds since 1970.
+    """
+    sellers = tuple(
+        _Seller(_provider(provider), provider, *_priced(provider, prices, now))
+        for provider in config.providers
+    )
     return Catalog(
-        tuple(provider for provider, _ in pairs),
+        tuple(seller.provider for seller in sellers),
         _secrets(config),
-        MappingProxyType(listed),
-        tuple(pairs[at] for at in of_any),
+        frozenset(model for seller in sellers for model in seller.models()),
+        sellers,
+        {},
     )
 
 
-def _models_of(provider: ProviderConfig) -> tuple[str, ...]:
-    # A provider of any model is known to serve those that have an entry of their own.
-    named = (provider.model_rates, provider.model_ids, provider.model_endpoints)
-    every = (*provider.models, *(model for table in named for model in table))
-    return tuple(model for model in every if model != ANY_MODEL)
-
-
-def _offer(provider: Provider, config: ProviderConfig, model: str) -> Offer:
-    upstream = config.model_ids.get(model, model)
-    served = config.endpoints_for(model)
-    return Offer(provider, model, upstream, config.rates_for(model), served)
+def _priced(
+    config: ProviderConfig, prices: Mapping[str, NodePrices], now: float
+) -> tuple[NodePrices | None, Age]:
+    found = prices.get(config.name) if config.asks_node else None
+    return (None, Age.FRESH) if found is None else (found, age_of(found.fetched, now))
 
 
 def _provider(config: ProviderConfig) -> Provider:
@@ -186,7 +283,7 @@ def _secrets(config: Config) -> tuple[Secret, ...]:
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:
-    """The text with every known secret and every Cashu token replaced by `[REDACTED]`."""
+    """The text with every known secret, Cashu token and node key replaced by `[REDACTED]`."""
     return redactor(secrets)(text)
 
 
@@ -203,4 +300,4 @@ def _pattern(values: tuple[str, ...]) -> re.Pattern[str]:
     All in one pass: a second one would look for short secrets in the word REDACTED.
     """
     longest_first = sorted(set(values) - {""}, key=lambda value: (-len(value), value))
-    return re.compile("|".join([*map(re.escape, longest_first), _CASHU_TOKEN]))
+    return re.compile("|".join([*map(re.escape, longest_first), _CASHU_TOKEN, _NODE_KEY]))

@@ -1,6 +1,6 @@
 """Candidates, order: a request, its policy and the catalog -> `RoutePlan`, or why not.
 
-    catalog --serves the model, rule allows it, price and estimate within its caps--> candidates
+    catalog --serves the model, its price allowed, rule allows it, within its caps--> candidates
     candidates --ascending estimated cost, unpriced last, ties by name--> plan
 
 Each strategy is a row of `STRATEGIES`: by cost, or by the time to first output before that, where
@@ -33,6 +33,9 @@ from arbstr.sansio.routing.ratios import NO_POLICY, Ratio, expected_output
 
 SortKey: TypeAlias = tuple[Any, ...]
 
+LISTING_SECONDS: Final = 10.0
+"""When a client may ask again for what a node has not listed yet: it is asked again by then."""
+
 ASSUMED_OUTPUT: Final = 256
 """Output tokens of a choice when nobody says: a few paragraphs. It only decides the order."""
 
@@ -57,7 +60,7 @@ class Candidate:
     @cached_property
     def hold_cost(self) -> Decimal | None:
         """What is set aside for an attempt, in satoshis; `None` if the offer has no rates."""
-        hold, rates = self.hold, self.offer.rates
+        hold, rates = self.hold, self.offer.hold_rates
         if rates is None:
             return None
         return estimate_sats(hold.input_tokens, hold.tokens, hold.choices, rates)
@@ -167,7 +170,7 @@ def plan(
             known = learnt.lengths.known(policy, offer.model)
             holds[offer.model] = _hold(request, known, hold)
         candidate = _candidate(request, offer, output, holds[offer.model], home)
-        why = _not_at(offer, request, learnt.paths) or _over_rate(offer, rule)
+        why = offer.refused or _not_at(offer, request, learnt.paths) or _over_rate(offer, rule)
         if why is None:
             why = _over_request(candidate, rule)
             if why is not None and (too_dear is None or not too_dear.output_decides):
@@ -184,6 +187,27 @@ def plan(
     candidates.sort(key=partial(STRATEGIES[strategy], learnt))
     max_sats = None if rule is None else rule.max_sats_per_request
     return RoutePlan(policy, strategy, tuple(candidates), tuple(passed_over), max_sats)
+
+
+def lacks_price(route: RoutePlan | NoRoute) -> bool:
+    """Whether prices that are not known yet could change where the request goes, or that it does:
+    nobody is known to serve it, or nobody at a known price."""
+    if isinstance(route, NoRoute):
+        return route.error.code in ("model_not_found", "no_provider_within_policy")
+    return route.candidates[0].estimated_cost is None
+
+
+def without_prices(
+    route: RoutePlan | NoRoute, silent: Mapping[str, str | None]
+) -> RoutePlan | NoRoute:
+    """What to say where nobody serves a request as far as is known, and `silent` nodes, by name,
+    have not said what they list."""
+    if not isinstance(route, NoRoute) or not silent or not lacks_price(route):
+        return route
+    why = "; ".join(f"{name} {trouble or 'has not answered'}" for name, trouble in silent.items())
+    message = f"{route.error.message} The models and prices of some nodes are not known yet: {why}."
+    error = ErrorReply("prices_unknown", message, retry_after=LISTING_SECONDS)
+    return NoRoute(route.policy, error)
 
 
 def _offers(model: str, rule: Rule | None, catalog: Catalog) -> tuple[Offer, ...] | ErrorReply:
@@ -236,9 +260,10 @@ def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
     cap = None if rule is None else rule.max_sats_per_1k_output
     if cap is None:
         return None
-    if offer.rates is None:
+    rates = offer.hold_rates
+    if rates is None:
         return _UNPRICED
-    asked = offer.rates.output_rate
+    asked = rates.output_rate
     if asked > cap:
         return f"asks {format_sats(asked)} sats per 1000 output tokens, over {format_sats(cap)}"
     return None
@@ -363,7 +388,10 @@ def _none_within(
     else:
         reasons = "; ".join(f"{one.provider} {one.why}" for one in passed_over)
         what = "No provider of this model is"
-    message = f"{what} within the policy {shown(policy or '')}: {reasons}."
+    within = "to be asked" if policy is None else f"within the policy {shown(policy)}"
+    message = f"{what} {within}: {reasons}."
+    if policy is None:
+        return ErrorReply("no_price_allowed", message, should_retry=False)
     if too_dear is None:
         return ErrorReply("no_provider_within_policy", message)
     if too_dear.output_decides:

@@ -13,6 +13,7 @@ The order of the modules; each imports only from those before it:
     content_coding     compression nobody asked for, undone
     transport          idle connections, handed out for one exchange each, never leaked
     ask                a GET that costs nothing, and its whole answer
+    node               what a Routstr node is asked beside chats
     target             the heads of the requests to a provider, prepared once for each path
     answering          its answer, read to a verdict; exceptions become facts
     call               one request to one provider: sent, read, its connection given back

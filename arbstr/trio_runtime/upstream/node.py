@@ -1,0 +1,37 @@
+"""What a Routstr node is asked beside chats: its models, what it is, what a key holds.
+
+    list_models     GET /models: no key
+    describe        GET /info: no key
+    balance         GET /balance/info with a key
+
+None of it costs anything. What comes back is read by `sansio.routing.listing` and
+`sansio.routing.balance`; what did not come is a sentence about the node. How long an answer may
+take is the caller's scope.
+"""
+
+from typing import Final
+
+from arbstr.sansio.routing.catalog import Provider
+from arbstr.sansio.routing.listing import Listed, parse_models
+from arbstr.trio_runtime.upstream.ask import Replied, ask
+from arbstr.trio_runtime.upstream.transport import Transport
+
+MODELS_PATH: Final = "/models"
+
+MOST_LISTING_BYTES: Final = 16_000_000
+"""Of a listing: some 4,000 bytes a model, and thousands of models."""
+
+
+async def list_models(transport: Transport, provider: Provider) -> tuple[Listed, ...] | str:
+    """What the node lists, or why that is not known."""
+    answer = await _get(transport, provider, MODELS_PATH, MOST_LISTING_BYTES)
+    return answer if isinstance(answer, str) else parse_models(answer)
+
+
+async def _get(transport: Transport, provider: Provider, path: str, most: int) -> bytes | str:
+    answer = await ask(transport, provider.url_of(path), proxy=provider.proxy, most_bytes=most)
+    if not isinstance(answer, Replied):
+        return answer.sentence
+    if answer.status != 200:
+        return f"answered status {answer.status} at {path}"
+    return answer.body

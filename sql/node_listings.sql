@@ -1,0 +1,1 @@
+SELECT provider, url, fetched_at, version, listing FROM node_listings

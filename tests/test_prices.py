@@ -1,0 +1,189 @@
+"""Prices read from a node, through the whole proxy: with only a URL and a key."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from tests.fakes import FakeProvider, open_fake_provider
+from tests.node import Model, Node
+from tests.proxy import Proxy, config, open_proxy, pass_time, rows
+
+KEY = "sk-" + "5a" * 32
+
+CHEAP = Model(0.002, 0.006)
+DEAR = Model(0.004, 0.012)
+
+
+def node_provider(url: str, name: str = "node", more: str = "") -> str:
+    """The smallest there is."""
+    lines = (f'name = "{name}"', f'url = "{url}"', 'kind = "routstr"', f'api_key = "{KEY}"', more)
+    return "\n".join(("[[providers]]", *lines, ""))
+
+
+@asynccontextmanager
+async def serving(
+    node: Node, more: str = "", *, top: str = "", database: Path | None = None
+) -> AsyncIterator[tuple[Proxy, FakeProvider]]:
+    async with (
+        open_fake_provider(node.serve) as fake,
+        open_proxy(
+            config(node_provider(fake.url, more=more), more=top), database=database
+        ) as proxy,
+    ):
+        yield proxy, fake
+
+
+def priced(proxy: Proxy, model: str = "gpt-4o") -> Any:
+    """The one offer of a model as the running catalog has it."""
+    (offer,) = proxy.hub.snapshot.catalog.offers(model)
+    return offer
+
+
+async def test_a_url_and_a_key_are_enough() -> None:
+    node = Node(models={"gpt-4o": CHEAP, "acme/claude": DEAR})
+    async with serving(node) as (proxy, _):
+        reply = await proxy.chat()
+        assert reply.status == 200
+        assert reply.headers["x-arbstr-cost-sats"] == "0.5"
+        record = await proxy.record()
+        assert record.expected_sats == record.cost_sats
+        (attempt,) = record.attempts
+        assert attempt.price_id == priced(proxy).price.id
+        listed = (await proxy.get("/v1/models")).json["data"]
+        assert [each["id"] for each in listed] == ["acme/claude", "gpt-4o"]
+        (shown,) = (await proxy.get("/providers")).json["providers"]
+        assert shown["rates"]["gpt-4o"]["output_rate"] == 6
+        assert shown["prices"]["age"] == "fresh"
+
+
+async def test_the_node_gets_its_own_name_for_what_the_client_calls_otherwise() -> None:
+    node = Node(models={"gpt-4o": CHEAP, "acme/claude": DEAR})
+    async with serving(node) as (proxy, fake):
+        for name, own in (("openai/GPT-4o", "gpt-4o"), ("claude", "acme/claude")):
+            reply = await proxy.chat(model=name)
+            assert reply.status == 200
+            assert json.loads(fake.requests[-1].body)["model"] == own
+        reply = await proxy.chat(model="nobody")
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+
+
+async def test_several_models_of_one_name_are_not_guessed_between() -> None:
+    node = Node(models={"a/m": CHEAP, "b/m": DEAR})
+    async with serving(node) as (proxy, _):
+        reply = await proxy.chat(model="m")
+        assert (reply.status, reply.error["code"]) == (400, "no_price_allowed")
+        assert "a/m, b/m" in reply.error["message"]
+
+
+async def test_a_typed_rate_is_the_most_a_node_may_ask() -> None:
+    node = Node(models={"gpt-4o": Model(0.002, 0.0125), "cheap": CHEAP})
+    more = 'rates = "node"\ninput_rate = 5\noutput_rate = 10'
+    async with serving(node, more) as (proxy, fake):
+        reply = await proxy.chat()
+        assert (reply.status, reply.error["code"]) == (400, "no_price_allowed")
+        assert "costs 12.5 sats per 1000 output tokens, you allowed 10" in reply.error["message"]
+        assert not [request for request in fake.requests if request.method == "POST"]
+        assert (await proxy.chat(model="cheap")).status == 200
+
+
+async def test_bitcoin_moves_and_the_next_request_is_estimated_anew(
+    mock_clock: MockClock, tmp_path: Path
+) -> None:
+    node = Node(models={"gpt-4o": CHEAP})
+    database = tmp_path / "arbstr.db"
+    async with serving(node, database=database) as (proxy, _):
+        await pass_time(mock_clock, 5, until=lambda: priced_at(proxy) == 6)
+        first = priced(proxy).price.id
+        node.move_bitcoin(1.4)
+        await pass_time(mock_clock, 140, until=lambda: priced_at(proxy) == 8.4, step=1)
+        assert (await proxy.chat()).status == 200
+    prices = {row["id"]: row for row in rows(database, "node_prices")}
+    assert prices[first]["output"] == 6
+    (attempt,) = rows(database, "attempts")
+    assert prices[attempt["price_id"]]["output"] == pytest.approx(8.4)
+    assert attempt["expected_sats"] == pytest.approx(0.7)
+
+
+def priced_at(proxy: Proxy, model: str = "gpt-4o") -> float | None:
+    offers = proxy.hub.snapshot.catalog.offers(model)
+    rates = offers[0].rates if offers else None
+    return None if rates is None else round(float(rates.output_rate), 6)
+
+
+async def test_a_jump_by_four_waits_for_its_confirmation(mock_clock: MockClock) -> None:
+    node = Node(models={"gpt-4o": CHEAP})
+    async with serving(node) as (proxy, _):
+        await pass_time(mock_clock, 5, until=lambda: priced_at(proxy) == 6)
+        node.move_bitcoin(4)
+        await pass_time(mock_clock, 140, until=lambda: node.listings == 2, step=1)
+        await pass_time(mock_clock, 1, until=lambda: proxy.hub.nodes is not None)
+        assert priced_at(proxy) == 6
+        await pass_time(mock_clock, 140, until=lambda: priced_at(proxy) == 24, step=1)
+
+
+async def test_without_network_the_last_known_prices_serve_and_are_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(models={"gpt-4o": CHEAP})
+    database = tmp_path / "arbstr.db"
+    rule = '[[policies.rules]]\nname = "cap"\nmax_sats_per_1k_output = 6.5\n'
+    async with open_fake_provider(node.serve) as fake:
+        text = config(node_provider(fake.url), more=rule)
+        async with open_proxy(text, database=database) as proxy:
+            assert (await proxy.chat()).status == 200
+        for hours, age, status in ((0.1, "fresh", 200), (1, "aged", 400), (30, "old", 400)):
+            monkeypatch.setattr("arbstr.trio_runtime.nodes.time", Later(hours * 3600))
+            monkeypatch.setattr("arbstr.trio_runtime.status.time", Later(hours * 3600))
+            async with open_proxy(text, database=database) as proxy:
+                node.down = True
+                (shown,) = (await proxy.get("/providers")).json["providers"]
+                assert shown["prices"]["age"] == age
+                node.down = False
+                # A tenth more than 6 is over the cap of 6.5, and without a price nothing is within.
+                reply = await proxy.chat(headers={"x-arbstr-policy": "cap"})
+                assert reply.status == status, reply.body
+
+
+class Later:
+    """The clock of the wall, so many seconds on."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def time(self) -> float:
+        return time.time() + self._seconds
+
+
+async def test_a_chat_before_the_first_price_waits_for_it() -> None:
+    node = Node(models={"gpt-4o": CHEAP})
+    async with serving(node) as (proxy, _):
+        # The listing is still under way: nobody has waited for it.
+        assert (await proxy.chat()).headers["x-arbstr-cost-sats"] == "0.5"
+
+
+async def test_a_chat_without_any_price_is_told_why(mock_clock: MockClock) -> None:
+    node = Node(models={"gpt-4o": CHEAP})
+    node.down = True
+    async with serving(node) as (proxy, _):
+        reply = await proxy.chat()
+        assert (reply.status, reply.error["code"]) == (503, "prices_unknown")
+        assert "node broke off" in reply.error["message"]
+        assert int(reply.headers["retry-after"]) == 10
+        node.down = False
+        await pass_time(mock_clock, 15, until=lambda: priced_at(proxy) == 6, step=0.5)
+        assert (await proxy.chat()).status == 200
+
+
+async def test_a_named_model_that_the_node_does_not_list_is_not_asked_for() -> None:
+    node = Node(models={"gpt-4o": CHEAP})
+    async with serving(node, 'models = ["gpt-4o", "gone"]') as (proxy, _):
+        assert (await proxy.chat()).status == 200
+        reply = await proxy.chat(model="gone")
+        assert reply.status == 400
+        assert "does not list it" in reply.error["message"]
