@@ -1,4 +1,4 @@
-"""One chat request, from the moment its model is known to its row in the log.
+"""One request, from the moment its model is known to its row in the log.
 
 Drive it with `note(event, now)` as things happen (`life.py` has the events and says which may come
 when), and call `close(now)` once, when nothing more can be learnt; it returns the one `Record`. If

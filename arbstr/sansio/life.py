@@ -1,4 +1,4 @@
-"""The life of one chat request: its phases, and what may happen in which of them.
+"""The life of one request: its phases, and what may happen in which of them.
 
     phase        ROUTING --Routed--> READY --AttemptStarted--> ATTEMPTING --Answered--> ANSWERED
                     |                  ^ |                         |                        |

@@ -47,7 +47,7 @@ def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
         case Wait.DRAIN:
             return drain
         case Wait.LATE_ONCE_DONE:
-            # After `[DONE]` comes the end, if it comes at all.
+            # After the last event comes the end, if it comes at all.
             return min(LATE_SECONDS, drain) if call.relay.done else drain
 
 

@@ -61,7 +61,7 @@ NO_AFFINITY: Final = "none"
 """The value that sends a request wherever it is cheapest, whoever answered its conversation."""
 
 AFTER_COMPLETE_SECONDS: Final = 2.0
-"""How long a stream that is complete is waited on for its usage and `[DONE]`."""
+"""How long a stream that is complete is waited on for its usage and last event."""
 
 
 async def serve(
@@ -118,7 +118,7 @@ async def serve(
 
 @final
 class Run:
-    """One chat request whose model is known."""
+    """One request whose model is known."""
 
     def __init__(
         self,

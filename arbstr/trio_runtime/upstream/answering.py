@@ -64,8 +64,8 @@ LAST_WORD_SECONDS: Final = 2.0
 whoever is asked next is paid again. As long as for the usage of a complete one."""
 
 TAIL_SECONDS: Final = 0.05
-"""How long the end of a message may take after `[DONE]` for its connection to be kept. The client
-has its answer by then. Picked, not measured."""
+"""How long the end of a message may take after the last event for its connection to be kept. The
+client has its answer by then. Picked, not measured."""
 
 
 class Seen(IntEnum):
@@ -264,7 +264,7 @@ class Answering:
                 if self.relay.committed:
                     return out
                 failure = self.stream_failure()
-                # Behind an error's `[DONE]` its last word may stand, too.
+                # Behind an error's last event its last word may stand, too.
                 done = self.relay.done and failure is None
                 if self.ended or done or self.relay.overflow:
                     return failure or self._ended_without_output()

@@ -119,7 +119,7 @@ class UpstreamCall(Answering):
             self._connection = None
 
     async def finish(self) -> None:
-        """Reads what follows `[DONE]`, normally nothing, so that the connection can be kept."""
+        """Reads what follows the last event, if anything, so that the connection can be kept."""
         if self.status is None:
             return  # not even a head came
         with trio.move_on_after(TAIL_SECONDS):
