@@ -66,8 +66,7 @@ def cost_sats(usage: Usage, rates: Rates) -> Decimal:
 
 
 def _cost(input_tokens: int, cached_tokens: int, output_tokens: int, rates: Rates) -> Decimal:
-    cached = max(0, min(cached_tokens, input_tokens))
-    cached_rate = rates.input_rate if rates.cached_input_rate is None else rates.cached_input_rate
+    cached = max(0, min(cached_tokens, input_tokens)) if cached_tokens else 0
     # A context's own methods, so that no context is entered for each request.
     times, plus = _EXACT.multiply, _EXACT.add
     tokens = plus(
@@ -75,6 +74,8 @@ def _cost(input_tokens: int, cached_tokens: int, output_tokens: int, rates: Rate
         times(Decimal(output_tokens), rates.output_rate),
     )
     if cached:
+        asked = rates.cached_input_rate
+        cached_rate = rates.input_rate if asked is None else asked
         tokens = plus(tokens, times(Decimal(cached), cached_rate))
     return max(_ZERO, plus(times(tokens, _PER_TOKEN), rates.base_fee))
 

@@ -228,7 +228,8 @@ class Attempts:
             failure = await self._answer(call, body)
         if answering.cancelled_caught:
             failure = call.cut_short(f"did not answer within {seconds:g} s")
-        await self._hub.change.keep(call.stray_change(), name)
+        if change := call.stray_change():
+            await self._hub.change.keep(change, name)
         if failure is None:
             self._note_answer(call)
             if request.stream:

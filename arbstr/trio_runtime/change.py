@@ -30,7 +30,7 @@ def tokens_in(headers: "Mapping[str, str]", *texts: bytes | bytearray) -> tuple[
     for text in texts:
         if b"refund_token" in text:  # almost never: bodies are long, and this is the fast search
             found += [token.decode("utf-8", "replace") for token in REFUND_TOKEN.findall(text)]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(found)) if found else ()
 
 
 def without_tokens(body: bytes) -> bytes:

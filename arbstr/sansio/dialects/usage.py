@@ -255,6 +255,8 @@ def read_stated_cost(value: Mapping[str, object]) -> Decimal | None:
     """What a Routstr node says it charged, in millisats, from a chunk or a plain answer."""
     for place in _places(value):
         for path in STATED_COST:
+            if path[0] not in place:
+                continue
             found = _at(place, path)
             if isinstance(found, int | float) and not isinstance(found, bool):
                 # repr: the shortest decimal that is this float, as the node wrote it.
@@ -291,6 +293,8 @@ def _first_tokens(
     """The first that is not 0 and not above `most`, else 0 if one says so."""
     zero = None
     for path in paths:
+        if path[0] not in usage:
+            continue
         tokens = _tokens(_at(usage, path))
         if tokens is not None and tokens <= most:
             if tokens:

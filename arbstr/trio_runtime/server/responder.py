@@ -6,6 +6,7 @@ writes of the main task there is no lock to pay for.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import lru_cache
 from typing import Any, Final, TypeAlias, final
 
 import trio
@@ -176,16 +177,18 @@ def policy_header(policy: str | None) -> Headers:
 
 def passed_on(headers: Mapping[str, str], secrets: Collection[Secret]) -> Headers:
     """The headers of an upstream answer that the client may see (an allow-list), redacted."""
-    passed = {
-        name: value
-        for name, value in headers.items()
-        if name.startswith(PASSED_PREFIXES) or name in PASSED_NAMES
-    }
+    passed = {name: value for name, value in headers.items() if _passes(name)}
     if not passed:
         return ()
     # All at once, because it costs as much as one; a header's value holds no line end.
     values = redact("\n".join(passed.values()), secrets).split("\n")
     return tuple(header(name, value) for name, value in zip(passed, values, strict=False))
+
+
+@lru_cache(maxsize=500)
+def _passes(name: str) -> bool:
+    """Cached, because every answer has a dozen, and always the same."""
+    return name.startswith(PASSED_PREFIXES) or name in PASSED_NAMES
 
 
 PASSED_PREFIXES: Final = ("openai-", "x-ratelimit-", *PREFIXES)

@@ -93,6 +93,8 @@ class UpstreamCall(Answering):
         Each token is told once, so that it is written once.
         """
         found = tokens_in(self.headers, self._body, self.relay.error or b"")
+        if not found:
+            return ()
         new = tuple(token for token in found if token not in self._change_told)
         self._change_told.update(new)
         return new
