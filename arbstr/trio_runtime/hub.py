@@ -15,6 +15,7 @@ from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.failover.board import Board, Ticket
 from arbstr.sansio.failover.breaker import Outcome
 from arbstr.sansio.failover.failure import Failure, FailureKind, rest_reason, rest_seconds
+from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.rests import Reason
 from arbstr.sansio.ledger.alarms import PriceAlarms
 from arbstr.sansio.ledger.record import Record
@@ -221,15 +222,15 @@ class Hub:
         """
         now, name = trio.current_time(), offer.provider.name
         if failure.kind is FailureKind.NO_ENDPOINT:
-            kind = self.kind_of(offer.provider)
+            relays = TRAITS[self.kind_of(offer.provider)].relays
             known = self.paths.lacks(offer, endpoint)
-            if known or self.paths.miss(offer, endpoint, kind):
+            if known or self.paths.miss(offer, endpoint, for_the_model=relays):
                 if not known:
                     log.warning(
                         'provider "%s" does not serve %s%s: passed over there until a reload',
                         name,
                         endpoint,
-                        f' for model "{offer.model}"' if kind is Kind.ROUTSTR else "",
+                        f' for model "{offer.model}"' if relays else "",
                     )
                 return
         match rest_reason(failure):

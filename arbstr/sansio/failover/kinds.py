@@ -25,12 +25,15 @@ class Traits:
                   a failure that bears it was given after the reservation had been reverted
     cost_header   where it says what it charged, in millisats
     prefix        how the names of its headers begin that a client may see
+    relays        it passes a model's requests on to an upstream of that model's: there a path is
+                  missing for the model, elsewhere altogether
     failing       statuses of its own for what others say with a 5xx
     """
 
     finishes: bool = False
     states: bool = False
     mirrors: bool = False
+    relays: bool = False
     signature: str | None = None
     cost_header: str | None = None
     prefix: str | None = None
@@ -44,6 +47,7 @@ TRAITS: Final[Mapping[Kind, Traits]] = MappingProxyType(
             finishes=True,
             states=True,
             mirrors=True,
+            relays=True,
             signature="x-routstr-request-id",
             cost_header="x-routstr-cost-msats",
             prefix="x-routstr-",

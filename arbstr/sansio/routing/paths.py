@@ -12,7 +12,6 @@ the API, and rests (`failover/rests.py`).
 from collections.abc import Collection
 from typing import final
 
-from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.endpoints import CHAT, ENDPOINTS
 from arbstr.sansio.routing.catalog import Offer
 
@@ -33,12 +32,13 @@ class Paths:
         """Whether an answer has come, so that the path is known to be there."""
         return (provider, endpoint) in self._served
 
-    def miss(self, offer: Offer, endpoint: str, kind: Kind) -> bool:
-        """There is nothing at the path. Whether that is remembered, else the provider rests."""
+    def miss(self, offer: Offer, endpoint: str, *, for_the_model: bool) -> bool:
+        """There is nothing at the path, for this model or for any. Whether that is remembered, else
+        the provider rests."""
         name = offer.provider.name
         if endpoint == CHAT and not any(served == name for served, _ in self._served):
             return False
-        model = offer.model if kind is Kind.ROUTSTR else None
+        model = offer.model if for_the_model else None
         self._missing.add((name, model, endpoint))
         return True
 
