@@ -6,6 +6,6 @@ UPDATE requests SET
     possibly_spent = (
         SELECT count(*) FROM attempts
         WHERE attempts.correlation_id = requests.correlation_id
-            AND failure IS NOT NULL AND money IS NOT 'free'
+            AND failure IS NOT NULL AND coalesce(money, '') <> 'free'
     )
-WHERE status = 'in_flight' AND boot_id IS :boot_id
+WHERE status = 'in_flight' AND coalesce(boot_id, '') = :boot_id

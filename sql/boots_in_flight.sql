@@ -1,1 +1,1 @@
-SELECT DISTINCT boot_id FROM requests WHERE status = 'in_flight'
+SELECT DISTINCT coalesce(boot_id, '') FROM requests WHERE status = 'in_flight'

@@ -1,5 +1,5 @@
 DELETE FROM attempts WHERE correlation_id IN (
     SELECT correlation_id FROM requests
-    WHERE timestamp < :before AND status IS NOT 'in_flight'
+    WHERE timestamp < :before AND coalesce(status, '') <> 'in_flight'
     ORDER BY timestamp, id LIMIT :rows
 )

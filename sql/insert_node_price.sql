@@ -1,3 +1,3 @@
 -- Braces as in upsert_request.sql. A price that is there stays as it is.
-INSERT INTO node_prices ({columns}) VALUES {rows}
+INSERT INTO node_prices ({columns}) {rows}
 ON CONFLICT (id) DO NOTHING

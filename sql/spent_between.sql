@@ -12,5 +12,5 @@ FROM requests JOIN attempts USING (correlation_id)
 WHERE requests.timestamp >= :asked_since
     AND attempts.started_at >= :since
     AND attempts.started_at < :until
-    AND attempts.money IS NOT 'free'
-    AND requests.boot_id IS NOT :boot_id
+    AND coalesce(attempts.money, '') <> 'free'
+    AND coalesce(requests.boot_id, '') <> :boot_id

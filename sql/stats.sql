@@ -7,7 +7,7 @@ SELECT
     sum(requests) FILTER (WHERE status = 'rejected') AS rejected,
     sum(requests) FILTER (WHERE status = 'client_disconnected') AS client_disconnected,
     sum(requests) FILTER (WHERE status = 'in_flight') AS in_flight,
-    sum(requests) FILTER (WHERE streaming) AS streaming,
+    sum(requests) FILTER (WHERE streaming <> 0) AS streaming,
     sum(unknown_cost) AS unknown_cost,
     sum(cost_sats) AS cost_sats,
     sum(input_tokens) AS input_tokens,

@@ -1,6 +1,6 @@
 -- A row is finalised once: only one still in flight, or taken for dead, may change. store.py fills in
--- the braces: its columns, and as many rows of question marks as it writes at once.
-INSERT INTO requests ({columns}) VALUES {rows}
+-- the braces: its columns, and the rows it writes at once, as the engine gives them.
+INSERT INTO requests ({columns}) {rows}
 ON CONFLICT (correlation_id) DO UPDATE SET
     timestamp = excluded.timestamp,
     model = excluded.model,

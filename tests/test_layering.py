@@ -33,7 +33,8 @@ ORDER: Final = {
     "sansio": (
         *row("errors secrets money moments ids visible heads chunks endpoints"),
         *wing(
-            "config", "addresses credentials values settings faults tables cautions reader reload"
+            "config",
+            "addresses ledger_url credentials values settings faults tables cautions reader reload",
         ),
         *row("callers"),
         *wing("dialects", "members usage sse dialect complaints request relay whole"),
@@ -60,7 +61,8 @@ ORDER: Final = {
         *row("lines logs change heavy descriptors"),
         *wing(
             "ledger",
-            "port statements boot_lock sqlite_session sqlite_soundness sqlite database "
+            "port statements boot_lock sqlite_session sqlite_soundness sqlite "
+            "postgres_session postgres database "
             "budget ratios prices store intents log_writer retention stats reports",
         ),
         *wing(
@@ -121,6 +123,7 @@ LIBRARIES: Final = {
         *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),
         "trio_runtime/ledger/sqlite_soundness",
     },
+    "psycopg": {"trio_runtime/ledger/postgres", "trio_runtime/ledger/postgres_session"},
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""
 

@@ -374,9 +374,9 @@ def test_a_ctrl_c_while_the_database_opens_is_not_lost(
     watchdogs: list[tuple[float, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def interrupted(path: str) -> AsyncIterator[Database]:
+    async def interrupted(path: str, *, wait: bool) -> AsyncIterator[Database]:
         signal.raise_signal(SIGINT)
-        async with open_database(path) as database:
+        async with open_database(path, wait=wait) as database:
             yield database
 
     monkeypatch.setattr(main, "open_database", interrupted)

@@ -185,10 +185,12 @@ def _check(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     path = config_path(options, environ)
     config = read_config(path, environ)
+    from arbstr.trio_runtime.ledger.database import shown
+
     database = ledger_path(path, config, environ)
     print(f"{path}: ok")
     print(f"listen     {config.server.listen}")
-    print(f"database   {database}")
+    print(f"database   {shown(database)}")
     print(f"policies   {len(config.policies.rules)}")
     print(f"budget     {described_budget(config)}")
     print(f"providers  {len(config.providers)}")

@@ -58,17 +58,21 @@ def absolute(path: Path) -> Path:
 
 
 def ledger_path(path: Path, config: "Config", environ: Mapping[str, str]) -> str:
-    """Where the ledger is, absolute; `path` is that of the configuration.
+    """Where the ledger is, absolute, or its URL; `path` is that of the configuration.
 
     `[database] path` is relative to the configuration, whatever directory arbstr is started in;
     `$DATABASE_URL`, which is said there, to that directory. Raises `StartError`.
     """
+    from arbstr.sansio.config.ledger_url import is_ledger_url
     from arbstr.trio_runtime.ledger.database import IN_MEMORY, database_path
 
     configured = config.database.path
-    beside = configured if configured == IN_MEMORY else str(path.parent / configured)
+    if config.database.url is not None:
+        beside = config.database.url.reveal()
+    else:
+        beside = configured if configured == IN_MEMORY else str(path.parent / configured)
     found = database_path(environ, beside)
-    return found if found == IN_MEMORY else str(absolute(Path(found)))
+    return found if found == IN_MEMORY or is_ledger_url(found) else str(absolute(Path(found)))
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> "Config":

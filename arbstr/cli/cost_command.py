@@ -20,6 +20,7 @@ from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
 from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.visible import escaped
+from arbstr.trio_runtime.ledger.database import shown
 from arbstr.trio_runtime.ledger.port import Trouble
 from arbstr.trio_runtime.ledger.ratios import learnt_at
 
@@ -90,7 +91,7 @@ def _learnt(database: str) -> Learnt:
     try:
         ratios, lengths = learnt_at(database)
     except Trouble as error:
-        complain(f"{database}: nothing learnt ({error})")
+        complain(f"{shown(database)}: nothing learnt ({error})")
         return NOTHING_LEARNT
     return Learnt(ratios, {}, lengths)
 
@@ -109,19 +110,19 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
     print()
     names = ("", "provider", "model")
     rows = [(*names, "tokens in", "tokens out", "sats", "held tokens", "held sats")]
-    for n, (shown, found) in enumerate(zip(quoted["candidates"], candidates, strict=True), 1):
+    for n, (offer, found) in enumerate(zip(quoted["candidates"], candidates, strict=True), 1):
         # From the candidate itself: JSON has no exact decimals.
         cost, held = found.estimated_cost, found.hold_cost
-        tokens = shown["estimated"]
+        tokens = offer["estimated"]
         rows.append(
             (
                 str(n),
-                shown["provider"],
-                escaped(shown["model"]),
+                offer["provider"],
+                escaped(offer["model"]),
                 str(tokens["input_tokens"]),
                 str(tokens["output_tokens"]),
                 "unknown" if cost is None else format_eyes(cost),
-                str(shown["set_aside"]["output_tokens"]),
+                str(offer["set_aside"]["output_tokens"]),
                 "unknown" if held is None else format_eyes(held),
             )
         )

@@ -27,7 +27,7 @@ from arbstr.sansio.ledger.reports import (
 from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.trio_runtime.ledger.budget import read_spent
-from arbstr.trio_runtime.ledger.database import open_for_reading
+from arbstr.trio_runtime.ledger.database import open_for_reading, shown
 from arbstr.trio_runtime.ledger.port import Session, Trouble
 from arbstr.trio_runtime.ledger.ratios import select_ratios
 from arbstr.trio_runtime.ledger.reports import (
@@ -154,7 +154,7 @@ def _ask(database: str, read: Callable[[Session], T]) -> T:
         with open_for_reading(database) as session:
             return read(session)
     except Trouble as error:
-        raise StartError((f"database {database}: cannot be read now: {error}",)) from None
+        raise StartError((f"database {shown(database)}: cannot be read now: {error}",)) from None
 
 
 def _refuse(error: ErrorReply, code: int) -> int:

@@ -23,7 +23,7 @@ from arbstr.cli.output import OutputError
 from arbstr.sansio.config.reader import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.routing.catalog import build_catalog
-from arbstr.trio_runtime.ledger.database import IN_MEMORY
+from arbstr.trio_runtime.ledger.database import IN_MEMORY, shown
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
 from arbstr.trio_runtime.main import Mock, Options, leave_when_told_again
 from arbstr.trio_runtime.main import run as serve
@@ -80,7 +80,7 @@ def _described(path: Path | None, config: Config, database: str) -> Iterator[str
     """What is served, and where it is kept: each question somebody has asked of a running one."""
     if path is not None:
         yield f"configuration  {absolute(path)}"
-        yield f"ledger         {'in memory' if database == IN_MEMORY else database}"
+        yield f"ledger         {'in memory' if database == IN_MEMORY else shown(database)}"
     models = list(build_catalog(config).models())
     if any(ANY_MODEL in provider.models for provider in config.providers):
         models.append("any other")

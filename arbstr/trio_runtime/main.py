@@ -30,7 +30,7 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.descriptors import raise_descriptor_limit
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.budget import Today
-from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
+from arbstr.trio_runtime.ledger.database import beside, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.ratios import read_lengths, read_ratios
 from arbstr.trio_runtime.ledger.reports import Reports
@@ -79,7 +79,8 @@ class Mock:
 class Options:
     """What the command line decides beyond the configuration.
 
-    `database` is a path. `read` reads the configuration again; `None`: it is in no file.
+    `database` is a path, or a URL that may hold a password. `read` reads the configuration again;
+    `None`: it is in no file.
     """
 
     database: str
@@ -159,11 +160,12 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
         trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
         open_hangups() as hangups,
     ):
-        change = None if options.database == IN_MEMORY else f"{options.database}.change"
+        kept = beside(options.database)
+        change = None if kept is None else f"{kept}.change"
         stopping = Stopping(config.server.shutdown_seconds)
         async with (
             _open_watch(stopping, signals),
-            open_database(options.database) as database,
+            open_database(options.database, wait=config.database.wait) as database,
             open_log_writer(database) as log_writer,
             open_retention(database, config.database.retention_days),
             Transport() as transport,

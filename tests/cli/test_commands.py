@@ -358,10 +358,10 @@ def test_check_touches_no_database_and_refuses_a_database_url_it_could_not_use(
     assert cli.main(["check"]) == 0
     assert f"database   {tmp_path}/ledger.db\n" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
-    monkeypatch.setenv("DATABASE_URL", "postgres://someone:PASSWORD@h/db")
+    monkeypatch.setenv("DATABASE_URL", "mysql://someone:PASSWORD@h/db")
     said = problem(capsys, "check")
-    assert said.startswith("DATABASE_URL: a postgres: URL")
-    assert "give a path or sqlite:///path" in said
+    assert said.startswith("DATABASE_URL: a mysql: URL")
+    assert "give a path, sqlite:///path without parameters, or postgresql://" in said
     assert "PASSWORD" not in said
 
 

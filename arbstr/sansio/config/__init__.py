@@ -7,6 +7,7 @@ a sentence about a fault names the key path and the remedy, never a value that c
 The order of the modules; each imports only from those before it:
 
     addresses      where arbstr listens, where providers are, through whom
+    ledger_url     where a ledger lies that is no file
     credentials    whose key it is, and what kind of money stands behind it
     values         what a single value may be
     settings       the tables of the file, resolved: frozen dataclasses

@@ -79,9 +79,14 @@ class ServerConfig:
 @final
 @dataclass(frozen=True, slots=True)
 class DatabaseConfig:
-    """`[database]`. Without `retention_days` every row is kept."""
+    """`[database]`. Without `retention_days` every row is kept. A `url` outranks the `path`.
+
+    `wait`: a server that is not there at the start is waited for; requests are served meanwhile.
+    """
 
     path: Annotated[str, values.text] = "./arbstr.db"
+    url: Annotated[Secret | None, values.ledger_url] = None
+    wait: Annotated[bool, values.switch] = False
     retention_days: Annotated[int | None, values.whole_number(1, 36_500)] = None
 
 

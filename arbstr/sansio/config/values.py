@@ -13,6 +13,7 @@ from typing import Final
 
 from arbstr.sansio.config.addresses import Proxy, parse_listen, parse_proxy, parse_url
 from arbstr.sansio.config.credentials import Kind
+from arbstr.sansio.config.ledger_url import parse_ledger_url
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.visible import first_unseen
@@ -122,6 +123,13 @@ def url(value: object) -> str:
     """A provider's base URL, left as it is."""
     parse_url(text(value))
     return text(value)
+
+
+def ledger_url(value: object) -> Secret:
+    """A `postgresql://` URL, which may hold a password."""
+    found = secret(value)
+    parse_ledger_url(found.reveal())
+    return found
 
 
 def proxy(value: object) -> Proxy:

@@ -11,6 +11,8 @@ The order of the modules; each imports only from those before it:
     sqlite_session      a connection to SQLite
     sqlite_soundness    whether the file still holds what was written
     sqlite              the file: found, checked, migrated, written by one thread
+    postgres_session    a connection to PostgreSQL
+    postgres            a ledger there, shared by machines: found, migrated, kept alive
     database            which ledger, and the engine for it
     budget              what was spent today, read at the start and when the day turns
     ratios              what was learnt of answers, kept between two runs
@@ -22,7 +24,8 @@ The order of the modules; each imports only from those before it:
     stats               the figures of /v1/stats
     reports             questions to the log
 
-An engine is the only one to import its library: `sqlite...` alone knows sqlite3.
+An engine is the only one to import its library: `sqlite...` alone knows sqlite3, `postgres...`
+alone psycopg.
 
 Start reading at `log_writer`, then `port` and `sqlite`.
 """

@@ -4,25 +4,51 @@ $DATABASE_URL, [database] path --database_path--> a place --open_database--> por
                                                           --open_for_reading--> port.Session
 """
 
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from hashlib import sha256
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Final
 
+from arbstr.sansio.config.ledger_url import is_ledger_url, parse_ledger_url
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime.ledger.port import Database, Session
 from arbstr.trio_runtime.ledger.sqlite import IN_MEMORY, open_sqlite, peek_sqlite, read_sqlite
 
-__all__ = ["IN_MEMORY", "database_path", "open_database", "open_for_reading", "peek"]
+__all__ = [
+    "IN_MEMORY",
+    "beside",
+    "database_path",
+    "open_database",
+    "open_for_reading",
+    "peek",
+    "shown",
+]
+
+
+_NO_DRIVER: Final = "a ledger in PostgreSQL needs its driver: pip install 'arbstr[postgres]'"
 
 
 def database_path(environ: Mapping[str, str], configured: str) -> str:
-    """`$DATABASE_URL` (a path, or `sqlite:///path`), else `configured`.
+    """`$DATABASE_URL` (a path, `sqlite:///path` or `postgresql://...`), else `configured`.
 
-    Raises `ConfigError` for every other URL, without its text: it may hold a password.
+    Raises `ConfigError` for every other URL, without its text: it may hold a password. Also for
+    PostgreSQL without its driver.
     """
     url = environ.get("DATABASE_URL", "")
     if not url:
-        return configured
+        return _with_driver(configured)
+    if is_ledger_url(url):
+        try:
+            parse_ledger_url(url)
+        except ValueError as error:
+            raise ConfigError((f"DATABASE_URL: {error}",)) from None
+        return _with_driver(url)
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and "?" not in url:
         return url.removeprefix("sqlite:///")
     # Two letters at least, so that C:\arbstr.db stays a path.
@@ -31,20 +57,59 @@ def database_path(environ: Mapping[str, str], configured: str) -> str:
         raise ConfigError(
             (
                 f"DATABASE_URL: a {scheme[1]}: URL of this form cannot be used: "
-                "give a path or sqlite:///path, without parameters",
+                "give a path, sqlite:///path without parameters, or postgresql://...",
             )
         )
     return url
 
 
+def shown(place: str) -> str:
+    """A place for a person to read: without a password."""
+    return parse_ledger_url(place).shown if is_ledger_url(place) else place
+
+
+def beside(place: str) -> str | None:
+    """How the names of files begin that belong to the ledger there; None: it keeps nothing."""
+    if is_ledger_url(place):
+        # What is elsewhere has files of this machine's in the user's state directory.
+        url, state = parse_ledger_url(place), os.environ.get("XDG_STATE_HOME", "")
+        base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+        name = sha256(f"{url.host}:{url.port}/{url.name or url.user}".encode()).hexdigest()[:12]
+        return str(base / "arbstr" / f"ledger-{name}")
+    return None if place == IN_MEMORY else place
+
+
+def _with_driver(place: str) -> str:
+    if is_ledger_url(place) and find_spec("psycopg") is None:
+        raise ConfigError((_NO_DRIVER,))
+    return place
+
+
+def _postgres() -> ModuleType:
+    """The engine, loaded by who needs it: 90 ms and 25 MB. Raises `ConfigError` without it."""
+    try:
+        return import_module("arbstr.trio_runtime.ledger.postgres")
+    except ImportError:
+        raise ConfigError((_NO_DRIVER,)) from None
+
+
 @asynccontextmanager
-async def open_database(place: str, *, boot_id: str | None = None) -> AsyncIterator[Database]:
+async def open_database(
+    place: str, *, boot_id: str | None = None, wait: bool = False
+) -> AsyncIterator[Database]:
     """The ledger at `place` (`IN_MEMORY`: gone with this process).
 
-    `boot_id` is drawn unless given. Raises `StartError` for one that cannot be used.
+    `boot_id` is drawn unless given. Raises `StartError` for one that cannot be used, also for a
+    server that is not there, unless it is to `wait` for that.
     """
-    async with open_sqlite(place, boot_id) as database:
-        yield database
+    if is_ledger_url(place):
+        async with _postgres().open_postgres(
+            parse_ledger_url(place), beside(place), boot_id, wait=wait
+        ) as database:
+            yield database
+    else:
+        async with open_sqlite(place, boot_id) as database:
+            yield database
 
 
 @contextmanager
@@ -53,7 +118,11 @@ def open_for_reading(place: str) -> Iterator[Session]:
 
     Raises `StartError` if there is nothing to read, `Trouble` if it cannot be read now.
     """
-    with read_sqlite(place) as session:
+    with (
+        _postgres().read_postgres(parse_ledger_url(place))
+        if is_ledger_url(place)
+        else read_sqlite(place)
+    ) as session:
         yield session
 
 
@@ -63,5 +132,9 @@ def peek(place: str) -> Iterator[Session | None]:
 
     Raises `Trouble` if it cannot be read.
     """
-    with peek_sqlite(place) as session:
+    with (
+        _postgres().peek_postgres(parse_ledger_url(place))
+        if is_ledger_url(place)
+        else peek_sqlite(place)
+    ) as session:
         yield session

@@ -154,7 +154,7 @@ def _read_page(session: Session, query: RequestsQuery) -> tuple[Sequence[Columns
     counted, listed = "", ""
     if query.success is not None:
         counted += f" AND status {'=' if query.success else '<>'} 'ok'"
-        listed += f" AND status {'IS' if query.success else 'IS NOT'} 'ok'"
+        listed += f" AND coalesce(status, '') {'=' if query.success else '<>'} 'ok'"
     if query.streaming is not None:
         counted += " AND streaming = :streaming"
         listed += " AND coalesce(streaming, 0) = :streaming"

@@ -339,7 +339,7 @@ class SqliteDatabase:
         ]
         abandoned = 0
         for boot_id in boots:
-            if boot_id is None or self._lock is None or not self._lock.is_held_by(boot_id):
+            if not boot_id or self._lock is None or not self._lock.is_held_by(boot_id):
                 gone = {"boot_id": boot_id}
                 connection.execute(connection.question("abandon_attempts"), gone)
                 abandoned += connection.execute(connection.question("abandon"), gone).rowcount

@@ -32,7 +32,7 @@ class SqliteSession(sqlite3.Connection):
         return read_sql(name)
 
     def insert(self, question: str, columns: Sequence[str], rows: Sequence[Row], /) -> int:
-        """As `port.Session`. The question has `{columns}` and `{rows}`."""
+        """As `port.Session`. The question has `{columns}` and `{rows}`, perhaps `{updates}`."""
         names = tuple(columns)
         return sum(
             self.execute(_insert(question, names, len(some)), [*chain.from_iterable(some)]).rowcount
@@ -91,7 +91,11 @@ def split_statements(script: str) -> tuple[str, ...]:
 @cache
 def _insert(question: str, columns: tuple[str, ...], rows: int) -> str:
     row = f"({', '.join('?' * len(columns))})"
-    return read_sql(question).format(columns=", ".join(columns), rows=", ".join([row] * rows))
+    return read_sql(question).format(
+        columns=", ".join(columns),
+        rows=f"VALUES {', '.join([row] * rows)}",
+        updates=", ".join(f"{name} = excluded.{name}" for name in columns),
+    )
 
 
 def _portions(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:

@@ -26,14 +26,26 @@ def read_sql(name: str) -> str:
     return sql_directory(files("arbstr")).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
-def read_migrations(directory: Traversable) -> tuple[str, ...]:
-    """The scripts `NNNN_what.sql` in order; the first is number 1, and none is missing.
+def numbered(directory: Traversable) -> dict[int, str]:
+    """The scripts `NNNN_what.sql` there, by their numbers.
 
-    Raises `ValueError` for a gap or a double: the number is what a database remembers.
+    Raises `ValueError` for a double: the number is what a database remembers.
     """
     names = sorted(
         entry.name for entry in directory.iterdir() if re.match(r"\d{4}_.*\.sql$", entry.name)
     )
-    if [int(name[:4]) for name in names] != list(range(1, len(names) + 1)):
-        raise ValueError(f"the migrations are not numbered 1, 2, 3: {names}")
-    return tuple(directory.joinpath(name).read_text(encoding="utf-8") for name in names)
+    found = {int(name[:4]): directory.joinpath(name).read_text(encoding="utf-8") for name in names}
+    if len(found) < len(names):
+        raise ValueError(f"two migrations have the same number: {names}")
+    return found
+
+
+def read_migrations(directory: Traversable) -> tuple[str, ...]:
+    """Those of SQLite in order; the first is number 1, and none is missing.
+
+    Raises `ValueError` for a gap, too.
+    """
+    found = numbered(directory)
+    if list(found) != list(range(1, len(found) + 1)):
+        raise ValueError(f"the migrations are not numbered 1, 2, 3: {list(found)}")
+    return tuple(found.values())

@@ -31,6 +31,10 @@ from arbstr.trio_runtime.ledger.port import Session
 SUM_PLACES: Final = 9
 """Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""
 
+SUM_DIGITS: Final = 15
+"""Digits of a sum: all that a double has for sure, so that the order in which an engine adds up
+does not show."""
+
 WALK_SHARE: Final = 16
 """A percentile is walked to in the index if at least one in so many rows of the log are asked for.
 A step of the walk takes about 0.08 us and there are as many as rows in the log at most; sorting
@@ -150,11 +154,21 @@ def count_requests(
 @final
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where figures are read from: a table, the column of its time, and how long its texts are."""
+    """Where figures are read from: a table, the column of its time, and how long its texts are.
+
+    `those`: a question for the few ids in question, of `request_measures`.
+    """
 
     table: str
     moment: str
     width: int
+    those: str | None = None
+
+    def part(self, session: Session) -> str:
+        """What stands behind FROM."""
+        if self.those is None:
+            return self.table
+        return session.question("measures_of").format(those=self.those)
 
     def key(self, group: Group | None) -> str:
         """What its rows are grouped by: where it can be, a column in whose order they lie."""
@@ -175,11 +189,9 @@ class _Source:
 _DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
 _HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
 _ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
-_RUNNING: Final = "SELECT id FROM requests WHERE status = 'in_flight'"
-_IN_FLIGHT: Final = replace(_ROWS, table=f"({_RUNNING}) CROSS JOIN request_measures USING (id)")
-"""What the sums do not have. CROSS, so that SQLite begins with those few."""
-_REPEATS: Final = "SELECT id FROM requests WHERE joined IS NOT NULL"
-_JOINED: Final = replace(_ROWS, table=f"({_REPEATS}) CROSS JOIN request_measures USING (id)")
+_IN_FLIGHT: Final = replace(_ROWS, those="SELECT id FROM requests WHERE status = 'in_flight'")
+"""What the sums do not have."""
+_JOINED: Final = replace(_ROWS, those="SELECT id FROM requests WHERE joined IS NOT NULL")
 """Those that got the answer of another: so few that no sum keeps them apart."""
 
 
@@ -236,7 +248,7 @@ def _read_parts(
     for source, span in sources:
         sql = session.question("stats").format(
             key=source.key(group),
-            part=source.table,
+            part=source.part(session),
             moment=source.moment,
             filters=where.sql,
             group_by="GROUP BY 1" if group is not None else "",
@@ -330,8 +342,8 @@ def _shown(
             "possibly_spent_attempts": possibly_spent_attempts,
         },
         "costs": {
-            "total_cost_sats": round(figures["cost_sats"], SUM_PLACES),
-            "possibly_spent_sats": round(possibly_spent_sats, SUM_PLACES),
+            "total_cost_sats": _sum_shown(figures["cost_sats"]),
+            "possibly_spent_sats": _sum_shown(possibly_spent_sats),
             "total_input_tokens": int(figures["input_tokens"]),
             "total_output_tokens": int(figures["output_tokens"]),
         },
@@ -341,6 +353,10 @@ def _shown(
             "avg_ttft_ms": _average(figures, "ttft_ms", "ttft_requests"),
         },
     }
+
+
+def _sum_shown(sats: float) -> float:
+    return round(float(f"{sats:.{SUM_DIGITS}g}"), SUM_PLACES)
 
 
 def _average(figures: _Figures, total: str, count: str) -> float | None:

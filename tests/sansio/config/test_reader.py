@@ -98,7 +98,7 @@ def test_the_commented_keys_of_the_example_are_accepted_too() -> None:
         line[2:] if line.startswith("# ") and " = " in line and line[2].islower() else line
         for line in lines
     ]
-    parse_config("\n".join(commented), {"ALPHA_KEY": "k", "ARBSTR_TOKEN": "t"})
+    parse_config("\n".join(commented), {"ALPHA_KEY": "k", "ARBSTR_TOKEN": "t", "PGPASSWORD": "p"})
 
 
 def test_an_empty_file_is_all_defaults_and_no_providers() -> None:

@@ -10,7 +10,7 @@ from contextlib import closing
 from functools import partial
 from math import fsum
 from pathlib import Path
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 import pytest
 import trio
@@ -103,7 +103,6 @@ BASES = (WHOLE.since, moment("2026-02-03T04:00"), moment("2026-02-04"))
 Ledger: TypeAlias = tuple[list[Row], list[Row], list[Row]]
 
 
-@final
 class Dice:
     """Rows of every kind, more of them within few hours than spread over days.
 

@@ -287,7 +287,7 @@ def test_the_sql_is_found_in_a_wheel_and_beside_a_source_tree(tmp_path: Path) ->
 
 
 def test_every_named_statement_is_one_statement() -> None:
-    every = [path.stem for path in SQL.iterdir()]
+    every = [path.stem for path in SQL.glob("*.sql")]
     names = [name for name in every if not name[:4].isdigit()]
     assert "upsert_request" in names
     for name in names:
@@ -300,7 +300,7 @@ def test_migrations_are_read_in_order_and_without_gaps(tmp_path: Path) -> None:
     (tmp_path / "upsert.sql").write_text("not a migration")
     assert read_migrations(tmp_path) == ("one", "two")
     (tmp_path / "0004_d.sql").write_text("four")
-    with pytest.raises(ValueError, match="0004"):
+    with pytest.raises(ValueError, match="4"):
         read_migrations(tmp_path)
 
 
@@ -557,7 +557,8 @@ def test_the_environment_names_a_path_or_an_sqlite_url(url: str, path: str) -> N
 @pytest.mark.parametrize(
     "url",
     [
-        "postgres://me:hunter2@host/arbstr",
+        "mysql://me:hunter2@host/arbstr",
+        "postgresql:/me:hunter2@host/arbstr",
         "sqlite://",
         "sqlite:///",
         "sqlite://hunter2/x.db",
@@ -568,7 +569,7 @@ def test_the_environment_names_a_path_or_an_sqlite_url(url: str, path: str) -> N
 )
 def test_every_other_url_is_refused_without_its_text(url: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"^DATABASE_URL: a (postgres|sqlite|file): URL"
+        ConfigError, match=r"^DATABASE_URL: (a (mysql|sqlite|file): URL|must be postgresql://)"
     ) as caught:
         database_path({"DATABASE_URL": url}, "configured.db")
     assert "hunter2" not in str(caught.value)

@@ -1,0 +1,382 @@
+"""A ledger in PostgreSQL, which several machines may share: `port.Database`.
+
+    URL --connect, one transaction under a lock--> migrated
+    transaction(work), in a thread <-- a new connection after whatever went wrong with the last
+    read(work), in a thread of its own, on a connection that nobody uses
+
+Who owns a row: every process draws a boot id, writes it into its rows, and says every few seconds
+that it lives (`boots`, by the server's clock). Rows still `in_flight` of one that has said nothing
+for `DEAD_SECONDS` become `abandoned`. To be wrong about that does no harm: the final row of a
+request overwrites it. Locks of a session would be lost behind a pooler, and outlive a cut wire.
+
+What the network swallows would hold a thread for ever, and with it the end of the process. So what
+takes longer than `LATE_SECONDS` has its socket shut down, which ends the wait at once; the next
+transaction begins with a new connection. A lost answer to a COMMIT is harmless: what was written
+is final, and to write it again changes nothing.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from importlib.resources import files
+from math import inf
+from typing import Any, Final, TypeVar, final
+from uuid import uuid4
+
+import psycopg
+import trio
+
+from arbstr.sansio.config.ledger_url import LedgerUrl
+from arbstr.sansio.errors import StartError
+from arbstr.trio_runtime.ledger.port import Session, Trouble
+from arbstr.trio_runtime.ledger.postgres_session import PostgresSession, begun
+from arbstr.trio_runtime.ledger.statements import numbered, sql_directory
+
+T = TypeVar("T")
+
+CONNECT_SECONDS: Final = 2
+"""How long one address of the server is tried; libpq takes no less."""
+
+LATE_SECONDS: Final = 4.0
+"""How long a transaction may take from our side. With the log writer's 3 s it fits into what an end
+of the process has (main.WATCHDOG_SECONDS); a batch takes milliseconds."""
+
+LOOK_SECONDS: Final = 0.5
+"""How often somebody looks whether one is late."""
+
+BEAT_SECONDS: Final = 5.0
+"""How often a process says that it lives ..."""
+
+DEAD_SECONDS: Final = 60.0
+"""... and how long it is believed to, without; twelve beats. Picked."""
+
+CLOSE_SECONDS: Final = 2.0
+"""How long closing may wait for the thread."""
+
+OPTIONS: Final = (
+    "-c search_path=arbstr -c timezone=UTC -c statement_timeout=3000 -c lock_timeout=1000 "
+    "-c idle_in_transaction_session_timeout=10000"
+)
+"""Milliseconds; what ends a statement whose client is gone or too late."""
+
+LOCK: Final = 0x61726273
+"""`arbs` in ASCII: the advisory lock under which a ledger is migrated."""
+
+SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+_NOW: Final = "extract(epoch FROM clock_timestamp())"
+
+_log = logging.getLogger(__name__)
+
+
+@final
+class PostgresDatabase:
+    """One ledger there, and the only connection of this process that writes. Made by
+    `open_postgres`."""
+
+    def __init__(self, url: LedgerUrl, boot_id: str, beside: str) -> None:
+        self.boot_id: Final = boot_id
+        self.beside: Final = beside
+        self.damaged: Final = False  # that is the server's own affair
+        self._url = url
+        self._writer: PostgresSession | None = None
+        self._readers: list[PostgresSession] = []
+        self._limiter = trio.CapacityLimiter(1)
+        self._since: float | None = None
+
+    async def transaction(
+        self, work: Callable[[Session], T], *, written: Callable[[], Sequence[str]] | None = None
+    ) -> T:
+        """As `port.Database`. What the server has committed is there, and is not read back."""
+        return await self._in_thread(partial(self._transact, work))
+
+    async def read(
+        self, work: Callable[[Session], T], *, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
+        """As `port.Database`."""
+        return await trio.to_thread.run_sync(
+            partial(self._read, work), abandon_on_cancel=True, limiter=limiter
+        )
+
+    async def keep(self) -> None:
+        """Says that this process lives, looks for those that do not, and cuts what is late."""
+        beaten = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.sleep(LOOK_SECONDS)
+                now = trio.current_time()
+                if self._since is not None and now - self._since > LATE_SECONDS:
+                    self._cut()
+                elif self._since is None and now - beaten >= BEAT_SECONDS:
+                    beaten = now
+                    nursery.start_soon(self._beat)
+
+    async def open(self) -> None:
+        """Connects and migrates. Raises `StartError`, or `Trouble` if it may go another time."""
+        await self._in_thread(self._connect)
+
+    async def close(self) -> None:
+        """The process ends cleanly: nobody need wait to see that it is dead."""
+        with suppress(Trouble):
+            await self._in_thread(self._leave)
+
+    async def _beat(self) -> None:
+        with suppress(Trouble):  # the log writer says so, if it has something to write
+            await self.transaction(self._live)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        async with self._limiter:
+            self._since = trio.current_time()
+            try:
+                return await trio.to_thread.run_sync(_in_trouble, work)
+            finally:
+                self._since = None
+
+    def _cut(self) -> None:
+        """Ends the wait of the thread: its socket is shut down under it."""
+        writer = self._writer
+        if writer is None or writer.connection.closed:
+            return
+        with suppress(OSError, psycopg.Error):
+            descriptor = os.dup(writer.connection.fileno())
+            with socket.socket(fileno=descriptor) as wire:
+                wire.shutdown(socket.SHUT_RDWR)
+
+    def _transact(self, work: Callable[[Session], T]) -> T:
+        if self._writer is None or self._writer.connection.closed:
+            try:
+                self._connect()
+            except StartError as error:
+                raise Trouble(str(error)) from error
+        writer = self._writer
+        assert writer is not None  # _connect sets it or raises
+        try:
+            with begun(writer, "BEGIN"):
+                return work(writer)
+        except psycopg.Error as error:
+            if writer.is_trouble(error):
+                self._drop_writer()  # whatever state it is in
+            raise
+
+    def _read(self, work: Callable[[Session], T]) -> T:
+        return _in_trouble(partial(self._read_once, work))
+
+    def _read_once(self, work: Callable[[Session], T]) -> T:
+        kept = self._readers.pop() if self._readers else None
+        if kept is not None:
+            try:
+                kept.connection.execute(SNAPSHOT.encode())
+            except psycopg.Error:
+                kept.connection.close()  # the server was there, and went
+                kept = None
+        if kept is None:
+            kept = connect(self._url)
+            kept.connection.execute(SNAPSHOT.encode())
+        try:
+            found = work(kept)
+            kept.connection.execute("ROLLBACK")  # nothing was written
+        except BaseException:
+            kept.connection.close()
+            raise
+        self._readers.append(kept)
+        return found
+
+    def _connect(self) -> None:
+        self._drop_writer()
+        session = connect(self._url)
+        self._writer = session  # from here on it can be cut
+        try:
+            with begun(session, "BEGIN"):
+                if _is_older(session, self._url):
+                    self._since = inf  # that takes as long as it takes
+                    _migrate(session, self._url)
+                abandoned = self._live(session)
+        except BaseException:
+            self._drop_writer()
+            raise
+        if abandoned:
+            _log.info(
+                "requests left in flight by an arbstr that was killed, now abandoned: %d", abandoned
+            )
+
+    def _live(self, session: Session) -> int:
+        """This process lives, and rows of those that do not are abandoned: how many."""
+        session.execute(
+            f"INSERT INTO boots (boot_id, seen_at) VALUES (:boot_id, {_NOW})"
+            " ON CONFLICT (boot_id) DO UPDATE SET seen_at = excluded.seen_at",
+            {"boot_id": self.boot_id},
+        )
+        dead = session.execute(
+            "SELECT DISTINCT coalesce(boot_id, '') FROM requests WHERE status = 'in_flight'"
+            " AND NOT EXISTS (SELECT * FROM boots WHERE boots.boot_id = requests.boot_id"
+            f" AND boots.seen_at > {_NOW} - :dead)",
+            {"dead": DEAD_SECONDS},
+        ).fetchall()
+        abandoned = 0
+        for (boot_id,) in dead:
+            gone = {"boot_id": boot_id}
+            session.execute(session.question("abandon_attempts"), gone)
+            abandoned += session.execute(session.question("abandon"), gone).rowcount
+        return abandoned
+
+    def _leave(self) -> None:
+        writer = self._writer
+        if writer is not None and not writer.connection.closed:
+            writer.execute("DELETE FROM boots WHERE boot_id = ?", (self.boot_id,))
+        self._drop_writer()
+        while self._readers:
+            self._readers.pop().connection.close()
+
+    def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.connection.close()
+
+
+def connect(url: LedgerUrl) -> PostgresSession:
+    """A new connection. Blocks. Raises `psycopg.Error`."""
+    told: dict[str, Any] = {
+        "host": url.host,
+        "port": url.port,
+        "dbname": url.name or None,
+        "user": url.user or None,
+        "password": None if url.password is None else url.password.reveal(),
+        "connect_timeout": CONNECT_SECONDS,
+        # For a thread that reads, which nobody cuts: a peer that is gone is noticed in a minute.
+        "keepalives_idle": 20,
+        "keepalives_interval": 10,
+        "keepalives_count": 4,
+        "application_name": "arbstr",
+        "options": OPTIONS,
+        **url.options,
+    }
+    return PostgresSession(
+        psycopg.connect(
+            **{name: value for name, value in told.items() if value is not None},
+            autocommit=True,
+            prepare_threshold=None,  # a pooler may give the next transaction another connection
+        )
+    )
+
+
+def _in_trouble(work: Callable[[], T]) -> T:
+    """What psycopg raises is trouble; one line of it is told."""
+    try:
+        return work()
+    except psycopg.Error as error:
+        raise Trouble(_said(error)) from error
+
+
+def _said(error: psycopg.Error) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _migrations() -> dict[int, str]:
+    return numbered(sql_directory(files("arbstr")).joinpath("postgres"))
+
+
+def _version(session: PostgresSession) -> int:
+    """The number of the last migration; 0 where there is no ledger."""
+    # Not to_regclass, which goes on saying no where it has said so: another start may have made it
+    # while this one waited for its lock.
+    (there,) = session.execute(
+        "SELECT count(*) FROM pg_tables WHERE schemaname = 'arbstr' AND tablename = 'arbstr_schema'"
+    ).fetchone()
+    if not there:
+        return 0
+    (version,) = session.execute("SELECT max(version) FROM arbstr_schema").fetchone()
+    return int(version or 0)
+
+
+def _is_older(session: PostgresSession, url: LedgerUrl) -> bool:
+    """Whether the ledger, if there is one, is of an older arbstr. Raises `StartError` for one of a
+    newer."""
+    version, known = _version(session), max(_migrations())
+    if version > known:
+        newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
+        raise _refused(url, newer, "upgrade arbstr")
+    return version < known
+
+
+def _migrate(session: PostgresSession, url: LedgerUrl) -> None:
+    session.execute("SET LOCAL statement_timeout = 0")
+    session.execute("SET LOCAL lock_timeout = 0")
+    session.execute("SELECT pg_advisory_xact_lock(?)", (LOCK,))
+    if not _is_older(session, url):
+        return  # another start was here first
+    version = _version(session)
+    if not version:
+        session.execute("CREATE SCHEMA IF NOT EXISTS arbstr")
+        session.execute("CREATE TABLE arbstr_schema (version BIGINT NOT NULL PRIMARY KEY)")
+    for number, script in sorted(_migrations().items()):
+        if number > version:
+            session.connection.execute(script.encode())
+            session.execute("INSERT INTO arbstr_schema (version) VALUES (?)", (number,))
+
+
+def _refused(url: LedgerUrl, why: str, remedy: str) -> StartError:
+    other = "choose another ledger with [database] url, [database] path or $DATABASE_URL"
+    return StartError((f"database {url.shown}: {why}: {remedy}, or {other}",))
+
+
+@contextmanager
+def read_postgres(url: LedgerUrl) -> Iterator[PostgresSession]:
+    """As `database.open_for_reading`."""
+    try:
+        session = connect(url)
+        with session.connection:
+            session.connection.execute(SNAPSHOT.encode())
+            if _is_older(session, url):
+                older = "an older arbstr wrote it, or none yet"
+                raise _refused(url, older, "start `arbstr run` once, which prepares it")
+            yield session
+            session.connection.execute("ROLLBACK")
+    except psycopg.Error as error:
+        raise Trouble(_said(error)) from error
+
+
+@contextmanager
+def peek_postgres(url: LedgerUrl) -> Iterator[PostgresSession | None]:
+    """As `database.peek`."""
+    try:
+        session = connect(url)
+        with session.connection:
+            session.connection.execute(SNAPSHOT.encode())
+            yield session if _version(session) else None
+            session.connection.execute("ROLLBACK")
+    except psycopg.Error as error:
+        raise Trouble(_said(error)) from error
+
+
+@asynccontextmanager
+async def open_postgres(
+    url: LedgerUrl, beside: str, boot_id: str | None = None, *, wait: bool = False
+) -> AsyncIterator[PostgresDatabase]:
+    """As `database.open_database`."""
+    database = PostgresDatabase(url, boot_id or uuid4().hex, beside)
+    directory = os.path.dirname(beside)
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    except OSError as error:
+        _log.warning("%s cannot be made (%s)", directory, error.strerror)
+    trouble: Trouble | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(database.keep)
+        try:
+            await database.open()
+        except Trouble as error:
+            trouble = error
+        if trouble is not None and not wait:
+            raise _refused(url, str(trouble), "start the server, or set [database] wait = true")
+        if trouble is not None:
+            _log.warning("database %s cannot be opened yet (%s)", url.shown, trouble)
+        try:
+            yield database
+        finally:
+            with trio.move_on_after(CLOSE_SECONDS, shield=True):
+                await database.close()
+            nursery.cancel_scope.cancel()

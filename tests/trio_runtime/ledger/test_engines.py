@@ -1,0 +1,247 @@
+"""Both engines keep the same ledger and answer the same, byte for byte."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from arbstr.sansio.ledger.record import Record
+from arbstr.sansio.ledger.reports import Group, RequestsQuery, Sort, StatsQuery
+from arbstr.sansio.moments import DAY_MS, parse_moment
+from arbstr.sansio.money import Rates
+from arbstr.sansio.routing.listing import Listed
+from arbstr.sansio.routing.prices import NodePrices, Price
+from arbstr.trio_runtime.ledger.budget import read_spent
+from arbstr.trio_runtime.ledger.database import open_database
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.port import Database, Session
+from arbstr.trio_runtime.ledger.prices import Listing, keep_prices, read_before, read_listings
+from arbstr.trio_runtime.ledger.ratios import read_ratios
+from arbstr.trio_runtime.ledger.reports import (
+    complete_id,
+    read_report,
+    read_request,
+    read_requests,
+)
+from arbstr.trio_runtime.ledger.retention import Retention
+from arbstr.trio_runtime.ledger.statements import numbered
+from tests.engines import place, postgres
+from tests.ledgers import TIMESTAMP, memory_ledger
+from tests.postgres import PostgresServer
+from tests.records import ATTEMPT, RECORD, RUNNING
+from tests.trio_runtime.ledger.test_reports import NOBODY, Dice, moment, write
+
+__all__ = ["place", "postgres"]
+
+psycopg = pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
+
+SQL: Final = Path(__file__).parents[3] / "sql"
+
+TABLES: Final = (
+    *("requests", "attempts", "token_ratios", "request_hours", "request_days"),
+    *("node_prices", "node_listings"),
+)
+
+
+@pytest.fixture(scope="module")
+def other(postgres: PostgresServer) -> Iterator[Any]:
+    """A migrated ledger in PostgreSQL, a session of it, in one transaction."""
+    import trio
+
+    from arbstr.sansio.config.ledger_url import parse_ledger_url
+    from arbstr.trio_runtime.ledger.postgres import connect
+
+    url = postgres.url("questions")
+
+    async def migrate() -> None:
+        async with open_database(url):
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", "/nonexistent")
+        trio.run(migrate)
+    session = connect(parse_ledger_url(url))
+    with closing(session.connection):
+        yield session
+
+
+def test_both_have_the_same_migrations_by_number() -> None:
+    """PostgreSQL's begin with the number at which its engine came, whole."""
+    of_sqlite, of_postgres = sorted(numbered(SQL)), sorted(numbered(SQL / "postgres"))
+    assert of_postgres == of_sqlite[of_postgres[0] - 1 :]
+
+
+def test_what_postgres_has_of_its_own_replaces_a_question(other: Any) -> None:
+    shared = {path.name for path in SQL.glob("*.sql")}
+    own = {path.name for path in (SQL / "postgres").glob("[a-z]*.sql")}
+    assert own < shared
+    assert "INDEXED" in (SQL / "failed_attempts.sql").read_text("utf-8")
+    assert "INDEXED" not in other.question("failed_attempts")
+    assert other.question("stats") == (SQL / "stats.sql").read_text("utf-8")
+
+
+def test_both_have_the_same_shape(other: Any) -> None:
+    kinds = {"INTEGER": "bigint", "BIGINT": "bigint", "TEXT": "text", "REAL": "double precision"}
+    with memory_ledger() as session:
+        for table in TABLES:
+            columns = {
+                (name, kinds[kind], bool(needed))
+                for _, name, kind, needed, *_ in session.execute(f"PRAGMA table_info({table})")
+            }
+            found = other.execute(
+                "SELECT column_name, data_type, is_nullable = 'NO' FROM information_schema.columns"
+                " WHERE table_schema = 'arbstr' AND table_name = ?",
+                (table,),
+            )
+            # SQLite's primary key needs no NOT NULL to be one.
+            there = {(name, kind, needed and name != "id") for name, kind, needed in found}
+            assert there == columns, table
+
+
+class Prices(Dice):
+    """Amounts as rates and nodes make them: of a few places."""
+
+    def amount(self) -> float | None:
+        sats = super().amount()
+        return None if sats is None else round(sats, 5)
+
+
+def asked(session: Session, dice: Dice) -> list[str]:
+    """What a ledger answers to questions thrown by the dice, as the bytes a client gets."""
+    found: list[object] = []
+    for group in (None, *Group):
+        query = StatsQuery(dice.filters(), group)
+        found.append(read_report(session, query, NOBODY))
+    pages = [
+        RequestsQuery(
+            dice.filters(),
+            success=dice.one_of(None, None, True, False),
+            streaming=dice.one_of(None, None, True, False),
+            status=dice.one_of(None, None, "ok", "failed", "in_flight"),
+            page=dice.one_of(1, 2),
+            per_page=dice.one_of(1, 10),
+            sort=dice.one_of(*Sort),
+            descending=dice.one_of(True, False),
+        )
+        for _ in range(6)
+    ]
+    found += [read_requests(session, query, NOBODY) for query in pages]
+    found.append(read_request(session, "id-3"))
+    found += [complete_id(session, part) for part in ("id-1", "-1", "2", "nothing")]
+    noon = moment("2026-02-03T12:00") / 1000
+    found += [str(read_spent(session, noon, but_by=boot)) for boot in ("", "boot")]
+    return [json.dumps(each, default=vars) for each in found]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("share", [0, 10**9], ids=["by sorting", "by walking"])
+def test_every_question_has_the_same_answer(
+    other: Any, seed: int, share: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.stats.WALK_SHARE", share)
+    with memory_ledger() as session, ExitStack() as stack:
+        other.connection.execute("BEGIN")
+        stack.callback(other.connection.execute, "ROLLBACK")
+        other.connection.execute("SELECT setval('requests_id_seq', 1, false)")
+        ledger = Prices(seed).ledger(60)
+        write(session, ledger)
+        write(other, ledger)
+        assert asked(other, Dice(seed)) == asked(session, Dice(seed))
+        for table, keys in (("request_hours", 7), ("request_days", 7)):
+            rows = [
+                sorted(
+                    (tuple(row[:keys]), [round(float(value), 6) for value in row[keys:]])
+                    for row in each.execute(f"SELECT * FROM {table}")
+                )
+                for each in (session, other)
+            ]
+            assert rows[0] == rows[1]
+
+
+async def rows(database: Database, sql: str) -> list[Any]:
+    return await database.read(lambda session: session.execute(sql).fetchall())
+
+
+def ended(correlation_id: str, **more: Any) -> Record:
+    return replace(RECORD, correlation_id=correlation_id, **{"token_ratio": 2.0, **more})
+
+
+async def test_a_row_is_finalised_once_and_teaches_once(place: str) -> None:
+    running = ended("one", status="in_flight", success=False, attempts=(RUNNING,), token_ratio=None)
+    async with open_database(place) as database:
+        for batch in (
+            [running, ended("two")],
+            [ended("one"), ended("two", status="failed"), ended("three")],
+            [ended("one", status="failed")],
+        ):
+            async with open_log_writer(database) as log:
+                for record in batch:
+                    log.offer(record)
+        assert await rows(
+            database, "SELECT correlation_id, status, attempts FROM requests ORDER BY 1"
+        ) == [("one", "ok", 1), ("three", "ok", 1), ("two", "ok", 1)]
+        assert await rows(database, "SELECT sum(requests) FROM request_days") == [(3,)]
+        (learnt,) = (await read_ratios(database)).values()
+        assert learnt.samples == 3
+
+
+async def test_a_row_that_cannot_be_is_left_out_alone(place: str) -> None:
+    async with open_database(place) as database, open_log_writer(database) as log:
+        for record in (ended("a"), ended("bad", input_tokens=10**30), ended("b", model="m\0n")):
+            log.offer(record)
+    async with open_database(place) as database:
+        found = dict(await rows(database, "SELECT correlation_id, model FROM requests"))
+        assert found["a"] == "gpt-4o"
+        assert found["b"] in ("m\0n", "m\N{REPLACEMENT CHARACTER}n")
+        assert "bad" not in found
+    assert log.statistics().dropped == 1
+
+
+async def test_old_rows_leave_in_batches_and_their_sums_with_them(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.retention.BATCH_ROWS", 2)
+    now = parse_moment(TIMESTAMP)
+    assert now is not None
+    async with open_database(place) as database:
+        async with open_log_writer(database) as log:
+            for n in range(5):
+                log.offer(ended(f"old-{n}", attempts=(ATTEMPT,)))
+            log.offer(ended("young", timestamp="2026-03-03T04:05:06.789Z"))
+        assert await Retention(database, 30).sweep(now + DAY_MS, pause=0) == 5
+        assert await rows(database, "SELECT correlation_id FROM attempts") == [("young",)]
+        assert await rows(database, "SELECT sum(requests) FROM request_hours") == [(1,)]
+
+
+async def test_prices_of_nodes_are_kept_and_found_as_they_were(place: str) -> None:
+    day = 86_400.0
+
+    def price(number: int, model: str, rate: int, since: float) -> Price:
+        rates = Rates(Decimal(rate), Decimal(3 * rate))
+        return Price(number, Listed(model, (), rates), since)
+
+    async with open_database(place) as database:
+        for turn, rate in enumerate((10, 20, 20)):
+            prices = (price(turn + 1, "m", rate, turn * day), price(9, "n", 5, 0.0))
+            listing = Listing(
+                "node",
+                "https://h",
+                None,
+                NodePrices({p.listed.model: p for p in prices}, turn * day),
+            )
+            await database.transaction(partial(keep_prices, listing, prices, ()))
+        (last,) = await database.read(read_listings)
+        assert (last.provider, last.prices.fetched) == ("node", 2 * day)
+        for at, expected in ((0.0, 10), (day, 20), (2.5 * day, 20)):
+            before = await database.read(partial(read_before, "node", at))
+            assert {model: rates.input_rate for model, rates in before.items()} == {
+                "m": expected,
+                "n": 5,
+            }
+        assert await database.read(partial(read_before, "node", -1.0)) == {}
