@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arbstr.sansio.config.reader import Kind, Timeouts
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen
@@ -33,9 +34,7 @@ from arbstr.sansio.life import (
     UsageSeen,
 )
 from arbstr.sansio.money import Rates, Usage
-from arbstr.sansio.routing.catalog import Offer, Provider
-from arbstr.sansio.routing.plan import Candidate
-from tests.chats import HOLD
+from tests import candidates
 
 RATES: Final = Rates(input_rate=Decimal("0.1"), output_rate=Decimal("0.2"))
 UNKNOWN: Final = seen(FailureKind.NO_ANSWER, Kind.ROUTSTR, "broke off")
@@ -45,22 +44,7 @@ USAGE: Final = Usage(10, 5, cached_tokens=3, reasoning_tokens=2)
 ERROR: Final = ErrorReply("upstream_error", "No answer: alpha failed.")
 
 
-def candidate(name: str, *, model: str = "gpt-4o", rates: Rates | None = RATES) -> Candidate:
-    provider = Provider(
-        name=name,
-        url=f"https://{name}.example/v1/chat/completions",
-        shown_url=f"https://{name}.example/v1",
-        shown_endpoint=f"https://{name}.example/v1/chat/completions",
-        kind=Kind.ROUTSTR,
-        key=None,
-        authorization=None,
-        models=(model,),
-        timeouts=Timeouts(),
-        drain_seconds=60.0,
-    )
-    return Candidate(Offer(provider, model, model, rates), Decimal(1), 256, HOLD)
-
-
+candidate: Final = partial(candidates.candidate, kind=Kind.ROUTSTR, rates=RATES)
 ALPHA: Final = candidate("alpha")
 BETA: Final = candidate("beta")
 STARTED: Final = AttemptStarted(ALPHA, "2026-02-03T04:05:06.790Z")

@@ -3,7 +3,8 @@
 import gc
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from tests.fakes import (
     STOP,
     USAGE,
     WORD,
+    FakeProvider,
     Play,
     Script,
     Step,
@@ -43,13 +45,37 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import STREAMED, Proxy, chat_body, config, open_proxy, pass_time, provider, rows
+from tests.proxy import (
+    STREAMED,
+    Client,
+    Proxy,
+    chat_body,
+    config,
+    open_proxy,
+    pass_time,
+    provider,
+    rows,
+)
 
 ASKED: Final[Mapping[str, Any]] = {"stream_options": {"include_usage": True}}
 
 
 def only(url: str, more: str = "[retry]\nbackoff = 0.001\n") -> str:
     return config(provider("first", url), more=more)
+
+
+@asynccontextmanager
+async def finished(play: Play) -> AsyncIterator[tuple[FakeProvider, Proxy, Client]]:
+    """A stream whose finish reason the client has read, when nobody has more to do at once."""
+    async with (
+        open_fake_provider(play) as fake,
+        open_proxy(only(fake.url)) as proxy,
+        proxy.asking(stream=True) as client,
+    ):
+        await client.head()
+        await client.until(b'"stop"')
+        await wait_all_tasks_blocked(0.01)
+        yield fake, proxy, client
 
 
 # --- what the client gets ---------------------------------------------------------------------
@@ -196,14 +222,7 @@ async def test_the_policy_is_named_on_answers_and_on_errors(streaming: bool) -> 
 async def test_after_the_finish_reason_2_seconds_are_waited_for_usage_and_done(
     mock_clock: MockClock,
 ) -> None:
-    async with (
-        open_fake_provider(stream([ROLE, WORD, STOP], ending="hang")) as fake,
-        open_proxy(only(fake.url)) as proxy,
-        proxy.asking(stream=True) as client,
-    ):
-        await client.head()
-        await client.until(b'"stop"')
-        await wait_all_tasks_blocked(0.01)
+    async with finished(stream([ROLE, WORD, STOP], ending="hang")) as (fake, proxy, client):
         mock_clock.jump(AFTER_COMPLETE_SECONDS - 0.01)
         await wait_all_tasks_blocked(0.01)
         assert proxy.log.final == []
@@ -222,13 +241,7 @@ async def test_only_output_after_the_finish_reason_lengthens_the_wait(
     mock_clock: MockClock,
 ) -> None:
     empty = sse(chunk("", role="assistant"))
-    async with (
-        open_fake_provider(endless([ROLE, WORD, STOP], empty, gap=0.5)) as fake,
-        open_proxy(only(fake.url)) as proxy,
-        proxy.asking(stream=True) as client,
-    ):
-        await client.head()
-        await client.until(b'"stop"')
+    async with finished(endless([ROLE, WORD, STOP], empty, gap=0.5)) as (fake, proxy, client):
         for _ in range(5):
             await wait_all_tasks_blocked(0.01)
             mock_clock.jump(0.5)
@@ -294,14 +307,7 @@ async def test_what_went_on_and_then_ended_well_is_whole() -> None:
 
 async def test_usage_that_comes_after_the_finish_reason_is_in_row_and_trailer() -> None:
     gate = trio.Event()
-    async with (
-        open_fake_provider(stream([ROLE, WORD, STOP, gate, USAGE, DONE])) as fake,
-        open_proxy(only(fake.url)) as proxy,
-        proxy.asking(stream=True) as client,
-    ):
-        await client.head()
-        await client.until(b'"stop"')
-        await wait_all_tasks_blocked(0.01)
+    async with finished(stream([ROLE, WORD, STOP, gate, USAGE, DONE])) as (_, proxy, client):
         gate.set()
         assert b'"output_tokens": 5' in (await client.rest())[0]
         assert (await proxy.record()).cost_sats == Decimal("0.015")
@@ -613,14 +619,7 @@ async def test_a_request_that_begins_after_the_shutdowns_grace_is_not_sent(strea
 
 
 async def test_the_shutdown_of_a_stream_that_only_waits_for_its_usage_is_a_success() -> None:
-    async with (
-        open_fake_provider(stream([ROLE, WORD, STOP], ending="hang")) as fake,
-        open_proxy(only(fake.url)) as proxy,
-        proxy.asking(stream=True) as client,
-    ):
-        await client.head()
-        await client.until(b'"stop"')
-        await wait_all_tasks_blocked(0.01)
+    async with finished(stream([ROLE, WORD, STOP], ending="hang")) as (_, proxy, client):
         proxy.hub.stop_all()
         assert (await client.rest())[0].count(DONE) == 1
         assert (await proxy.record()).status == "ok"

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import pytest
@@ -375,6 +376,22 @@ async def ask_into(proxy: Proxy, replies: list[Reply], streaming: bool) -> None:
     replies.append(await proxy.chat(stream=streaming))
 
 
+@asynccontextmanager
+async def asked_by_50(
+    proxy: Proxy, first: FakeProvider, *, streaming: bool = False
+) -> AsyncIterator[list[Reply]]:
+    """Fifty requests at once, one of which has come to the first provider; the replies come in."""
+    replies: list[Reply] = []
+    async with trio.open_nursery() as nursery:
+        for _ in range(50):
+            nursery.start_soon(ask_into, proxy, replies, streaming)
+        await first.wait_hits(4)
+        await wait_all_tasks_blocked(0.01)
+        yield replies
+    await proxy.log.wait(3 + 50)
+    await proxy.wait_idle()
+
+
 @STREAMED
 async def test_50_requests_after_30_seconds_are_one_probe_and_49_answers_of_the_other_provider(
     streaming: bool, mock_clock: MockClock
@@ -385,22 +402,17 @@ async def test_50_requests_after_30_seconds_are_one_probe_and_49_answers_of_the_
         open_fake_provider([error_answer(500)] * 3 + [probe]) as first,
         open_fake_provider() as second,
         open_proxy(two(first, second)) as proxy,
-        trio.open_nursery() as nursery,
     ):
         await opened(proxy, mock_clock)
         now = trio.current_time()
-        replies: list[Reply] = []
-        for _ in range(50):
-            nursery.start_soon(ask_into, proxy, replies, streaming)
-        await proxy.log.wait(3 + 49)
-        await wait_all_tasks_blocked(0.01)
-        assert len(replies) == 49
-        assert {reply.headers["x-arbstr-provider"] for reply in replies} == {"second"}
-        assert trio.current_time() == now
-        assert (first.hits, second.hits) == (4, 3 + 49)
-        gate.set()
-        await proxy.log.wait(3 + 50)
-        await proxy.wait_idle()
+        async with asked_by_50(proxy, first, streaming=streaming) as replies:
+            await proxy.log.wait(3 + 49)
+            await wait_all_tasks_blocked(0.01)
+            assert len(replies) == 49
+            assert {reply.headers["x-arbstr-provider"] for reply in replies} == {"second"}
+            assert trio.current_time() == now
+            assert (first.hits, second.hits) == (4, 3 + 49)
+            gate.set()
         assert await state(proxy) == ("closed", 0)
         assert (await proxy.chat(stream=streaming)).headers["x-arbstr-provider"] == "first"
     assert replies[-1].headers["x-arbstr-provider"] == "first"
@@ -414,20 +426,13 @@ async def test_without_another_provider_they_wait_for_the_probe_and_then_go(
     async with (
         open_fake_provider([error_answer(500)] * 3 + [probe, by_name]) as first,
         open_proxy(only(first)) as proxy,
-        trio.open_nursery() as nursery,
     ):
         await opened(proxy, mock_clock)
-        replies: list[Reply] = []
-        for _ in range(50):
-            nursery.start_soon(ask_into, proxy, replies, False)
-        await first.wait_hits(4)
-        await wait_all_tasks_blocked(0.01)
-        mock_clock.jump(4.9)
-        await wait_all_tasks_blocked(0.01)
-        assert (first.hits, replies) == (4, [])
-        gate.set()
-        await proxy.log.wait(3 + 50)
-        await proxy.wait_idle()
+        async with asked_by_50(proxy, first) as replies:
+            mock_clock.jump(4.9)
+            await wait_all_tasks_blocked(0.01)
+            assert (first.hits, replies) == (4, [])
+            gate.set()
     assert first.hits == 3 + 50
     assert [reply.status for reply in replies] == [200] * 50
     assert not any("x-arbstr-retries" in reply.headers for reply in replies)
@@ -439,23 +444,16 @@ async def test_they_wait_at_most_5_seconds(mock_clock: MockClock) -> None:
     async with (
         open_fake_provider([error_answer(500)] * 3 + [probe]) as first,
         open_proxy(only(first)) as proxy,
-        trio.open_nursery() as nursery,
     ):
         await opened(proxy, mock_clock)
-        replies: list[Reply] = []
-        for _ in range(50):
-            nursery.start_soon(ask_into, proxy, replies, False)
-        await first.wait_hits(4)
-        await wait_all_tasks_blocked(0.01)
-        mock_clock.jump(5.01)
-        await proxy.log.wait(3 + 49)
-        await wait_all_tasks_blocked(0.01)
-        assert [reply.error["code"] for reply in replies] == ["circuit_open"] * 49
-        assert {reply.headers["retry-after"] for reply in replies} == {"1"}
-        assert first.hits == 4
-        gate.set()
-        await proxy.log.wait(3 + 50)
-        await proxy.wait_idle()
+        async with asked_by_50(proxy, first) as replies:
+            mock_clock.jump(5.01)
+            await proxy.log.wait(3 + 49)
+            await wait_all_tasks_blocked(0.01)
+            assert [reply.error["code"] for reply in replies] == ["circuit_open"] * 49
+            assert {reply.headers["retry-after"] for reply in replies} == {"1"}
+            assert first.hits == 4
+            gate.set()
     assert replies[-1].status == 200
 
 

@@ -10,7 +10,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from arbstr.sansio.config.reader import Kind, Timeouts
 from arbstr.sansio.errors import STATUS, ErrorReply, LocalProtocolError
 from arbstr.sansio.failover.board import Refused, Resting
 from arbstr.sansio.failover.breaker import CircuitOpen, Probing
@@ -48,32 +47,12 @@ from arbstr.sansio.failover.retry import (
 from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
-from arbstr.sansio.routing.catalog import Offer, Provider
-from arbstr.sansio.routing.plan import Candidate
-from tests.chats import HOLD
+from tests.candidates import candidate
 from tests.playbook import Playbook, play, playbooks
 
 K = FailureKind
 A_SAT = Rates(Decimal(0), Decimal(0), base_fee=Decimal(1))
 FREE, SPENT, UNKNOWN = Money.FREE, Money.SPENT, Money.UNKNOWN
-
-
-def candidate(name: str, model: str = "gpt-4o", cost: int | None = 1) -> Candidate:
-    provider = Provider(
-        name=name,
-        url=f"https://{name}.example/v1/chat/completions",
-        shown_url=f"https://{name}.example/v1",
-        shown_endpoint=f"https://{name}.example/v1/chat/completions",
-        kind=Kind.OPENAI,
-        key=None,
-        authorization=None,
-        models=(model,),
-        timeouts=Timeouts(),
-        drain_seconds=60.0,
-    )
-    offer = Offer(provider=provider, model=model, upstream_model=model, rates=A_SAT)
-    price = None if cost is None else Decimal(cost)
-    return Candidate(offer, estimated_cost=price, estimated_output=256, hold=HOLD)
 
 
 def make_retry(
@@ -93,7 +72,12 @@ def make_retry(
     prices = costs or [1] * len(pairs)
     return Retry(
         tuple(
-            candidate(name, model or "gpt-4o", cost)
+            candidate(
+                name,
+                model or "gpt-4o",
+                rates=A_SAT,
+                cost=None if cost is None else Decimal(cost),
+            )
             for (name, _, model), cost in zip(pairs, prices, strict=True)
         ),
         max_retries=max_retries,

@@ -5,28 +5,15 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.config.reader import Kind, Timeouts
+from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.config.settings import LIKELY
 from arbstr.sansio.ledger.attempt import UNSEEN_INPUT, AttemptState, milliseconds
 from arbstr.sansio.money import Rates, Usage
-from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.holds import Hold
-from arbstr.sansio.routing.plan import Candidate
+from tests.candidates import candidate
 
 RATES: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(30))
 DEAR: Final = Rates(input_rate=Decimal(10), output_rate=Decimal(40))
-PROVIDER: Final = Provider(
-    name="alpha",
-    url="https://alpha.example/v1/chat/completions",
-    shown_url="https://alpha.example/v1",
-    shown_endpoint="https://alpha.example/v1/chat/completions",
-    kind=Kind.ROUTSTR,
-    key=None,
-    authorization=None,
-    models=("m",),
-    timeouts=Timeouts(),
-    drain_seconds=60.0,
-)
 
 
 def attempt(
@@ -34,7 +21,8 @@ def attempt(
 ) -> AttemptState:
     """Held to 100 tokens of input and of output: (100 * 10 + 100 * 30) / 1000 = 4 sats."""
     hold = Hold(100, tokens, choices, allowed, 0, LIKELY)
-    return AttemptState(Candidate(Offer(PROVIDER, "m", "m", rates), Decimal(1), 100, hold), "", 0.0)
+    offer = candidate("alpha", "m", kind=Kind.ROUTSTR, rates=rates, output=100, hold=hold)
+    return AttemptState(offer, "", 0.0)
 
 
 def answered(state: AttemptState, usage: Usage, stated: int | None = None) -> AttemptState:

@@ -52,11 +52,6 @@ from tests.site import (
 )
 
 
-@pytest.fixture
-def clock() -> trio.testing.MockClock:
-    return trio.testing.MockClock(rate=1.0)
-
-
 @pytest.fixture(autouse=True, params=["as it comes", "all by h11"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every conversation is held twice: what sansio/heads.py reads must go no other way by h11."""

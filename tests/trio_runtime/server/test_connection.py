@@ -14,8 +14,8 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, final
 
 import pytest
@@ -61,9 +61,16 @@ from tests.site import (
 )
 
 
-@pytest.fixture
-def clock() -> trio.testing.MockClock:
-    return trio.testing.MockClock(rate=1.0)
+@asynccontextmanager
+async def stuck(
+    work: Callable[[Any], Awaitable[None]], request: bytes = GET
+) -> AsyncIterator[tuple[Told, Site, Peer]]:
+    """An application in the middle of a write to a client that reads nothing."""
+    app = Told(work)
+    async with OURS(app) as site:
+        peer = await site.ask(request)
+        await until(lambda: len(site.server.writing) == 1)
+        yield app, site, peer
 
 
 # ---- one write per message
@@ -312,10 +319,7 @@ async def is_freed_by_a_half_close(open_it: OpenSite) -> bool:
 
 
 async def test_who_leaves_while_a_write_waits_ends_that_write() -> None:
-    app = Told(flood)
-    async with OURS(app) as site:
-        peer = await site.ask(GET)
-        await until(lambda: len(site.server.writing) == 1)
+    async with stuck(flood) as (app, site, peer):
         await quiet()
         await peer.stream.send_eof()
         await site.wait_closed()
@@ -446,10 +450,11 @@ async def test_who_leaves_after_the_last_byte_was_written_did_not_leave() -> Non
 
 
 async def test_who_leaves_while_the_last_write_waits_has_not_got_the_answer() -> None:
-    app = Told(lambda send: reply(send, b"x" * MORE_THAN_SOCKETS_HOLD))
-    async with OURS(app) as site:
-        peer = await site.ask(POST)
-        await until(lambda: len(site.server.writing) == 1)
+    async with stuck(lambda send: reply(send, b"x" * MORE_THAN_SOCKETS_HOLD), POST) as (
+        app,
+        site,
+        peer,
+    ):
         await quiet()
         peer.reset()
         await site.wait_closed()
@@ -458,10 +463,7 @@ async def test_who_leaves_while_the_last_write_waits_has_not_got_the_answer() ->
 
 
 async def test_who_leaves_while_a_write_waits_is_noticed_though_nothing_is_read_of_it() -> None:
-    app = Told(flood)
-    async with OURS(app) as site:
-        peer = await site.ask(POST)
-        await until(lambda: len(site.server.writing) == 1)
+    async with stuck(flood, POST) as (app, site, peer):
         await peer.send(b"x" * 2 * READ_AHEAD_BYTES)
         await quiet()
         peer.reset()
@@ -571,10 +573,7 @@ async def test_a_connection_that_is_gone_before_it_is_looked_at_is_no_event(
 async def test_a_client_that_takes_nothing_is_cut_and_not_before(
     clock: trio.testing.MockClock,
 ) -> None:
-    app = Told(flood)
-    async with OURS(app) as site:
-        peer = await site.ask(GET)
-        await until(lambda: len(site.server.writing) == 1)
+    async with stuck(flood) as (app, site, peer):
         for _ in range(12):
             await quiet()
             assert site.open == 1
@@ -619,10 +618,7 @@ async def test_hypercorn_itself_never_cuts_one(clock: trio.testing.MockClock) ->
 async def test_a_client_that_reads_a_little_now_and_then_is_not_cut(
     clock: trio.testing.MockClock,
 ) -> None:
-    app = Told(flood)
-    async with OURS(app) as site:
-        peer = await site.ask(GET)
-        await until(lambda: len(site.server.writing) == 1)
+    async with stuck(flood) as (app, site, peer):
         for _ in range(5):
             for _ in range(11):
                 await quiet()
@@ -639,10 +635,7 @@ async def test_elsewhere_whole_writes_are_the_progress_that_is_seen(
 ) -> None:
     monkeypatch.setattr(connection, "send_queue", lambda sock: None)
     monkeypatch.setattr(connection, "unread_bytes", dict)
-    app = Told(flood)
-    async with OURS(app) as site:
-        peer = await site.ask(GET)
-        await until(lambda: len(site.server.writing) == 1)
+    async with stuck(flood) as (app, site, peer):
         for _ in range(3):
             for _ in range(11):
                 await quiet()
