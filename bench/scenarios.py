@@ -79,6 +79,10 @@ def _streams(
 SCENARIOS: Final = (
     *(_plain(c, KB, KB, name="plain-1k", about="1 kB asked, 1 kB answered") for c in (1, 8, 64)),
     *(
+        _plain(c, 100 * KB, 1 * KB, name="ask-100k", about="100 kB asked, 1 kB answered", rounds=5)
+        for c in (1, 8)
+    ),
+    *(
         _plain(c, 200 * KB, 1 * KB, name="ask-200k", about="200 kB asked, 1 kB answered", rounds=5)
         for c in (1, 8, 64)
     ),

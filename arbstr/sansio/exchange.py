@@ -146,18 +146,19 @@ class Exchange:
             case HeadSeen(status, upstream_request_id):
                 self._attempts[-1].status = status
                 self._attempts[-1].upstream_request_id = upstream_request_id
-            case OutputBegan():
-                self._output_began = now
             case UsageSeen(usage, provider_cost_msats):
                 self._attempts[-1].learn(usage, provider_cost_msats)
-            case AttemptFailed(failure):
-                self._attempts[-1].failure = failure
-                self._attempts[-1].ended = now
             case Answered():
                 self._attempts[-1].answered = True
                 self._attempts[-1].ended = now
             case Delivered():
                 self._end("ok", None, now)
+            # So far what every request is told, in its order; a case is tried after another.
+            case OutputBegan():
+                self._output_began = now
+            case AttemptFailed(failure):
+                self._attempts[-1].failure = failure
+                self._attempts[-1].ended = now
             case Refused(error, policy):
                 self.policy = policy if policy is not None else self.policy
                 self._end("failed" if self._attempts else "rejected", error, now)

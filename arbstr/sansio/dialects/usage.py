@@ -65,6 +65,8 @@ STATED_COST: Final = (
 
 _HOLDERS: Final = ("response", "x_groq")
 """Members that hold one: the event of a Response, Groq's chunk."""
+_TELLING: Final = frozenset({"usage", *(path[0] for path in STATED_COST)})
+"""An object without any of these members tells nothing."""
 _OF_ERRORS: Final = ("error", "detail")
 PLACES_DEEP: Final = 4
 """How deep in an error they are looked for: `detail.error` and two more. Picked."""
@@ -199,14 +201,17 @@ def read_counts(value: Mapping[str, object]) -> Counts | None:
 
 
 def _places(value: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """The objects in which a usage or a price may stand, the most usual first."""
-    places: list[Mapping[str, object]] = [value]
+    """The objects in which a usage or a price stands, the most usual first."""
     choices = value.get("choices")
-    places += [inner for name in _HOLDERS if isinstance(inner := value.get(name), dict)]
+    near: list[object] = [value, *(value[name] for name in _HOLDERS if name in value)]
     if isinstance(choices, list):
-        places += [choice for choice in choices if isinstance(choice, dict)]
+        near += choices
+    places: list[Mapping[str, object]] = [
+        place for place in near if isinstance(place, dict) and not _TELLING.isdisjoint(place)
+    ]
     for name in _OF_ERRORS:
-        _gather(value.get(name), places, PLACES_DEEP)
+        if name in value:
+            _gather(value[name], places, PLACES_DEEP)
     return places
 
 
@@ -222,11 +227,11 @@ def read_usage(usage: Mapping[str, object]) -> Counts | None:
 
     Reasoning tokens are part of the completion's unless the total says that they come on top.
     """
-    given = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    if given == [None, None]:
-        given = [usage.get(name) for name in ("input_tokens", "output_tokens")]  # Responses
-    prompt, completion = map(_tokens, given)
-    if any(count is not None and _tokens(count) is None for count in given):
+    into, out = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if into is None and out is None:
+        into, out = usage.get("input_tokens"), usage.get("output_tokens")  # Responses
+    prompt, completion = _tokens(into), _tokens(out)
+    if (prompt is None and into is not None) or (completion is None and out is not None):
         return None
     if prompt is None and completion is None:
         return None
