@@ -321,10 +321,11 @@ def _prices(rates: "Rates | None") -> str:
 
     if rates is None:
         return "no rates: never the cheapest, refused under any cap or budget"
-    cached = rates.cached_input_rate
+    cached, written = rates.cached_input_rate, rates.cache_write_rate
     parts = [
         f"in {format_eyes(rates.input_rate)}",
         f"out {format_eyes(rates.output_rate)}",
         *([f"cached in {format_eyes(cached)}"] if cached is not None else []),
+        *([f"cache writes {format_eyes(written)}"] if written is not None else []),
     ]
     return f"{', '.join(parts)} sats per 1000 tokens; {format_eyes(rates.base_fee)} a request"

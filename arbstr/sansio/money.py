@@ -31,14 +31,16 @@ _ZERO: Final = Decimal(0)
 class Rates:
     """What a provider asks for one model. A rate of 0 is free.
 
-    `input_rate`, `output_rate` and `cached_input_rate` are satoshis per 1,000 tokens, `base_fee` is
-    satoshis per request. Without a `cached_input_rate`, cached tokens cost `input_rate`.
+    `base_fee` is satoshis per request, all others satoshis per 1,000 tokens. Without a
+    `cached_input_rate`, tokens read from a cache cost `input_rate`; without a `cache_write_rate`,
+    so do those written to one.
     """
 
     input_rate: Decimal
     output_rate: Decimal
     cached_input_rate: Decimal | None = None
     base_fee: Decimal = _ZERO
+    cache_write_rate: Decimal | None = None
 
 
 @final
@@ -46,14 +48,17 @@ class Rates:
 class Usage:
     """The tokens a provider counted for one answer.
 
-    `input_tokens` includes `cached_tokens`. `output_tokens` is what is billed: the completion
-    tokens, and the reasoning tokens with them where a provider counts those apart.
+    `input_tokens` includes `cached_tokens`, which were read from a cache, and `cache_write_tokens`,
+    which were written to one (Anthropic's counts; elsewhere nobody says). `output_tokens` is what
+    is billed: the completion tokens, and the reasoning tokens with them where a provider counts
+    those apart.
     """
 
     input_tokens: int
     output_tokens: int
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 def cost_sats(usage: Usage, rates: Rates) -> Decimal:
@@ -62,21 +67,35 @@ def cost_sats(usage: Usage, rates: Rates) -> Decimal:
     More cached tokens than input tokens count as all of them: a provider's arithmetic must not
     turn into a refund.
     """
-    return _cost(usage.input_tokens, usage.cached_tokens or 0, usage.output_tokens, rates)
+    return _cost(
+        usage.input_tokens,
+        usage.cached_tokens or 0,
+        usage.output_tokens,
+        rates,
+        written_tokens=usage.cache_write_tokens or 0,
+    )
 
 
-def _cost(input_tokens: int, cached_tokens: int, output_tokens: int, rates: Rates) -> Decimal:
+def _cost(
+    input_tokens: int,
+    cached_tokens: int,
+    output_tokens: int,
+    rates: Rates,
+    *,
+    written_tokens: int = 0,
+) -> Decimal:
     cached = max(0, min(cached_tokens, input_tokens)) if cached_tokens else 0
+    written = max(0, min(written_tokens, input_tokens - cached)) if written_tokens else 0
     # A context's own methods, so that no context is entered for each request.
     times, plus = _EXACT.multiply, _EXACT.add
     tokens = plus(
-        times(Decimal(input_tokens - cached), rates.input_rate),
+        times(Decimal(input_tokens - cached - written), rates.input_rate),
         times(Decimal(output_tokens), rates.output_rate),
     )
-    if cached:
-        asked = rates.cached_input_rate
-        cached_rate = rates.input_rate if asked is None else asked
-        tokens = plus(tokens, times(Decimal(cached), cached_rate))
+    for count, asked in ((cached, rates.cached_input_rate), (written, rates.cache_write_rate)):
+        if count:
+            rate = rates.input_rate if asked is None else asked
+            tokens = plus(tokens, times(Decimal(count), rate))
     return max(_ZERO, plus(times(tokens, _PER_TOKEN), rates.base_fee))
 
 

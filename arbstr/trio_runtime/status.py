@@ -97,11 +97,12 @@ def budget(hub: Hub) -> dict[str, Any] | None:
 def _rates(rates: Rates | None) -> dict[str, float | None] | None:
     if rates is None:
         return None
-    cached = rates.cached_input_rate
+    cached, written = rates.cached_input_rate, rates.cache_write_rate
     return {
         "input_rate": float(rates.input_rate),
         "output_rate": float(rates.output_rate),
         "cached_input_rate": float(cached) if cached is not None else None,
+        "cache_write_rate": float(written) if written is not None else None,
         "base_fee": float(rates.base_fee),
     }
 

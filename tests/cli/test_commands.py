@@ -34,6 +34,7 @@ input_rate = 0.1
 output_rate = 12.500012345678901234
 base_fee = 1
 cached_input_rate = 0.0003
+cache_write_rate = 0.2
 [providers.model_rates."n"]
 output_rate = 3
 [providers.model_ids]
@@ -328,10 +329,11 @@ def test_providers_prints_models_and_prices(capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["providers"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
+    caches = "cached in 0.0003, cache writes 0.2 sats per 1000 tokens; 1 a request"
     assert printed.out.splitlines() == [
         "alpha  https://h.example/api/v1/  key sk-abc...*** (from config)",
-        "  m  in 0.1, out 12.5, cached in 0.0003 sats per 1000 tokens; 1 a request",
-        "  n (as far/n)  in 0.1, out 3, cached in 0.0003 sats per 1000 tokens; 1 a request",
+        f"  m  in 0.1, out 12.5, {caches}",
+        f"  n (as far/n)  in 0.1, out 3, {caches}",
         "beta.2  https://node.routstr.com  key [REDACTED] (from environment)",
         "  prices: it has not been asked yet; `arbstr run` does, and `check --network`",
         "gamma  http://127.0.0.1:9  no key (ARBSTR_GAMMA_API_KEY is not set)",

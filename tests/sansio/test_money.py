@@ -30,19 +30,29 @@ def rates(inp: str, out: str, cached: str | None = None, fee: str = "0") -> Rate
     )
 
 
-@given(TOKENS, TOKENS, st.none() | TOKENS, st.builds(Rates, RATES, RATES, st.none() | RATES, RATES))
+@given(
+    TOKENS,
+    TOKENS,
+    st.none() | TOKENS,
+    st.none() | TOKENS,
+    st.builds(Rates, RATES, RATES, st.none() | RATES, RATES, st.none() | RATES),
+)
 @settings(deadline=None, max_examples=300)
 def test_cost_equals_the_formula_over_fractions(
-    inp: int, out: int, cached: int | None, price: Rates
+    inp: int, out: int, cached: int | None, written: int | None, price: Rates
 ) -> None:
     c = min(cached or 0, inp)
+    w = min(written or 0, inp - c)
     cached_rate = price.input_rate if price.cached_input_rate is None else price.cached_input_rate
+    written_rate = price.input_rate if price.cache_write_rate is None else price.cache_write_rate
     expected = (
-        (inp - c) * Fraction(price.input_rate)
+        (inp - c - w) * Fraction(price.input_rate)
         + c * Fraction(cached_rate)
+        + w * Fraction(written_rate)
         + out * Fraction(price.output_rate)
     ) / 1000 + Fraction(price.base_fee)
-    assert Fraction(cost_sats(Usage(inp, out, cached), price)) == expected
+    used = Usage(inp, out, cached, cache_write_tokens=written)
+    assert Fraction(cost_sats(used, price)) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,6 +73,18 @@ def test_cost_equals_the_formula_over_fractions(
         ),
         pytest.param(
             Usage(10, 0, 5000), rates("10", "30", "0"), "0", id="more cached than there were"
+        ),
+        pytest.param(
+            Usage(1000, 100, 800, cache_write_tokens=100),
+            Rates(Decimal(10), Decimal(30), Decimal("2.5"), cache_write_rate=Decimal("12.5")),
+            "7.25",
+            id="three prices of input",
+        ),
+        pytest.param(
+            Usage(10, 0, 8, cache_write_tokens=8),
+            Rates(Decimal(10), Decimal(30), Decimal(0), cache_write_rate=Decimal(100)),
+            "0.2",
+            id="more in caches than there were",
         ),
         pytest.param(Usage(10, 0, -5), rates("10", "30", "0"), "0.1", id="negative cached"),
         pytest.param(Usage(-10_000, 0), rates("10", "30", fee="1"), "0", id="never below zero"),

@@ -222,6 +222,7 @@ class RatesTable:
     input_rate: Annotated[Decimal | None, values.rate] = None
     output_rate: Annotated[Decimal | None, values.rate] = None
     cached_input_rate: Annotated[Decimal | None, values.rate] = None
+    cache_write_rate: Annotated[Decimal | None, values.rate] = None
     base_fee: Annotated[Decimal | None, values.rate] = None
 
 

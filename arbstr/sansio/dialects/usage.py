@@ -83,6 +83,7 @@ class Counts:
     completion: int | None
     cached: int | None = None
     reasoning: int | None = None
+    written: int | None = None
 
     @property
     def counted(self) -> bool:
@@ -97,7 +98,10 @@ class Tally:
     `counted`: some tokens were counted, believable as a whole or not. `said`: it said something.
     """
 
-    __slots__ = ("_cached", "_completion", "_prompt", "_reasoning", "_stale", "counted", "said")
+    __slots__ = (
+        *("_cached", "_completion", "_prompt", "_reasoning", "_stale", "_written"),
+        *("counted", "said"),
+    )
 
     def __init__(self) -> None:
         self.counted = False
@@ -105,6 +109,7 @@ class Tally:
         self._completion: int | None = None
         self._cached: int | None = None
         self._reasoning: int | None = None
+        self._written: int | None = None
         self.said = False
         self._stale = False
 
@@ -118,6 +123,7 @@ class Tally:
         self._completion = _later(self._completion, counts.completion)
         self._cached = _later(self._cached, counts.cached)
         self._reasoning = _later(self._reasoning, counts.reasoning)
+        self._written = _later(self._written, counts.written)
         if counts.counted:
             self.counted = True
             self._stale = False
@@ -135,6 +141,7 @@ class Tally:
             output_tokens=self._completion,
             cached_tokens=cached if cached is not None and cached <= self._prompt else None,
             reasoning_tokens=self._reasoning,
+            cache_write_tokens=self._written,
         )
 
 

@@ -262,7 +262,9 @@ def test_what_is_wrong_is_said_with_its_key_path(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     "rate", ["-1", "inf", "-inf", "nan", "true", '"10"', "1e15", "1e-31", "[]"]
 )
-@pytest.mark.parametrize("key", ["input_rate", "output_rate", "cached_input_rate", "base_fee"])
+@pytest.mark.parametrize(
+    "key", ["input_rate", "output_rate", "cached_input_rate", "cache_write_rate", "base_fee"]
+)
 def test_a_rate_that_is_no_number_is_refused(key: str, rate: str) -> None:
     assert f'providers."alpha".{key} must be' in problem(provider(f"{key} = {rate}"))
 
@@ -768,12 +770,14 @@ def test_the_two_halves_may_stand_apart() -> None:
 def test_rates_of_a_model_override_key_by_key() -> None:
     text = provider(
         "input_rate = 1\noutput_rate = 2\nbase_fee = 3\n"
+        "cache_write_rate = 4\n"
         "model_rates = { m = { output_rate = 0, cached_input_rate = 0.5 } }",
         models='["m", "n"]',
     )
     found = first(text)
-    assert found.rates_for("m") == Rates(Decimal(1), Decimal(0), Decimal("0.5"), Decimal(3))
-    assert found.rates_for("n") == Rates(Decimal(1), Decimal(2), None, Decimal(3))
+    fee, write = Decimal(3), Decimal(4)
+    assert found.rates_for("m") == Rates(Decimal(1), Decimal(0), Decimal("0.5"), fee, write)
+    assert found.rates_for("n") == Rates(Decimal(1), Decimal(2), None, fee, write)
 
 
 def test_a_provider_of_any_model_may_price_some() -> None:
