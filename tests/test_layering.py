@@ -42,6 +42,7 @@ ORDER: Final = {
             "dialects/chat", "request glance facts ending reading assembly answer door completions"
         ),
         *wing("dialects/responses", "request events answer door"),
+        *wing("dialects/messages", "errors events answer request door"),
         *wing("dialects", "embeddings"),
         *wing("dialects", "doors"),
         *wing(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = frozenset({"/livez", "/v1/livez"})
 """Answered without a token: a supervisor that only asks "do you live" holds no secret."""
+KEY_PREFIXES: Final = ("/v1/messages", "/messages")
+"""Where the token may come as `x-api-key`; elsewhere only from who says he is Anthropic's."""
 
 
 _LABEL: Final = r"[A-Za-z0-9_-]+"
@@ -98,7 +100,7 @@ class Doorkeeper:
                 "origin to [server] allowed_origins.",
             )
         if self.token is not None and path not in OPEN_PATHS:
-            return self._check_token(headers.get("authorization", ""))
+            return self._check_token(path, headers)
         return None
 
     def allows_origin(self, origin: str) -> bool:
@@ -115,19 +117,28 @@ class Doorkeeper:
         listen = _address(self.listen_host)
         return listen is not None and listen.is_unspecified and _address(name) is not None
 
-    def _check_token(self, authorization: str) -> ErrorReply | None:
-        assert self.token is not None  # checked by the caller
-        scheme, _, given = authorization.partition(" ")
-        # Compared in constant time, as the bytes that came: compare_digest refuses other text.
-        right = hmac.compare_digest(
-            given.strip().encode("latin-1"), self.token.reveal().encode("utf-8", "surrogatepass")
-        )
-        if scheme.lower() == "bearer" and right:
+    def _check_token(self, path: str, headers: Mapping[str, str]) -> ErrorReply | None:
+        """As a bearer's; Anthropic's clients send theirs as a key. One of the two being right will
+        do: some send both, and one of them is another service's."""
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        right = self._is_token(given) and scheme.lower() == "bearer"
+        if "anthropic-version" in headers or path.startswith(KEY_PREFIXES):
+            # Compared whether or not the other was right: how long it takes tells nothing.
+            right = self._is_token(headers.get("x-api-key", "")) or right
+        if right:
             return None
         return ErrorReply(
             "invalid_token",
             "This server needs its token: send `Authorization: Bearer <token>` with the value of "
-            "[server] auth_token (in an OpenAI SDK: api_key).",
+            "[server] auth_token (in an OpenAI SDK: api_key), or `x-api-key: <token>` (in an "
+            "Anthropic SDK: api_key).",
+        )
+
+    def _is_token(self, given: str) -> bool:
+        assert self.token is not None  # checked by the caller
+        # Compared in constant time, as the bytes that came: compare_digest refuses other text.
+        return hmac.compare_digest(
+            given.strip().encode("latin-1"), self.token.reveal().encode("utf-8", "surrogatepass")
         )
 
 

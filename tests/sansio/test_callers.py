@@ -210,6 +210,31 @@ def test_nothing_else_does(authorization: str) -> None:
     assert code(keeper, "/livez", authorization=authorization) is None
 
 
+@pytest.mark.parametrize(
+    ("path", "version"),
+    [
+        ("/v1/messages", {}),
+        ("/messages/count_tokens", {}),
+        ("/v1/models", {"anthropic_version": "1"}),
+    ],
+)
+def test_the_token_may_come_as_anthropics_clients_send_a_key(
+    path: str, version: dict[str, str]
+) -> None:
+    keeper = doorkeeper(token=TOKEN)
+
+    def told(**headers: str) -> str | None:
+        return code(keeper, path, **version, **headers)
+
+    assert told(x_api_key=TOKEN) is None
+    assert told(x_api_key=TOKEN, authorization="Bearer another's") is None
+    assert told(x_api_key="another's", authorization=f"Bearer {TOKEN}") is None
+    for key in ("", f"Bearer {TOKEN}", TOKEN[:-1], "\xe9"):
+        assert told(x_api_key=key) == "invalid_token"
+        assert told(x_api_key=key, authorization="Bearer x") == "invalid_token"
+    assert code(keeper, "/v1/models", x_api_key=TOKEN) == "invalid_token"
+
+
 def test_without_a_token_nobody_is_asked_for_one() -> None:
     assert code(doorkeeper(), authorization="Bearer whatever") is None
 
@@ -244,8 +269,11 @@ def test_the_comparison_takes_the_same_time_for_every_token(
 
     monkeypatch.setattr(callers, "hmac", type("hmac", (), {"compare_digest": compare}))
     for authorization in ("", "Basic x", "Bearer", f"Bearer {TOKEN}"):
-        code(doorkeeper(token=TOKEN), authorization=authorization)
-    assert [other for _, other in compared] == [TOKEN.encode()] * 4
+        for key in ("", "x", TOKEN):
+            given = {"authorization": authorization, "x-api-key": key}
+            code(doorkeeper(token=TOKEN), "/v1/messages", **given)
+            code(doorkeeper(token=TOKEN), "/v1/models", **given)
+    assert [other for _, other in compared] == [TOKEN.encode()] * 36
 
 
 # ---- headers

@@ -22,6 +22,7 @@ The order of the modules; each imports only from those before it. A door does no
     whole       a stream in place of a whole answer, and the reverse
     chat/       the first door
     responses/  the second
+    messages/   the third
     embeddings  the door without streams
     doors       all doors by name
 

@@ -12,12 +12,18 @@ from arbstr.sansio.dialects.chat.door import CHAT
 from arbstr.sansio.dialects.dialect import Dialect
 from arbstr.sansio.dialects.embeddings import EMBEDDINGS
 from arbstr.sansio.dialects.members import RefusedError, top_level
+from arbstr.sansio.dialects.messages.door import MESSAGES
 from arbstr.sansio.dialects.request import value_of
 from arbstr.sansio.dialects.responses.door import RESPONSES
 
 DOORS: Final[Mapping[str, Dialect]] = MappingProxyType(
-    {door.name: door for door in (CHAT, RESPONSES, EMBEDDINGS, COMPLETIONS)}
+    {door.name: door for door in (CHAT, RESPONSES, MESSAGES, EMBEDDINGS, COMPLETIONS)}
 )
+
+OF_MESSAGES: Final = frozenset(
+    {"system", "stop_sequences", "top_k", "thinking", "context_management", "anthropic_version"}
+)
+"""Members of a request with `messages` that chat does not have: there the system is a message."""
 
 
 def recognised(body: bytes) -> Dialect:
@@ -31,7 +37,7 @@ def recognised(body: bytes) -> Dialect:
     except (ValueError, RecursionError, RefusedError):
         return CHAT
     if "messages" in members:
-        return CHAT
+        return MESSAGES if members.keys() & OF_MESSAGES else CHAT
     if "input" not in members:
         if isinstance(value_of(members, "prompt"), dict):
             return RESPONSES  # a template that a provider keeps
