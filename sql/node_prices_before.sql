@@ -1,5 +1,8 @@
 -- The last price of each model of a provider at a moment: what it is compared with a day later.
-SELECT model, input, output, max(fetched_at) AS fetched_at
-FROM node_prices
-WHERE provider = :provider AND fetched_at <= :before
-GROUP BY model
+SELECT model, input, output, fetched_at
+FROM node_prices AS price
+WHERE provider = :provider AND fetched_at = (
+    SELECT max(earlier.fetched_at) FROM node_prices AS earlier
+    WHERE earlier.provider = price.provider AND earlier.model = price.model
+        AND earlier.fetched_at <= :before
+)

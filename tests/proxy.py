@@ -35,6 +35,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
+from arbstr.trio_runtime.accounts import Accounts
 from arbstr.trio_runtime.app import ROUTES, App, Routes, Send, make_quart
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.hub import Hub
@@ -391,11 +392,13 @@ async def open_proxy(
     change: Path | None = None,
     environ: Mapping[str, str] | None = None,
     routes: Routes = ROUTES,
+    books: bool = False,
 ) -> AsyncIterator[Proxy]:
     """Serves arbstr with this configuration until the block ends.
 
     `database`: the file the log is really written to. `change`: where stray ecash goes. `routes`:
     which doors there are.
+    `books`: nodes are asked what their keys were charged, which needs a `database`.
     """
     settled = parse_config(config_text, environ or {})
     failure: Exception | None = None
@@ -427,6 +430,11 @@ async def open_proxy(
             nursery.start_soon(server.serve)
             if any(provider.asks_node for provider in settled.providers):
                 nursery.start_soon(nodes.run)
+            if books:
+                assert ledger is not None
+                hub.accounts = Accounts(transport, ledger, log_writer, hub.budget)
+                hub.accounts.changed(hub.snapshot)
+                nursery.start_soon(hub.accounts.run)
             try:
                 yield proxy
             except Exception as error:

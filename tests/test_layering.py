@@ -55,7 +55,7 @@ ORDER: Final = {
             "kinds refusal capable rests failure statuses classify watch evidence verdicts breaker "
             "board last_word retry repeats",
         ),
-        *wing("ledger", "record intents alarms attempt reports retention"),
+        *wing("ledger", "record intents alarms reconcile attempt reports retention"),
         *row("life exchange"),
     ),
     "trio_runtime": (
@@ -64,7 +64,8 @@ ORDER: Final = {
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite "
             "postgres_session postgres database "
-            "budget ratios prices store intents log_writer retention stats reports",
+            "budget ratios prices checkpoints store intents log_writer retention stats "
+            "reports",
         ),
         *wing(
             "upstream",
@@ -72,14 +73,14 @@ ORDER: Final = {
             "answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
-        *row("snapshot nodes hub reload status"),
+        *row("snapshot nodes accounts hub reload status"),
         *row("drains attempts exchange"),
         *row("app mock_answers mock main"),
     ),
     "cli": (
         *row(
             "output config_file first_config node_prices cost_command ledger_options ledger_text "
-            "ledger_commands run_command commands"
+            "ledger_commands reconcile_command run_command commands"
         ),
     ),
 }

@@ -14,6 +14,7 @@ The order of the modules; each imports only from those before it:
     ledger_options     what `stats` and `requests` take
     ledger_text        what they print
     ledger_commands    `arbstr stats` and `arbstr requests`
+    reconcile_command  `arbstr reconcile`
     run_command        `arbstr run`
     commands           the command line, taken apart; `check` and `providers`
 

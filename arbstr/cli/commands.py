@@ -73,6 +73,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "stats": _stats,
         "requests": _requests,
         "init": _init,
+        "reconcile": _reconcile,
     }[options.command]
     try:
         return command(options, os.environ)
@@ -113,11 +114,18 @@ def _parser() -> argparse.ArgumentParser:
     cost = commands.add_parser("cost", help="what a chat would cost, and where; sends nothing")
     stats = commands.add_parser("stats", help="what was spent, on what, with whom")
     requests = commands.add_parser("requests", help="the last requests, or all about one of them")
+    reconcile = commands.add_parser(
+        "reconcile", help="ask the nodes what attempts cost that ended without word"
+    )
+    reconcile.add_argument(
+        "--wait", action="store_true", help="until the nodes can say, seven minutes at most"
+    )
+    reconcile.add_argument("--json", action="store_true", help="for machines")
     init = commands.add_parser("init", help="write a first configuration")
     check.add_argument(
         "--network", action="store_true", help="also ask nodes what they list and charge"
     )
-    for command in (run, check, providers, cost, stats, requests, init):
+    for command in (run, check, providers, cost, stats, requests, reconcile, init):
         command.add_argument(
             "-c",
             "--config",
@@ -265,6 +273,14 @@ def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.ledger_commands import run_requests
 
     return run_requests(options, *_config_and_database(options, environ))
+
+
+def _reconcile(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.reconcile_command import run
+
+    path = config_path(options, environ)
+    config = read_config(path, environ)
+    return run(options, config, ledger_path(path, config, environ))
 
 
 def _config_and_database(

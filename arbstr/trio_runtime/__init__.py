@@ -41,7 +41,7 @@ in its page:
     ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients
-    snapshot, nodes, hub, reload, status            what requests share, what is told of it
+    snapshot, nodes, accounts, hub, reload, status  what requests share, what is told of it
     drains, attempts, exchange                      one chat request
     app, mock_answers, mock, main                   the routes, and the process
 """

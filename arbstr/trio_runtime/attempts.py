@@ -118,6 +118,8 @@ class Attempts:
         price = command.candidate.offer.price
         if price is not None and self._hub.nodes is not None:
             self._hub.nodes.use(price, command.candidate.offer.provider)
+        if self._hub.accounts is not None:
+            self._hub.accounts.began(command.candidate.offer.provider.name)
         self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
         began = trio.current_time()
         self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)

@@ -492,6 +492,8 @@ class Run:
 
     def _keep(self, record: Record) -> None:
         self._hub.log_writer.offer(record)
+        if self._hub.accounts is not None:
+            self._hub.accounts.ended(record)
         self._hub.learn_ratio(record.policy, record.token_ratio)
         self._hub.learn_length(record, self._request.choices)
         self._hub.learn_home(self._conversation, record, self._request.input_tokens)

@@ -36,6 +36,7 @@ from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
+    from arbstr.trio_runtime.accounts import Accounts
     from arbstr.trio_runtime.ledger.budget import Today
     from arbstr.trio_runtime.nodes import Nodes
 
@@ -86,6 +87,8 @@ class Hub:
         self.today: Today | None = None
         # Without it no node is asked for its prices.
         self.nodes: Nodes | None = None
+        # Without it nobody takes checkpoints of what keys were charged.
+        self.accounts: Accounts | None = None
         self._gauge = Gauge()
         self.price_alarms = PriceAlarms()
         self.running: set[Running] = set()
@@ -149,6 +152,8 @@ class Hub:
             del self._latencies[name]
         if self.nodes is not None:
             self.nodes.changed(snapshot)
+        if self.accounts is not None:
+            self.accounts.changed(snapshot)
 
     def reprice(self, prices: Mapping[str, NodePrices], now: float) -> None:
         """Uses what nodes ask now (seconds since 1970) from the next request on."""

@@ -25,6 +25,7 @@ import trio
 
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
+from arbstr.trio_runtime.accounts import Accounts
 from arbstr.trio_runtime.app import App, make_quart
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.descriptors import raise_descriptor_limit
@@ -186,10 +187,13 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             async with trio.open_nursery() as nursery:
                 hub.nodes = nodes = Nodes(transport, database, hub.reprice)
                 await nodes.restore(hub.snapshot)
+                hub.accounts = accounts = Accounts(transport, database, log_writer, hub.budget)
+                accounts.changed(hub.snapshot)
                 hub.today = today = Today(hub.budget, database, lambda: log_writer.recovered)
                 await today.read()
                 nursery.start_soon(today.run)
                 nursery.start_soon(nodes.run)
+                nursery.start_soon(accounts.run)
                 nursery.start_soon(transport.close_by_time)
                 _calm_the_collector()
                 announce(_base_url(listeners))

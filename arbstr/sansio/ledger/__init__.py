@@ -8,6 +8,7 @@ The order of the modules; each imports only from those before it:
     record       the row of a request with the rows of its attempts; nobody changes it
     intents      what is on disk before a provider sees a request
     alarms       whether a provider charges what its rates give
+    reconcile    what attempts without word cost, by the counters of their key
     attempt      one request to one provider: its money, its tokens, its price
     reports      questions about rows: query parameters -> a query, or why not
     retention    which rows are too old, if the clock may be wrong

@@ -12,6 +12,7 @@
       `None`: nobody knows            what was set aside
     another day, by the clock       its own book is opened, or opened again: a clock that was wrong,
                                     ahead or behind, leaves on a day what was attempted on it
+    correct(counted, costs)         what was booked for an attempt was not what it had cost
     remember(amount)                the ledger says so of the day: what others spent on it
     presume(now)                    the ledger cannot be read: with `is_open` the day begins at 0
 
@@ -170,6 +171,11 @@ class Budget:
         book = self._book(reservation.day)
         book.reserved = add_sats(book.reserved, reservation.most.copy_negate())
         book.spent = add_sats(book.spent, reservation.most if charged is None else charged)
+
+    def correct(self, at: float, counted: Decimal, costs: Decimal) -> None:
+        """An attempt that began at `at` turned out to have cost another amount than was booked."""
+        book = self._book(day_of(at))
+        book.spent = add_sats(book.spent, costs, counted.copy_negate())
 
     def remember(self, amount: Decimal, at: float) -> None:
         """The ledger says what was spent on the day of `at` before this process, and beside it."""

@@ -17,6 +17,7 @@ The order of the modules; each imports only from those before it:
     budget              what was spent today, read at the start and when the day turns
     ratios              what was learnt of answers, kept between two runs
     prices              what nodes asked, and the last listing of each
+    checkpoints         what a key was charged, compared with the rows
     store               records made into rows, inside a transaction
     intents             the file that outlives kill -9
     log_writer          a bounded queue, batches, a drop counter, a drain

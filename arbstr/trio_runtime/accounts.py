@@ -1,0 +1,227 @@
+"""The accounts of the Routstr keys: what they hold, and checkpoints of what they were charged.
+
+    at the start, 5 s after an attempt ended without word, and every 5 min of use
+      nothing in flight on the key, all rows written --GET /balance/info--> nothing reserved
+      --ledger.checkpoints.take--> prices of what was open; budget; a line in the log
+
+A checkpoint that cannot be taken now is tried again, later each time. No request waits for any of
+this.
+"""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, final
+
+import trio
+
+from arbstr.sansio.config.credentials import lists_prices
+from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.ledger.reconcile import LATE_SECONDS, Account
+from arbstr.sansio.ledger.record import Record
+from arbstr.sansio.money import format_eyes
+from arbstr.sansio.routing.budget import Budget
+from arbstr.sansio.routing.catalog import Provider
+from arbstr.trio_runtime.ledger.checkpoints import NotNow, Reading, Taken, last_request, take
+from arbstr.trio_runtime.ledger.log_writer import LogWriter
+from arbstr.trio_runtime.ledger.port import Database, Trouble
+from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.snapshot import Snapshot
+from arbstr.trio_runtime.upstream.node import balance
+from arbstr.trio_runtime.upstream.transport import Transport
+
+log = logging.getLogger(__name__)
+
+IN_USE_SECONDS: Final = 300.0
+"""Between two checkpoints of a key that is used, if nothing is open."""
+
+AGAIN_SECONDS: Final = LATE_SECONDS + 1
+"""After what is open could have arrived; doubled each time that no checkpoint could be taken ..."""
+
+LONGEST_SECONDS: Final = 120.0
+"""... up to this: a node gives back a lost reservation after five minutes."""
+
+ASK_SECONDS: Final = 10.0
+"""How long the answer about a key may take."""
+
+WRITTEN_SECONDS: Final = 5.0
+"""How long rows that are still to be written are waited for, and how often looked for."""
+LOOK_SECONDS: Final = 0.1
+
+
+@final
+@dataclass(slots=True)
+class _Key:
+    """What is known of one provider's key. `asked` counts its attempts, `open` those that run."""
+
+    provider: Provider
+    due: float
+    asked: int = 0
+    open: int = 0
+    unknown: bool = False
+    used: bool = False
+    busy: bool = False
+    pause: float = AGAIN_SECONDS
+    account: Account | None = None
+    told: str | None = None
+
+
+@final
+class Accounts:
+    """Those of the configuration in use; `run` watches them until it is cancelled.
+
+    `others_seconds`: how long another arbstr may take to write what it sent.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        database: Database,
+        log_writer: LogWriter,
+        budget: Budget,
+        *,
+        others_seconds: float = 0.0,
+    ) -> None:
+        self._others_seconds = others_seconds
+        self._transport = transport
+        self._database = database
+        self._log_writer = log_writer
+        self._budget = budget
+        self._keys: dict[str, _Key] = {}
+        self._wake = trio.Event()
+
+    def changed(self, snapshot: Snapshot) -> None:
+        """There is another configuration."""
+        before, now = self._keys, trio.current_time()
+        self._keys = {}
+        for provider in asked_for_balance(snapshot.catalog.providers):
+            known = before.get(provider.name)
+            same = known is not None and known.provider.authorization == provider.authorization
+            self._keys[provider.name] = known if known and same else _Key(provider, now)
+            self._keys[provider.name].provider = provider
+        self._wake.set()
+
+    # -- what requests tell
+
+    def began(self, provider: str) -> None:
+        """An attempt at a provider is about to be sent."""
+        key = self._keys.get(provider)
+        if key is not None:
+            key.asked += 1
+            key.open += 1
+
+    def ended(self, record: Record) -> None:
+        """A request is over, and its row was offered: so are its attempts."""
+        for attempt in record.attempts:
+            key = self._keys.get(attempt.provider)
+            if key is None:
+                continue
+            key.open = max(0, key.open - 1)
+            key.used = True
+            if attempt.money != Money.FREE and attempt.provider_cost_sats is None:
+                if not key.unknown:
+                    key.due, key.pause = trio.current_time() + AGAIN_SECONDS, AGAIN_SECONDS
+                    self._wake.set()
+                key.unknown = True
+
+    def account_of(self, provider: str) -> Account | None:
+        """What is on a provider's key, as of the last time it was asked."""
+        key = self._keys.get(provider)
+        return None if key is None else key.account
+
+    # -- the watch
+
+    async def run(self) -> None:
+        """Takes checkpoints when they are due."""
+        while True:
+            self._wake = trio.Event()
+            now = trio.current_time()
+            for key in list(self._keys.values()):
+                if key.due <= now:
+                    await self._look(key)
+            due = min((key.due for key in self._keys.values()), default=now + IN_USE_SECONDS)
+            with trio.move_on_at(due):
+                await self._wake.wait()
+
+    async def _look(self, key: _Key) -> None:
+        try:
+            found = await self.check(key.provider)
+        except Trouble as error:
+            found = NotNow(f"cannot be compared: the ledger cannot be written now ({error})")
+        except Exception as error:
+            # A bug of ours must not end the watch of all keys, and with it the process.
+            log_bug(log, "a checkpoint failed", error)
+            found = NotNow("cannot be compared")
+        if isinstance(found, NotNow):
+            key.due, key.pause = (
+                trio.current_time() + key.pause,
+                min(LONGEST_SECONDS, key.pause * 2),
+            )
+            return
+        key.unknown = key.used = False
+        key.due, key.pause = trio.current_time() + IN_USE_SECONDS, AGAIN_SECONDS
+        self._tell(key.provider.name, found)
+
+    async def check(self, provider: Provider) -> Taken | NotNow:
+        """Takes a checkpoint of a provider's key now, if that is possible. Raises `Trouble`."""
+        key = self._keys.get(provider.name) or _Key(provider, 0.0)
+        asked = key.asked
+        if key.open:
+            return NotNow("has requests in flight")
+        with trio.move_on_after(WRITTEN_SECONDS):
+            # Nobody tells when all is written, and nobody waits for it but this.
+            while (  # noqa: ASYNC110
+                self._log_writer.statistics().queued or not self._log_writer.recovered
+            ):
+                await trio.sleep(LOOK_SECONDS)
+        if self._log_writer.statistics().queued or not self._log_writer.recovered:
+            return NotNow("has rows that are not written yet")
+        last = await self._database.read(last_request)
+        account: Account | str = f"did not tell its balance in {ASK_SECONDS:g} s"
+        with trio.move_on_after(ASK_SECONDS):
+            account = await balance(self._transport, provider)
+        if isinstance(account, str):
+            return NotNow(account)
+        key.account = account
+        if account.reserved:
+            return NotNow("holds money back for requests that have not ended there")
+        if key.asked != asked or key.open:
+            return NotNow("was asked meanwhile")
+        if self._others_seconds:
+            await trio.sleep(self._others_seconds)
+        reading = Reading(
+            provider.name, key_id(provider), account, last, time.time_ns() // 1_000_000
+        )
+        taken = await self._database.transaction(partial(take, reading))
+        if isinstance(taken, Taken):
+            for correction in taken.corrections:
+                self._budget.correct(correction.moment / 1000, correction.counted, correction.costs)
+        return taken
+
+    def _tell(self, name: str, taken: Taken) -> None:
+        warning = taken.settlement.sentence()
+        if warning is not None:
+            log.warning('provider "%s" %s', name, warning)
+        elif taken.settlement.prices:
+            log.info(
+                'provider "%s": %d attempts that ended without word cost %s sats',
+                name,
+                len(taken.settlement.prices),
+                format_eyes(taken.settlement.rest),
+            )
+
+
+def asked_for_balance(providers: Iterable[Provider]) -> Iterable[Provider]:
+    """Those with a key on a node."""
+    return (
+        each for each in providers if each.authorization is not None and lists_prices(each.kind)
+    )
+
+
+def key_id(provider: Provider) -> str:
+    """What tells a provider's key from another, and does not tell the key."""
+    assert provider.authorization is not None  # it was asked for its balance
+    return hashlib.sha256(provider.authorization.reveal().encode()).hexdigest()[:16]

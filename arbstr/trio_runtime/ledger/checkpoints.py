@@ -1,0 +1,190 @@
+"""Checkpoints on disk: what the ledger knows between two of them, and what they settled.
+
+    Reading --take--> Taken, in one transaction: the verdict, the rows that changed, the checkpoint
+
+What was stated and what is open between two checkpoints is read from the rows themselves, so that
+the kills between them and the processes that shared the file are in it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, final
+
+from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.ledger.reconcile import (
+    LATE_SECONDS,
+    Account,
+    Open,
+    Settlement,
+    Verdict,
+    settle,
+)
+from arbstr.sansio.moments import format_moment, parse_moment
+from arbstr.sansio.money import add_sats, sats_from_msats
+from arbstr.trio_runtime.ledger.port import Session, named
+
+SETTLED_BY: Final = {Verdict.SETTLED: "checkpoint", Verdict.SHARED: "shared"}
+"""What stands in the column `settled`."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a node said of a provider's key. `last_request` is that of before it was asked, `moment`
+    in milliseconds since 1970."""
+
+    provider: str
+    key_id: str
+    account: Account
+    last_request: int
+    moment: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """An attempt counts for another amount than before, in sats, on the day of `moment`."""
+
+    moment: int
+    counted: Decimal
+    costs: Decimal
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a checkpoint told, and what changed by it. `stated` and `charged` are sats since the one
+    before."""
+
+    settlement: Settlement
+    stated: Decimal
+    charged: Decimal
+    corrections: tuple[Correction, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """Why no checkpoint can be taken: a predicate about the provider."""
+
+    why: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Attempts of a provider of which nobody knows what they cost; `sats` were set aside."""
+
+    provider: str
+    attempts: int
+    since: str
+    sats: float
+
+
+def last_request(session: Session) -> int:
+    """The number of the last request there is."""
+    (number,) = session.execute(session.question("last_request")).fetchone()
+    return int(number)
+
+
+def unknown_attempts(session: Session) -> tuple[Unknown, ...]:
+    """What is still open, by provider."""
+    return tuple(Unknown(*row) for row in session.execute(session.question("unknown_attempts")))
+
+
+def take(reading: Reading, session: Session) -> Taken | NotNow:
+    """Takes a checkpoint, if the ledger says that nothing was in flight meanwhile."""
+    provider, account = reading.provider, reading.account
+    (in_flight,) = session.execute(
+        session.question("provider_in_flight"), {"provider": provider}
+    ).fetchone()
+    if in_flight:
+        return NotNow("has requests in flight")
+    now_last = last_request(session)
+    if _attempts(session, provider, reading.last_request, now_last):
+        return NotNow("was asked meanwhile")
+    known = session.execute(
+        session.question("last_checkpoint"), {"provider": provider, "key_id": reading.key_id}
+    ).fetchone()
+    before, after = None, 0
+    if known is not None:
+        spent, requests, balance, after = known
+        before = Account(balance, 0, spent, requests)
+    rows = _attempts(session, provider, after, reading.last_request) if known is not None else []
+    open_rows = [row for row in rows if row["provider_cost_sats"] is None and not row["settled"]]
+    if any(reading.moment - _ended(row) < LATE_SECONDS * 1000 for row in open_rows):
+        return NotNow("may still get what was sent a moment ago")
+    stated = add_sats(*(_exact(_known(row)) for row in rows if row not in open_rows))
+    open_ones = [Open(row["correlation_id"], row["n"], _most(row)) for row in open_rows]
+    settlement = settle(before, account, stated, open_ones)
+    corrections = _write(session, settlement, open_rows)
+    charged = 0 if before is None else account.total_spent - before.total_spent
+    charged_sats = sats_from_msats(Decimal(charged))
+    session.execute(
+        session.question("insert_checkpoint"),
+        {
+            "provider": provider,
+            "key_id": reading.key_id,
+            "taken_at": format_moment(reading.moment),
+            "total_spent": account.total_spent,
+            "total_requests": account.total_requests,
+            "balance": account.balance,
+            "after_request": reading.last_request,
+            "stated_sats": float(stated),
+            "charged_sats": float(charged_sats),
+            "open_attempts": len(open_rows),
+            "verdict": settlement.verdict.value,
+        },
+    )
+    return Taken(settlement, stated, charged_sats, corrections)
+
+
+def write_price(session: Session, correlation_id: str, n: int, sats: Decimal, settled: str) -> None:
+    """An attempt that ended without word turned out to have cost so much."""
+    money = Money.SPENT if sats else Money.FREE
+    price = {"correlation_id": correlation_id, "n": n, "cost": float(sats)}
+    session.execute(
+        session.question("settle_attempt"), {**price, "money": money.value, "settled": settled}
+    )
+    session.execute(session.question("settle_request"), price)
+
+
+def _write(
+    session: Session, settlement: Settlement, rows: Sequence[dict[str, Any]]
+) -> tuple[Correction, ...]:
+    if not settlement.prices:
+        return ()
+    corrections = []
+    for (one, sats), row in zip(settlement.prices, rows, strict=True):
+        write_price(session, one.correlation_id, one.n, sats, SETTLED_BY[settlement.verdict])
+        counted = row["cost_sats"] if row["cost_sats"] is not None else row["set_aside_sats"]
+        corrections.append(Correction(_started(row), _exact(counted), sats))
+    return tuple(corrections)
+
+
+def _attempts(session: Session, provider: str, after: int, until: int) -> list[dict[str, Any]]:
+    parameters = {"provider": provider, "after": after, "until": until}
+    return named(session.execute(session.question("attempts_since_checkpoint"), parameters))
+
+
+def _known(row: dict[str, Any]) -> object:
+    return row["cost_sats"] if row["settled"] else row["provider_cost_sats"]
+
+
+def _exact(sats: object) -> Decimal:
+    # The digits of the column, not the binary fraction behind them.
+    return Decimal(0) if sats is None else Decimal(repr(sats))
+
+
+def _most(row: dict[str, Any]) -> Decimal | None:
+    return None if row["set_aside_sats"] is None else _exact(row["set_aside_sats"])
+
+
+def _started(row: dict[str, Any]) -> int:
+    return parse_moment(str(row["started_at"])) or 0
+
+
+def _ended(row: dict[str, Any]) -> int:
+    duration = row["duration_ms"]
+    return _started(row) + (duration if isinstance(duration, int) else 0)

@@ -1,0 +1,217 @@
+"""The ledger against a node's own counters: what ended without word gets its price, exactly."""
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from arbstr.cli import commands as cli
+from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken
+from tests.fakes import FakeProvider, open_fake_provider
+from tests.node import Node
+from tests.proxy import Proxy, config, open_proxy, rows
+from tests.test_prices import KEY
+
+FAST = "[timeouts]\nfirst_output = 0.2\nanswer = 0.2\nidle = 0.2\n[breaker]\nfailures = 1000\n"
+
+
+def provider(url: str) -> str:
+    money = ("input_rate = 2", "output_rate = 6", "drain_seconds = 0.2")
+    who = ('name = "node"', f'url = "{url}"', f'api_key = "{KEY}"', 'kind = "routstr"')
+    return "\n".join(("[[providers]]", *who, 'models = ["*"]', *money, ""))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the node has read what it reads before anybody asks it."""
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.checkpoints.LATE_SECONDS", 0.0)
+
+
+@asynccontextmanager
+async def serving(
+    node: Node, database: Path, more: str = ""
+) -> AsyncIterator[tuple[Proxy, FakeProvider]]:
+    async with (
+        open_fake_provider(node.serve) as fake,
+        open_proxy(
+            config(provider(fake.url), more=FAST + more), database=database, books=True
+        ) as proxy,
+    ):
+        await fake.wait_requests(1)
+        await checkpoint(proxy)
+        yield proxy, fake
+
+
+async def checkpoint(proxy: Proxy) -> Taken:
+    """One that can be taken now; waits for the rows of what has just ended."""
+    found = await try_checkpoint(proxy)
+    assert isinstance(found, Taken), found
+    return found
+
+
+async def try_checkpoint(proxy: Proxy) -> Taken | NotNow:
+    assert proxy.hub.accounts is not None
+    await proxy.wait_idle()
+    (provider,) = proxy.hub.snapshot.catalog.providers
+    return await proxy.hub.accounts.check(provider)
+
+
+def spent(database: Path) -> int:
+    """Millisats of all attempts in the ledger."""
+    every = rows(database, "attempts")
+    return round(sum((row["cost_sats"] or 0) * 1000 for row in every))
+
+
+async def test_one_attempt_without_word_gets_its_price(tmp_path: Path) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database, "[budget]\nsats_per_day = 100\n") as (proxy, _):
+        assert (await proxy.chat(max_tokens=100)).error["code"] == "possibly_spent"
+        taken = await checkpoint(proxy)
+        assert [sats for _, sats in taken.settlement.prices] == [0.5]
+        account = (await proxy.get("/health")).json["budget"]
+        assert account["spent"] == 0.5
+    (attempt,), (request,) = rows(database, "attempts"), rows(database)
+    assert (attempt["money"], attempt["cost_sats"], attempt["settled"]) == (
+        "spent",
+        0.5,
+        "checkpoint",
+    )
+    assert (request["cost_sats"], request["possibly_spent"]) == (0.5, 1)
+    assert spent(database) == node.total_spent
+
+
+async def test_an_attempt_that_was_free_counts_for_nothing(tmp_path: Path) -> None:
+    node, database = Node(only=("closed before the head",), sweep=0.0), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        await proxy.chat()
+        await checkpoint(proxy)
+    (attempt,), (request,) = rows(database, "attempts"), rows(database)
+    assert (attempt["money"], attempt["cost_sats"]) == ("free", 0)
+    assert request["possibly_spent"] == 0
+
+
+async def test_nothing_is_settled_while_the_node_holds_money_back(tmp_path: Path) -> None:
+    node, database = Node(only=("closed before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        await proxy.chat()
+        found = await try_checkpoint(proxy)
+        assert isinstance(found, NotNow)
+        assert "holds money back" in found.why
+        node.bank.restart()
+        await checkpoint(proxy)
+    assert [row["money"] for row in rows(database, "attempts")] == ["free"]
+
+
+async def test_several_share_what_they_cost_together_and_are_marked(tmp_path: Path) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        for _ in range(3):
+            await proxy.chat(headers={"x-arbstr-respend": "allow"})
+        await checkpoint(proxy)
+    assert {row["settled"] for row in rows(database, "attempts")} == {"shared"}
+    assert spent(database) == node.total_spent == 1500
+
+
+async def test_what_was_stated_is_not_counted_twice(tmp_path: Path) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        await proxy.chat()
+        node.only("reset before the head")
+        await proxy.chat()
+        node.only("good")
+        await proxy.chat(stream=True)
+        await checkpoint(proxy)
+    assert spent(database) == node.total_spent == 1500
+    assert [row["settled"] for row in rows(database, "attempts")].count("checkpoint") == 1
+
+
+async def test_another_user_of_the_key_is_said_and_settles_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        await proxy.chat(max_tokens=10)
+        held = node.bank.reserve(KEY, 1)
+        node.bank.charge(held, 10**6)  # type: ignore[arg-type]
+        taken = await checkpoint(proxy)
+        assert taken.settlement.verdict == "foreign"
+        assert "does anybody else use the key" in (taken.settlement.sentence() or "")
+    (attempt,) = rows(database, "attempts")
+    assert (attempt["money"], attempt["cost_sats"], attempt["settled"]) == ("unknown", None, None)
+
+
+async def test_counters_that_fall_settle_nothing(tmp_path: Path) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        await proxy.chat()
+        await checkpoint(proxy)
+        node.only("reset before the head")
+        await proxy.chat()
+        node.bank.accounts[KEY].total_spent = 0
+        assert (await checkpoint(proxy)).settlement.verdict == "fell"
+    settled = [row["settled"] for row in rows(database, "attempts")]
+    assert settled == [None, None]
+    assert spent(database) == 500, "of the one whose price was stated"
+
+
+async def test_while_a_request_runs_no_checkpoint_is_taken(tmp_path: Path) -> None:
+    node, database = Node(only=("slower than we wait",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, fake), proxy.asking() as client:
+        await fake.wait_hits(3)
+        assert proxy.hub.accounts is not None
+        (provider,) = proxy.hub.snapshot.catalog.providers
+        found = await proxy.hub.accounts.check(provider)
+        assert found == NotNow("has requests in flight")
+        await client.reply()
+
+
+async def test_reconcile_settles_what_a_killed_arbstr_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with open_fake_provider(node.serve) as fake:
+        text = config(provider(fake.url), more=FAST)
+        (tmp_path / "config.toml").write_text(text)
+        (tmp_path / "config.toml").chmod(0o600)
+        async with open_proxy(text, database=database, books=True) as proxy:
+            await checkpoint(proxy)
+            await proxy.chat()
+        with closing(sqlite3.connect(database)) as ledger, ledger:
+            ledger.execute(
+                "UPDATE requests SET status = 'in_flight', boot_id = 'dead', cost_sats = NULL"
+            )
+            ledger.execute("UPDATE attempts SET money = NULL, failure = NULL")
+        code, printed = await reconcile(tmp_path, capsys)
+        (found,) = json.loads(printed)
+        assert (code, found["unknown"], found["charged_sats"]) == (0, 0, 0.5)
+        assert [one["cost_sats"] for one in found["settled"]] == [0.5]
+    (request,) = rows(database)
+    assert (request["status"], request["cost_sats"]) == ("abandoned", 0.5)
+    assert KEY not in printed
+
+
+async def test_reconcile_says_what_stays_unknown_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with open_fake_provider(node.serve) as fake:
+        text = config(provider(fake.url), more=FAST)
+        (tmp_path / "config.toml").write_text(text)
+        async with open_proxy(text, database=database) as proxy:
+            await proxy.chat()
+        code, printed = await reconcile(tmp_path, capsys)
+        (found,) = json.loads(printed)
+        assert (code, found["unknown"]) == (1, 1)
+        assert found["why"] == "they are older than the first look at the key's counters"
+
+
+async def reconcile(directory: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Runs the command as a person would; it has a trio of its own."""
+    command = ["reconcile", "--json", "-c", str(directory / "config.toml")]
+    code: Any = await trio.to_thread.run_sync(cli.main, command)
+    return code, capsys.readouterr().out
