@@ -167,7 +167,8 @@ def _main(channel: socket.socket) -> int:
     modules = (module.name for module in pkgutil.walk_packages(arbstr.__path__, "arbstr."))
     for name in ("tests.fakes", *modules):
         if name != "arbstr.__main__":
-            importlib.import_module(name)
+            with suppress(ModuleNotFoundError):  # of an extra that is not installed
+                importlib.import_module(name)
     gc.collect()
     gc.freeze()  # or the first collection of every child would copy all of it
     while True:
