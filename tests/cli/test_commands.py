@@ -472,3 +472,20 @@ def test_started_to_listen_to_the_world_it_does_and_its_warnings_are_lines_of_th
         assert process.stop() == 0
     first = process.stderr().splitlines()[0]
     assert ' WARNING config.toml: providers."alpha" has no rates' in first
+
+
+def test_check_and_providers_print_the_apis_of_who_has_not_all(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text(
+        '[[providers]]\nname = "alpha"\nurl = "http://127.0.0.1:9"\nmodels = ["m", "n"]\n'
+        'endpoints = ["chat", "responses"]\nmodel_endpoints = { n = ["embeddings"] }\n'
+    )
+    assert cli.main(["check"]) == 0
+    assert "is not set)  serves chat, responses only\n" in capsys.readouterr().out
+    assert cli.main(["providers"]) == 0
+    alpha, one, other = capsys.readouterr().out.splitlines()
+    assert alpha.endswith("  serves chat, responses only")
+    assert "serves" not in one
+    assert other.endswith("  serves embeddings only")

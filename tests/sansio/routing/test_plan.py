@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import STRATEGY_NAMES, Policies, parse_config
 from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.dialects.doors import DOORS
+from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.sansio.routing.holds import LEAST_HELD, UNTIL_KNOWN, Lengths
 from arbstr.sansio.routing.latency import Latency
@@ -511,3 +513,117 @@ def test_whatever_names_a_client_sends_the_refusal_can_be_sent(model: str, polic
 def test_every_strategy_that_can_be_named_is_a_row() -> None:
     assert set(STRATEGIES) == set(STRATEGY_NAMES)
     assert Policies().default_strategy in STRATEGIES
+
+
+# Who serves the path
+
+
+def restricted(name: str, price: str, *endpoints: str) -> str:
+    return provider(name, price, price) + f"endpoints = {json.dumps(endpoints)}\n"
+
+
+def responses(**members: Any) -> Asked:
+    body = {"model": "m", "input": "x" * 4000, **members}
+    found = DOORS["responses"].parse(json.dumps(body).encode(), {}, b"")
+    assert isinstance(found, Asked)
+    return found
+
+
+def test_who_does_not_serve_the_path_is_passed_over_with_that_reason() -> None:
+    text = restricted("a", "1", "chat") + restricted("b", "2", "chat", "responses")
+    found = planned(text, responses())
+    assert names(found) == ["b"]
+    assert found.passed_over == (PassedOver("a", "m", "does not serve /v1/responses"),)
+    assert names(planned(text, chat())) == ["a", "b"]
+
+
+def test_a_path_that_nobody_serves_is_refused_with_everybodys_name() -> None:
+    text = restricted("a", "1", "chat") + restricted("b", "2", "embeddings")
+    error = refused(text, responses()).error
+    assert (error.code, error.status, error.should_retry) == ("unsupported_endpoint", 400, False)
+    assert 'No provider of "m" is there to be asked: ' in error.message
+    assert "a does not serve /v1/responses; b does not serve /v1/responses." in error.message
+
+
+def test_for_auto_the_pairs_are_named() -> None:
+    text = rule("any") + restricted("a", "1", "chat")
+    error = refused(text, responses(model="auto"), "any").error
+    assert error.code == "unsupported_endpoint"
+    assert "a for m does not serve /v1/responses" in error.message
+
+
+def test_a_cap_is_the_reason_where_somebody_serves_the_path() -> None:
+    text = rule("low", max_sats_per_1k_output=1) + restricted("a", "1", "chat")
+    error = refused(text + restricted("b", "2", "responses"), responses(), "low").error
+    assert error.code == "no_provider_within_policy"
+    assert "a does not serve /v1/responses; b asks 2 sats" in error.message
+
+
+# Where the conversation is
+
+
+def at_home(text: str, home: Home, **members: Any) -> RoutePlan:
+    config = parse_config(text, {})
+    found = plan(
+        responses(max_output_tokens=100, **members),
+        policy_header=None,
+        catalog=build_catalog(config),
+        policies=config.policies,
+        hold="likely",
+        home=home,
+    )
+    assert isinstance(found, RoutePlan), found
+    return found
+
+
+CACHED = "cached_input_rate = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("price", "seen", "first"),
+    [
+        ("12", 900, "b"),  # 2.1 sats of 13.2 are left
+        ("12", 90, "a"),
+        ("12", 10**6, "b"),  # no more is cached than is asked
+        ("10", 0, "b"),  # of equals where it is
+        ("200", 900, "a"),
+    ],
+)
+def test_home_is_first_while_its_cache_makes_it_no_dearer(
+    price: str, seen: int, first: str
+) -> None:
+    text = provider("a", "10", "10") + provider("b", price, price) + CACHED
+    found = at_home(text, Home("b", "m", seen))
+    assert names(found)[0] == first
+
+
+def test_the_estimate_says_what_is_cached_and_the_hold_does_not_count_on_it() -> None:
+    text = provider("a", "10", "10") + CACHED
+    (there,) = at_home(text, Home("a", "m", 400)).candidates
+    (elsewhere,) = at_home(text, Home("b", "m", 400)).candidates
+    assert (there.cached, elsewhere.cached) == (400, None)
+    assert there.estimated_cost == Decimal("7.4")  # 600 at 10, 400 at 1, 100 at 10
+    assert elsewhere.estimated_cost == Decimal("11")
+    assert there.hold_cost == elsewhere.hold_cost
+
+
+def test_a_home_of_another_model_is_none() -> None:
+    text = provider("a", "10", "10") + provider("b", "10", "10") + CACHED
+    assert names(at_home(text, Home("b", "n", 900))) == ["a", "b"]
+
+
+def test_who_goes_by_time_is_not_kept_by_a_cache() -> None:
+    text = '[policies]\ndefault_strategy = "lowest_latency"\n'
+    text += provider("a", "10", "10") + provider("b", "10", "10") + CACHED
+    config = parse_config(text, {})
+    found = plan(
+        responses(),
+        policy_header=None,
+        catalog=build_catalog(config),
+        policies=config.policies,
+        hold="likely",
+        learnt=Learnt({}, {"a": Latency(0.1, True), "b": Latency(0.2, True)}, Lengths()),
+        home=Home("b", "m", 900),
+    )
+    assert isinstance(found, RoutePlan)
+    assert names(found) == ["a", "b"]
