@@ -41,6 +41,16 @@ from tests.zygote import Process
 PATIENCE: Final = 30.0
 """Seconds a wait lasts before it fails the test; only a broken test ever comes near."""
 
+ONE: Final = """
+[[providers]]
+name = "alpha"
+url = "http://127.0.0.1:9/v1"
+models = ["m"]
+input_rate = 1
+output_rate = 2
+"""
+"""A configuration whose provider nobody can reach."""
+
 NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 

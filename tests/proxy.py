@@ -59,6 +59,9 @@ PATIENCE: Final = 20.0
 KEY: Final = "sk-test-0123456789abcdef"
 """The key of every provider that is not given another."""
 
+ONE_TRY: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\n"
+"""Tables for `more` of `config`: nobody is asked twice."""
+
 STREAMED: Final = pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
 """Both ways to ask."""
 

@@ -1,14 +1,15 @@
 """A conversation stays where its cache is: two providers with caches, and what it costs."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, Final, final
 
 import pytest
 
 from tests.fakes import Play, Request, completion, error_answer, json_answer, open_fake_provider
-from tests.proxy import Proxy, Reply, config, open_proxy, provider
+from tests.proxy import ONE_TRY, Proxy, Reply, config, open_proxy, provider
 
 TURNS: Final = 20
 SYSTEM: Final = "You are an agent. " * 400
@@ -109,23 +110,29 @@ async def test_the_configuration_turns_it_off() -> None:
     assert set(moved) == {None}
 
 
+@asynccontextmanager
+async def beside_another(*, rate: int = 11, more: str = "") -> AsyncIterator[tuple[Cached, Proxy]]:
+    """alpha, at a rate of 10, which a test may let fail, beside beta at this rate."""
+    first = Cached()
+    async with (
+        open_fake_provider(first) as alpha,
+        open_fake_provider(Cached()) as beta,
+        open_proxy(
+            config(
+                provider("alpha", alpha.url, rate=10, more=more),
+                provider("beta", beta.url, rate=rate, more=more),
+                more=ONE_TRY,
+            )
+        ) as proxy,
+    ):
+        yield first, proxy
+
+
 HI: Final = ({"role": "user", "content": "hi"},)
 
 
 async def test_who_took_over_keeps_it_and_the_move_is_in_the_row() -> None:
-    first = Cached()
-    tables = "cached_input_rate = 0.1"
-    async with (
-        open_fake_provider(first) as one,
-        open_fake_provider(Cached()) as other,
-        open_proxy(
-            config(
-                provider("alpha", one.url, rate=10, more=tables),
-                provider("beta", other.url, rate=11, more=tables),
-                more="[retry]\nmax_retries = 0",
-            )
-        ) as proxy,
-    ):
+    async with beside_another(more="cached_input_rate = 0.1") as (first, proxy):
         messages: list[Any] = [{"role": "user", "content": "hello " * 200}]
         seen = []
         for count, fails in enumerate((False, True, False, False), start=1):
@@ -142,18 +149,7 @@ async def test_who_took_over_keeps_it_and_the_move_is_in_the_row() -> None:
 
 
 async def test_a_cache_at_the_price_of_everything_else_keeps_nobody() -> None:
-    first = Cached()
-    async with (
-        open_fake_provider(first) as one,
-        open_fake_provider(Cached()) as other,
-        open_proxy(
-            config(
-                provider("alpha", one.url, rate=10),
-                provider("beta", other.url, rate=11),
-                more="[retry]\nmax_retries = 0",
-            )
-        ) as proxy,
-    ):
+    async with beside_another() as (first, proxy):
         first.fails = True
         await turn_of(proxy, HI, 10, None)
         first.fails = False
@@ -164,18 +160,7 @@ async def test_a_cache_at_the_price_of_everything_else_keeps_nobody() -> None:
 
 
 async def test_of_equals_the_one_that_answered_is_asked_first() -> None:
-    first = Cached()
-    async with (
-        open_fake_provider(first) as one,
-        open_fake_provider(Cached()) as other,
-        open_proxy(
-            config(
-                provider("alpha", one.url, rate=10),
-                provider("beta", other.url, rate=10),
-                more="[retry]\nmax_retries = 0",
-            )
-        ) as proxy,
-    ):
+    async with beside_another(rate=10) as (first, proxy):
         first.fails = True
         await turn_of(proxy, HI, 10, None)
         first.fails = False
@@ -185,19 +170,7 @@ async def test_of_equals_the_one_that_answered_is_asked_first() -> None:
 
 @pytest.mark.parametrize("same", ["prompt_cache_key", "beginning"])
 async def test_a_conversation_is_told_by_its_key_or_its_beginning(same: str) -> None:
-    first = Cached()
-    tables = "cached_input_rate = 0.1"
-    async with (
-        open_fake_provider(first) as one,
-        open_fake_provider(Cached()) as other,
-        open_proxy(
-            config(
-                provider("alpha", one.url, rate=10, more=tables),
-                provider("beta", other.url, rate=11, more=tables),
-                more="[retry]\nmax_retries = 0",
-            )
-        ) as proxy,
-    ):
+    async with beside_another(more="cached_input_rate = 0.1") as (first, proxy):
         keys: dict[str, Any] = {"prompt_cache_key": "k"} if same == "prompt_cache_key" else {}
         text = {"role": "user", "content": "x" * 2000}
         other_text = {"role": "user", "content": "y" * 2000} if keys else text

@@ -15,10 +15,9 @@ import pytest
 
 from arbstr import __version__
 from arbstr.cli import commands as cli
-from tests.process import PATIENCE, arbstr_process, clean_environ, run_arbstr, write_config
+from tests.process import ONE, PATIENCE, arbstr_process, clean_environ, run_arbstr, write_config
 
-ONE = '[[providers]]\nname = "alpha"\nurl = "http://127.0.0.1:9/v1"\nmodels = ["m"]\n'
-PRICED = f"{ONE}input_rate = 1\noutput_rate = 2\n"
+UNPRICED = ONE.partition("input_rate")[0]
 
 TWO = """
 [server]
@@ -146,7 +145,7 @@ def gone() -> Iterator[int]:
 
 @pytest.mark.parametrize("command", ["check", "providers"])
 def test_a_reader_that_goes_away_is_no_error(command: str, gone: int, tmp_path: Path) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     done = subprocess.run(
         [sys.executable, "-m", "arbstr", command],
         stdout=gone,
@@ -160,7 +159,7 @@ def test_a_reader_that_goes_away_is_no_error(command: str, gone: int, tmp_path: 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux and FreeBSD have /dev/full")
 def test_a_full_disk_under_the_output_is_said_in_one_line(tmp_path: Path) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [sys.executable, "-m", "arbstr", "providers"],
@@ -220,16 +219,16 @@ def test_a_missing_file_is_named_in_full_with_three_ways_out(
             "Expected ']' at the end of a table declaration; correct it",
         ),
         (
-            f'[server]\nlissten = "x"\n{PRICED}',
+            f'[server]\nlissten = "x"\n{ONE}',
             'config.toml: server.lissten is not a known key; did you mean "listen"?',
         ),
         (
-            f'{PRICED}api_key = "${{NOWHERE}}"\n',
+            f'{ONE}api_key = "${{NOWHERE}}"\n',
             'config.toml: providers."alpha".api_key needs the environment variable NOWHERE, '
             "which is not set; set it",
         ),
         (
-            f'[server]\nlisten = "localhost"\n{PRICED}',
+            f'[server]\nlisten = "localhost"\n{ONE}',
             "config.toml: server.listen must be host:port, like 127.0.0.1:8080 or [::1]:8080, "
             "with a port from 0 to 65535",
         ),
@@ -252,7 +251,7 @@ def test_a_fault_of_the_file_is_one_line_with_file_key_and_remedy(
 def test_every_fault_has_a_line_of_its_own(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    write_config(tmp_path, f"[server]\nlissten = 1\n[databse]\n{PRICED}input_rat = 1\n")
+    write_config(tmp_path, f"[server]\nlissten = 1\n[databse]\n{ONE}input_rat = 1\n")
     assert cli.main(["check"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
@@ -273,7 +272,7 @@ def test_dash_c_goes_before_the_environment_and_that_before_the_directory(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("one", "two", "three"):
-        (tmp_path / name).write_text(PRICED.replace("alpha", name), "utf-8")
+        (tmp_path / name).write_text(ONE.replace("alpha", name), "utf-8")
     (tmp_path / "three").rename(tmp_path / "config.toml")
     assert cli.main(["providers"]) == 0
     monkeypatch.setenv("ARBSTR_CONFIG", "two")
@@ -355,7 +354,7 @@ def test_no_key_can_be_read_off_the_screen(
 def test_check_touches_no_database_and_refuses_a_database_url_it_could_not_use(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     monkeypatch.setenv("DATABASE_URL", "sqlite:///ledger.db")
     assert cli.main(["check"]) == 0
     assert f"database   {tmp_path}/ledger.db\n" in capsys.readouterr().out
@@ -371,7 +370,7 @@ def test_check_touches_no_database_and_refuses_a_database_url_it_could_not_use(
 def test_check_warns_of_a_file_that_others_may_read(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    write_config(tmp_path, PRICED).chmod(0o640)
+    write_config(tmp_path, ONE).chmod(0o640)
     assert cli.main(["check"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
         "warning: config.toml: others can read it (mode 0640); run `chmod 600 config.toml`"
@@ -384,7 +383,7 @@ def test_check_warns_of_a_file_that_others_may_read(
 def test_a_port_in_use_is_named_with_both_remedies() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = run_arbstr("run", "-l", address, config_text=ONE)
+        done = run_arbstr("run", "-l", address, config_text=UNPRICED)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"arbstr: cannot listen on {address}: Address already in use; stop the program that uses "
@@ -395,7 +394,7 @@ def test_a_port_in_use_is_named_with_both_remedies() -> None:
 def test_an_address_of_another_machine_is_not_called_in_use(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     # 192.0.2.0/24 is nobody's (RFC 5737).
     assert problem(capsys, "run", "-l", "192.0.2.1:8080", "--allow-unauthenticated", code=1) == (
         "cannot listen on 192.0.2.1:8080: Cannot assign requested address; "
@@ -406,7 +405,7 @@ def test_an_address_of_another_machine_is_not_called_in_use(
 def test_a_database_of_another_program_is_refused_and_not_touched(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     foreign = tmp_path / "theirs.db"
     with closing(sqlite3.connect(foreign)) as connection:
         connection.execute("CREATE TABLE notes (text)")
@@ -422,7 +421,7 @@ def test_a_database_of_another_program_is_refused_and_not_touched(
 def test_a_database_url_of_another_scheme_is_refused_without_its_text(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     monkeypatch.setenv("DATABASE_URL", "mysql://u:PASSWORD@h/db")
     said = problem(capsys, "run")
     assert said.startswith("DATABASE_URL: a mysql: URL of this form cannot be used")
@@ -433,7 +432,7 @@ def test_a_database_url_of_another_scheme_is_refused_without_its_text(
 def test_whoever_listens_to_the_world_must_have_a_token_or_say_so(
     address: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    write_config(tmp_path, PRICED)
+    write_config(tmp_path, ONE)
     said = problem(capsys, "run", "-l", address)
     assert said.startswith(f"listening on {address} would let anyone who can reach this machine")
     assert "set [server] auth_token" in said
@@ -443,7 +442,7 @@ def test_whoever_listens_to_the_world_must_have_a_token_or_say_so(
 def test_a_token_lets_it_listen_to_the_world(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, f'[server]\nauth_token = "let-me-in"\n{PRICED}')
+    write_config(tmp_path, f'[server]\nauth_token = "let-me-in"\n{ONE}')
     monkeypatch.setattr("arbstr.cli.run_command.serve", lambda *_: 0)
     assert cli.main(["run", "-l", "0.0.0.0:0"]) == 0
 
@@ -465,7 +464,7 @@ def test_a_log_level_nobody_knows_is_refused(
 
 def test_started_to_listen_to_the_world_it_does_and_its_warnings_are_lines_of_the_log() -> None:
     with arbstr_process(
-        config_text=ONE, arguments=["--allow-unauthenticated"], listen="0.0.0.0:0"
+        config_text=UNPRICED, arguments=["--allow-unauthenticated"], listen="0.0.0.0:0"
     ) as process:
         assert process.url.startswith("http://127.0.0.1:")
         assert process.ask("GET", "/v1/models").status_code == 200

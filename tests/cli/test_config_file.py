@@ -10,16 +10,7 @@ import pytest
 from arbstr.cli import commands as cli
 from arbstr.cli.config_file import user_config
 from tests.ledgers import request, write_ledger
-from tests.process import arbstr_process, run_arbstr, write_config
-
-ONE: Final = """
-[[providers]]
-name = "alpha"
-url = "http://127.0.0.1:9/v1"
-models = ["m"]
-input_rate = 1
-output_rate = 2
-"""
+from tests.process import ONE, arbstr_process, run_arbstr, write_config
 
 POSIX: Final = pytest.mark.skipif(os.name != "posix", reason="the rules of POSIX")
 

@@ -19,6 +19,7 @@ from tests.fakes import (
     ROUTSTR_USAGE,
     SILENCE,
     WORD,
+    FakeProvider,
     Play,
     answer,
     chunk,
@@ -46,6 +47,13 @@ HEAD: Final = b"HTTP/1.1 200 OK\r\nx-routstr-request-id: %b\r\ncontent-length: %
 
 def node(url: str, *, more: str = "", rate: int = 1, name: str = "node") -> str:
     return provider(name, url, kind="routstr", rate=rate, more=more)
+
+
+IMPATIENT: Final = "timeouts = { answer = 0.03, first_output = 0.03 }"
+
+
+def node_first(first: FakeProvider, second: FakeProvider, more: str) -> str:
+    return config(node(first.url, more=more), provider("second", second.url, rate=2))
 
 
 def gated(when: str, gate: trio.Event) -> Play:
@@ -291,12 +299,7 @@ async def test_our_own_timeout_leaves_a_drain_behind_while_the_next_provider_ans
     async with (
         open_fake_provider(late) as first,
         open_fake_provider() as second,
-        open_proxy(
-            config(
-                node(first.url, more="timeouts = { answer = 0.03, first_output = 0.03 }"),
-                provider("second", second.url, rate=2),
-            )
-        ) as proxy,
+        open_proxy(node_first(first, second, more=IMPATIENT)) as proxy,
     ):
         reply = await proxy.chat(stream=streaming, headers={"x-arbstr-respend": "allow"})
         assert reply.text == "Hello there"
@@ -315,12 +318,7 @@ async def test_a_drain_that_is_over_first_does_not_end_the_request() -> None:
     async with (
         open_fake_provider(SILENCE) as first,
         open_fake_provider(stream([0.1, *hello()])) as second,
-        open_proxy(
-            config(
-                node(first.url, more="drain_seconds = 0.01\ntimeouts = { first_output = 0.02 }"),
-                provider("second", second.url, rate=2),
-            )
-        ) as proxy,
+        open_proxy(node_first(first, second, more="drain_seconds = 0.01\n" + IMPATIENT)) as proxy,
     ):
         reply = await proxy.chat(stream=True, headers={"x-arbstr-respend": "allow"})
         record = await proxy.record()

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Final
 
 import pytest
 import trio
@@ -29,9 +28,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.proxy import STREAMED, Proxy, Reply, chat_body, config, open_proxy, provider
-
-ONE_TRY: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\n"
+from tests.proxy import ONE_TRY, STREAMED, Proxy, Reply, chat_body, config, open_proxy, provider
 
 
 def two(first: FakeProvider, second: FakeProvider, *, more: str = ONE_TRY) -> str:
@@ -501,19 +498,28 @@ async def test_a_probe_that_proves_nothing_gives_its_slot_back(
         assert first.hits == 5
 
 
+@asynccontextmanager
+async def waiting_behind_a_probe_that_hangs(
+    first: FakeProvider, requests: int, clock: MockClock
+) -> AsyncIterator[tuple[Proxy, list[Reply]]]:
+    """So many requests have waited for it, without a reply, until its client left."""
+    replies: list[Reply] = []
+    async with open_proxy(only(first)) as proxy, trio.open_nursery() as nursery:
+        await opened(proxy, clock)
+        async with proxy.asking():
+            await first.wait_requests(4)
+            for _ in range(requests):
+                nursery.start_soon(ask_into, proxy, replies, False)
+            await wait_all_tasks_blocked(0.01)
+            assert replies == []
+        yield proxy, replies
+
+
 async def test_those_who_wait_go_on_when_the_probes_client_leaves(mock_clock: MockClock) -> None:
     async with (
         open_fake_provider([error_answer(500)] * 3 + [Play(ending="hang"), by_name]) as first,
-        open_proxy(only(first)) as proxy,
-        trio.open_nursery() as nursery,
+        waiting_behind_a_probe_that_hangs(first, 1, mock_clock) as (proxy, replies),
     ):
-        await opened(proxy, mock_clock)
-        replies: list[Reply] = []
-        async with proxy.asking():
-            await first.wait_requests(4)
-            nursery.start_soon(ask_into, proxy, replies, False)
-            await wait_all_tasks_blocked(0.01)
-            assert replies == []
         await proxy.log.wait(3 + 2)
         await proxy.wait_idle()
     assert [reply.status for reply in replies] == [200]
@@ -528,16 +534,8 @@ async def test_who_waited_for_a_probe_that_proved_nothing_waits_for_the_next_one
         open_fake_provider(
             [error_answer(500)] * 3 + [Play(ending="hang"), probe, by_name]
         ) as first,
-        open_proxy(only(first)) as proxy,
-        trio.open_nursery() as nursery,
+        waiting_behind_a_probe_that_hangs(first, 2, mock_clock) as (proxy, replies),
     ):
-        await opened(proxy, mock_clock)
-        replies: list[Reply] = []
-        async with proxy.asking():
-            await first.wait_requests(4)
-            for _ in range(2):
-                nursery.start_soon(ask_into, proxy, replies, False)
-            await wait_all_tasks_blocked(0.01)
         await first.wait_requests(5)
         await wait_all_tasks_blocked(0.01)
         assert (first.hits, replies) == (5, [])

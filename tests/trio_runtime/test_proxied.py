@@ -36,7 +36,7 @@ from tests.fakes import (
     stream,
 )
 from tests.process import arbstr_process, run_arbstr, write_config
-from tests.proxy import KEY, STREAMED, config, open_proxy, provider
+from tests.proxy import KEY, ONE_TRY, STREAMED, config, open_proxy, provider
 from tests.proxy import Proxy as Arbstr
 from tests.trio_runtime import raw_provider
 from tests.trio_runtime.fake_proxies import LOGIN, Asked, FakeProxy, open_fake_proxy
@@ -47,7 +47,6 @@ EVERY_PROXY: Final = pytest.mark.parametrize("scheme", SCHEMES)
 NAME: Final = "provider.test"
 HEAD: Final = RequestHead.prepare(b"POST", b"/", [(b"Host", b"h")])
 AUTHORITY: Final = trustme.CA()
-ONE_TRY: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\n"
 
 
 class NoNames(trio.abc.HostnameResolver):

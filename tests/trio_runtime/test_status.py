@@ -22,9 +22,18 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import STREAMED, Proxy, Reply, chat_body, config, open_proxy, pass_time, provider
+from tests.proxy import (
+    ONE_TRY,
+    STREAMED,
+    Proxy,
+    Reply,
+    chat_body,
+    config,
+    open_proxy,
+    pass_time,
+    provider,
+)
 
-ONE_TRY: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\n"
 POLICIES: Final = """
 [[policies.rules]]
 name = "any"

@@ -337,6 +337,19 @@ async def test_a_full_disk_is_endured(tmp_path: Path, caplog: pytest.LogCaptureF
     assert rows(path, "*", "pragma_integrity_check") == [("ok",)]
 
 
+def checkpoint(path: Path) -> None:
+    """All of the journal goes into the file."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+async def written_to_the_file(log: LogWriter, path: Path) -> None:
+    """A first row is in the file itself."""
+    log.offer(record("before"))
+    await until(log, lambda now: now.written == 1)
+    checkpoint(path)
+
+
 def overwritten(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096)
@@ -369,8 +382,7 @@ async def test_what_cannot_be_read_back_is_not_written_and_waits_for_another_fil
         for n in range(200):
             log.offer(record(f"before {n}"))
         await until(log, lambda now: now.written == 200)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        checkpoint(path)
         damage(path)
         for n in range(5):
             log.offer(record(f"after {n}"))
@@ -393,10 +405,7 @@ async def test_at_the_end_what_a_damaged_database_did_not_take_stays_for_the_nex
         open_database(str(path)) as database,
         open_log_writer(database, linger=0, backoff=0.001, flush_seconds=0.1) as log,
     ):
-        log.offer(record("before"))
-        await until(log, lambda now: now.written == 1)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        await written_to_the_file(log, path)
         overwritten(path)
         log.offer(record("after"))
         await until_logged(caplog, "is damaged (")
@@ -415,10 +424,7 @@ async def test_a_file_that_is_mended_in_place_is_written_again(
         open_database(str(path)) as database,
         open_log_writer(database, linger=0, backoff=0.001, backoff_limit=0.01) as log,
     ):
-        log.offer(record("before"))
-        await until(log, lambda now: now.written == 1)
-        with closing(sqlite3.connect(path)) as other:
-            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        await written_to_the_file(log, path)
         backup = path.read_bytes()
         overwritten(path)
         with pytest.raises(Trouble):
