@@ -40,6 +40,8 @@ and of a `Reading`, event by event, in order:
     began, spoke       what `relay` asks between events, see there
     finish             all that follows the last event that went on, with arbstr's own object in it
     interrupt          the error that ends a stream whose events have gone out
+    rest               of a complete answer: what did not go on, as events for another Reading.
+                       Behind all that went on they make the same answer, whoever asks
 
 A reading may keep what it likes of what it read: the ids and the running number that `interrupt`
 repeats, the protocol's last event, which `finish` completes. It is pickled with its relay where an
@@ -72,7 +74,9 @@ class Asked:
     `adds_option`: `outgoing` adds a member that the client has not sent and that a provider may
     refuse; it can be left out (`ask_usage`). `conversation` tells which others this one continues,
     None if nothing does. `query` (without "?") goes on behind the path, `forwarded` headers go on
-    with it, names in lower case. `own` is the door's own.
+    with it, names in lower case. `form` is where in the body the values of those members stand, in
+    bytes, that only say in which form the answer is to come: requests that differ in them alone ask
+    for the same. `own` is the door's own.
 
     What holds a person's words is kept out of `repr`.
     """
@@ -89,6 +93,7 @@ class Asked:
     conversation: str | None = field(default=None, repr=False)
     query: bytes = field(default=b"", repr=False)
     forwarded: Headers = field(default=(), repr=False)
+    form: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     own: Any = field(default=None, repr=False)
 
     def without_texts(self) -> "Asked":
@@ -204,6 +209,9 @@ class Reading(Protocol):
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete."""
+
+    def rest(self) -> bytes:
+        """What a complete answer has beyond the events that went on."""
 
 
 class Dialect(Protocol):

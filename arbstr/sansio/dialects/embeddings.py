@@ -95,6 +95,10 @@ class NoStream:
         """Nor interrupted."""
         return b""
 
+    def rest(self) -> bytes:
+        """Nor told again."""
+        return b""
+
 
 def _read_object(value: Mapping[str, object]) -> Facts:
     error = is_error(value)

@@ -276,6 +276,13 @@ class Relay:
         self._go(Happened.FINISH)
         return self._reading.finish(arbstr)
 
+    def rest(self) -> bytes:
+        """What a complete answer has beyond what `feed` returned: fed to the relay of another
+        client behind that, it makes the same answer there."""
+        if not self.complete:
+            raise LocalProtocolError("rest() needs a complete answer")
+        return self._reading.rest()
+
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete: its error, and nothing after it.
 

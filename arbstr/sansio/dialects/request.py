@@ -84,6 +84,12 @@ def span_in_bytes(text: str, span: Span) -> Span:
     return before, before + utf8_length(text[start:end])
 
 
+def form_of(text: str, members: Members) -> tuple[Span, ...]:
+    """Where the values stand, in bytes, that say in which form the answer is to come."""
+    there = [members[name][:2] for name in ("stream", "stream_options") if name in members]
+    return tuple([span_in_bytes(text, span) for span in there])
+
+
 def value_of(members: Members, name: str) -> object:
     """A member's value; None also if there is none."""
     return members[name][2] if name in members else None

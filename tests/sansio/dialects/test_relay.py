@@ -813,6 +813,22 @@ def test_many_events_in_one_piece_are_not_limited_by_the_size_of_one() -> None:
     assert relay.feed(data) is data
 
 
+# The same answer for another client
+
+
+@pytest.mark.parametrize(
+    "usage", [USAGE, USAGE.replace(b', "choices": []', b',\ndata: "choices": []')]
+)
+def test_what_did_not_go_on_makes_the_answer_whole_for_whoever_asks_otherwise(usage: bytes) -> None:
+    relay, other = new(), new(asks_usage=True)
+    out = fed(relay, ROLE + HELLO, STOP + usage)
+    assert fed(other, out, relay.rest()) == out
+    ending = other.finish(ARBSTR)
+    assert (other.done, other.usage) == (True, Usage(3, 2))
+    assert (b"usage" in ending, b"usage" in relay.finish(ARBSTR)) == (True, False)
+    assert fed(new(), out, relay.rest()) == out  # as often as it is asked for
+
+
 # Every cutting
 
 
@@ -922,8 +938,14 @@ def check_honest(pieces: list[bytes], choices: int, asks_usage: bool, early_end:
     sent.append(relay.end_input())
     complete = relay.complete
     if complete:
+        # Whoever gets the same answer later gets the same bytes.
+        went_on, again = b"".join(sent), new(choices, asks_usage=asks_usage)
+        assert fed(again, went_on, relay.rest()) == went_on
         sent.append(relay.finish(ARBSTR))
+        assert again.finish(ARBSTR) == sent[-1]
     else:
+        with pytest.raises(LocalProtocolError):
+            relay.rest()
         sent.append(relay.interrupt(CUT))
     end = b"".join(sent)
     assert relay.feed(b"".join(pieces)) + relay.end_input() + relay.interrupt(CUT) == b""

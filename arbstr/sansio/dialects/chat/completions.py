@@ -16,6 +16,7 @@ from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers, Verdict
 from arbstr.sansio.dialects.members import Members, RefusedError
 from arbstr.sansio.dialects.request import (
     choices_of,
+    form_of,
     limit_of,
     read_body,
     read_model,
@@ -77,6 +78,7 @@ class Completions:
                 input_tokens=max(1, tokens + (tokens_in(size_of(texts)) if texts else 0)),
                 last_user_text=texts[-1] if texts else "",
                 adds_option=stream and value_of(members, "stream_options") is None,
+                form=form_of(text, members),
                 own=ChatMembers(asks_usage, Places(place, ask_usage).in_bytes(text)),
             )
 

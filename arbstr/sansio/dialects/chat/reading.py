@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import final
 
 from arbstr.sansio.dialects.chat import glance
-from arbstr.sansio.dialects.chat.ending import CHUNK, Head, error_event, last_events
+from arbstr.sansio.dialects.chat.ending import CHUNK, DONE, Head, error_event, last_events
 from arbstr.sansio.dialects.chat.facts import ChatFacts, read_event, read_object
 from arbstr.sansio.dialects.complaints import AN_ERROR, NOTHING, is_ping, read_stray
 from arbstr.sansio.dialects.dialect import Facts
@@ -117,6 +117,13 @@ class ChatReading:
         Vercel AI SDK validates what follows.
         """
         return last_events(self._head, self.usage_chunk if self._asks_usage else None, arbstr)
+
+    def rest(self) -> bytes:
+        """The usage chunk, if there was one, and `[DONE]`."""
+        if self.usage_chunk is None:
+            return DONE
+        lines = self.usage_chunk.split(b"\n")
+        return b"".join(b"data: " + line + b"\n" for line in lines) + b"\n" + DONE
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The error event, and nothing after it."""

@@ -27,6 +27,7 @@ from arbstr.sansio.dialects.request import (
     choices_of,
     conversation_of,
     edited,
+    form_of,
     limit_of,
     read_body,
     read_model,
@@ -153,6 +154,7 @@ def _read(body: bytes, dialect: Dialect, text: str, members: Members, inside: in
         conversation=conversation_of(members, messages),
         # Leaving ours out must not leave the client's out.
         adds_option=stream is True and value_of(members, "stream_options") is None,
+        form=form_of(text, members),
         own=ChatMembers(asks_usage, places.in_bytes(text)),
     )
 

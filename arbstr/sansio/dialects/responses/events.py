@@ -245,8 +245,18 @@ class Reading:
         for end in (*_end_of_response(data), len(data) - 1):
             pieces += (data[done:end], member)
             done = end
-        name = b"incomplete" if b'"response.incomplete"' in data else b"completed"
-        return b"event: response." + name + b"\ndata: " + b"".join(pieces) + data[done:] + b"\n\n"
+        whole = b"".join(pieces) + data[done:]
+        return b"event: " + self._last_name + b"\ndata: " + whole + b"\n\n"
+
+    @property
+    def _last_name(self) -> bytes:
+        which = b"incomplete" if b'"response.incomplete"' in self._end else b"completed"
+        return b"response." + which
+
+    def rest(self) -> bytes:
+        """The last event, as it came."""
+        lines = [b"data: " + line + b"\n" for line in self._end.split(b"\n")]
+        return b"event: " + self._last_name + b"\n" + b"".join(lines) + b"\n"
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete."""

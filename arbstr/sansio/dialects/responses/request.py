@@ -19,6 +19,7 @@ from arbstr.sansio.dialects.request import (
     Span,
     conversation_of,
     edited,
+    form_of,
     limit_of,
     read_body,
     read_model,
@@ -74,6 +75,7 @@ def parse(dialect: Dialect, body: bytes) -> Asked | ErrorReply:
             input_tokens=tokens_in(size),
             last_user_text=_last_user_text(given),
             conversation=conversation_of(members, given, instructions),
+            form=form_of(text, members),
             own=span_in_bytes(text, place),
         )
 
