@@ -12,7 +12,7 @@ stored is numbers, names from the configuration and arbstr's own sentences.
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import final
+from typing import Final, final
 
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
@@ -32,6 +32,7 @@ from arbstr.sansio.life import (
     Failed,
     HeadSeen,
     Interrupted,
+    Joined,
     OutputBegan,
     Phase,
     Refused,
@@ -41,6 +42,9 @@ from arbstr.sansio.life import (
 from arbstr.sansio.money import format_sats
 from arbstr.sansio.routing.plan import Candidate
 from arbstr.sansio.routing.ratios import sample_of
+
+
+_NOTHING: Final = Decimal(0)
 
 
 @final
@@ -64,6 +68,7 @@ class Exchange:
     policy: str | None = None
     _first: Candidate | None = None
     _home: str | None = None
+    _joined: Joined | None = None
     _attempts: list[AttemptState] = field(default_factory=list)
     _output_began: float | None = None
     _ended: float | None = None
@@ -100,6 +105,8 @@ class Exchange:
     @property
     def cost(self) -> Decimal | None:
         """What the last attempt cost, in sats; `None` is unknown, not zero."""
+        if self._joined is not None:
+            return _NOTHING
         return self._attempts[-1].cost if self._attempts else None
 
     def charged(self, n: int) -> Decimal | None:
@@ -110,7 +117,9 @@ class Exchange:
     @property
     def model(self) -> str:
         """The model of the last attempt; before the first, what was asked for."""
-        attempts = self._attempts
+        attempts, joined = self._attempts, self._joined
+        if joined is not None:
+            return joined.model or self.requested_model
         return attempts[-1].candidate.offer.model if attempts else self.requested_model
 
     def latency_ms(self, now: float) -> int:
@@ -141,6 +150,8 @@ class Exchange:
         match event:
             case Routed(policy, first, home):
                 self.policy, self._first, self._home = policy, first, home
+            case Joined(policy=policy):
+                self.policy, self._joined = policy, event
             case AttemptStarted(candidate, started_at):
                 self._attempts.append(AttemptState(candidate, started_at, began=now))
             case HeadSeen(status, upstream_request_id):
@@ -178,14 +189,14 @@ class Exchange:
 
         `retries` is the text of `x-arbstr-retries`, empty when no attempt failed.
         """
-        attempt = self._attempts[-1]
-        usage, cost = attempt.usage, attempt.cost
+        joined, cost = self._joined, self.cost
+        if joined is not None:
+            provider, usage = joined.provider, joined.usage
+        else:
+            attempt = self._attempts[-1]
+            provider, usage = attempt.candidate.offer.provider.name, attempt.usage
         head = json.dumps(
-            {
-                "request_id": self.correlation_id,
-                "provider": attempt.candidate.offer.provider.name,
-                "model": attempt.candidate.offer.model,
-            }
+            {"request_id": self.correlation_id, "provider": provider, "model": self.model}
         )
         tail = json.dumps(
             {
@@ -193,6 +204,7 @@ class Exchange:
                 "input_tokens": usage.input_tokens if usage is not None else None,
                 "output_tokens": usage.output_tokens if usage is not None else None,
                 "retries": retries or None,
+                **({} if joined is None else {"joined": joined.first}),
             }
         )
         # The cost is written by hand: json has no exact decimals, and 0.1 must not become
@@ -244,27 +256,30 @@ class Exchange:
 
     def _record(self, status: str, now: float) -> Record:
         last = self._attempts[-1] if self._attempts else None
+        joined = self._joined
         rows = tuple([a.row(n, now) for n, a in enumerate(self._attempts, start=1)])
         row = rows[-1] if rows else None
         candidate = last.candidate if last is not None else self._first
         usage = last.usage if last is not None else None
         ended = self._ended if self._ended is not None else now
         began, running = self._output_began, status == "in_flight"
+        if began is not None and began > ended:
+            began = None  # its client had left, and did not see it
         # A request whose answer is only drained is in flight, too; how it ended comes with its end.
         error = None if running else self._error
         return Record(
             correlation_id=self.correlation_id,
             timestamp=self.timestamp,
-            model=candidate.offer.model if candidate is not None else self.requested_model,
+            model=candidate.offer.model if candidate is not None else self.model,
             requested_model=self.requested_model,
-            provider=row.provider if row is not None else None,
+            provider=joined.provider if joined else row.provider if row is not None else None,
             policy=self.policy,
             streaming=self.streaming,
             input_tokens=usage.input_tokens if usage is not None else None,
             output_tokens=usage.output_tokens if usage is not None else None,
             cached_tokens=usage.cached_tokens if usage is not None else None,
             reasoning_tokens=usage.reasoning_tokens if usage is not None else None,
-            cost_sats=row.cost_sats if row is not None else None,
+            cost_sats=_NOTHING if joined else row.cost_sats if row is not None else None,
             expected_sats=row.expected_sats if row is not None else None,
             estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
             provider_cost_sats=row.provider_cost_sats if row is not None else None,
@@ -282,4 +297,5 @@ class Exchange:
             token_ratio=sample_of(usage, self.choices) if status == "ok" else None,
             endpoint=self.endpoint,
             moved=self._moved(),
+            joined=joined.first if joined else None,
         )

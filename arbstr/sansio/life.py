@@ -7,6 +7,9 @@
                     v                  +-|-------------------------+                        v
                   ENDED <----------------+----------------------------------------------- ENDED
 
+A request that gets the answer of an earlier one makes no attempt: ROUTING --Joined--> JOINED, and
+from there `Delivered`, `Failed` or `Interrupted` to ENDED.
+
 `ClientLeft` leads from every open phase but ATTEMPTING, whose attempt is ended first, to ENDED.
 `HeadSeen`, `OutputBegan` and `UsageSeen` are facts about the running attempt; `Drained` adds what a
 background drain learnt about an attempt that had already failed, and may come after the end.
@@ -34,6 +37,7 @@ class Phase(Enum):
     READY = auto()
     ATTEMPTING = auto()
     ANSWERED = auto()
+    JOINED = auto()
     ENDED = auto()
 
 
@@ -64,6 +68,19 @@ class AttemptStarted:
 
     candidate: Candidate
     started_at: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """It gets the answer of the request `first`, which pays for it; again when it is known who
+    answers there, and what the answer took."""
+
+    first: str
+    provider: str | None = None
+    model: str | None = None
+    policy: str | None = None
+    usage: Usage | None = None
 
 
 @final
@@ -151,6 +168,7 @@ class Drained:
 Event: TypeAlias = (
     Routed
     | Refused
+    | Joined
     | AttemptStarted
     | HeadSeen
     | OutputBegan
@@ -169,6 +187,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
         Phase.ROUTING: {
             Routed: Phase.READY,
             Refused: Phase.ENDED,
+            Joined: Phase.JOINED,
             ClientLeft: Phase.ENDED,
         },
         Phase.READY: {
@@ -189,6 +208,14 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
         Phase.ANSWERED: {
             Delivered: Phase.ENDED,
             Failed: Phase.ENDED,
+            ClientLeft: Phase.ENDED,
+        },
+        Phase.JOINED: {
+            Joined: Phase.JOINED,
+            OutputBegan: Phase.JOINED,
+            Delivered: Phase.ENDED,
+            Failed: Phase.ENDED,
+            Interrupted: Phase.ENDED,
             ClientLeft: Phase.ENDED,
         },
         # The handler may learn only now that the client went; that changes nothing.

@@ -27,6 +27,7 @@ from arbstr.sansio.life import (
     Failed,
     HeadSeen,
     Interrupted,
+    Joined,
     OutputBegan,
     Phase,
     Refused,
@@ -62,6 +63,7 @@ EVENTS: Final[dict[type[Any], Event]] = {
     Failed: Failed(ERROR),
     Interrupted: Interrupted(ERROR),
     ClientLeft: ClientLeft(),
+    Joined: Joined("first"),
 }
 
 ROUTING: Final[list[Event]] = []
@@ -69,12 +71,14 @@ READY: Final[list[Event]] = [EVENTS[Routed]]
 ATTEMPTING: Final = [*READY, STARTED]
 ANSWERED: Final = [*ATTEMPTING, Answered()]
 ENDED: Final = [*ANSWERED, Delivered()]
+JOINED: Final = [EVENTS[Joined]]
 WAYS: Final = {
     Phase.ROUTING: ROUTING,
     Phase.READY: READY,
     Phase.ATTEMPTING: ATTEMPTING,
     Phase.ANSWERED: ANSWERED,
     Phase.ENDED: ENDED,
+    Phase.JOINED: JOINED,
 }
 
 
@@ -126,6 +130,37 @@ def test_every_phase_can_be_closed_and_once_only(phase: Phase) -> None:
 
 
 # --- how it can end ---------------------------------------------------------------------------
+
+
+def test_whoever_got_the_answer_of_another_paid_nothing_for_it() -> None:
+    known = Joined("first", "alpha", "gpt-4o-mini", "code", USAGE)
+    exchange = told(*JOINED, known, OutputBegan(), streaming=True)
+    assert exchange.in_flight(110.0).status == "in_flight"
+    summary = json.loads(exchange.summary(104.5, retries=""))
+    exchange.note(Delivered(), 105.0)
+    record = exchange.close(110.0)
+    assert (record.joined, record.status, record.cost_sats) == ("first", "ok", 0)
+    assert (record.provider, record.model, record.policy) == ("alpha", "gpt-4o-mini", "code")
+    assert (record.attempts, record.input_tokens, record.token_ratio) == ((), None, None)
+    assert (record.latency_ms, record.ttft_ms) == (5000, 3000)
+    assert summary == {
+        "request_id": "id-1",
+        "provider": "alpha",
+        "model": "gpt-4o-mini",
+        "cost_sats": 0,
+        "latency_ms": 4500,
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "retries": None,
+        "joined": "first",
+    }
+
+
+def test_what_a_departed_client_did_not_see_is_not_in_its_times() -> None:
+    exchange = told(*ATTEMPTING, OutputBegan(), Answered(), streaming=True)  # 103, 104
+    exchange.note(ClientLeft(), 102.5)
+    record = exchange.close(110.0)
+    assert (record.latency_ms, record.ttft_ms, record.stream_duration_ms) == (2500, None, None)
 
 
 def test_an_answer_that_was_delivered_is_ok() -> None:
@@ -402,7 +437,7 @@ def test_what_a_drain_learns_outranks_the_class_where_it_is_a_statement(
 
 @pytest.mark.parametrize("phase", Phase)
 def test_a_drain_of_an_earlier_attempt_may_end_in_any_phase_after_it(phase: Phase) -> None:
-    if phase is Phase.ROUTING:
+    if phase in (Phase.ROUTING, Phase.JOINED):
         return
     ways: dict[Phase, list[Event]] = {
         Phase.READY: [],
