@@ -438,6 +438,7 @@ async def open_proxy(
                 hub.accounts = Accounts(transport, ledger, log_writer, hub.budget)
                 hub.accounts.changed(hub.snapshot)
                 nursery.start_soon(hub.accounts.run)
+            nursery.start_soon(hub.kept.run)
             try:
                 yield proxy
             except Exception as error:

@@ -73,8 +73,8 @@ ORDER: Final = {
             "answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
-        *row("snapshot nodes accounts hub reload status"),
-        *row("drains attempts exchange"),
+        *row("snapshot repeats nodes accounts hub reload status"),
+        *row("whom drains attempts relaying books delivery run joined exchange"),
         *row("app mock_answers mock main"),
     ),
     "cli": (

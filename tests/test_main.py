@@ -21,7 +21,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import Config, parse_config
 from arbstr.sansio.failover import refusal, rests, retry
-from arbstr.trio_runtime import exchange, main
+from arbstr.trio_runtime import main, relaying
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database
@@ -359,7 +359,7 @@ def here() -> Config:
     [
         pytest.param(connection.STALL_SECONDS, 60, id="a client that takes nothing is cut"),
         pytest.param(main.WATCHDOG_SECONDS, 8, id="beyond shutdown_seconds the exit is forced"),
-        pytest.param(exchange.AFTER_COMPLETE_SECONDS, 2, id="for usage and [DONE]"),
+        pytest.param(relaying.AFTER_COMPLETE_SECONDS, 2, id="for usage and [DONE]"),
         pytest.param(retry.PROBE_WAIT, 5, id="for another request's probe"),
         pytest.param(rests.LONGEST_REST, 600, id="a provider rests"),
         pytest.param(refusal.MAX_REST_SECONDS, 600, id="Retry-After is believed"),

@@ -92,7 +92,8 @@ async def reused(play: Play, kind: str, *, streaming: bool) -> bool:
             return play
         return RESET_AFTER_REQUEST if known else json_answer(completion("Hello there"))
 
-    more = "[retry]\nmax_retries = 0"
+    # The same is asked twice; what a repeat gets is another matter.
+    more = "[retry]\nmax_retries = 0\nrepeat_guard = 0"
     async with (
         open_fake_provider(script) as fake,
         open_proxy(config(provider("alpha", fake.url, kind=kind), more=more)) as proxy,

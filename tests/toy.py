@@ -83,6 +83,10 @@ class ToyReading:
         last = {**self.last, "arbstr": json.loads(arbstr)}
         return b"event: end\ndata: " + json.dumps(last).encode() + b"\n\n"
 
+    def rest(self) -> bytes:
+        """The last event, as it came."""
+        return b"event: end\ndata: " + json.dumps(self.last).encode() + b"\n\n"
+
     def interrupt(self, error: ErrorReply) -> bytes:
         """The error, and that words are missing."""
         return b"event: oops\ndata: " + json.dumps({"oops": error.code}).encode() + b"\n\n"

@@ -43,7 +43,6 @@ from arbstr.sansio.money import format_sats
 from arbstr.sansio.routing.plan import Candidate
 from arbstr.sansio.routing.ratios import sample_of
 
-
 _NOTHING: Final = Decimal(0)
 
 
@@ -95,6 +94,26 @@ class Exchange:
     def possibly_spent(self) -> int:
         """How many attempts may have cost without bringing an answer."""
         return sum(attempt.paid_for_nothing for attempt in self._attempts)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the client has the whole answer."""
+        return self._status == "ok"
+
+    @property
+    def joined(self) -> str | None:
+        """The id of the request whose answer it gets, if it gets that of another."""
+        return None if self._joined is None else self._joined.first
+
+    @property
+    def saw(self) -> str:
+        """A sentence, without a full stop, about the last attempt that may have cost and brought
+        no answer."""
+        for attempt in reversed(self._attempts):
+            if attempt.paid_for_nothing and attempt.failure is not None:
+                name = attempt.candidate.offer.provider.name
+                return f'provider "{name}" {attempt.failure.sentence}'
+        return "nothing was seen of an answer"
 
     @property
     def disbelieved(self) -> tuple[str, ...]:

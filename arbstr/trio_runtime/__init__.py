@@ -9,21 +9,30 @@ is the order of closing, backwards (`main`):
     |    `- the writer                     takes what was offered in batches, in a thread
     |- retention                           removes old rows, in small batches
     |- transport                           idle connections, closed at the end
-    |- drains                              answers of departed clients, read on for their price
+    |- drains                              answers whose request is over, read on for their price
     |    `- one per drain                  at most 200, for `drain_seconds` or 5 s each
     |- mock providers (`--mock`)           real servers on loopback
     `- server                              accepts until the first signal
          |- the stall watch                closes sockets of clients that take nothing
          |- the clock of the connections   ends those that are idle, or send too slowly
          `- one per client connection      Hypercorn's protocol over one socket
-              `- one per request           app -> exchange -> attempts -> upstream
+              `- one per request           app -> exchange -> run -> attempts -> upstream
+                   |                       or app -> exchange -> joined, which waits for another's
                    `- keep-alive           streams only: comments while nobody answers yet
     beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
-    the clock of the idle connections; the
-    prices of nodes. Once stopping: a thread that ends a process that hangs
+    the clock of the idle connections; that of the answers that are kept (`repeats`); the prices of
+    nodes. Once stopping: a thread that ends a process that hangs
+
+A client that leaves does not end the task of its request at once. Where its answer is paid for
+anyway, or the client may be back in a moment, the run goes on in that task, for `drain_seconds` or
+`linger`, writes to nobody, and is the source of whoever asks for the same again: they read what it
+keeps, each in the task of its own request. It counts among the 200 drains. When the last reader
+leaves, too, it goes on as if its own client had just left; when arbstr stops, no longer than there
+are others to wait for. So a connection whose socket is closed may last as long as its run.
 
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
-may call; which route) -> `exchange` (its bytes to its row) -> `attempts` (retry's commands, the
+may call; which route) -> `exchange` (what it is, and whose answer it gets) -> `run` (its own) or
+`joined` (another's) -> `delivery` (what its client is told) and `attempts` (retry's commands, the
 breaker's leave, deadlines) -> `upstream` (one request to one provider; exceptions become facts) ->
 `transport`, `http11`, `readers`, `connect`, `pipe`, `tunnel` (what was written and read, through
 which proxy). `hub` is what requests share, `snapshot` what one keeps from its first line to its
@@ -41,7 +50,10 @@ in its page:
     ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients
-    snapshot, nodes, accounts, hub, reload, status  what requests share, what is told of it
-    drains, attempts, exchange                      one chat request
+    snapshot, repeats, nodes, accounts, hub,        what requests share, what is told of it
+      reload, status
+    whom, drains, attempts, relaying, books,        one request, from its parts ...
+      delivery
+      run, joined, exchange                         ... to its whole
     app, mock_answers, mock, main                   the routes, and the process
 """

@@ -67,7 +67,8 @@ MOST_OF_A_PATH: Final = 200
 
 EXPOSED: Final = (
     "x-request-id, x-arbstr-request-id, x-arbstr-provider, x-arbstr-policy, x-arbstr-model, "
-    "x-arbstr-retries, x-arbstr-possibly-spent, x-arbstr-latency-ms, x-arbstr-cost-sats"
+    "x-arbstr-retries, x-arbstr-possibly-spent, x-arbstr-latency-ms, x-arbstr-cost-sats, "
+    "x-arbstr-joined"
 )
 
 

@@ -13,7 +13,8 @@ import random
 import time
 from collections.abc import Callable
 from decimal import Decimal
-from typing import final
+from math import inf
+from typing import Final, final
 
 import trio
 
@@ -24,7 +25,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
 from arbstr.sansio.failover.breaker import Outcome
-from arbstr.sansio.failover.failure import Failure, FailureKind, seen, told
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen, told
 from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.retry import (
     Answered,
@@ -45,12 +46,18 @@ from arbstr.sansio.moments import format_moment
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.plan import Candidate
-from arbstr.trio_runtime.drains import Drains, seconds_to_read_on
+from arbstr.trio_runtime.drains import Drains, seconds_alone, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 
 log = logging.getLogger(__name__)
+
+
+LEFT: Final = "was given up: the client left"
+
+NOBODY_WAITS: Final = ErrorReply("upstream_error", "Nobody waited for the answer any more.")
+"""What nobody reads."""
 
 
 def utc_timestamp() -> str:
@@ -60,7 +67,8 @@ def utc_timestamp() -> str:
 
 @final
 class Attempts:
-    """See the module. `drained` is called when a drain that outlived the request has ended."""
+    """See the module. `drained` is called when a drain that outlived the request has ended;
+    `deserted` tells whether nobody waits for the answer."""
 
     def __init__(
         self,
@@ -70,6 +78,7 @@ class Attempts:
         exchange: Exchange,
         retry: Retry,
         drained: Callable[[], None],
+        deserted: Callable[[], bool],
     ) -> None:
         self._hub = hub
         self._snapshot = snapshot
@@ -81,6 +90,8 @@ class Attempts:
         self._last_error: str | None = None
         self._offer: Offer | None = None
         self._refused_options: str | None = None
+        self._deserted = deserted
+        self._alone_until = inf
         self.retry = retry
         self.call: UpstreamCall | None = None
         self.first_bytes = b""
@@ -91,6 +102,8 @@ class Attempts:
         command = self.retry.start()
         event: Event
         while True:
+            if self._deserted() and not isinstance(command, Deliver | GiveUp):
+                return NOBODY_WAITS  # whoever asks again begins anew: nothing was paid
             match command:
                 case Attempt():
                     event = await self._attempt(command)
@@ -254,6 +267,10 @@ class Attempts:
         assert call is not None  # somebody failed
         name = call.provider.name
         self._note_answer(call)
+        if self._deserted():
+            self._unattended(call, failure.money)
+            self.leave_call()
+            return
         self._note(life.AttemptFailed(failure))
         self._verdict = Outcome.NEUTRAL
         if failure.trips and counts:
@@ -274,6 +291,36 @@ class Attempts:
             extra={**self._extra(), "provider": name, "failure": failure.kind.value},
         )
         self.leave_call()
+
+    def alone_for(self, linger: float) -> float:
+        """The client has left: how many seconds its attempt goes on all the same, from now.
+
+        Its verdict is given: who reads for nobody proves nothing in time.
+        """
+        if self.call is None or self._exchange.phase is not life.Phase.ATTEMPTING:
+            return 0.0
+        self._give_verdict(Outcome.NEUTRAL)
+        seconds = seconds_alone(self.call, linger)
+        if TRAITS[self.call.kind].finishes:
+            self._alone_until = trio.current_time() + seconds
+        return seconds
+
+    def answered_unattended(self) -> None:
+        """The answer came whole, but not to its own client."""
+        call = self.call
+        assert call is not None  # it has answered
+        self._note_answer(call)
+        if self._deserted():
+            self._unattended(call, Money.SPENT)
+        else:
+            self._note(life.Answered())
+
+    def _unattended(self, call: UpstreamCall, money: Money) -> None:
+        """The attempt has ended, and nobody got what it brought. `money` is what its end tells."""
+        n, asked = self._exchange.attempts_made, call.upstream_request_id
+        self._note(life.AttemptFailed(seen(FailureKind.CLIENT_LEFT, call.kind, LEFT)))
+        price = call.provider_cost_msats
+        self._note(life.Drained(n, call.status, asked, call.usage, price, money))
 
     def given_up(self, kind: FailureKind, sentence: str) -> Failure:
         """The running attempt is stopped for a reason that is not the provider's."""
@@ -297,15 +344,17 @@ class Attempts:
             return
         # By what the attempt came to, not by the phase: a bug of ours ends that of any.
         seconds = seconds_to_read_on(call, failed=not self._exchange.answered)
+        seconds = min(seconds, self._alone_until - trio.current_time())
         n, reservation = self._exchange.attempts_made, self._reservation
         if seconds > 0 and self.drains.start(call, n, seconds, reservation):
             self._reservation = None
             return
-        self._hub.keep_change(
-            call.stray_change(), call.provider.name, self._exchange.correlation_id
-        )
-        call.close()
-        self.book()
+        try:
+            change, name = call.stray_change(), call.provider.name
+            self._hub.keep_change(change, name, self._exchange.correlation_id)
+        finally:
+            call.close()
+            self.book()
 
     def book(self) -> None:
         """The attempt is over: what it was charged is spent, and the rest of what was set aside
@@ -315,15 +364,18 @@ class Attempts:
             charged = self._exchange.charged(self._exchange.attempts_made)
             self._hub.book(reservation, charged)
 
-    def end(self) -> None:
-        """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at."""
+    def end(self, left_at: float | None) -> None:
+        """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at.
+
+        `left_at` is when the client left, if it did.
+        """
         try:
             if self._exchange.phase is life.Phase.ATTEMPTING:
                 # Nobody else ends an attempt that runs: the handler was cancelled, the client left.
-                failure = self.given_up(FailureKind.CLIENT_LEFT, "was given up: the client left")
+                failure = self.given_up(FailureKind.CLIENT_LEFT, LEFT)
                 if self.call is not None:
                     self._note_answer(self.call)
-                self._note(life.AttemptFailed(failure))
+                self._exchange.note(life.AttemptFailed(failure), left_at or trio.current_time())
             if self._exchange.phase is life.Phase.READY:
                 self._verdict = Outcome.NEUTRAL  # the client left, in an attempt or between two
         finally:

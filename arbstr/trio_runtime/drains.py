@@ -29,7 +29,7 @@ MAX_DRAINS: Final = 200
 
 LATE_SECONDS: Final = 5.0
 """How long the tokens of a delivered answer are waited for where only they are missing: its client
-has waited 2 s for them already (exchange.AFTER_COMPLETE_SECONDS). Picked."""
+has waited 2 s for them already (relaying.AFTER_COMPLETE_SECONDS). Picked."""
 
 
 def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
@@ -51,6 +51,22 @@ def seconds_to_read_on(call: UpstreamCall, *, failed: bool) -> float:
             return min(LATE_SECONDS, drain) if call.relay.done else drain
 
 
+def seconds_alone(call: UpstreamCall, linger: float) -> float:
+    """How long an answer goes on whose client has left, in case the same is asked again; 0: there
+    is nothing of it that costs, or nothing to come.
+
+    A client may be back in a moment, so even who is no node is not left before `linger` seconds.
+    """
+    if not call.can_be_read_on:
+        return 0.0
+    return call.provider.drain_seconds if TRAITS[call.kind].finishes else linger
+
+
+def has_room(hub: Hub) -> bool:
+    """Whether another answer may be read on without its client."""
+    return hub.draining < MAX_DRAINS and not hub.stopping
+
+
 @final
 class Drains:
     """Those of one request. `drained` is called whenever one of them has ended."""
@@ -69,7 +85,7 @@ class Drains:
         """Takes the call of attempt `n` and what was set aside for it, unless there are too many
         drains or the process is being stopped."""
         hub = self._hub
-        if hub.draining >= MAX_DRAINS or hub.stopping:
+        if not has_room(hub):
             return False
         self.running += 1
         hub.draining += 1

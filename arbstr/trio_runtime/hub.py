@@ -32,6 +32,7 @@ from arbstr.sansio.routing.ratios import NO_POLICY, NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.repeats import KeptAnswers
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -47,6 +48,9 @@ NO_RATIOS: Final[Mapping[str, Ratio]] = MappingProxyType({})
 
 class Running(Protocol):
     """A request in flight, as far as the shutdown needs to know it."""
+
+    def is_deserted(self) -> bool:
+        """Whether nobody waits for its answer."""
 
     def stop(self) -> None:
         """Ends it now, with an honest answer."""
@@ -93,7 +97,9 @@ class Hub:
         self.price_alarms = PriceAlarms()
         self.running: set[Running] = set()
         self.draining = 0
+        self.closing = False
         self.stopping = False
+        self.kept = KeptAnswers(snapshot.config.retry.repeat_guard)
         self.refuse_stream_options: set[str] = set()
         self.paths = Paths()
         self.affinity = Affinity(os.urandom(KEY_BYTES))
@@ -145,6 +151,7 @@ class Hub:
             failures=config.breaker.failures, open_seconds=config.breaker.open_seconds
         )
         self.board.retain(kept)
+        self.kept.configure(config.retry.repeat_guard)
         self.budget.configure(config.budget.sats_per_day, is_open=config.budget.open)
         self.refuse_stream_options.clear()
         self.paths.retain(kept)
@@ -269,6 +276,17 @@ class Hub:
     async def wait_verdict(self) -> None:
         """Waits until some probe is over."""
         await self._verdict_given.wait()
+
+    def close(self) -> None:
+        """No new requests come. Those that nobody waits for are waited for as long as others."""
+        self.closing = True
+        self.end_if_deserted()
+
+    def end_if_deserted(self) -> None:
+        """Ends the answers nobody waits for, once no others are left to wait for."""
+        if self.closing and all(run.is_deserted() for run in self.running):
+            for run in list(self.running):
+                run.stop()
 
     def stop_all(self) -> None:
         """Ends what still runs at the end of the shutdown's grace, each with an honest answer."""

@@ -195,6 +195,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 nursery.start_soon(nodes.run)
                 nursery.start_soon(accounts.run)
                 nursery.start_soon(transport.close_by_time)
+                nursery.start_soon(hub.kept.run)
                 _calm_the_collector()
                 announce(_base_url(listeners))
                 # Not before: what it may open is no part of why it cannot start.
@@ -304,6 +305,7 @@ async def _until_stopped(
     """Waits for the first signal, then for the end, which a second signal hurries."""
     await stopping.asked.wait()
     server.stop()
+    hub.close()
     log.info(
         "%s: no new requests; waiting up to %g s for %d in flight (send it again to stop now)",
         stopping.name,

@@ -139,7 +139,8 @@ def test_whoever_got_the_answer_of_another_paid_nothing_for_it() -> None:
     summary = json.loads(exchange.summary(104.5, retries=""))
     exchange.note(Delivered(), 105.0)
     record = exchange.close(110.0)
-    assert (record.joined, record.status, record.cost_sats) == ("first", "ok", 0)
+    assert (record.joined, record.status) == ("first", "ok")
+    assert record.cost_sats == 0
     assert (record.provider, record.model, record.policy) == ("alpha", "gpt-4o-mini", "code")
     assert (record.attempts, record.input_tokens, record.token_ratio) == ((), None, None)
     assert (record.latency_ms, record.ttft_ms) == (5000, 3000)

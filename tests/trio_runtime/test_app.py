@@ -18,7 +18,7 @@ import trio
 from trio.testing import MockClock
 
 from arbstr.sansio.dialects.chat import door
-from arbstr.trio_runtime import app, attempts, exchange, status
+from arbstr.trio_runtime import app, attempts, run, status, whom
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics
 from tests.fakes import (
     completion,
@@ -493,7 +493,7 @@ async def test_a_bug_in_a_chat_is_a_500_and_one_line_and_the_connection_lives(
         proxy.client() as client,
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(exchange, "plan", broken)
+            patch.setattr(whom, "plan", broken)
             await client.send("POST", CHAT, chat_body())
             reply = await client.reply()
         assert (reply.status, reply.error["code"]) == (500, "internal_error")
@@ -508,7 +508,7 @@ async def test_a_bug_in_a_chat_is_a_500_and_one_line_and_the_connection_lives(
     [
         pytest.param(attempts, "UpstreamCall", "not_sent", id="before there is a call"),
         pytest.param(door, "outgoing_body", "not_sent", id="before it is sent"),
-        pytest.param(exchange, "passed_on", None, id="when the answer is there"),
+        pytest.param(run, "passed_on", None, id="when the answer is there"),
     ],
 )
 async def test_a_bug_in_any_phase_of_a_chat_is_one_row_that_says_so(
@@ -526,7 +526,8 @@ async def test_a_bug_in_any_phase_of_a_chat_is_one_row_that_says_so(
         assert (record.status, record.error_status) == ("failed", 500)
         assert [row.failure for row in record.attempts] == [failure]
         assert not proxy.hub.running
-        assert (await proxy.chat()).status == 200
+        # The same again would get what became of this one.
+        assert (await proxy.chat(user="another")).status == 200
 
 
 async def test_a_bug_before_an_attempt_gives_back_what_was_set_aside_for_it(
@@ -555,7 +556,7 @@ async def test_a_bug_in_a_stream_after_its_head_is_the_error_event(
     ):
         assert (await client.head())[0] == 200
         await client.until(b"Hello")
-        monkeypatch.setattr(exchange.Run, "_finish_stream", broken)
+        monkeypatch.setattr(run.Run, "_finish_stream", broken)
         gate.set()
         body, whole = await client.rest()
         assert not whole

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from arbstr.trio_runtime import drains, exchange
+from arbstr.trio_runtime import drains, relaying
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
     ROLE,
@@ -144,7 +144,7 @@ async def test_another_provider_is_cut_within_a_second(when: str, streaming: boo
     )
     async with (
         open_fake_provider(Play(steps)) as fake,
-        open_proxy(config(provider("plain", fake.url))) as proxy,
+        open_proxy(config(provider("plain", fake.url), more="[retry]\nlinger = 0")) as proxy,
     ):
         async with proxy.asking(stream=streaming) as client:
             await fake.wait_requests()
@@ -331,7 +331,7 @@ async def test_the_shutdown_ends_drains_and_their_rows_are_written(tmp_path: Pat
     async with open_fake_provider(SILENCE) as fake:
         async with open_proxy(config(node(fake.url)), database=database) as proxy:
             for streaming in (False, True):
-                async with proxy.asking(stream=streaming):
+                async with proxy.asking(stream=streaming, user=str(streaming)):
                     await fake.wait_requests(1 + streaming)
             await settled()
             assert proxy.hub.draining == 2
@@ -361,7 +361,7 @@ async def test_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         open_proxy(config(node(fake.url))) as proxy,
     ):
         for count in (1, 2):
-            async with proxy.asking():
+            async with proxy.asking(user=str(count)):
                 await fake.wait_requests(count)
         await fake.wait_left(1)
         await proxy.log.wait(1)
@@ -378,7 +378,9 @@ async def test_a_bug_in_a_drain_ends_nothing_but_that_drain(
     monkeypatch.setattr(UpstreamCall, name, broken)
     async with (
         open_fake_provider(SILENCE) as fake,
-        open_proxy(config(node(fake.url, more="drain_seconds = 0.1"))) as proxy,
+        open_proxy(
+            config(node(fake.url, more="drain_seconds = 0.1"), more="[retry]\nrepeat_guard = 0")
+        ) as proxy,
     ):
         async with proxy.asking():
             await fake.wait_requests()
@@ -394,7 +396,7 @@ async def test_a_bug_in_a_drain_ends_nothing_but_that_drain(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A complete stream is not waited on for its usage."""
-    monkeypatch.setattr(exchange, "AFTER_COMPLETE_SECONDS", 0.01)
+    monkeypatch.setattr(relaying, "AFTER_COMPLETE_SECONDS", 0.01)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -554,7 +556,7 @@ async def test_a_drain_ends_with_the_body_and_not_with_an_error(
     before: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So long the client waits, for a price that comes in time; here it does not.
-    monkeypatch.setattr(exchange, "AFTER_COMPLETE_SECONDS", 0.01)
+    monkeypatch.setattr(relaying, "AFTER_COMPLETE_SECONDS", 0.01)
     gate = trio.Event()
     async with (
         open_fake_provider(stream([*before, gate, REST[1]], headers=[ROUTSTR_ID])) as fake,

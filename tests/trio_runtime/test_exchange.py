@@ -16,7 +16,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from arbstr.sansio.dialects.dialect import Answer
 from arbstr.sansio.failover.failure import Failure
 from arbstr.trio_runtime.drains import LATE_SECONDS
-from arbstr.trio_runtime.exchange import AFTER_COMPLETE_SECONDS, Run
+from arbstr.trio_runtime.relaying import AFTER_COMPLETE_SECONDS
+from arbstr.trio_runtime.run import Run
 from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from tests.fakes import (
@@ -359,7 +360,7 @@ async def test_every_index_below_n_must_finish() -> None:
         open_proxy(only(fake.url)) as proxy,
     ):
         cut = await proxy.chat(stream=True, n=2)
-        whole = await proxy.chat(stream=True, n=2)
+        whole = await proxy.chat(stream=True, n=2, user="another")
     assert cut.error["code"] == "stream_interrupted"
     assert whole.trailer["provider"] == "first"
 

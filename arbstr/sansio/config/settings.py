@@ -153,12 +153,18 @@ class Policies:
 @final
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """`[retry]`: `backoff` in seconds, doubled each time; `patience` in seconds, 0 is none."""
+    """`[retry]`: `backoff` in seconds, doubled each time; `patience` in seconds, 0 is none.
+
+    `repeat_guard`: seconds for which a request is remembered whose client did not get its answer, 0
+    is off; `linger`: seconds for which an answer goes on whose client has left, 0 is none.
+    """
 
     max_retries: Annotated[int, values.whole_number(0)] = 2
     backoff: Annotated[float, values.seconds] = 0.5
     possibly_spent: Annotated[str, values.one_of("stop", "next")] = "stop"
     patience: Annotated[float, values.seconds] = 3.0
+    repeat_guard: Annotated[float, values.seconds] = 60.0
+    linger: Annotated[float, values.seconds] = 2.0
 
 
 @final

@@ -31,10 +31,10 @@ left are seven answers for seven repeats. A refusal speaks only where there is n
 
 What is kept is bounded, all answers together: beyond `limit` the oldest that nobody takes is let
 go, then the oldest. The machine counts the bytes, its driver has them: what a call returns are the
-ids whose bytes are to be let go at once.
+ids whose bytes, if there are any, are to be let go at once.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from hashlib import blake2b
@@ -66,15 +66,20 @@ class Fingerprint:
 
 
 def fingerprint(
-    key: bytes, endpoint: str, policy: str | None, pieces: tuple[bytes | memoryview, ...]
+    key: bytes,
+    endpoint: str,
+    policy: str | None,
+    more: Iterable[bytes],
+    pieces: Sequence[bytes | memoryview],
 ) -> Fingerprint:
-    """Of a request: its door, the policy its caller named, and its body in pieces, one behind the
-    other, without what only says in which form the answer is to come.
+    """Of a request: its door, the policy its caller named, `more` that goes to the provider, and
+    its body in pieces, one behind the other, without what only says in which form the answer is to
+    come.
 
     `key` is drawn anew in every process, at most 64 bytes.
     """
     hashed = blake2b(key=key, digest_size=DIGEST_BYTES)
-    for name in (endpoint.encode(), b"" if policy is None else b"=" + policy.encode()):
+    for name in (endpoint.encode(), b"" if policy is None else b"=" + policy.encode(), *more, b""):
         hashed.update(b"%d:" % len(name))
         hashed.update(name)
     for piece in pieces:
@@ -203,6 +208,11 @@ class Repeats:
         """When the next answer is to be forgotten."""
         return next((answer.until for answer in self._ended.values()), None)
 
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether no request is remembered."""
+        return not self._sizes
+
     def may_know(self, size: int) -> bool:
         """Whether a request of which `size` bytes are hashed may be one of those remembered."""
         return size in self._sizes
@@ -285,11 +295,10 @@ class Repeats:
             answer.state = State.HAD
         return self._free(answer)
 
-    def forget(self, first: str) -> None:
-        """Its own client has all of the answer, or there is none: what is kept may go."""
+    def forget(self, first: str) -> tuple[str, ...]:
+        """Its own client has all of the answer, or it was free after all."""
         answer = self._answers.get(first)
-        if answer is not None:
-            self._let(answer)
+        return () if answer is None else self._let(answer)
 
     def expire(self, now: float) -> tuple[str, ...]:
         """Forgets what has been remembered for long enough."""
@@ -326,9 +335,13 @@ class Repeats:
             return ()
         if answer.state is State.HAD:
             return self._let(answer)
-        had = answer.id in self._keeping
+        return self._forgotten(answer)
+
+    def _forgotten(self, answer: _Answer) -> tuple[str, ...]:
+        if answer.let_go:
+            return ()
         self._forget_bytes(answer)
-        return (answer.id,) if had else ()
+        return (answer.id,)
 
     def _let(self, answer: _Answer) -> tuple[str, ...]:
         """Forgets an answer; if clients are just taking it, that waits for the last of them."""
@@ -346,10 +359,8 @@ class Repeats:
         if answer.readers:
             answer.state = State.HAD
             return ()
-        had = answer.id in self._keeping
-        self._forget_bytes(answer)
         self._answers.pop(answer.id, None)
-        return (answer.id,) if had else ()
+        return self._forgotten(answer)
 
 
 def _refusal(answer: _Answer, now: float, window: float) -> ErrorReply:

@@ -56,6 +56,10 @@ class Responder:
         self.head_sent = False
         self.last_write = trio.current_time()
 
+    def leave(self) -> None:
+        """The client is gone: what is still said goes nowhere."""
+        self._send = _to_nobody
+
     async def forward(self, message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
         """Passes on a message of an application that makes its own answer."""
         if message["type"] == "http.response.start":
@@ -163,6 +167,10 @@ class Responder:
                 self.last_write = trio.current_time()
                 self._keep_alive_done = None
                 done.set()
+
+
+async def _to_nobody(message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
+    await trio.lowlevel.checkpoint()
 
 
 def header(name: str, value: str) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from arbstr.sansio.dialects.doors import DOORS, recognised
+from arbstr.sansio.dialects.members import without
 from arbstr.sansio.dialects.responses.door import RESPONSES
 from arbstr.sansio.endpoints import ENDPOINTS
 
@@ -60,3 +61,19 @@ def test_a_door_goes_by_its_name_where_it_is_sent(door: Any) -> None:
 
 def test_responses_is_one() -> None:
     assert DOORS["responses"] is RESPONSES
+
+
+FORM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+def test_requests_that_differ_in_their_form_alone_are_the_same(door: Any) -> None:
+    said = {"model": "m", **door.saying("h\u00e9llo"), "user": "\u00fc"}
+    bodies = [said, {**FORM, **said}, {**said, **FORM}, {"stream": False, **said}]
+    found = set()
+    for members in bodies:
+        body = json.dumps(members, ensure_ascii=False).encode()
+        asked = door.parse(body, {}, b"")
+        found.add(b"".join(without(body, asked.form)))
+    # A door without streams knows no form.
+    assert len(found) == (1 if door.silence else len(bodies))

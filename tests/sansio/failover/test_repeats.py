@@ -173,7 +173,7 @@ def test_the_window_may_change_or_close() -> None:
     assert not repeats.is_on
     assert repeats.asked(ONE, 101.0)[0] == Send()
     assert repeats.kept("second", 1) == ("second",)
-    assert repeats.ended("second", ONE, Became.SPENT, SAW, 102.0) == ()
+    assert repeats.ended("second", ONE, Became.SPENT, SAW, 102.0) == ("second",)
     assert (repeats.held, repeats.next_end) == (0, None)
 
 
@@ -202,18 +202,19 @@ KEY = bytes(range(32))
 
 def test_a_fingerprint_is_of_door_policy_and_body_and_tells_none_of_them() -> None:
     body = b'{"model":"gpt-4o","messages":"Say hello"}'
-    found = fingerprint(KEY, "chat", None, (body,))
+    found = fingerprint(KEY, "chat", None, (), (body,))
     pieces = (memoryview(body)[:7], body[7:])
-    assert fingerprint(KEY, "chat", None, pieces) == found
+    assert fingerprint(KEY, "chat", None, (), pieces) == found
     assert b"hello" not in found.digest
     others = [
-        fingerprint(KEY[1:], "chat", None, (body,)),
-        fingerprint(KEY, "responses", None, (body,)),
-        fingerprint(KEY, "chat", "", (body,)),
-        fingerprint(KEY, "chat", "code", (body,)),
-        fingerprint(KEY, "chat", None, (body + b" ",)),
+        fingerprint(KEY[1:], "chat", None, (), (body,)),
+        fingerprint(KEY, "responses", None, (), (body,)),
+        fingerprint(KEY, "chat", "", (), (body,)),
+        fingerprint(KEY, "chat", "code", (), (body,)),
+        fingerprint(KEY, "chat", None, (b"beta=true",), (body,)),
+        fingerprint(KEY, "chat", None, (), (body + b" ",)),
     ]
-    assert len({found, *others}) == 6
+    assert len({found, *others}) == 7
     assert "digest" not in repr(found)
 
 

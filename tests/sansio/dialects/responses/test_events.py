@@ -467,3 +467,17 @@ def test_a_relay_can_go_on_elsewhere() -> None:
     other = pickle.loads(pickle.dumps(made))
     out += other.feed(data[2000:])
     assert out + other.finish(ARBSTR) == run([data])[1]
+
+
+# The same answer for another client
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_did_not_go_on_makes_the_answer_whole_for_another_client(name: str) -> None:
+    made, other = relay(), relay()
+    data = stream(name)
+    out = made.feed(data) + made.end_input()
+    assert other.feed(out + made.rest()) == out
+    assert other.complete
+    assert other.usage == made.usage
+    assert other.finish(ARBSTR) == made.finish(ARBSTR)

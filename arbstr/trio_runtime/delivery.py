@@ -1,0 +1,119 @@
+"""What one client gets of an answer, and that it got it: headers, the end of a stream, errors.
+
+Whose answer it is makes no difference here: that of a run of its own (`run.py`), or that of an
+earlier request of the same (`joined.py`).
+"""
+
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from arbstr.sansio import life
+from arbstr.sansio.config.reader import AUTO
+from arbstr.sansio.dialects.dialect import Asked, Headers
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.exchange import Exchange
+from arbstr.sansio.money import format_sats
+from arbstr.trio_runtime.repeats import Head
+from arbstr.trio_runtime.server.responder import Responder, header, policy_header
+
+if TYPE_CHECKING:
+    from arbstr.sansio.failover.retry import Retry
+
+
+@final
+class Delivery:
+    """One client's. `retry` made the attempts, if any are made for it."""
+
+    __slots__ = ("_exchange", "_request", "_responder", "retry")
+
+    def __init__(self, responder: Responder, request: Asked, exchange: Exchange) -> None:
+        self._responder = responder
+        self._request = request
+        self._exchange = exchange
+        self.retry: Retry | None = None
+
+    def leave(self) -> None:
+        """The client is gone: nothing is written any more."""
+        self._responder.leave()
+
+    async def keep_alive(self, period: float) -> None:
+        """Says something after each `period` seconds of silence, until cancelled."""
+        await self._responder.keep_alive(period, self.early_headers)
+
+    async def start(self, head: Head) -> None:
+        """The head of a stream."""
+        await self._responder.start(self._headers(head))
+
+    async def write(self, data: bytes) -> None:
+        """Some whole events."""
+        await self._responder.write(data)
+
+    def summary(self) -> bytes:
+        """The `arbstr` object of a complete stream."""
+        return self._exchange.summary(trio.current_time(), retries=self._retries())
+
+    async def end(self, data: bytes) -> None:
+        """The last bytes of a complete stream."""
+        await self._responder.end(data)
+        self._note(life.Delivered())
+
+    async def plain(self, body: bytes, head: Head) -> None:
+        """A whole answer."""
+        exchange = self._exchange
+        latency = str(exchange.latency_ms(trio.current_time()))
+        headers = [
+            header("content-type", head.content_type),
+            *self._headers(head),
+            header("x-arbstr-latency-ms", latency),
+        ]
+        if exchange.cost is not None:
+            headers.append(header("x-arbstr-cost-sats", format_sats(exchange.cost)))
+        await self._responder.plain(body, tuple(headers))
+        self._note(life.Delivered())
+
+    async def break_off(self, error: ErrorReply, data: bytes) -> None:
+        """The last bytes of a stream that is not complete."""
+        self._note(life.Interrupted(error))
+        await self._responder.break_off(data)
+
+    async def error(self, error: ErrorReply, *, asked: bool, policy: str | None = None) -> None:
+        """There is no answer. `asked`: somebody was asked for one."""
+        self._note(life.Failed(error) if asked else life.Refused(error, policy))
+        await self._responder.error(error, self.early_headers() + self._retry_headers())
+
+    def early_headers(self) -> Headers:
+        """What is known while nobody has answered yet."""
+        return policy_header(self._exchange.policy) + self._joined_header()
+
+    def _headers(self, head: Head) -> Headers:
+        named: Headers = ()
+        if self._request.model == AUTO:
+            # Which model answered, because the client left that to arbstr.
+            named = (header("x-arbstr-model", self._exchange.model),)
+        return (
+            header("x-arbstr-provider", head.provider),
+            *named,
+            *self.early_headers(),
+            *self._retry_headers(),
+            *head.passed,
+        )
+
+    def _retries(self) -> str:
+        return self.retry.failures_header() if self.retry is not None else ""
+
+    def _joined_header(self) -> Headers:
+        first = self._exchange.joined
+        return () if first is None else (header("x-arbstr-joined", first),)
+
+    def _retry_headers(self) -> Headers:
+        headers = []
+        retries = self._retries()
+        if retries:
+            headers.append(header("x-arbstr-retries", retries))
+        if self._exchange.possibly_spent:
+            headers.append(header("x-arbstr-possibly-spent", str(self._exchange.possibly_spent)))
+        return tuple(headers)
+
+    def _note(self, event: life.Event) -> None:
+        self._exchange.note(event, trio.current_time())

@@ -1,0 +1,70 @@
+"""A stream, event by event, from its first output on, until it is complete or broken."""
+
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.upstream.transport import AnswerBroken
+
+if TYPE_CHECKING:
+    from arbstr.sansio.failover.failure import Failure
+
+AFTER_COMPLETE_SECONDS: Final = 2.0
+"""How long a stream that is complete is waited on for its usage and last event."""
+
+
+@final
+class Relaying:
+    """One attempt's stream, whose first bytes to pass on are here.
+
+    `unsent` is what was read and not passed on: a `run` that is cancelled loses nothing.
+    """
+
+    __slots__ = ("_call", "unsent")
+
+    def __init__(self, call: UpstreamCall, first: bytes) -> None:
+        self._call = call
+        self.unsent = first
+
+    async def run(self, pass_on: Callable[[bytes], Awaitable[None]]) -> "Failure | None":
+        """Passes on what comes. `None`: the stream is complete."""
+        call = self._call
+        relay, idle = call.relay, call.provider.timeouts.idle
+        broke: Failure | None = None
+        events, after, ending = relay.events, 0, False
+        deadline = trio.current_time() + idle
+        with trio.CancelScope() as silence:
+            call.limit(silence)
+            while True:
+                if self.unsent:
+                    # A client that is slow to take this is not the provider's silence.
+                    began, silence.deadline = trio.current_time(), inf
+                    await pass_on(self.unsent)
+                    self.unsent = b""
+                    deadline += trio.current_time() - began
+                if (relay.done and call.has_said_all) or call.ended or relay.overflow:
+                    break
+                if (relay.finished and relay.ending) or relay.error is not None:
+                    # Only its last word can follow; output shows that this was not the end.
+                    if not ending or relay.after_finish != after:
+                        ending, after = True, relay.after_finish
+                        deadline = trio.current_time() + min(idle, AFTER_COMPLETE_SECONDS)
+                elif relay.events != events:
+                    events = relay.events
+                    deadline = trio.current_time() + idle
+                silence.deadline = deadline
+                try:
+                    self.unsent = await call.more()
+                    deadline = silence.deadline  # moved on where arbstr itself took its time
+                except AnswerBroken as error:
+                    relay.broke()
+                    broke = call.cut_short(f"broke off: {error.sentence}")
+                    break
+        if relay.complete:
+            return None
+        if silence.cancelled_caught and not ending:
+            broke = call.cut_short(f"sent nothing for {idle:g} s")
+        return call.stream_failure() or broke or call.ended_early()

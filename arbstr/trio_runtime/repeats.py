@@ -1,0 +1,270 @@
+"""What is kept of answers for those who ask for the same again. What they get, `sansio` decides.
+
+    Run --Source.keep--> the bytes of its stream, as references to what was sent
+    a client leaves --left--> the source goes on without it
+    a request --of--> None: an ordinary one; a Source: its answer; an ErrorReply: why not
+    Run --ended--> what became of it, and what a repeat needs of it
+
+A request that nothing disturbs pays for it with a reference to each piece of its stream, and one
+look at a table that is empty. Bodies are hashed only once their length is one that is remembered,
+or their own request goes wrong; a large one in a thread, where hashing keeps no lock.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+
+from arbstr.sansio.dialects.dialect import Answer, Asked, Headers
+from arbstr.sansio.dialects.members import without
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.failover.repeats import (
+    Became,
+    Fingerprint,
+    Join,
+    Refuse,
+    Repeats,
+    Send,
+    fingerprint,
+)
+from arbstr.sansio.money import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HASHED_AT_ONCE: Final = 1_000_000
+"""Bytes of a body that is hashed where it is, in a millisecond or two; picked."""
+
+KEEP_STEP: Final = 16 * 1024
+"""Bytes by which what a source keeps grows in the books, so that not every piece is told."""
+
+PIECE_BYTES: Final = 64
+"""What a piece takes beside its bytes: the object, and its place in the list."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Who answers. `passed` are those headers of the provider's that clients may see, and
+    `content_type` is what a plain answer is."""
+
+    provider: str
+    model: str
+    passed: Headers
+    content_type: str = "application/json"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """It came whole: a plain `answer`, or the pieces, behind which `rest` makes them so."""
+
+    usage: Usage | None
+    answer: Answer | None = None
+    rest: bytes = b""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """There is no answer, or only the beginning of one."""
+
+    error: ErrorReply
+
+
+End: TypeAlias = Whole | Broken
+
+
+@final
+class Source:
+    """The answer of one request, for as long as somebody may want it.
+
+    `id` is that of its request, `policy` the one that was matched.
+    `pieces`: what went on of a stream, in order; None once it was let go. `head` is there with the
+    first of them, or with the end. `wanted` is called when the number of its readers has changed,
+    until the end.
+    """
+
+    __slots__ = (
+        "_booked",
+        "_changed",
+        "_kept",
+        "_size",
+        "end",
+        "head",
+        "id",
+        "pieces",
+        "policy",
+        "readers",
+        "wanted",
+    )
+
+    def __init__(self, kept: "KeptAnswers", first: str, policy: str | None) -> None:
+        self._kept = kept
+        self._booked = self._size = 0
+        self._changed: trio.Event | None = None
+        self.id = first
+        self.policy = policy
+        self.pieces: list[bytes] | None = []
+        self.head: Head | None = None
+        self.end: End | None = None
+        self.readers = 0
+        self.wanted: Callable[[], None] | None = None
+
+    def keep(self, piece: bytes) -> None:
+        """Keeps another piece, unless those before were let go."""
+        if self.pieces is None:
+            return
+        self._size += len(piece) + PIECE_BYTES
+        if self._size > self._booked:
+            self.book(self._size + KEEP_STEP)
+            if self.pieces is None:
+                return
+        self.pieces.append(piece)
+        if self._changed is not None:
+            self.changed()
+
+    def book(self, size: int) -> None:
+        """So many bytes are kept, at most."""
+        self._booked = size
+        self._kept.grown(self, size)
+
+    @property
+    def is_booked(self) -> bool:
+        """Whether the books know of it."""
+        return self._booked > 0
+
+    def let_go(self) -> None:
+        """Others need the room, or its time is over."""
+        self.pieces = None
+        self.changed()
+
+    def changed(self) -> None:
+        """Wakes whoever waits for more."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def wait(self) -> None:
+        """Until there is more, or an end, or it was let go."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
+
+
+@final
+class KeptAnswers:
+    """Those of all requests. `async with trio.open_nursery() as n: n.start_soon(kept.run)`."""
+
+    def __init__(self, window: float, key: bytes | None = None) -> None:
+        self._repeats = Repeats(window=window)
+        self._key = token_bytes(32) if key is None else key
+        self._sources: dict[str, Source] = {}
+        self._earlier = trio.Event()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept (`[retry] repeat_guard`)."""
+        return self._repeats.is_on
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept."""
+        return self._repeats.held
+
+    def configure(self, window: float) -> None:
+        """After a reload."""
+        self._let_go(self._repeats.configure(window))
+
+    async def run(self) -> None:
+        """Lets each go at its time. Until cancelled."""
+        while True:
+            end = self._repeats.next_end
+            if end is None:
+                self._earlier = trio.Event()
+                await self._earlier.wait()
+            else:
+                await trio.sleep_until(end)
+                self._let_go(self._repeats.expire(trio.current_time()))
+
+    async def which(self, asked: Asked, policy: str | None) -> Fingerprint | None:
+        """The fingerprint of a large request; that of any other is made once it is needed."""
+        if not self.is_on or len(asked.body) <= HASHED_AT_ONCE:
+            return None
+        return await trio.to_thread.run_sync(partial(self.fingerprint, asked, policy))
+
+    def fingerprint(self, asked: Asked, policy: str | None) -> Fingerprint:
+        """Of a request, and the policy its caller named."""
+        return self._fingerprint(asked, policy, without(asked.body, asked.form))
+
+    def _fingerprint(
+        self, asked: Asked, policy: str | None, pieces: tuple[bytes | memoryview, ...]
+    ) -> Fingerprint:
+        more = [asked.query, *(part for pair in asked.forwarded for part in pair)]
+        return fingerprint(self._key, asked.dialect.name, policy, more, pieces)
+
+    def of(
+        self, asked: Asked, policy: str | None, which: Fingerprint | None
+    ) -> Source | ErrorReply | None:
+        """What a request gets that does not bear the consent to pay again."""
+        if self._repeats.knows_nothing:
+            return None
+        if which is None:
+            pieces = without(asked.body, asked.form)
+            if not self._repeats.may_know(sum(map(len, pieces))):
+                return None
+            which = self._fingerprint(asked, policy, pieces)
+        verdict, gone = self._repeats.asked(which, trio.current_time())
+        self._let_go(gone)
+        match verdict:
+            case Send():
+                return None
+            case Refuse(reply):
+                return reply
+            case Join(first):
+                source = self._sources[first]
+                source.readers += 1
+                if source.wanted is not None:
+                    source.wanted()
+                return source
+
+    def grown(self, source: Source, size: int) -> None:
+        """A source keeps so many bytes, at most."""
+        self._sources[source.id] = source
+        self._let_go(self._repeats.kept(source.id, size))
+
+    def left(self, source: Source, which: Fingerprint, saw: str) -> None:
+        """Its client left, and it goes on."""
+        self._sources[source.id] = source
+        self._repeats.left(source.id, which, saw, trio.current_time())
+
+    def ended(self, source: Source, which: Fingerprint, became: Became, end: End, saw: str) -> None:
+        """It is over, and its own client has not got all of it."""
+        source.end, source.wanted = end, None
+        self._sources[source.id] = source
+        now = trio.current_time()
+        self._let_go(self._repeats.ended(source.id, which, became, saw, now))
+        if became is Became.WHOLE and isinstance(end, Whole) and source.pieces is not None:
+            size = len(end.rest) + (len(end.answer.body) if end.answer is not None else 0)
+            source.book(sum(map(len, source.pieces)) + PIECE_BYTES * len(source.pieces) + size)
+        self._earlier.set()
+        source.changed()
+
+    def forget(self, first: str) -> None:
+        """Its client has all of it, or it turned out to have been free."""
+        self._let_go(self._repeats.forget(first))
+
+    def parted(self, source: Source, *, whole: bool) -> None:
+        """A client that had joined is gone; `whole`: with all of the answer."""
+        source.readers -= 1
+        self._let_go(self._repeats.parted(source.id, whole=whole))
+        if source.wanted is not None:
+            source.wanted()
+
+    def _let_go(self, ids: tuple[str, ...]) -> None:
+        for first in ids:
+            source = self._sources.pop(first, None)
+            if source is not None:
+                source.let_go()

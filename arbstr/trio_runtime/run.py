@@ -1,0 +1,461 @@
+"""A request's own way to an answer: whom it asks, the stream it relays, what became of it.
+
+    run            route, find an answer, deliver it or say why there is none
+      _work        find an answer (attempts.py), within `[timeouts] total` and until the shutdown
+      _relay       a stream, event by event, until it is complete or broken (relaying.py)
+      _deliver     the last bytes for the client (delivery.py)
+    client_left    it ends here, or goes on for a while as the source of whoever asks again
+    end            whatever happened: exactly one record
+
+A run outlives its client where its answer is paid for anyway, or where the client may be back in a
+moment (drains.seconds_alone). It goes on in the same task and in the same way; only nobody is
+written to, and without a client that has joined it makes no further attempt. What a joined one
+needs is in its `Source` (repeats.py).
+"""
+
+import logging
+from math import inf
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from arbstr.sansio import life
+from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.exchange import Exchange
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money
+from arbstr.sansio.failover.last_word import LastWord
+from arbstr.sansio.failover.repeats import Became, Fingerprint
+from arbstr.sansio.failover.retry import GiveUp, TryFailed
+from arbstr.sansio.ledger.record import Record
+from arbstr.sansio.routing.plan import Candidate, NoRoute
+from arbstr.trio_runtime import books
+from arbstr.trio_runtime.attempts import Attempts
+from arbstr.trio_runtime.delivery import Delivery
+from arbstr.trio_runtime.drains import has_room
+from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.logs import log_request
+from arbstr.trio_runtime.relaying import Relaying
+from arbstr.trio_runtime.repeats import Broken, Head, Source, Whole
+from arbstr.trio_runtime.server.responder import Responder, passed_on
+from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.whom import retry_of, route_of, unserved_now
+
+if TYPE_CHECKING:
+    from arbstr.sansio.routing.affinity import Home, Key
+
+log = logging.getLogger(__name__)
+
+GONE: Final = ErrorReply("upstream_error", "The answer was given up.", should_retry=False)
+"""What nobody reads: an answer that nobody waited for was given up."""
+
+
+@final
+class Run:
+    """One request whose model is known, and that gets an answer of its own.
+
+    `policy` is whose name routes it, `consent` whether it may be paid twice, `affinity` whether its
+    conversation is asked where it was answered before. `which` is its
+    fingerprint, if that is made already; else it is made with `named`, the policy its caller named.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        responder: Responder,
+        request: Asked,
+        exchange: Exchange,
+        *,
+        policy: str | None,
+        named: str | None,
+        consent: bool,
+        affinity: bool,
+        which: Fingerprint | None = None,
+    ) -> None:
+        self._hub = hub
+        self._snapshot = hub.snapshot
+        self._delivery = Delivery(responder, request, exchange)
+        self._request = request
+        self._exchange = exchange
+        self._policy = policy
+        self._named = named
+        self._consent = consent
+        self._affinity = affinity
+        self._which = which
+        self._attempts: Attempts | None = None
+        self._candidates: tuple[Candidate, ...] = ()
+        self._conversation: Key | None = None
+        # One scope, because each costs about 15 us: it ends the run when the client leaves, and
+        # while the answer is looked for, that work alone.
+        self._scope = trio.CancelScope()
+        self._working = False
+        self._left_at: float | None = None
+        self._alone = False
+        self._stopped = False
+        self._error: ErrorReply | None = None
+        self._over = False
+        self._ended = False
+        self._relaying: Relaying | None = None
+        self._last_bytes = b""
+        self._source: Source | None = None
+        self._whole: UpstreamCall | None = None
+
+    async def run(self) -> None:
+        """Finds an answer and delivers it, or says why there is none."""
+        with self._scope:
+            self._attempts = attempts = await self._route()
+            if attempts is None:
+                return
+            await self._work(attempts)
+            if not self._scope.cancel_called:
+                await self._deliver(attempts)
+                return
+        attempts = self._attempts
+        if self.is_deserted() or attempts is None:
+            return
+        # The shutdown or `[timeouts] total` ended the scope, and the client is to hear of it.
+        if self._working:
+            self._working = False
+            self._error = self._cut_by_ourselves(attempts)
+        with trio.CancelScope() as self._scope:
+            await self._deliver(attempts)
+
+    async def _route(self) -> Attempts | None:
+        """Who may be asked. `None`: nobody, and the client was told so."""
+        hub, request = self._hub, self._request
+        home: Home | None = None
+        if self._affinity:
+            self._conversation, home = hub.home_of(request)
+        self._snapshot, route = await route_of(hub, self._snapshot, request, self._policy, home)
+        if isinstance(route, NoRoute):
+            await self._delivery.error(route.error, asked=False, policy=route.policy)
+            return None
+        self._candidates = route.candidates
+        self._note(life.Routed(route.policy, route.candidates[0], home and home.provider))
+        self._delivery.retry = retry = retry_of(hub, self._snapshot, route, consent=self._consent)
+        return Attempts(
+            hub,
+            self._snapshot,
+            request,
+            self._exchange,
+            retry,
+            self._drained,
+            self.is_deserted,
+        )
+
+    async def _work(self, attempts: Attempts) -> None:
+        """Finds an answer, and relays it if it is a stream. Without an `_error` it is whole."""
+        config = self._snapshot.config
+        self._working = True
+        if self._stopped:
+            self._scope.cancel()
+        if config.timeouts.total:
+            self._scope.deadline = self._exchange.received + config.timeouts.total
+        if self._request.stream and config.stream.keepalive:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._delivery.keep_alive, config.stream.keepalive)
+                await self._find(attempts)
+                nursery.cancel_scope.cancel()
+        else:
+            await self._find(attempts)
+        if self._scope.deadline != inf and not self._scope.cancel_called:
+            self._scope.deadline = inf
+
+    async def _find(self, attempts: Attempts) -> None:
+        error = await attempts.find()
+        if error is not None:
+            error = unserved_now(self._hub, self._request, self._candidates) or error
+        elif self._request.stream:
+            error = await self._relay(attempts)
+        self._working, self._error = False, error
+
+    async def _deliver(self, attempts: Attempts) -> None:
+        if self._left_at is not None:
+            await self._end_unattended(attempts)
+        elif self._error is not None:
+            await self._deliver_error(self._error)
+        elif self._request.stream:
+            await self._finish_stream(attempts)
+        else:
+            await self._deliver_plain(attempts)
+
+    def _cut_by_ourselves(self, attempts: Attempts) -> ErrorReply | None:
+        """The work was cancelled: by the shutdown, or by `[timeouts] total`."""
+        call = attempts.call
+        if self._request.stream and call is not None:
+            call.relay.broke()
+            if call.relay.complete:
+                return None  # it only waited for its usage
+        if self._stopped:
+            why = ErrorReply("shutting_down", "arbstr was shut down before there was an answer.")
+            failure = call and call.given_up(
+                FailureKind.SHUTDOWN, "was given up: arbstr was shut down"
+            )
+        else:
+            limit = f"[timeouts] total = {self._snapshot.config.timeouts.total:g} s"
+            why = ErrorReply(
+                "upstream_error", f"There was no answer within {limit}.", should_retry=False
+            )
+            failure = call and call.cut_short(f"had not answered within {limit}")
+        if failure is None or self._exchange.phase is not life.Phase.ATTEMPTING:
+            return self._unless_spent(why)
+        if self._exchange.output_began:
+            return self._cut(attempts, failure, counts=False)
+        attempts.failed(failure, counts=False)
+        command = attempts.retry.handle(TryFailed(failure), trio.current_time())
+        return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
+
+    def _unless_spent(self, why: ErrorReply) -> ErrorReply:
+        """With consent, attempts before this one may have cost: that is the more useful word."""
+        if not self._exchange.possibly_spent:
+            return why
+        message = f"{why.message} Attempts before may have been paid for; see x-arbstr-retries."
+        return ErrorReply(LastWord.POSSIBLY_SPENT.value, message, should_retry=False)
+
+    # -- streams -------------------------------------------------------------------------------
+
+    async def _relay(self, attempts: Attempts) -> ErrorReply | None:
+        """Relays from the first output on. `None`: the stream is complete."""
+        call = attempts.call
+        assert call is not None  # Deliver follows a successful attempt
+        self._relaying = relaying = Relaying(call, attempts.first_bytes)
+        if self._source is None and self._hub.kept.is_on:
+            self._source = self._new_source()
+        head = self._head(call)
+        if self._source is not None:
+            self._source.head = head
+        await self._delivery.start(head)
+        failure = await relaying.run(self._pass_on)
+        return None if failure is None else self._cut(attempts, failure)
+
+    async def _pass_on(self, data: bytes) -> None:
+        if self._source is not None:
+            self._source.keep(data)
+        await self._delivery.write(data)
+
+    def _cut(self, attempts: Attempts, failure: Failure, *, counts: bool = True) -> ErrorReply:
+        call = attempts.call
+        assert call is not None  # its stream broke
+        charged = "" if failure.money is Money.FREE else " It may have been charged."
+        error = ErrorReply(
+            "stream_interrupted",
+            f'The answer is not complete: provider "{call.provider.name}" {failure.sentence}.'
+            f"{charged}",
+        )
+        self._last_bytes = call.relay.interrupt(error)
+        attempts.failed(failure, counts=counts)
+        return error
+
+    async def _finish_stream(self, attempts: Attempts) -> None:
+        call = attempts.call
+        assert call is not None  # its stream is complete
+        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+        self._note(life.Answered())
+        self._whole, late = call, call.price_is_open
+        if not late:
+            attempts.book()
+        # Nothing is unsent unless the work was cancelled just then.
+        unsent = self._relaying.unsent if self._relaying is not None else b""
+        await self._delivery.end(unsent + call.relay.finish(self._delivery.summary()))
+        if late:
+            # The client has waited long enough; the ledger has not.
+            attempts.leave_call()
+        self._finish()
+        if not late:
+            await call.finish()
+
+    async def _deliver_plain(self, attempts: Attempts) -> None:
+        call = attempts.call
+        assert call is not None  # Deliver follows a successful attempt
+        assert call.answer is not None  # and a plain one has an answer
+        self._note(life.Answered())
+        head = self._head(call)
+        self._whole = call
+        attempts.leave_call()
+        await self._delivery.plain(call.answer.body, head)
+
+    async def _deliver_error(self, error: ErrorReply) -> None:
+        if self._exchange.output_began:
+            await self._delivery.break_off(error, self._last_bytes)
+        else:
+            await self._delivery.error(error, asked=self._exchange.attempts_made > 0)
+
+    def _head(self, call: UpstreamCall) -> Head:
+        passed = passed_on(call.headers, self._snapshot.catalog.secrets)
+        given = call.headers.get("content-type", "")
+        # What a stream was put together to is plain JSON.
+        kind = given if "json" in given.lower() else "application/json"
+        return Head(call.provider.name, self._exchange.model, passed, kind)
+
+    # -- without its client --------------------------------------------------------------------
+
+    def client_left(self) -> None:
+        """Nobody waits for the answer any more, unless the same is asked again."""
+        if self._left_at is not None:
+            return
+        self._left_at = trio.current_time()
+        self._delivery.leave()
+        if not self._goes_on():
+            self._scope.cancel()
+
+    def is_deserted(self) -> bool:
+        """Whether nobody waits for the answer, for now."""
+        return self._left_at is not None and not (self._source and self._source.readers)
+
+    def _goes_on(self) -> bool:
+        """Whether the answer is waited for all the same."""
+        hub, attempts = self._hub, self._attempts
+        if not (self._working and attempts is not None and hub.kept.is_on and has_room(hub)):
+            return False
+        seconds = attempts.alone_for(self._linger)
+        if not seconds:
+            return False
+        self._alone = True
+        hub.draining += 1
+        source = self._source = self._source or self._new_source()
+        source.wanted = self._wanted
+        provider = attempts.call.provider.name if attempts.call is not None else "-"
+        saw = f'its client left while provider "{provider}" was answering'
+        hub.kept.left(source, self._fingerprint(), saw)
+        self._scope.deadline = trio.current_time() + seconds
+        hub.end_if_deserted()
+        return True
+
+    def _new_source(self) -> Source:
+        exchange = self._exchange
+        return Source(self._hub.kept, exchange.correlation_id, exchange.policy)
+
+    @property
+    def _linger(self) -> float:
+        # With consent nobody joins: who repeats it pays again.
+        return 0.0 if self._consent else self._snapshot.config.retry.linger
+
+    def _wanted(self) -> None:
+        """Somebody has joined, or the last who had is gone."""
+        if not self._working or self._scope.cancel_called or self._attempts is None:
+            return
+        total = self._snapshot.config.timeouts.total
+        if not self.is_deserted():
+            self._scope.deadline = self._exchange.received + total if total else inf
+            return
+        seconds = self._attempts.alone_for(self._linger)
+        if seconds:
+            self._scope.deadline = trio.current_time() + seconds
+        else:
+            self._scope.cancel()
+        self._hub.end_if_deserted()
+
+    async def _end_unattended(self, attempts: Attempts) -> None:
+        """It has come to its end, and its own client did not get it."""
+        call = attempts.call
+        if self._error is None and call is not None:
+            self._whole = call
+            attempts.answered_unattended()
+            self._remember()
+            if not call.price_is_open:
+                await call.finish()
+
+    def _fingerprint(self) -> Fingerprint:
+        if self._which is None:
+            self._which = self._hub.kept.fingerprint(self._request, self._named)
+        return self._which
+
+    def _remember(self) -> None:
+        """Tells whoever asks the same again what became of it."""
+        kept, source, exchange = self._hub.kept, self._source, self._exchange
+        if source is not None and source.end is not None:
+            return  # that is known already
+        if exchange.delivered or not kept.is_on:
+            if source is not None:
+                source.wanted = None
+                if source.is_booked:
+                    kept.forget(source.id)
+            return
+        # An answer that a bug of ours kept from its client was paid for, too.
+        whole, spent = self._whole, exchange.answered or exchange.possibly_spent > 0
+        if whole is None and not spent and source is None:
+            return
+        source = self._source = source or self._new_source()
+        end: Whole | Broken
+        if whole is not None:
+            plain, usage = whole.answer, whole.usage
+            if self._request.stream:
+                end = Whole(usage, rest=whole.relay.rest())
+            else:
+                end = Whole(usage, plain)
+            became, name = Became.WHOLE, whole.provider.name
+            saw = f'provider "{name}" answered it after its client had left, and that was not kept'
+            source.head = self._head(whole)
+        else:
+            end = Broken(self._error or GONE)
+            became, saw = (Became.SPENT if spent else Became.FREE), exchange.saw
+        kept.ended(source, self._fingerprint(), became, end, saw)
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ends the request now, with an honest answer: the shutdown's grace is over."""
+        self._stopped = True
+        if self._working:
+            self._scope.cancel()
+
+    def broke(self) -> None:
+        """A bug of ours ended the request; the client gets the 500 of every route."""
+        error = ErrorReply("internal_error", "arbstr failed; its log says how.")
+        if self._exchange.phase is life.Phase.ATTEMPTING and self._attempts is not None:
+            failure = self._attempts.given_up(FailureKind.NO_ANSWER, "was given up: arbstr failed")
+            self._note(life.AttemptFailed(failure))
+        if self._exchange.phase is life.Phase.ROUTING:
+            self._note(life.Refused(error))
+        elif self._exchange.phase is not life.Phase.ENDED:
+            self._note(life.Failed(error))
+
+    def end(self) -> None:
+        """Whatever happened: breaker, connection, record. Has no checkpoint to be cancelled at."""
+        if self._alone:
+            self._hub.draining -= 1  # before a drain may need the room
+        try:
+            if self._attempts is not None:
+                self._attempts.end(self._left_at)
+        finally:
+            self._finish()
+            self._ended = True
+            self._remember()
+            self._forget()
+
+    def _forget(self) -> None:
+        """The attempts refer to us: a cycle, which the collector would have to find."""
+        if self._ended and not self._draining():
+            self._attempts = None
+
+    def _finish(self) -> None:
+        """The client's part is over: the row, unless a drain goes on, and a line in the log."""
+        if self._over:
+            return
+        self._over = True
+        now, draining = trio.current_time(), self._draining()
+        if self._exchange.phase not in (life.Phase.ATTEMPTING, life.Phase.ENDED):
+            self._exchange.note(life.ClientLeft(), self._left_at or now)
+        record = self._exchange.finished(now) if draining else self._exchange.close(now)
+        if not draining:
+            self._enter(record)
+        log_request(log, record.line(), record.correlation_id, record.members)
+
+    def _draining(self) -> bool:
+        return self._attempts is not None and self._attempts.drains.running > 0
+
+    def _drained(self) -> None:
+        """A drain has ended: the last one brings the row, if the client's part is over."""
+        if self._over and not self._draining():
+            self._enter(self._exchange.close(trio.current_time()))
+            if not self._exchange.possibly_spent and self._source is not None:
+                # It turned out to have been free, so it stands in nobody's way.
+                self._hub.kept.forget(self._exchange.correlation_id)
+            self._forget()
+
+    def _enter(self, record: Record) -> None:
+        books.enter(self._hub, record, self._exchange)
+        self._hub.learn_home(self._conversation, record, self._request.input_tokens)
+
+    def _note(self, event: life.Event) -> None:
+        self._exchange.note(event, trio.current_time())
