@@ -254,3 +254,9 @@ class SSEReader:
     def _overflow(self) -> None:
         self.overflow = True
         self._held.clear()
+
+
+def written(data: bytes, name: bytes | None = None) -> bytes:
+    """An event's data, of whatever lines, as an event again."""
+    lines = [b"data: " + line + b"\n" for line in data.split(b"\n")]
+    return (b"" if name is None else b"event: " + name + b"\n") + b"".join(lines) + b"\n"

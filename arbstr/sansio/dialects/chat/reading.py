@@ -14,7 +14,7 @@ from arbstr.sansio.dialects.chat.ending import CHUNK, DONE, Head, error_event, l
 from arbstr.sansio.dialects.chat.facts import ChatFacts, read_event, read_object
 from arbstr.sansio.dialects.complaints import AN_ERROR, NOTHING, is_ping, read_stray
 from arbstr.sansio.dialects.dialect import Facts
-from arbstr.sansio.dialects.sse import Event
+from arbstr.sansio.dialects.sse import Event, written
 from arbstr.sansio.errors import ErrorReply
 
 
@@ -120,10 +120,7 @@ class ChatReading:
 
     def rest(self) -> bytes:
         """The usage chunk, if there was one, and `[DONE]`."""
-        if self.usage_chunk is None:
-            return DONE
-        lines = self.usage_chunk.split(b"\n")
-        return b"".join(b"data: " + line + b"\n" for line in lines) + b"\n" + DONE
+        return DONE if self.usage_chunk is None else written(self.usage_chunk) + DONE
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The error event, and nothing after it."""

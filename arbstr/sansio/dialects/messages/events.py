@@ -36,7 +36,7 @@ from arbstr.sansio.dialects.complaints import (
 )
 from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.messages.errors import error_event
-from arbstr.sansio.dialects.sse import Event
+from arbstr.sansio.dialects.sse import Event, written
 from arbstr.sansio.dialects.usage import MAX_TOKENS, Counts, read_stated_cost
 from arbstr.sansio.errors import ErrorReply
 
@@ -219,6 +219,10 @@ class MessagesReading:
         if b'"type"' not in body:
             body = b'{"type":"message_stop"' + (b"," + body[1:] if body[1:].strip() else b"")
         return b"event: message_stop\ndata: " + body + b',"arbstr":' + arbstr + b"}\n\n"
+
+    def rest(self) -> bytes:
+        """The last event, as it came."""
+        return written(self._last, b"message_stop")
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete."""

@@ -17,6 +17,7 @@ from arbstr.sansio.dialects.request import (
     Span,
     conversation_of,
     edited,
+    form_of,
     limit_of,
     read_body,
     read_model,
@@ -64,6 +65,7 @@ def parse(
             last_user_text=_last_user_text(messages),
             conversation=conversation_of(members, messages, system),
             query=query,
+            form=form_of(text, members),
             forwarded=forwarded(headers),
             own=span_in_bytes(text, place),
         )

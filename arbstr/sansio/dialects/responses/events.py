@@ -36,7 +36,7 @@ from arbstr.sansio.dialects.complaints import (
 )
 from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.members import RefusedError, members_of
-from arbstr.sansio.dialects.sse import Event
+from arbstr.sansio.dialects.sse import Event, written
 from arbstr.sansio.dialects.usage import parse_finite, read_counts, read_stated_cost
 from arbstr.sansio.errors import ErrorReply
 
@@ -255,8 +255,7 @@ class Reading:
 
     def rest(self) -> bytes:
         """The last event, as it came."""
-        lines = [b"data: " + line + b"\n" for line in self._end.split(b"\n")]
-        return b"event: " + self._last_name + b"\n" + b"".join(lines) + b"\n"
+        return written(self._end, self._last_name)
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete."""
