@@ -12,6 +12,7 @@ must change.
 
 The order of the modules; each imports only from those before it. A door does not know another:
 
+    flat        JSON objects with nothing nested, as parts of regular expressions
     members     the members of a JSON object, and where their values stand
     usage       token counts and stated prices
     sse         bytes -> server-sent events, whatever the cutting

@@ -35,6 +35,7 @@ from arbstr.sansio.dialects.complaints import (
     read_stray,
 )
 from arbstr.sansio.dialects.dialect import Facts
+from arbstr.sansio.dialects.flat import OBJECT, SCALAR, STRING
 from arbstr.sansio.dialects.messages.errors import error_event
 from arbstr.sansio.dialects.sse import Event, written
 from arbstr.sansio.dialects.usage import MAX_TOKENS, Counts, read_stated_cost
@@ -81,20 +82,7 @@ COUNTS: Final = (
     "output_tokens",
 )
 
-_STRING: Final = rb'"[^"\\\x00-\x1f]*+(?:\\[^\x00-\x1f][^"\\\x00-\x1f]*+)*+"'
-_SCALAR: Final = rb"(?:" + _STRING + rb"|-?[0-9][0-9.eE+-]*+|null|true|false|\[ ?\]|\{ ?\})"
-_FLAT: Final = (
-    rb"\{ ?(?:"
-    + _STRING
-    + rb" ?: ?"
-    + _SCALAR
-    + rb"(?: ?, ?"
-    + _STRING
-    + rb" ?: ?"
-    + _SCALAR
-    + rb")*+)?+ ?\}"
-)
-_MEMBER: Final = _STRING + rb" ?: ?(?:" + _SCALAR + rb"|" + _FLAT + rb")"
+_MEMBER: Final = STRING + rb" ?: ?(?:" + SCALAR + rb"|" + OBJECT + rb")"
 _DELTAS: Final = re.compile(
     rb"(?:(?:event: ?content_block_delta\n)?+"
     rb'data: ?(?=\{(?:[^\n]*?, ?)??"type" ?: ?"content_block_delta")\{ ?'

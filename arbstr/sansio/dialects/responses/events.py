@@ -35,6 +35,7 @@ from arbstr.sansio.dialects.complaints import (
     says,
 )
 from arbstr.sansio.dialects.dialect import Facts
+from arbstr.sansio.dialects.flat import MEMBER
 from arbstr.sansio.dialects.members import RefusedError, members_of
 from arbstr.sansio.dialects.sse import Event, written
 from arbstr.sansio.dialects.usage import parse_finite, read_counts, read_stated_cost
@@ -85,17 +86,14 @@ STOPS_CODEX: Final = "invalid_prompt"
 """The one code of the protocol's list that Codex neither repeats nor rewords (run): it would pay
 again, six times in all. The `error` event behind it has arbstr's own code."""
 
-_STRING: Final = rb'"[^"\\\x00-\x1f]*+(?:\\[^\x00-\x1f][^"\\\x00-\x1f]*+)*+"'
-_SCALAR: Final = rb"(?:" + _STRING + rb"|-?[0-9][0-9.eE+-]*+|null|true|false|\[ ?\]|\{ ?\})"
-_MEMBER: Final = _STRING + rb" ?: ?" + _SCALAR
 _TYPE: Final = rb'"type" ?: ?"response\.[a-z_.]+\.delta"'
 _DELTAS: Final = re.compile(
     rb"(?:(?:event: ?response\.[a-z_.]++\n)?+data: ?(?=\{(?:[^\n]*?, ?)??"
     + _TYPE
     + rb")\{"
-    + _MEMBER
+    + MEMBER
     + rb"(?: ?, ?"
-    + _MEMBER
+    + MEMBER
     + rb")*+ ?\}\n\n)++"
 )
 """Deltas alone, each whole JSON: what was cut short or glued together does not match."""
