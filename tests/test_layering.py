@@ -48,7 +48,7 @@ ORDER: Final = {
         *wing(
             "routing",
             "listing prices catalog paths affinity policy latency ratios holds plan "
-            "quote budget gauge",
+            "quote budget lease gauge",
         ),
         *wing(
             "failover",
@@ -64,7 +64,7 @@ ORDER: Final = {
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite "
             "postgres_session postgres database "
-            "budget ratios prices checkpoints store intents log_writer retention stats "
+            "budget leases ratios prices checkpoints store intents log_writer retention stats "
             "reports",
         ),
         *wing(

@@ -16,11 +16,13 @@ from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.failover.evidence import failure_table
 from arbstr.sansio.failover.last_word import last_word_table
 from arbstr.sansio.failover.verdicts import verdict_table
+from arbstr.sansio.routing.lease import lease_table
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 TABLES = {
+    "leases": lease_table,
     "failures": failure_table,
     "verdicts": verdict_table,
     "last words": last_word_table,

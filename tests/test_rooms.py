@@ -58,6 +58,9 @@ QUESTIONS: Final = {
     "What becomes of rows when the process is killed?": (
         "trio_runtime/ledger/intents", "Leftovers", "kill -9",
     ),
+    "How do two machines share a budget?": (
+        "sansio/routing/lease", "TICKS", "across processes and machines", "overdrawn",
+    ),
     "What must a ledger's engine do?": (
         "trio_runtime/ledger/port", "Database", "engine",
     ),

@@ -124,7 +124,7 @@ class Attempts:
     async def _attempt(self, command: Attempt) -> Event:
         refused = self._may_send(command.candidate)
         if isinstance(refused, LedgerUnread) and self._hub.today is not None:
-            await self._hub.today.wait()
+            await self._hub.today.wait(refused.most)
             refused = self._may_send(command.candidate)
         if refused is not None:
             return Skipped(refused)

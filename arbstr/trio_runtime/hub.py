@@ -39,6 +39,7 @@ from arbstr.trio_runtime.upstream.transport import Transport
 if TYPE_CHECKING:
     from arbstr.trio_runtime.accounts import Accounts
     from arbstr.trio_runtime.ledger.budget import Today
+    from arbstr.trio_runtime.ledger.leases import Leases
     from arbstr.trio_runtime.nodes import Nodes
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Hub:
         budget = snapshot.config.budget
         self.budget = Budget(budget.sats_per_day, is_open=budget.open)
         # Without it no day has a ledger that must be read before it.
-        self.today: Today | None = None
+        self.today: Today | Leases | None = None
         # Without it no node is asked for its prices.
         self.nodes: Nodes | None = None
         # Without it nobody takes checkpoints of what keys were charged.

@@ -31,7 +31,8 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.descriptors import raise_descriptor_limit
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.budget import Today
-from arbstr.trio_runtime.ledger.database import beside, open_database
+from arbstr.trio_runtime.ledger.database import beside, is_shared, open_database
+from arbstr.trio_runtime.ledger.leases import Leases
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.ratios import read_lengths, read_ratios
 from arbstr.trio_runtime.ledger.reports import Reports
@@ -189,7 +190,8 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 await nodes.restore(hub.snapshot)
                 hub.accounts = accounts = Accounts(transport, database, log_writer, hub.budget)
                 accounts.changed(hub.snapshot)
-                hub.today = today = Today(hub.budget, database, lambda: log_writer.recovered)
+                share = Leases if is_shared(options.database) else Today
+                hub.today = today = share(hub.budget, database, lambda: log_writer.recovered)
                 await today.read()
                 nursery.start_soon(today.run)
                 nursery.start_soon(nodes.run)
@@ -207,6 +209,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 await _until_stopped(stopping, server, hub, finished)
                 with trio.move_on_after(LAST_PRICES_SECONDS):
                     await nodes.keep_used()
+                    await today.close()
                 nursery.cancel_scope.cancel()
     log.info("stopped")
     return 130 if stopping.hurried.is_set() else 0

@@ -23,6 +23,7 @@ The order of the modules; each imports only from those before it:
     plan       a request, its policy and the catalog -> candidates in order, or why not
     quote      what a request would cost, as JSON
     budget     what may still be spent today: reserved before, settled after each attempt
+    lease      how much of a day one of many processes may use without asking
     gauge      how the day's budget is shown, and when its owner is told
 
 Start reading at `plan`.

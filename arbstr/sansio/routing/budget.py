@@ -14,6 +14,8 @@
                                     ahead or behind, leaves on a day what was attempted on it
     correct(counted, costs)         what was booked for an attempt was not what it had cost
     remember(amount)                the ledger says so of the day: what others spent on it
+    give(cap)                       of a budget that is shared (`is_leased`): so much of the day may
+                                    be used here; what does not fit is `LedgerUnread` until asked
     presume(now)                    the ledger cannot be read: with `is_open` the day begins at 0
 
 Every attempt is reserved before a byte of it is sent, and settled exactly once, when all is known
@@ -87,7 +89,13 @@ class Unpriced:
 @final
 @dataclass(frozen=True, slots=True)
 class LedgerUnread:
-    """What was spent on the day before, or beside this process, is not known yet."""
+    """What was spent on the day before, or beside this process, is not known yet.
+
+    `most` is what was to be set aside: it does not fit into what this process has in hand of a
+    budget that is shared, and others have to be asked.
+    """
+
+    most: Decimal | None = None
 
 
 NotWithinBudget: TypeAlias = OverBudget | Unpriced | LedgerUnread
@@ -101,12 +109,19 @@ def day_of(now: float) -> int:
 @final
 @dataclass(slots=True)
 class _Book:
-    """One day's. `others`: what the ledger says was spent elsewhere; `None` until it was read."""
+    """One day's. `others`: what the ledger says was spent elsewhere; `None` until it was read.
+
+    Of a budget that is shared `cap` is what may be used here without asking, `refused` as much as
+    was asked for in vain, until then, and `demand` what was asked for since somebody looked.
+    """
 
     spent: Decimal = _ZERO
     reserved: Decimal = _ZERO
     others: Decimal | None = None
     presumed: bool = False
+    cap: Decimal = _ZERO
+    refused: tuple[Decimal, float] | None = None
+    demand: tuple[Decimal, int] = (_ZERO, 0)
 
 
 @final
@@ -119,6 +134,7 @@ class Budget:
 
     def __init__(self, limit: Decimal | None, *, is_open: bool = False) -> None:
         self.has_ledger = False
+        self.is_leased = False
         self._limit = limit
         self._is_open = is_open
         # A book a day, of 200 bytes: a process that runs for years has some hundred.
@@ -144,8 +160,14 @@ class Budget:
         if most and self._limit is not None:
             if self._is_unread(book):
                 return LedgerUnread()
-            account = self.view(now)
-            if add_sats(account.spent, account.reserved, most) > self._limit:
+            if self.is_leased and not self._fits(book, most):
+                if not self._is_refused(book, most, now):
+                    return LedgerUnread(most)
+                over = True
+            else:
+                over = not self.is_leased and self._is_over(book, most)
+            if over:
+                account = self.view(now)
                 return OverBudget(
                     most,
                     self._limit,
@@ -155,6 +177,8 @@ class Budget:
                     candidate,
                 )
         book.reserved = add_sats(book.reserved, most)
+        if self.is_leased:
+            book.demand = add_sats(book.demand[0], most), book.demand[1] + 1
         self._numbers += 1
         self._outstanding.add(self._numbers)
         return Reservation(self._numbers, day, most)
@@ -188,6 +212,50 @@ class Budget:
     def is_unread(self, now: float) -> bool:
         """Whether the ledger of the day of `now` is still to be read."""
         return self.has_ledger and self._book(day_of(now)).others is None
+
+    # -- a budget that is shared (`lease.py`) ------------------------------------------------------
+
+    def used(self, day: int) -> Decimal:
+        """What is spent and set aside on a day by this process."""
+        book = self._book(day)
+        return add_sats(book.spent, book.reserved)
+
+    def give(self, day: int, cap: Decimal, others: Decimal | None) -> None:
+        """So much may be used here without asking; `others` is what all others hold, if told."""
+        book = self._book(day)
+        book.cap = cap
+        if others is not None:
+            book.others, book.presumed = others, False
+
+    def refuse(self, day: int, most: Decimal, until: float) -> None:
+        """There is no room for as much, and need not be asked for until then."""
+        self._book(day).refused = most, until
+
+    def take_demand(self, day: int) -> tuple[Decimal, int]:
+        """Sats and requests that were set aside for since the last time."""
+        book = self._book(day)
+        demand, book.demand = book.demand, (_ZERO, 0)
+        return demand
+
+    def is_decided(self, most: Decimal | None, now: float) -> bool:
+        """Whether it is known without asking if that fits into the day."""
+        book = self._book(day_of(now))
+        if self._is_unread(book):
+            return False
+        amount = most or _ZERO
+        return self._fits(book, amount) or self._is_refused(book, amount, now)
+
+    def _fits(self, book: _Book, most: Decimal) -> bool:
+        open_anyway = self._is_open and book.presumed
+        return open_anyway or add_sats(book.spent, book.reserved, most) <= book.cap
+
+    def _is_refused(self, book: _Book, most: Decimal, now: float) -> bool:
+        return book.refused is not None and most >= book.refused[0] and now < book.refused[1]
+
+    def _is_over(self, book: _Book, most: Decimal) -> bool:
+        assert self._limit is not None  # or nothing is over it
+        others = _ZERO if book.others is None else book.others
+        return add_sats(book.spent, others, book.reserved, most) > self._limit
 
     def configure(self, limit: Decimal | None, *, is_open: bool = False) -> None:
         """Use a new limit from the next reservation on."""

@@ -15,6 +15,7 @@ The order of the modules; each imports only from those before it:
     postgres            a ledger there, shared by machines: found, migrated, kept alive
     database            which ledger, and the engine for it
     budget              what was spent today, read at the start and when the day turns
+    leases              a day's budget shared by all who share a ledger
     ratios              what was learnt of answers, kept between two runs
     prices              what nodes asked, and the last listing of each
     checkpoints         what a key was charged, compared with the rows

@@ -11,7 +11,7 @@ is the day that is read, not the start. What this process spends itself is count
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio.money import add_sats, format_eyes, format_sats
-from arbstr.sansio.routing.budget import Budget
+from arbstr.sansio.routing.budget import DAY_SECONDS, Budget, day_of
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 
 log = logging.getLogger(__name__)
@@ -87,11 +87,15 @@ class Today:
             elif not await self.read():
                 await trio.sleep(AGAIN_SECONDS)
 
-    async def wait(self) -> None:
-        """Asks for the day to be read, and waits a moment for that."""
+    async def wait(self, most: Decimal | None = None) -> None:
+        """Asks for the day to be read, and waits a moment for that, whatever the amount."""
         self._wanted.set()
         with trio.move_on_after(PATIENCE_SECONDS):
             await self._tried.wait()
+
+    async def close(self) -> None:
+        """The process ends: there is nothing to give back."""
+        await trio.lowlevel.checkpoint()
 
     def _endure(self, trouble: Exception, now: float) -> None:
         if self._trouble_since is None:
@@ -119,14 +123,20 @@ def read_spent(session: Session, now: float, *, but_by: str) -> Decimal:
 
     Blocks; raises what the session does.
     """
-    midnight = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    parameters = {
+    return sum_of_day(session, "spent_between", day_of(now), {"boot_id": but_by})
+
+
+def sum_of_day(
+    session: Session, question: str, day: int, parameters: Mapping[str, object]
+) -> Decimal:
+    """The sum, exact, of what a question finds of a UTC day. Blocks; raises as the session does."""
+    midnight = datetime.fromtimestamp(day * DAY_SECONDS, UTC)
+    ends = {
         "asked_since": _logged(midnight - LONGEST_REQUEST),
         "since": _logged(midnight),
         "until": _logged(midnight + timedelta(days=1)),
-        "boot_id": but_by,
     }
-    rows = session.execute(session.question("spent_between"), parameters)
+    rows = session.execute(session.question(question), {**ends, **parameters})
     # The digits of the column, not the binary fraction behind them.
     return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
 

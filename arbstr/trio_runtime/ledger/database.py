@@ -24,6 +24,7 @@ __all__ = [
     "IN_MEMORY",
     "beside",
     "database_path",
+    "is_shared",
     "open_database",
     "open_for_reading",
     "peek",
@@ -66,6 +67,11 @@ def database_path(environ: Mapping[str, str], configured: str) -> str:
 def shown(place: str) -> str:
     """A place for a person to read: without a password."""
     return parse_ledger_url(place).shown if is_ledger_url(place) else place
+
+
+def is_shared(place: str) -> bool:
+    """Whether several machines may keep their ledger there, and share the day's budget."""
+    return is_ledger_url(place)
 
 
 def beside(place: str) -> str | None:

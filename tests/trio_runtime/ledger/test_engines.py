@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.ledger.reports import Group, RequestsQuery, Sort, StatsQuery
 from arbstr.sansio.moments import DAY_MS, parse_moment
@@ -18,6 +19,13 @@ from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.listing import Listed
 from arbstr.sansio.routing.prices import NodePrices, Price
 from arbstr.trio_runtime.ledger.budget import read_spent
+from arbstr.trio_runtime.ledger.checkpoints import (
+    Reading,
+    Taken,
+    last_request,
+    take,
+    unknown_attempts,
+)
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database, Session
@@ -45,7 +53,7 @@ SQL: Final = Path(__file__).parents[3] / "sql"
 
 TABLES: Final = (
     *("requests", "attempts", "token_ratios", "request_hours", "request_days"),
-    *("node_prices", "node_listings"),
+    *("node_prices", "node_listings", "checkpoints", "budget_leases"),
 )
 
 
@@ -245,3 +253,30 @@ async def test_prices_of_nodes_are_kept_and_found_as_they_were(place: str) -> No
                 "n": 5,
             }
         assert await database.read(partial(read_before, "node", -1.0)) == {}
+
+
+async def test_a_checkpoint_prices_what_was_open(place: str) -> None:
+    lost = replace(
+        ATTEMPT, failure="no_answer", money="unknown", cost_sats=None, provider_cost_sats=None
+    )
+    when = parse_moment(TIMESTAMP)
+    assert when is not None
+
+    def reading(spent: int, last: int) -> Reading:
+        account = Account(balance=9000, reserved=0, total_spent=spent, total_requests=1)
+        return Reading("alpha", "key", account, last, when + last * DAY_MS)
+
+    async with open_database(place) as database:
+        last = await database.read(last_request)
+        first = await database.transaction(partial(take, reading(1000, last)))
+        assert isinstance(first, Taken)
+        async with open_log_writer(database) as log:
+            log.offer(ended("lost", status="failed", success=False, attempts=(lost,)))
+        (unknown,) = await database.read(unknown_attempts)
+        assert (unknown.provider, unknown.attempts) == ("alpha", 1)
+        last = await database.read(last_request)
+        taken = await database.transaction(partial(take, reading(1250, last)))
+        assert isinstance(taken, Taken)
+        assert taken.charged == Decimal("0.25")
+        assert await database.read(unknown_attempts) == ()
+        assert await rows(database, "SELECT cost_sats, money FROM attempts") == [(0.25, "spent")]

@@ -300,7 +300,8 @@ def test_a_running_arbstr_keeps_its_rows_there(postgres: PostgresServer, tmp_pat
     url = postgres.url("running")
     config = (
         '[[providers]]\nname = "alpha"\nurl = "http://127.0.0.1:9/v1"\nmodels = ["m"]\n'
-        "[retry]\nmax_retries = 0\n"
+        "input_rate = 1\noutput_rate = 1\n[retry]\nmax_retries = 0\n"
+        "[budget]\nsats_per_day = 100\n"
     )
     with arbstr_process(
         config_text=config,
@@ -315,6 +316,9 @@ def test_a_running_arbstr_keeps_its_rows_there(postgres: PostgresServer, tmp_pat
         assert PASSWORD not in process.stderr()
     assert postgres.execute("SELECT status FROM requests", "running") != [("in_flight",)]
     assert postgres.execute("SELECT * FROM boots", "running") == []
+    # It was asked for a slice of the day, and what was not used was given back.
+    leases = "SELECT cap, seq > 2 FROM budget_leases WHERE boot_id <> '-'"
+    assert postgres.execute(leases, "running") == [(0, True)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,188 @@
+"""Budgets across processes and machines: how much of a day one of them may use, without asking.
+
+    what is at hand --TICKS, each second--> asks for a target, gives back, or nothing
+    something waits that does not fit         asks for used + all that waits + target, at least for
+                                              used + the smallest that waits
+    giving back                               `cap` shrinks here before it is sent; nothing but a
+                                              confirmed answer raises it
+    the answer is confirmed                   `cap` is what it says
+    the answer is lost, cut or late           `cap` stays; the next exchange has the next `seq`, and
+                                              says how much is wanted in all, so that there is
+                                              nothing to undo
+
+A process may have spent and set aside at most `cap` on its day. In the ledger there is a row for
+each process and day, and each exchange (`exchanged`) is one transaction under the day's lock:
+
+    its `seq` is not above the row's          an old one that comes late: nothing changes
+    it wants no more than it has              that is its new cap
+    there is room for all, or a fair part     it grows: by what is free, shared among who lives
+    not for the least it can do with          nothing changes, and the day is marked as wanted
+
+Why no day is overdrawn: in the ledger the caps of a day never add up to more than the limit, for
+exchanges are one after the other and grow by what is free. Here `cap` is never above the ledger's.
+And spent + set aside is never above `cap`, but by what an answer took above what was set aside for
+it, which is told with the next exchange, granted or not. No clock and nobody's opinion of who is
+dead is in that: who is thought dead and lives spends what is still counted. What a killed process
+held and had not used is lost for the day: seconds' worth.
+
+`target` is what is kept at hand: RATE_SECONDS of what was asked for lately, and REQUESTS of the
+usual size. All amounts are whole millisats.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, final
+
+RATE_SECONDS: Final = 5.0
+"""So many seconds of demand are kept at hand; the database may be away that long unnoticed."""
+
+REQUESTS: Final = 4
+"""So many requests of the usual size, so that a slow trickle does not ask each time."""
+
+SMOOTHING: Final = 0.3
+"""Weight of the newest second, and of the newest requests, in the averages. Picked."""
+
+
+class Hand(StrEnum):
+    """What a process has at hand, at a tick; the first that is so. Said as the README does."""
+
+    WANTED = "anything idle, and another found no room"
+    LITTLE = "less than half a target"
+    MUCH = "more than twice a target"
+    ENOUGH = "anything else"
+
+
+class Move(StrEnum):
+    """What it does then."""
+
+    GIVE_ALL = "gives back all that is idle"
+    TO_TARGET = "asks for one target at hand"
+    BACK_TO_TARGET = "gives back all above one target"
+    NOTHING = "nothing"
+
+
+TICKS: Final[Mapping[Hand, Move]] = MappingProxyType(
+    {
+        Hand.WANTED: Move.GIVE_ALL,
+        Hand.LITTLE: Move.TO_TARGET,
+        Hand.MUCH: Move.BACK_TO_TARGET,
+        Hand.ENOUGH: Move.NOTHING,
+    }
+)
+"""Each second."""
+
+
+def lease_table() -> str:
+    """TICKS and what a request meets, as a Markdown table for the README."""
+    lines = ["| in hand of the day | what the process does |", "|---|---|"]
+    lines += [f"| each second: {hand} | {move} |" for hand, move in TICKS.items()]
+    lines += [
+        "| a request fits | it goes, without asking |",
+        "| a request does not fit | it waits (2.5 s at most) for one exchange: all that waits and "
+        "one target, or as much as there is |",
+        "| there is no room for it | 402; others give back what is idle for 3 s |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One exchange: how much is wanted in all, how much is the least that helps, what is used."""
+
+    seq: int
+    want: int
+    least: int
+    used: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the ledger has of one process on one day."""
+
+    cap: int = 0
+    seq: int = 0
+
+
+def exchanged(row: Row, ask: Ask, *, limit: int | None, caps: int, living: int) -> Row | None:
+    """The row after an exchange; `None`: there is no room for the least, and nothing changes.
+
+    `caps` is the sum of all caps of the day, this one's with it; `living` how many processes share
+    the day just now. Without a `limit` everything is granted.
+    """
+    if ask.seq <= row.seq:
+        return row
+    if limit is None or ask.want <= row.cap:
+        return Row(max(ask.want, ask.used), ask.seq)
+    free = max(0, limit - caps)
+    fair = row.cap + free // (2 * max(1, living))
+    cap = min(ask.want, row.cap + free, max(ask.least, fair))
+    if cap >= ask.least:
+        return Row(max(cap, ask.used), ask.seq)
+    # What was used above it is used all the same.
+    return Row(ask.used, ask.seq) if ask.used > row.cap else None
+
+
+@final
+class Lease:
+    """One process's part of one day. `used` is always what it has spent and set aside there."""
+
+    def __init__(self) -> None:
+        self.cap = 0
+        self._seq = 0
+        self._rate = 0.0
+        self._size = 0.0
+
+    @property
+    def target(self) -> int:
+        """What is to be at hand."""
+        return int(self._rate * RATE_SECONDS + self._size * REQUESTS)
+
+    def seen(self, amount: int, requests: int, seconds: float) -> None:
+        """So much was asked for lately, by so many requests, in so many seconds."""
+        if seconds > 0:
+            self._rate += SMOOTHING * (amount / seconds - self._rate)
+        if requests:
+            size = amount / requests
+            self._size += (SMOOTHING if self._size else 1.0) * (size - self._size)
+
+    def waits(self, used: int, amounts: tuple[int, ...]) -> Ask:
+        """These do not fit."""
+        usual = max(self.target, 0)
+        return self._ask(used, used + sum(amounts) + usual, used + min(amounts))
+
+    def tick(self, used: int, *, wanted: bool) -> Ask | None:
+        """A second has passed."""
+        match TICKS[self.at_hand(used, wanted=wanted)]:
+            case Move.GIVE_ALL:
+                return self._ask(used, used, used)
+            case Move.TO_TARGET | Move.BACK_TO_TARGET:
+                return self._ask(used, used + self.target, used)
+            case Move.NOTHING:
+                return None
+
+    def at_hand(self, used: int, *, wanted: bool) -> Hand:
+        """`wanted`: another process found no room a moment ago."""
+        left, target = self.cap - used, self.target
+        if wanted and left > 0:
+            return Hand.WANTED
+        if left < 0 or (not wanted and 2 * left < target):
+            return Hand.LITTLE
+        return Hand.MUCH if left > 2 * target else Hand.ENOUGH
+
+    def ends(self, used: int) -> Ask:
+        """The process does: nothing is held any more."""
+        return self._ask(used, used, used)
+
+    def _ask(self, used: int, want: int, least: int) -> Ask:
+        self._seq += 1
+        self.cap = min(self.cap, max(want, used))
+        return Ask(self._seq, want, least, used)
+
+    def answered(self, row: Row) -> None:
+        """The exchange was confirmed, and this is the row now."""
+        if row.seq == self._seq:
+            self.cap = row.cap
