@@ -49,6 +49,7 @@ from arbstr.sansio.routing.plan import Candidate
 from arbstr.trio_runtime.drains import Drains, seconds_alone, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
+from arbstr.trio_runtime.upstream.answering import Seen
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 
 log = logging.getLogger(__name__)
@@ -91,11 +92,11 @@ class Attempts:
         self._offer: Offer | None = None
         self._refused_options: str | None = None
         self._deserted = deserted
-        self._alone_until = inf
+        self._alone_until: float | None = None
         self.retry = retry
         self.call: UpstreamCall | None = None
         self.first_bytes = b""
-        self.drains = Drains(hub, exchange, drained)
+        self.drains = Drains(hub, exchange, drained, snapshot.catalog.secrets)
 
     async def find(self) -> ErrorReply | None:
         """Runs Retry's commands. `None` means that `call` has something to deliver."""
@@ -301,8 +302,8 @@ class Attempts:
             return 0.0
         self._give_verdict(Outcome.NEUTRAL)
         seconds = seconds_alone(self.call, linger)
-        if TRAITS[self.call.kind].finishes:
-            self._alone_until = trio.current_time() + seconds
+        finishes = TRAITS[self.call.kind].finishes
+        self._alone_until = trio.current_time() + seconds if finishes else inf
         return seconds
 
     def answered_unattended(self) -> None:
@@ -344,9 +345,13 @@ class Attempts:
             return
         # By what the attempt came to, not by the phase: a bug of ours ends that of any.
         seconds = seconds_to_read_on(call, failed=not self._exchange.answered)
-        seconds = min(seconds, self._alone_until - trio.current_time())
+        if self._alone_until is not None:
+            seconds = min(seconds, self._alone_until - trio.current_time())
         n, reservation = self._exchange.attempts_made, self._reservation
-        if seconds > 0 and self.drains.start(call, n, seconds, reservation):
+        # What was given up before its output may still come to who asks the same again.
+        keep = not self._exchange.answered and self._alone_until is None
+        keep = keep and call.seen is not Seen.OUTPUT
+        if seconds > 0 and self.drains.start(call, n, seconds, reservation, keep=keep):
             self._reservation = None
             return
         try:

@@ -13,13 +13,17 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio import life
+from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.failover.kinds import TRAITS
+from arbstr.sansio.failover.repeats import Became
 from arbstr.sansio.failover.watch import READ_ON, Wait
 from arbstr.sansio.routing.budget import Reservation
+from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.repeats import Broken, Source, head_of, whole_of
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 
 log = logging.getLogger(__name__)
@@ -69,28 +73,83 @@ def has_room(hub: Hub) -> bool:
 
 @final
 class Drains:
-    """Those of one request. `drained` is called whenever one of them has ended."""
+    """Those of one request. `drained` is called whenever one of them has ended.
 
-    __slots__ = ("_drained", "_exchange", "_hub", "running")
+    `source` is what is kept of an answer that was given up before its output, and is read on:
+    whoever asks the same again may get it.
+    """
 
-    def __init__(self, hub: Hub, exchange: Exchange, drained: Callable[[], None]) -> None:
+    __slots__ = ("_drained", "_exchange", "_hub", "_secrets", "running", "source")
+
+    def __init__(
+        self,
+        hub: Hub,
+        exchange: Exchange,
+        drained: Callable[[], None],
+        secrets: tuple[Secret, ...],
+    ) -> None:
         self._hub = hub
         self._exchange = exchange
         self._drained = drained
+        self._secrets = secrets
         self.running = 0
+        self.source: Source | None = None
 
     def start(
-        self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
+        self,
+        call: UpstreamCall,
+        n: int,
+        seconds: float,
+        reservation: Reservation | None,
+        *,
+        keep: bool,
     ) -> bool:
         """Takes the call of attempt `n` and what was set aside for it, unless there are too many
-        drains or the process is being stopped."""
+        drains or the process is being stopped. `keep`: nothing of it has gone to a client."""
         hub = self._hub
         if not has_room(hub):
             return False
+        if keep and hub.kept.is_on and self.source is None:
+            self._keep(call)
         self.running += 1
         hub.draining += 1
         hub.drains.start_soon(self._drain, call, n, seconds, reservation)
         return True
+
+    def _keep(self, call: UpstreamCall) -> None:
+        exchange = self._exchange
+        source = Source(self._hub.kept, exchange.correlation_id, exchange.policy)
+        model, secrets = exchange.model, self._secrets
+
+        def heard(data: bytes) -> None:
+            if source.head is None:
+                source.head = head_of(call, model, secrets)
+            source.keep(data)
+
+        self.source, call.heard = source, heard
+
+    def forget_source(self) -> None:
+        """Nobody will ask for it: the client has got an answer, or is getting one."""
+        source, self.source = self.source, None
+        if source is not None:
+            source.let_go()
+            self._hub.kept.forget(source.id)
+
+    def _end_source(self, call: UpstreamCall) -> None:
+        """What became of it, for those who wait for it and those who will ask."""
+        source, call.heard = self.source, None
+        if source is None or source.which is None:
+            self.forget_source()
+            return
+        self.source, whole = None, whole_of(call)
+        became = Became.SPENT if self._exchange.possibly_spent else Became.FREE
+        saw = self._exchange.saw
+        if whole is not None:
+            became, name = Became.WHOLE, call.provider.name
+            saw = f'provider "{name}" answered it after it was given up, and that was not kept'
+            source.head = head_of(call, self._exchange.model, self._secrets)
+        end = whole or Broken(ErrorReply("possibly_spent", f"The answer did not come: {saw}."))
+        self._hub.kept.ended(source, source.which, became, end, saw)
 
     async def _drain(
         self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
@@ -117,6 +176,8 @@ class Drains:
             asked, price = call.upstream_request_id, call.provider_cost_msats
             learnt = life.Drained(n, call.status, asked, call.usage, price, money)
             exchange.note(learnt, trio.current_time())
+            if call.heard is not None:
+                self._end_source(call)
             if reservation is not None:
                 hub.book(reservation, exchange.charged(n))
             hub.keep_change(call.stray_change(), call.provider.name, exchange.correlation_id)

@@ -30,9 +30,13 @@ from arbstr.sansio.failover.repeats import (
     fingerprint,
 )
 from arbstr.sansio.money import Usage
+from arbstr.trio_runtime.server.responder import passed_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    from arbstr.sansio.secrets import Secret
+    from arbstr.trio_runtime.upstream.call import UpstreamCall
 
 HASHED_AT_ONCE: Final = 1_000_000
 """Bytes of a body that is hashed where it is, in a millisecond or two; picked."""
@@ -77,11 +81,27 @@ class Broken:
 End: TypeAlias = Whole | Broken
 
 
+def head_of(call: "UpstreamCall", model: str, secrets: "Collection[Secret]") -> Head:
+    """Of an answer whose head has come."""
+    given = call.headers.get("content-type", "")
+    # What a stream was put together to is plain JSON.
+    kind = given if "json" in given.lower() else "application/json"
+    return Head(call.provider.name, model, passed_on(call.headers, secrets), kind)
+
+
+def whole_of(call: "UpstreamCall") -> Whole | None:
+    """What an answer comes to, if it has come whole."""
+    if call.relay.complete:
+        return Whole(call.usage, rest=call.relay.rest())
+    return None if call.answer is None else Whole(call.usage, call.answer)
+
+
 @final
 class Source:
     """The answer of one request, for as long as somebody may want it.
 
     `id` is that of its request, `policy` the one that was matched.
+    `which` is its fingerprint once others may ask for it.
     `pieces`: what went on of a stream, in order; None once it was let go. `head` is there with the
     first of them, or with the end. `wanted` is called when the number of its readers has changed,
     until the end.
@@ -99,6 +119,7 @@ class Source:
         "policy",
         "readers",
         "wanted",
+        "which",
     )
 
     def __init__(self, kept: "KeptAnswers", first: str, policy: str | None) -> None:
@@ -107,6 +128,7 @@ class Source:
         self._changed: trio.Event | None = None
         self.id = first
         self.policy = policy
+        self.which: Fingerprint | None = None
         self.pieces: list[bytes] | None = []
         self.head: Head | None = None
         self.end: End | None = None
@@ -237,6 +259,7 @@ class KeptAnswers:
 
     def left(self, source: Source, which: Fingerprint, saw: str) -> None:
         """Its client left, and it goes on."""
+        source.which = which
         self._sources[source.id] = source
         self._repeats.left(source.id, which, saw, trio.current_time())
 

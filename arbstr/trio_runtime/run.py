@@ -36,8 +36,8 @@ from arbstr.trio_runtime.drains import has_room
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_request
 from arbstr.trio_runtime.relaying import Relaying
-from arbstr.trio_runtime.repeats import Broken, Head, Source, Whole
-from arbstr.trio_runtime.server.responder import Responder, passed_on
+from arbstr.trio_runtime.repeats import Broken, Head, Source, Whole, head_of, whole_of
+from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.whom import retry_of, route_of, unserved_now
 
@@ -218,6 +218,7 @@ class Run:
         """Relays from the first output on. `None`: the stream is complete."""
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
+        attempts.drains.forget_source()
         self._relaying = relaying = Relaying(call, attempts.first_bytes)
         if self._source is None and self._hub.kept.is_on:
             self._source = self._new_source()
@@ -281,11 +282,7 @@ class Run:
             await self._delivery.error(error, asked=self._exchange.attempts_made > 0)
 
     def _head(self, call: UpstreamCall) -> Head:
-        passed = passed_on(call.headers, self._snapshot.catalog.secrets)
-        given = call.headers.get("content-type", "")
-        # What a stream was put together to is plain JSON.
-        kind = given if "json" in given.lower() else "application/json"
-        return Head(call.provider.name, self._exchange.model, passed, kind)
+        return head_of(call, self._exchange.model, self._snapshot.catalog.secrets)
 
     # -- without its client --------------------------------------------------------------------
 
@@ -295,12 +292,17 @@ class Run:
             return
         self._left_at = trio.current_time()
         self._delivery.leave()
-        if not self._goes_on():
+        if not (self._is_here() or self._goes_on()):
             self._scope.cancel()
 
     def is_deserted(self) -> bool:
         """Whether nobody waits for the answer, for now."""
         return self._left_at is not None and not (self._source and self._source.readers)
+
+    def _is_here(self) -> bool:
+        """Whether the answer is whole, and was just about to be delivered."""
+        found = not self._working and self._error is None and self._hub.kept.is_on
+        return found and self._exchange.phase is life.Phase.ATTEMPTING
 
     def _goes_on(self) -> bool:
         """Whether the answer is waited for all the same."""
@@ -365,30 +367,31 @@ class Run:
         kept, source, exchange = self._hub.kept, self._source, self._exchange
         if source is not None and source.end is not None:
             return  # that is known already
+        drains = self._attempts.drains if self._attempts is not None else None
         if exchange.delivered or not kept.is_on:
+            if drains is not None:
+                drains.forget_source()
             if source is not None:
                 source.wanted = None
                 if source.is_booked:
                     kept.forget(source.id)
             return
+        if drains is not None and drains.source is not None and source is None:
+            kept.left(drains.source, self._fingerprint(), exchange.saw)
+            return
         # An answer that a bug of ours kept from its client was paid for, too.
-        whole, spent = self._whole, exchange.answered or exchange.possibly_spent > 0
-        if whole is None and not spent and source is None:
+        spent = exchange.answered or exchange.possibly_spent > 0
+        if self._whole is None and not spent and source is None:
             return
         source = self._source = source or self._new_source()
-        end: Whole | Broken
-        if whole is not None:
-            plain, usage = whole.answer, whole.usage
-            if self._request.stream:
-                end = Whole(usage, rest=whole.relay.rest())
-            else:
-                end = Whole(usage, plain)
-            became, name = Became.WHOLE, whole.provider.name
-            saw = f'provider "{name}" answered it after its client had left, and that was not kept'
-            source.head = self._head(whole)
-        else:
+        end: Whole | Broken | None = None if self._whole is None else whole_of(self._whole)
+        became, saw = (Became.SPENT if spent else Became.FREE), exchange.saw
+        if end is None or self._whole is None:
             end = Broken(self._error or GONE)
-            became, saw = (Became.SPENT if spent else Became.FREE), exchange.saw
+        else:
+            became, name = Became.WHOLE, self._whole.provider.name
+            saw = f'provider "{name}" answered it after its client had left, and that was not kept'
+            source.head = self._head(self._whole)
         kept.ended(source, self._fingerprint(), became, end, saw)
 
     # -- the end -------------------------------------------------------------------------------
@@ -448,7 +451,8 @@ class Run:
         """A drain has ended: the last one brings the row, if the client's part is over."""
         if self._over and not self._draining():
             self._enter(self._exchange.close(trio.current_time()))
-            if not self._exchange.possibly_spent and self._source is not None:
+            free = not self._exchange.possibly_spent and self._whole is None
+            if free and self._source is not None:
                 # It turned out to have been free, so it stands in nobody's way.
                 self._hub.kept.forget(self._exchange.correlation_id)
             self._forget()

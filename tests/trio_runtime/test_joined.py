@@ -588,3 +588,65 @@ async def test_a_node_that_says_it_took_nothing_blocks_nobody_in_the_end() -> No
         record = await proxy.record()
         assert record.possibly_spent == 0
         assert ((await proxy.chat()).status, fake.hits) == (200, 2)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["plain again", "streamed again"])
+@pytest.mark.parametrize("streaming", [False, True], ids=["plain", "streamed"])
+async def test_what_a_node_writes_after_our_own_timeout_is_for_whoever_asks_again(
+    streaming: bool, again: bool
+) -> None:
+    gate = trio.Event()
+    limit = {False: "answer", True: "first_output"}[streaming]
+    more = f"[timeouts]\n{limit} = 0.05"
+    answers = {
+        False: json_answer(WHOLE, before=[gate], headers=[ROUTSTR_ID]),
+        True: stream([ROLE, gate, WORD, *REST], headers=[ROUTSTR_ID]),
+    }
+    async with proxied(answers[streaming], kind="routstr", more=more) as (fake, proxy):
+        late = await proxy.chat(stream=streaming)
+        assert late.error["code"] == "possibly_spent"
+        async with proxy.asking(stream=again) as client:
+            await settled()
+            gate.set()
+            reply = await client.reply()
+        assert (reply.status, reply.text, fake.hits) == (200, "Hello there", 1)
+        assert reply.headers["x-arbstr-joined"] == late.headers["x-arbstr-request-id"]
+        await proxy.log.wait(2)
+        await proxy.wait_idle()
+        assert proxy.hub.kept.held == 0
+
+
+async def test_what_a_node_wrote_after_our_own_timeout_is_given_from_memory() -> None:
+    gate = trio.Event()
+    play = stream([ROLE, gate, WORD, *REST], headers=[ROUTSTR_ID])
+    more = "[timeouts]\nfirst_output = 0.05"
+    async with proxied([play, json_answer(WHOLE)], kind="routstr", more=more) as (fake, proxy):
+        assert (await proxy.chat(stream=True)).error["code"] == "possibly_spent"
+        gate.set()
+        await proxy.record()
+        reply = await proxy.chat(stream=True)
+        assert (reply.text, fake.hits) == ("Hello there", 1)
+        assert (await proxy.chat()).text == "Hello there"
+        assert fake.hits == 2
+
+
+async def test_a_client_that_got_its_answer_elsewhere_leaves_nothing_of_the_late_one() -> None:
+    gate = trio.Event()
+    more = "[timeouts]\nfirst_output = 0.05\n[retry]\npossibly_spent = 'next'"
+    async with (
+        open_fake_provider(stream([ROLE, gate, WORD, *REST], headers=[ROUTSTR_ID])) as late,
+        open_fake_provider(stream([ROLE, WORD, *REST])) as prompt,
+        open_proxy(
+            config(
+                provider("alpha", late.url, kind="routstr"),
+                provider("beta", prompt.url, rate=2),
+                more=more,
+            )
+        ) as proxy,
+    ):
+        assert (await proxy.chat(stream=True)).text == "Hello there"
+        gate.set()
+        await proxy.record()
+        assert (proxy.hub.kept.held, proxy.hub.kept._sources) == (0, {})
+        assert (await proxy.chat(stream=True)).text == "Hello there"
+        assert "x-arbstr-joined" not in (await proxy.chat(stream=True)).headers

@@ -105,6 +105,7 @@ class Answering:
         self.answer: Answer | None = None
         self._told: Verdict | None = None
         self.ended = False
+        self.heard: Callable[[bytes], None] | None = None
         self._target = target
         self._asked = asked
         self._max_answer_bytes = max_answer_bytes

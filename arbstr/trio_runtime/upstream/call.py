@@ -103,7 +103,8 @@ class UpstreamCall(Answering):
         """Reads an answer nobody waits for to its end, for its usage and price. Never raises.
 
         Returns what it turned out to have cost, as far as its end tells. An error event is not the
-        end: a node says what it charged behind it.
+        end: a node says what it charged behind it. What would have gone on of a stream, `heard` is
+        told.
         """
         failure = await self._read_on()
         try:
@@ -188,10 +189,16 @@ class UpstreamCall(Answering):
                 answer = await self._whole()
                 return answer if isinstance(answer, Failure) else None
             while not (relay.done or self.ended or relay.overflow):
-                await self.more()
+                data = await self.more()
                 if relay.not_sse:
                     found = await self._from_plain()
-                    return found if isinstance(found, Failure) else None
+                    if isinstance(found, Failure):
+                        return found
+                    data = found
+                if data and self.heard is not None:
+                    self.heard(data)
+                if relay.not_sse:
+                    return None
         except AnswerBroken as error:
             relay.broke()
             return None if relay.complete else self.cut_short(broke_off(error))
