@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Final, Self, final
 
 from bench.clock import cpu_seconds
-from bench.wire import STAMP, AnswerReader, Garbled, Order, chat_body, http_request
+from bench.wire import ENDS, STAMP, AnswerReader, Garbled, Order, body_of, http_request
 
 SETTLE_SECONDS: Final = 0.15
 """Quiet time at either edge, so that what a gateway does afterwards (its log) is counted where it
@@ -39,6 +39,7 @@ class Plan:
     """One run. With `ramp` it is one long stream per connection, else requests in a closed loop.
 
     `seconds`: how long is counted. `ramp`: over how many seconds the streams are started.
+    `door`: whose request it is; `path` is where.
     `limit`: of a closed loop, the most requests. `pids`: whose CPU time is counted.
     """
 
@@ -54,6 +55,7 @@ class Plan:
     ramp: float | None = None
     limit: int = 100_000
     pids: tuple[int, ...] = ()
+    door: str = "chat"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -205,7 +207,7 @@ class Client:
             at = match.end()
             self.events += 1
             self.note((now - int(match[1])) // 1000)
-        if self.events == self._plan.order.events and b"[DONE]" in data:
+        if self.events == self._plan.order.events and ENDS[self._plan.door] in data:
             self._whole = True
         self._tail = data[max(at, len(data) - 64) :]
 
@@ -226,7 +228,7 @@ class Client:
         elif self.events != order.events:
             self._failed(f"{self.events} events instead of {order.events}")
         elif order.events and not self._whole:
-            self._failed("a stream without [DONE]")
+            self._failed("a stream without its end")
         else:
             if self._plan.ramp is None:
                 self._result.latency.append(int((time.monotonic() - self.sent_at) * 1e6))
@@ -257,7 +259,7 @@ def run(plan: Plan) -> Result:
         f"{plan.host}:{plan.port}",
         plan.path,
         plan.headers,
-        chat_body(plan.model, plan.order, plan.request_bytes),
+        body_of(plan.door, plan.model, plan.order, plan.request_bytes),
     )
     clients: list[Client] = []
     work = _closed_loop if plan.ramp is None else _streams

@@ -13,6 +13,7 @@ from bench.clock import cpu_seconds, forget_peak, megabytes
 from bench.load import Plan, Result
 from bench.processes import Load
 from bench.scenarios import Scenario
+from bench.wire import PATHS
 
 PERCENTILES: Final = (50, 90, 99)
 DIRECT: Final = "direct"
@@ -149,7 +150,8 @@ def _plan(scenario: Scenario, target: Target, model: str) -> Plan:
     return Plan(
         host=target.host,
         port=target.port,
-        path=target.path,
+        path=target.path + PATHS[scenario.door],
+        door=scenario.door,
         headers=target.headers,
         model=model,
         connections=scenario.connections,

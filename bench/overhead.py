@@ -35,10 +35,9 @@ from bench.processes import (
 )
 from bench.report import Progress, as_json, plot, table
 from bench.scenarios import LASTS, SCENARIOS, Scenario, chosen, shortened
-from bench.wire import Order
+from bench.wire import PATHS, Order
 
 ARBSTR: Final = "arbstr"
-CHAT: Final = "/chat/completions"
 QUICK_ROUNDS: Final = 2
 QUICK_SECONDS: Final = 0.3
 SOAK_STEPS: Final = 20
@@ -157,9 +156,7 @@ def target(
 ) -> Target:
     """A target from the base URL an SDK would take."""
     parts = urlsplit(url)
-    return Target(
-        name, parts.hostname or "127.0.0.1", parts.port or 80, parts.path + CHAT, pids, headers
-    )
+    return Target(name, parts.hostname or "127.0.0.1", parts.port or 80, parts.path, pids, headers)
 
 
 @final
@@ -245,7 +242,7 @@ class Bench:
         plan = Plan(
             mine.host,
             mine.port,
-            mine.path,
+            mine.path + PATHS["chat"],
             (),
             self._options.model,
             connections=8,

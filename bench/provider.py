@@ -1,4 +1,4 @@
-"""The provider process: answers chats as they tell it to, at next to no cost of its own.
+"""The provider process: answers requests as they tell it to, at next to no cost of its own.
 
     python -m bench.provider
 
@@ -12,11 +12,13 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Final, final
 
-from bench.wire import HEAD_LIMIT, Order, body_length, is_chunked
+from bench.wire import HEAD_LIMIT, PATHS, Order, body_length, is_chunked
 
 MAX_REQUEST: Final = 64 * 1024 * 1024
 BACKLOG: Final = 4096
@@ -35,6 +37,9 @@ STREAM_HEAD: Final = HEAD + b"content-type: text/event-stream\r\ntransfer-encodi
 END: Final = b"0\r\n\r\n"
 
 
+MODEL: Final = "bench"
+
+
 def _event(choices: str, more: str = "") -> bytes:
     return (
         'data: {"id":"chatcmpl-B0ZcVYbC8lDdE4bWGZkbench","object":"chat.completion.chunk",'
@@ -51,34 +56,141 @@ def _delta(delta: str, finish: str = "null") -> str:
     return f'[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}]'
 
 
-ROLE: Final = _chunk(_event(_delta('{"role":"assistant","content":"","refusal":null}')))
-_STAMPED: Final = _event(_delta('{"content":" @%019d@"}')).replace(b"%019d", b"0" * 19)
-_BEFORE, _AFTER = _chunk(_STAMPED).split(b"0" * 19)
+def _typed(kind: str, **members: object) -> bytes:
+    data = json.dumps({"type": kind, "sequence_number": 7, **members}, separators=(",", ":"))
+    return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def _response(status: str, **members: object) -> dict[str, object]:
+    head = {"id": "resp_bench", "object": "response", "created_at": 1760000000, "status": status}
+    return {**head, "error": None, "model": MODEL, "output": [], "usage": None, **members}
+
+
+_STAMP: Final = "@" + "0" * 19 + "@"
+_TEXT: Final = "It costs what it costs. "
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a door's streams look: what they begin with, an event with a stamp, and their end.
+
+    `end` and `usage` are told how many events there were; the latter is sent to who asks for it.
+    """
+
+    begin: bytes
+    event: bytes
+    end: Callable[[int], bytes]
+    usage: Callable[[int], bytes]
+
+    @property
+    def around_the_stamp(self) -> tuple[bytes, bytes]:
+        """One event as a chunk, without its stamp."""
+        before, after = _chunk(self.event).split(b"0" * 19)
+        return before, after
+
+
+def _counts(events: int) -> str:
+    return f'{{"prompt_tokens":20,"completion_tokens":{events},"total_tokens":{events + 20}}}'
+
+
+@cache
+def _usage_chunk(events: int) -> bytes:
+    return _chunk(_event("[]", f',"usage":{_counts(events)}'))
+
+
+def _nothing(_events: int) -> bytes:
+    return b""
+
+
+@cache
+def _completed(events: int) -> bytes:
+    usage = {
+        "input_tokens": 20,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": events,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": events + 20,
+    }
+    part = {"type": "output_text", "text": _TEXT, "annotations": []}
+    item = {"id": "msg_bench", "type": "message", "role": "assistant", "content": [part]}
+    ended = _response("completed", output=[item], usage=usage)
+    return _chunk(
+        _typed("response.output_text.done", **_PLACE, text=_TEXT)
+        + _typed("response.output_item.done", output_index=0, item=item)
+        + _typed("response.completed", response=ended)
+    )
+
+
+_PLACE: Final = {"item_id": "msg_bench", "output_index": 0, "content_index": 0}
+_ITEM: Final = {"id": "msg_bench", "type": "message", "role": "assistant", "content": []}
 FINISH: Final = _chunk(_event(_delta("{}", '"stop"')))
 DONE: Final = _chunk(b"data: [DONE]\n\n")
 
 
-@cache
-def usage_chunk(events: int) -> bytes:
-    """The chunk for those who ask for usage."""
-    usage = f'{{"prompt_tokens":20,"completion_tokens":{events},"total_tokens":{events + 20}}}'
-    return _chunk(_event("[]", f',"usage":{usage}'))
+def _text(text: str, finish: str = "null") -> str:
+    return f'[{{"index":0,"text":"{text}","logprobs":null,"finish_reason":{finish}}}]'
+
+
+SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
+    {
+        PATHS["chat"]: Shape(
+            _chunk(_event(_delta('{"role":"assistant","content":"","refusal":null}'))),
+            _event(_delta(f'{{"content":" {_STAMP}"}}')),
+            lambda _: FINISH,
+            _usage_chunk,
+        ),
+        PATHS["completions"]: Shape(
+            _chunk(_event(_text("Begin"))),
+            _event(_text(f" {_STAMP}")),
+            lambda _: _chunk(_event(_text("", '"stop"'))),
+            _usage_chunk,
+        ),
+        PATHS["responses"]: Shape(
+            _chunk(
+                _typed("response.created", response=_response("in_progress"))
+                + _typed("response.in_progress", response=_response("in_progress"))
+                + _typed("response.output_item.added", output_index=0, item=_ITEM)
+                + _typed("response.content_part.added", **_PLACE, part={"type": "output_text"})
+                # Their output begins here: what is measured are events that flow.
+                + _typed("response.output_text.delta", **_PLACE, delta="Begin", logprobs=[])
+            ),
+            _typed("response.output_text.delta", **_PLACE, delta=f" {_STAMP}", logprobs=[]),
+            _completed,
+            _nothing,
+        ),
+    }
+)
+"""Path behind `/v1` -> how its streams look."""
 
 
 @cache
-def plain_answer(size: int) -> bytes:
+def plain_answer(path: str, size: int) -> bytes:
     """A whole HTTP answer whose body has about `size` bytes."""
-    usage = {"prompt_tokens": 20, "completion_tokens": size // 4, "total_tokens": 20 + size // 4}
-    message = {"role": "assistant", "content": "", "refusal": None}
+    tokens, text = size // 4, _TEXT * (max(0, size - 300) // len(_TEXT) + 3)
+    usage = {"prompt_tokens": 20, "completion_tokens": tokens, "total_tokens": 20 + tokens}
     answer: dict[str, object] = {
         "id": "chatcmpl-B0ZcVYbC8lDdE4bWGZkbench",
         "object": "chat.completion",
         "created": 1760000000,
-        "model": "bench",
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
-        "usage": usage,
+        "model": MODEL,
     }
-    message["content"] = "It costs what it costs. " * ((size - len(json.dumps(answer))) // 24 + 1)
+    match path:
+        case "/responses":
+            counts = {"input_tokens": 20, "output_tokens": tokens, "total_tokens": 20 + tokens}
+            part = {"type": "output_text", "text": text, "annotations": []}
+            answer = _response("completed", output=[{**_ITEM, "content": [part]}], usage=counts)
+        case "/embeddings":
+            vector = {"object": "embedding", "index": 0, "embedding": "A" * size}
+            answer = {"object": "list", "data": [vector], "model": MODEL}
+            answer["usage"] = {"prompt_tokens": 20, "total_tokens": 20}
+        case "/completions":
+            choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": "stop"}
+            answer |= {"object": "text_completion", "choices": [choice], "usage": usage}
+        case _:
+            message = {"role": "assistant", "content": text, "refusal": None}
+            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+            answer |= {"choices": [choice], "usage": usage}
     body = json.dumps(answer).encode()
     framing = b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
     return HEAD + framing + body
@@ -125,6 +237,8 @@ class Peer:
         self._left = 0
         self._order = Order()
         self._wants_usage = False
+        self._shape = SHAPES[PATHS["chat"]]
+        self._around = (b"", b"")
         selector.register(sock, selectors.EVENT_READ, self.ready)
 
     def ready(self, mask: int) -> None:
@@ -161,19 +275,22 @@ class Peer:
             return
         body = bytes(self._in[end + 4 :])
         self._in.clear()
-        self._answer(body)
+        target = head.split(b" ", 2)[1].decode("latin-1")
+        self._answer(target.removeprefix("/v1"), body)
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, path: str, body: bytes) -> None:
         order = Order.found_in(body)
         if order is None:
             self._write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 8\r\n\r\nno order")
         elif not order.events:
-            self._write(plain_answer(order.answer))
+            self._write(plain_answer(path, order.answer))
         else:
+            self._shape = SHAPES[path]
+            self._around = self._shape.around_the_stamp
             self._order, self._left = order, order.events
             self._wants_usage = b'"include_usage"' in body
             self._next = time.monotonic()
-            self._write(STREAM_HEAD + ROLE)
+            self._write(STREAM_HEAD + self._shape.begin)
             self._more()
 
     def _more(self) -> None:
@@ -186,13 +303,16 @@ class Peer:
             return
         count = min(order.burst, self._left)
         self._left -= count
-        self._write(b"".join((_BEFORE, b"%019d" % time.monotonic_ns(), _AFTER)) * count)
+        before, after = self._around
+        self._write(b"".join((before, b"%019d" % time.monotonic_ns(), after)) * count)
         if self._left:
             self._next += pace
             self._timers.at(self._next, self._more)
             return
-        usage = usage_chunk(order.events) if self._wants_usage else b""
-        self._write(FINISH + usage + DONE + END)
+        shape = self._shape
+        usage = shape.usage(order.events) if self._wants_usage else b""
+        done = DONE if shape.usage is not _nothing else b""
+        self._write(shape.end(order.events) + usage + done + END)
 
     def _write(self, data: bytes) -> None:
         if self._out:

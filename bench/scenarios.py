@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from bench.wire import Order
+from bench.wire import PATHS, Order
 
 KB: Final = 1000
 
@@ -29,6 +29,7 @@ class Scenario:
     seconds: float
     rounds: int
     ramp: float | None = None
+    door: str = "chat"
 
     @property
     def unit(self) -> str:
@@ -42,7 +43,14 @@ def _events(ramp: float, seconds: float, pause: float, burst: int) -> int:
 
 
 def _plain(
-    connections: int, request: int, answer: int, *, name: str, about: str, rounds: int = 7
+    connections: int,
+    request: int,
+    answer: int,
+    *,
+    name: str,
+    about: str,
+    rounds: int = 7,
+    door: str = "chat",
 ) -> Scenario:
     plural = "s" if connections > 1 else ""
     return Scenario(
@@ -53,19 +61,27 @@ def _plain(
         Order(answer=answer),
         0.6,
         rounds,
+        door=door,
     )
 
 
 def _streams(
-    connections: int, per_second: float, *, burst: int = 1, seconds: float = 2.0, rounds: int = 5
+    connections: int,
+    per_second: float,
+    *,
+    burst: int = 1,
+    seconds: float = 2.0,
+    rounds: int = 5,
+    door: str = "chat",
 ) -> Scenario:
     """Long streams, so that what a request costs does not count: CPU is taken while all run."""
     ramp = connections * 0.004
     pause = burst / per_second
     kind = f"bursts of {burst}" if burst > 1 else "one event per write"
     plural = "s" if connections > 1 else ""
+    name = "" if door == "chat" else f"{door}-"
     return Scenario(
-        f"{'burst' if burst > 1 else 'stream'}-{connections}",
+        f"{name}{'burst' if burst > 1 else 'stream'}-{connections}",
         f"{connections} stream{plural} of {per_second:g} events a second, {kind}",
         connections,
         1 * KB,
@@ -73,6 +89,7 @@ def _streams(
         seconds,
         rounds,
         ramp,
+        door,
     )
 
 
@@ -104,6 +121,13 @@ SCENARIOS: Final = (
     _streams(500, 20, seconds=3.0, rounds=3),
     _streams(50, 200, burst=20),
     _streams(500, 40, burst=20, seconds=3.0, rounds=3),
+    *(
+        _plain(8, KB, KB, name=f"{door}-1k", about=f"{door}: 1 kB asked, 1 kB answered", door=door)
+        for door in PATHS
+        if door != "chat"
+    ),
+    *(_streams(50, 40, door=door) for door in ("responses", "completions")),
+    _streams(50, 200, burst=20, door="responses"),
 )
 
 

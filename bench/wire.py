@@ -1,14 +1,31 @@
 """What the load generator and the provider say to each other through a gateway.
 
-A gateway must pass the messages of a chat unchanged, so the last one tells the provider how to
+A gateway must pass what is said unchanged, so the last text tells the provider how to
 answer (`Order`), and every streamed event carries the time it was written at (`STAMP`). The
 monotonic clock is the same for all processes of a machine, so its delay is one subtraction.
 """
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Self, final
+
+PATHS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "chat": "/chat/completions",
+        "responses": "/responses",
+        "embeddings": "/embeddings",
+        "completions": "/completions",
+    }
+)
+"""Where each door is, behind a base URL."""
+
+ENDS: Final[Mapping[str, bytes]] = MappingProxyType(
+    {"chat": b"[DONE]", "completions": b"[DONE]", "responses": b'"response.completed"'}
+)
+"""What stands in the end of a whole stream, and nowhere else."""
 
 HEAD_LIMIT: Final = 64 * 1024
 """Bytes of an answer's head; more is garbage."""
@@ -53,8 +70,8 @@ class Order:
         return None if match is None else cls(*map(int, match.groups()))
 
 
-def chat_body(model: str, order: Order, size: int) -> bytes:
-    """A chat request of about `size` bytes: a conversation whose last message is the order."""
+def body_of(door: str, model: str, order: Order, size: int) -> bytes:
+    """A request of about `size` bytes: a conversation, or its texts, the last of them the order."""
     padding = max(0, size - 200)
     messages = [{"role": "system", "content": "You are measured."}]
     for start in range(0, padding, _MESSAGE_BYTES):
@@ -62,10 +79,20 @@ def chat_body(model: str, order: Order, size: int) -> bytes:
         text = (_WORDS * (length // len(_WORDS) + 1))[:length]
         messages.append({"role": "assistant" if start else "user", "content": text})
     messages.append({"role": "user", "content": f"Answer as told: {order}"})
-    chat: dict[str, object] = {"model": model, "messages": messages}
+    texts = [message["content"] for message in messages]
+    said: dict[str, object]
+    match door:
+        case "responses":
+            said = {"input": messages}
+        case "embeddings":
+            said = {"input": texts}
+        case "completions":
+            said = {"prompt": "\n".join(texts)}
+        case _:
+            said = {"messages": messages}
     if order.events:
-        chat["stream"] = True
-    return json.dumps(chat).encode()
+        said["stream"] = True
+    return json.dumps({"model": model, **said}).encode()
 
 
 SDK_HEADERS: Final = (

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from arbstr.sansio.dialects.dialect import Answer, Asked
+from arbstr.sansio.dialects.doors import DOORS
+from arbstr.sansio.dialects.relay import Relay
 from bench.overhead import main, parse_peers
+from bench.provider import SHAPES, plain_answer
 from bench.scenarios import SCENARIOS, chosen, shortened
-from bench.wire import AnswerReader, Order, chat_body
+from bench.wire import ENDS, PATHS, AnswerReader, Order, body_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +29,8 @@ COUNTED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole"
 @linux
 def test_a_short_run_reports_every_scenario_and_target(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    command = [sys.executable, "bench/overhead.py", "plain-1k-c1", "stream-1"]
+    names = ["plain-1k-c1", "stream-1", "responses-1k-c8"]
+    command = [sys.executable, "bench/overhead.py", *names]
     command += ["--rounds", "1", "--seconds", "0.05", "--json", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -35,7 +40,7 @@ def test_a_short_run_reports_every_scenario_and_target(tmp_path: Path) -> None:
     report = json.loads(out.read_text())
     assert {"cpu", "cores", "python"} <= set(report["machine"])
     assert report["arbstr_idle_mb"] > 0
-    assert [scenario["name"] for scenario in report["scenarios"]] == ["plain-1k-c1", "stream-1"]
+    assert {scenario["name"] for scenario in report["scenarios"]} == set(names)
     for scenario in report["scenarios"]:
         assert set(scenario["targets"]) == {"direct", "floor", "arbstr"}
         for name, target in scenario["targets"].items():
@@ -91,12 +96,45 @@ def test_an_answer_is_read_the_same_however_it_is_cut(wire: bytes) -> None:
         assert reader.closes == (wire is CHUNKED)
 
 
-def test_an_order_survives_its_way_through_a_chat() -> None:
+def test_an_order_survives_its_way_through_every_door() -> None:
     for scenario in SCENARIOS:
-        body = chat_body("some-model", scenario.order, scenario.request_bytes)
+        body = body_of(scenario.door, "some-model", scenario.order, scenario.request_bytes)
         assert Order.found_in(body) == scenario.order
         assert abs(len(body) - scenario.request_bytes) < scenario.request_bytes / 10 + 200
         assert json.loads(body).get("stream", False) == (scenario.order.events > 0)
+
+
+@pytest.mark.parametrize("door", ENDS)
+def test_the_streams_of_every_door_are_whole_and_flow(door: str) -> None:
+    dialect = DOORS[door]
+    asked = dialect.parse(body_of(door, "bench", Order(events=3), 1000), {}, b"")
+    assert isinstance(asked, Asked)
+    shape = SHAPES[dialect.path]
+    relay = Relay(dialect.reading(asked))
+    begun = relay.feed(unchunked(shape.begin) + shape.event)
+    assert b"@" in begun  # output has begun
+    assert relay.feed(shape.event) is shape.event
+    end = relay.feed(unchunked(shape.end(3) + shape.usage(3)) + b"data: [DONE]\n\n")
+    assert relay.complete
+    assert relay.usage is not None
+    assert ENDS[door] in end + relay.finish(b"{}")
+
+
+def unchunked(data: bytes) -> bytes:
+    reader = AnswerReader()
+    return reader.feed(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + data)
+
+
+@pytest.mark.parametrize("door", PATHS)
+def test_the_answers_of_every_door_are_answers_of_about_the_size_asked_for(door: str) -> None:
+    dialect = DOORS[door]
+    asked = dialect.parse(body_of(door, "bench", Order(answer=5000), 1000), {}, b"")
+    assert isinstance(asked, Asked)
+    _, _, body = plain_answer(dialect.path, 5000).partition(b"\r\n\r\n")
+    verdict = dialect.judge(body, asked, "")
+    assert isinstance(verdict, Answer)
+    assert verdict.usage is not None
+    assert 5000 <= len(body) < 6000
 
 
 def test_a_shortened_stream_has_fewer_events_of_the_same_pace() -> None:

@@ -19,7 +19,9 @@ import pytest
 
 import arbstr
 from arbstr.sansio.dialects.chat.reading import ChatReading
+from arbstr.sansio.dialects.dialect import Reading
 from arbstr.sansio.dialects.relay import Relay
+from arbstr.sansio.dialects.responses.events import Reading as ResponsesReading
 from arbstr.trio_runtime.upstream.readers import ChunksReader, reader_of
 from tests.fakes import json_answer, open_fake_provider
 from tests.proxy import chat_body, config, open_proxy, provider
@@ -36,6 +38,9 @@ EVENT_STEPS: Final = 385
 """Of an ordinary event that comes alone in its chunk; 5 % above measured."""
 BURST_STEPS: Final = 56
 """Of each of twenty ordinary events that come at once; 5 % above measured."""
+
+OTHER_DOORS: Final = 1.2
+"""What a request or an event of another door may take, as a multiple of a chat's."""
 
 SCOPES: Final = 2
 """Cancel scopes of a plain request, 15 us each: one for its client, one for its deadline."""
@@ -89,38 +94,73 @@ EVENT: Final = (
     b'"model":"gpt-4o","choices":[{"index":0,"delta":{"content":" token"},"finish_reason":null}]}'
     b"\n\n"
 )
+RESPONSE: Final = {
+    "id": "resp_1",
+    "object": "response",
+    "created_at": 1760000000,
+    "status": "completed",
+    "model": "gpt-4o",
+    "output": [
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Hello", "annotations": []}],
+        }
+    ],
+    "usage": {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14},
+}
+DELTA: Final = (
+    b"event: response.output_text.delta\n"
+    b'data: {"type":"response.output_text.delta","sequence_number":7,"item_id":"msg_1",'
+    b'"output_index":0,"content_index":0,"delta":" token","logprobs":[]}\n\n'
+)
 REQUEST: Final = h11.Request(method="POST", target="/", headers=[("host", "x")])
 HEAD: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-@COUNTED
-async def test_a_plain_request_takes_no_more_than_it_did(tmp_path: Path) -> None:
+async def least_of(path: Path, door: str, body: bytes, answer: object) -> Counter[str]:
+    """What a plain request takes there, at the least of some."""
     taken: list[Counter[str]] = []
     async with (
-        open_fake_provider(json_answer(ANSWER)) as fake,
-        open_proxy(config(provider("alpha", fake.url)), database=tmp_path / "a.db") as proxy,
+        open_fake_provider(json_answer(answer)) as fake,
+        open_proxy(config(provider("alpha", fake.url)), database=path) as proxy,
         proxy.client() as client,
     ):
         for _ in range(12):
             with counting() as counts:
-                await client.send("POST", "/v1/chat/completions", chat_body())
+                await client.send("POST", door, body)
                 assert (await client.reply()).status == 200
             taken.append(counts)
     # The first opens connections, and one or another meets the turn of a second, or of a batch.
-    least = min(taken, key=lambda counts: counts["steps"])
+    return min(taken, key=lambda counts: counts["steps"])
+
+
+@COUNTED
+async def test_a_plain_request_takes_no_more_than_it_did(tmp_path: Path) -> None:
+    least = await least_of(tmp_path / "a.db", "/v1/chat/completions", chat_body(), ANSWER)
     assert least["steps"] <= PLAIN_STEPS
     assert least["scopes"] <= SCOPES
     assert least["tasks"] <= TASKS
 
 
-def open_stream() -> tuple[ChunksReader, Relay]:
+@COUNTED
+async def test_a_plain_response_takes_little_more_than_a_chat(tmp_path: Path) -> None:
+    body = b'{"model": "gpt-4o", "input": [{"role": "user", "content": "Hi"}]}'
+    least = await least_of(tmp_path / "a.db", "/v1/responses", body, RESPONSE)
+    assert least["steps"] <= PLAIN_STEPS * OTHER_DOORS
+    assert least["scopes"] <= SCOPES
+    assert least["tasks"] <= TASKS
+
+
+def open_stream(reading: Reading, event: bytes) -> tuple[ChunksReader, Relay]:
     """A stream whose output has begun."""
     reader = reader_of(h11.Connection(h11.CLIENT), REQUEST, HEAD, plain=True)
     assert isinstance(reader, ChunksReader)
-    relay = Relay(ChatReading(choices=1, asks_usage=False))
+    relay = Relay(reading)
     reader.feed(HEAD)
-    reader.feed(chunked(EVENT))
-    assert relay.feed(reader.pull(None)) == EVENT
+    reader.feed(chunked(event))
+    assert relay.feed(reader.pull(None)) == event
     return reader, relay
 
 
@@ -129,13 +169,20 @@ def chunked(*events: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-@COUNTED
-@pytest.mark.parametrize(("events", "most"), [(1, EVENT_STEPS), (20, BURST_STEPS)])
-def test_an_event_takes_no_more_steps_than_it_did(events: int, most: int) -> None:
-    reader, relay = open_stream()
-    piece, out = chunked(*(EVENT,) * events), b""
+def steps_of(reading: Reading, event: bytes, events: int) -> int:
+    """What so many events take that come at once."""
+    reader, relay = open_stream(reading, event)
+    piece, out = chunked(*(event,) * events), b""
     with counting() as counts:
         reader.feed(piece)
         out = relay.feed(reader.pull(None))
-    assert out == EVENT * events
-    assert counts["steps"] <= most * events
+    assert out == event * events
+    return counts["steps"]
+
+
+@COUNTED
+@pytest.mark.parametrize(("events", "most"), [(1, EVENT_STEPS), (20, BURST_STEPS)])
+def test_an_event_takes_no_more_steps_than_it_did(events: int, most: int) -> None:
+    chat = ChatReading(choices=1, asks_usage=False)
+    assert steps_of(chat, EVENT, events) <= most * events
+    assert steps_of(ResponsesReading(), DELTA, events) <= most * events * OTHER_DOORS
