@@ -23,7 +23,6 @@ from arbstr.sansio.dialects.dialect import (
     Dialect,
     ErrorAnswer,
     Facts,
-    Headers,
     Verdict,
 )
 from arbstr.sansio.dialects.sse import Event, is_stream
@@ -99,6 +98,7 @@ class Toy:
     name: Final = "toy"
     path: Final = "/toys"
     limit_member: Final = "most"
+    id_header: Final = b"toy-id"
     silence: Final = b"event: hum\ndata: {}\n\n"
     price_follows: Final = True
     ends_when_broken: Final = True
@@ -161,9 +161,9 @@ class Toy:
         words = [WORD + json.dumps(word).encode() + b"}\n\n" for word in whole.pop("words")]
         return b"".join([*words, b"event: end\ndata: " + json.dumps(whole).encode() + b"\n\n"])
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
         """What went wrong, and where to look it up."""
-        return json.dumps({"oops": error.code}).encode(), ((b"toy-id", request_id.encode()),)
+        return json.dumps({"oops": error.code}).encode()
 
     def error_event(self, error: ErrorReply, request_id: str) -> bytes:
         """As in the middle of a stream."""

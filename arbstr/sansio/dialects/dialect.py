@@ -13,6 +13,8 @@ What is asked of a `Dialect`, and what for:
     name               "chat": what rows, configuration and commands call the door
     path               "/chat/completions": behind a provider's base URL
     limit_member       "max_tokens": where a client limits the output, for advice; None if nowhere
+    id_header          b"request-id": where its clients look for the id of a request, beside the
+                       headers all answers have; None if nowhere else
     silence            what is written while nobody answers yet: clients must pass it over
     price_follows      a Routstr node says what it charged only behind the last event, so that is
                        waited for (2 s at most) before the end is written
@@ -25,8 +27,8 @@ What is asked of a `Dialect`, and what for:
     judge              a whole 2xx body -> a verdict; also of a stream that came in its place
     as_stream          a body that was judged an Answer, as events for a fresh Reading; b"" if it
                        makes none
-    error              the shape of an error: (body, headers of that shape). Also of those before
-                       `parse`: of what the door's own path is refused for
+    error              the shape of an error. Also of those before `parse`: of what the door's own
+                       path is refused for
     error_event        an error that ends a stream in which no event has gone out: the head is
                        gone, with `silence`, and no provider has answered
 
@@ -227,6 +229,9 @@ class Dialect(Protocol):
     def limit_member(self) -> str | None: ...
 
     @property
+    def id_header(self) -> bytes | None: ...
+
+    @property
     def silence(self) -> bytes: ...
 
     @property
@@ -261,8 +266,8 @@ class Dialect(Protocol):
     def as_stream(self, answer_body: bytes) -> bytes:
         """A body that was judged an `Answer`, as the stream the client asked for."""
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
-        """The body of an error, and what headers that shape has beside the error's own."""
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
+        """The body of an error."""
 
     def error_event(self, error: ErrorReply, request_id: str) -> bytes:
         """An error as the only event of a stream."""

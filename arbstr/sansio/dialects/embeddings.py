@@ -20,7 +20,6 @@ from arbstr.sansio.dialects.dialect import (
     Dialect,
     ErrorAnswer,
     Facts,
-    Headers,
     Verdict,
 )
 from arbstr.sansio.dialects.members import Members, RefusedError
@@ -120,6 +119,7 @@ class Embeddings:
     name: Final = "embeddings"
     path: Final = "/embeddings"
     limit_member: Final = None
+    id_header: Final = None
     silence: Final = b""
     price_follows: Final = False
     ends_when_broken: Final = False
@@ -194,9 +194,9 @@ class Embeddings:
         """It makes none."""
         return b""
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
         """OpenAI's shape, which is the one errors have here anyway."""
-        return error.body(), ()
+        return error.body()
 
     def error_event(self, error: ErrorReply, request_id: str) -> bytes:
         """No stream is ever begun here."""

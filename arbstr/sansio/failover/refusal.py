@@ -36,6 +36,7 @@ NAMED_STATUS: Final[Mapping[str, int]] = MappingProxyType(
     {
         "authentication_error": 401,
         "invalid_api_key": 401,
+        "billing_error": 402,
         "insufficient_balance": 402,
         "insufficient_quota": 429,
         "permission_error": 403,

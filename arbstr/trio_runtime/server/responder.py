@@ -68,6 +68,8 @@ class Responder:
             await self._send(message)
 
     async def _head(self, status: int, headers: Headers) -> None:
+        if self.door is not None and self.door.id_header is not None:
+            headers = (*headers, (self.door.id_header, self._request_id.encode()))
         await self._send(
             {
                 "type": "http.response.start",
@@ -95,10 +97,10 @@ class Responder:
             assert door is not None  # others stream nothing
             await self.break_off(door.error_event(error, self._request_id))
         elif not self.head_sent:
-            body, more = (error.body(), ()) if door is None else door.error(error, self._request_id)
+            body = error.body() if door is None else door.error(error, self._request_id)
             await self.plain(
                 body,
-                ((b"content-type", b"application/json"), *error.headers(), *more, *headers),
+                ((b"content-type", b"application/json"), *error.headers(), *headers),
                 status=error.status,
             )
 

@@ -12,7 +12,7 @@ from arbstr.sansio.dialects.chat import answer
 from arbstr.sansio.dialects.chat.ending import KEEP_ALIVE, error_event
 from arbstr.sansio.dialects.chat.reading import ChatReading
 from arbstr.sansio.dialects.chat.request import ChatMembers, Places, outgoing_body, usage_edit
-from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers, Verdict
+from arbstr.sansio.dialects.dialect import Asked, Dialect, Verdict
 from arbstr.sansio.dialects.members import Members, RefusedError
 from arbstr.sansio.dialects.request import (
     choices_of,
@@ -46,6 +46,7 @@ class Completions:
     name: Final = "completions"
     path: Final = "/completions"
     limit_member: Final = "max_tokens"
+    id_header: Final = None
     silence: Final = KEEP_ALIVE
     price_follows: Final = False
     ends_when_broken: Final = False
@@ -108,9 +109,9 @@ class Completions:
             return b""
         return answer.chunks(value, OBJECT, value.get("choices"))
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
         """OpenAI's shape, which is the one errors have here anyway."""
-        return error.body(), ()
+        return error.body()
 
     def error_event(self, error: ErrorReply, request_id: str) -> bytes:
         """An event without a choice, as in chat."""

@@ -7,7 +7,7 @@ from arbstr.sansio.dialects.chat import answer
 from arbstr.sansio.dialects.chat.ending import KEEP_ALIVE, error_event
 from arbstr.sansio.dialects.chat.reading import ChatReading
 from arbstr.sansio.dialects.chat.request import ChatMembers, outgoing_body, parse_chat
-from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers, Verdict
+from arbstr.sansio.dialects.dialect import Asked, Dialect, Verdict
 from arbstr.sansio.errors import ErrorReply
 
 
@@ -20,6 +20,7 @@ class Chat:
     name: Final = "chat"
     path: Final = "/chat/completions"
     limit_member: Final = "max_tokens"
+    id_header: Final = None
     silence: Final = KEEP_ALIVE
     price_follows: Final = False
     # aichat takes a body that ends for the whole answer.
@@ -55,9 +56,9 @@ class Chat:
         """One chunk with everything, the usage, `[DONE]`."""
         return answer.as_stream(answer_body)
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
         """OpenAI's shape, which is the one errors have here anyway."""
-        return error.body(), ()
+        return error.body()
 
     def error_event(self, error: ErrorReply, request_id: str) -> bytes:
         """An event without a choice, which every SDK raises for."""

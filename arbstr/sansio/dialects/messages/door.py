@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, final
 
-from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers, Verdict
+from arbstr.sansio.dialects.dialect import Asked, Dialect, Verdict
 from arbstr.sansio.dialects.messages import answer, errors, request
 from arbstr.sansio.dialects.messages.events import PING, MessagesReading
 from arbstr.sansio.errors import ErrorReply
@@ -18,6 +18,7 @@ class Messages:
     name: Final = "messages"
     path: Final = "/messages"
     limit_member: Final = "max_tokens"
+    id_header: Final = b"request-id"
     silence: Final = PING
     # A Routstr node's `event: cost` comes behind `message_stop`.
     price_follows: Final = True
@@ -52,7 +53,7 @@ class Messages:
         """Each block with its text whole, between `message_start` and `message_stop`."""
         return answer.as_stream(answer_body)
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
         """Anthropic's shape."""
         return errors.error_body(error, request_id)
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from arbstr.sansio.dialects.dialect import Headers
 from arbstr.sansio.errors import ErrorReply
 
 TYPES: Final[Mapping[int, str]] = MappingProxyType(
@@ -41,12 +40,11 @@ def error_object(error: ErrorReply, type_: str) -> dict[str, object]:
     return found
 
 
-def error_body(error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
-    """An error as an answer: its body, and the header the SDKs read the id from."""
+def error_body(error: ErrorReply, request_id: str) -> bytes:
+    """An error as an answer."""
     type_ = TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
     told = {"type": "error", "error": error_object(error, type_), "request_id": request_id}
-    body = json.dumps(told, separators=(",", ":")).encode()
-    return body, ((b"request-id", request_id.encode()),)
+    return json.dumps(told, separators=(",", ":")).encode()
 
 
 def error_event(error: ErrorReply, request_id: str | None = None) -> bytes:

@@ -38,7 +38,12 @@ from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.flat import OBJECT, SCALAR, STRING
 from arbstr.sansio.dialects.messages.errors import error_event
 from arbstr.sansio.dialects.sse import Event, written
-from arbstr.sansio.dialects.usage import MAX_TOKENS, Counts, read_stated_cost
+from arbstr.sansio.dialects.usage import (
+    MAX_TOKENS,
+    Counts,
+    parse_finite,
+    read_stated_cost,
+)
 from arbstr.sansio.errors import ErrorReply
 
 PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -75,18 +80,18 @@ EVENTS: Final[Mapping[str, Kind]] = MappingProxyType(
 """https://docs.claude.com/en/api/messages-streaming: beside these `ping` and `error`. Types of
 their own may be added, so what has another one goes on, and says nothing."""
 
-COUNTS: Final = (
-    "input_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "output_tokens",
-)
+INPUT: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+COUNTS: Final = (*INPUT, "output_tokens")
 
 _MEMBER: Final = STRING + rb" ?: ?(?:" + SCALAR + rb"|" + OBJECT + rb")"
+_TYPE: Final = rb'"type" ?: ?"content_block_delta"'
 _DELTAS: Final = re.compile(
-    rb"(?:(?:event: ?content_block_delta\n)?+"
-    rb'data: ?(?=\{(?:[^\n]*?, ?)??"type" ?: ?"content_block_delta")\{ ?'
+    rb"(?:(?:event: ?content_block_delta\n)?+data: ?\{ ?(?:(?!"
+    + _TYPE
+    + rb")"
     + _MEMBER
+    + rb" ?, ?)*+"
+    + _TYPE
     + rb"(?: ?, ?"
     + _MEMBER
     + rb")*+ ?\}\n\n)++"
@@ -101,12 +106,14 @@ def object_of(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def read_usage(usage: Mapping[str, object], seen: dict[str, int]) -> None:
+def read_usage(
+    usage: Mapping[str, object], seen: dict[str, int], names: tuple[str, ...] = COUNTS
+) -> None:
     """Takes the counts of one usage object into those `seen` so far, each for itself.
 
     A count that was seen is not undone by a later 0.
     """
-    for name in COUNTS:
+    for name in names:
         count = usage.get(name)
         # `type`, not isinstance: true and false are integers to Python.
         if type(count) is int and 0 <= count <= MAX_TOKENS and (count or name not in seen):
@@ -166,7 +173,9 @@ class MessagesReading:
 
         facts = read_data(data, read)
         if facts.last:
-            self._last = data
+            # What bears only its name has no type, and clients go by that.
+            typed = isinstance(object_of(parse_finite(data)).get("type"), str)
+            self._last = data if typed else b'{"type":"message_stop"}'
         return facts
 
     def read_stray(self, stray: bytes) -> Facts:
@@ -174,14 +183,18 @@ class MessagesReading:
         return read_stray(stray, lambda value: self._read(value, value.get("type")))
 
     def _read(self, value: Mapping[str, object], name: object) -> Facts:
-        for holder in (object_of(value.get("message")), value, object_of(value.get("error"))):
-            read_usage(object_of(holder.get("usage")), self._seen)
+        kind = EVENTS.get(name) if isinstance(name, str) else None
+        # What the head counts of the output is no sum, and what fails behind it is not charged.
+        head = kind is Kind.HEAD
+        holders = (object_of(value.get("message")), value, object_of(value.get("error")))
+        for holder in holders:
+            read_usage(object_of(holder.get("usage")), self._seen, INPUT if head else COUNTS)
+        counted = not head and any("usage" in holder for holder in holders)
         told = Facts(
-            counts=counts_of(self._seen) if "usage" in value or name == "message_start" else None,
+            counts=counts_of(self._seen) if counted else None,
             provider_cost_msats=read_stated_cost(value),
         )
-        kind = EVENTS.get(name) if isinstance(name, str) else None
-        self.began = self.began or kind in (Kind.HEAD, Kind.BLOCK, Kind.OUTPUT)
+        self.began = self.began or kind in (Kind.BLOCK, Kind.OUTPUT)
         match kind:
             case Kind.HEAD | Kind.STRUCTURE:
                 return replace(told, passes=True)
@@ -193,6 +206,7 @@ class MessagesReading:
             case Kind.TURN:
                 reason = object_of(value.get("delta")).get("stop_reason")
                 self._ended = self._ended or bool(reason)
+                self.began = self.began or bool(reason)
                 # An answer may be empty: then this is its output.
                 return replace(told, passes=True, output=bool(reason))
             case Kind.END:
@@ -203,9 +217,7 @@ class MessagesReading:
     def finish(self, arbstr: bytes) -> bytes:
         """The last event, with arbstr's object in it. `arbstr` is the text of a JSON object."""
         # Line feeds come from several `data:` lines; in JSON that parsed they are white space.
-        body = self._last.replace(b"\n", b" ").strip().removesuffix(b"}").rstrip()
-        if b'"type"' not in body:
-            body = b'{"type":"message_stop"' + (b"," + body[1:] if body[1:].strip() else b"")
+        body = self._last.replace(b"\n", b" ").strip().removesuffix(b"}")
         return b"event: message_stop\ndata: " + body + b',"arbstr":' + arbstr + b"}\n\n"
 
     def rest(self) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, final
 
-from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers, Verdict
+from arbstr.sansio.dialects.dialect import Asked, Dialect, Verdict
 from arbstr.sansio.dialects.responses import answer, request
 from arbstr.sansio.dialects.responses.events import Reading, broken_end
 from arbstr.sansio.errors import ErrorReply
@@ -18,6 +18,7 @@ class Responses:
     name: Final = "responses"
     path: Final = "/responses"
     limit_member: Final = "max_output_tokens"
+    id_header: Final = None
     silence: Final = b": keep-alive\n\n"
     price_follows: Final = False
     # Every client run sees the two events at the end.
@@ -51,9 +52,9 @@ class Responses:
         """Each item with its texts whole, between `response.created` and the last event."""
         return answer.as_stream(answer_body)
 
-    def error(self, error: ErrorReply, request_id: str) -> tuple[bytes, Headers]:
+    def error(self, error: ErrorReply, request_id: str) -> bytes:
         """OpenAI's shape, which is the one errors have here anyway."""
-        return error.body(), ()
+        return error.body()
 
     def error_event(self, error: ErrorReply, request_id: str) -> bytes:
         """The end of a broken stream, of which nothing came before."""
