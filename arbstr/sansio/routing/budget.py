@@ -91,8 +91,8 @@ class Unpriced:
 class LedgerUnread:
     """What was spent on the day before, or beside this process, is not known yet.
 
-    `most` is what was to be set aside: it does not fit into what this process has in hand of a
-    budget that is shared, and others have to be asked.
+    Or of a budget that is shared: what this process has in hand is too little, and the ledger has
+    to be asked. `most` is what was to be set aside.
     """
 
     most: Decimal | None = None
@@ -159,7 +159,7 @@ class Budget:
             most = _ZERO
         if most and self._limit is not None:
             if self._is_unread(book):
-                return LedgerUnread()
+                return LedgerUnread(most)
             if self.is_leased and not self._fits(book, most):
                 if not self._is_refused(book, most, now):
                     return LedgerUnread(most)

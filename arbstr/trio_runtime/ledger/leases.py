@@ -72,6 +72,8 @@ class Leases:
         self._wanted = trio.Event()
         self._tried = trio.Event()
         self._trouble_since: float | None = None
+        self._one_at_a_time = trio.Lock()
+        self._ended = False
         self._looked = trio.current_time()
         budget.is_leased = budget.has_ledger = True
 
@@ -102,21 +104,25 @@ class Leases:
             self._waiting.remove(amount)
 
     async def close(self) -> None:
-        """The process ends: what is not used is given back."""
-        for day, lease in self._leases.items():
-            try:
-                await self._ask(day, lease.ends(self._used(day)), time.time())
-            except (Trouble, ArithmeticError) as error:
-                log.warning("what the budget has left cannot be given back (%s)", error)
-                return
+        """The process ends: what is not used is given back, and nothing is asked for any more."""
+        self._ended = True
+        async with self._one_at_a_time:
+            for day, lease in self._leases.items():
+                try:
+                    await self._ask(day, lease.ends(self._used(day)), time.time())
+                except (Trouble, ArithmeticError) as error:
+                    log.warning("what the budget has left cannot be given back (%s)", error)
+                    return
 
     async def _exchange(self, now: float) -> bool:
         """Whatever is to be asked now, of today and of what still runs since yesterday."""
         try:
             if not self._recovered():
                 raise Trouble("what a killed arbstr had noted is not in it yet")
-            for day in sorted({day_of(now), *self._leases}):
-                await self._exchange_of(day, now)
+            async with self._one_at_a_time:
+                for day in sorted({day_of(now), *self._leases}):
+                    if not self._ended:
+                        await self._exchange_of(day, now)
         except (Trouble, ArithmeticError) as error:
             self._endure(error, now)
             done = False
@@ -132,8 +138,8 @@ class Leases:
     async def _exchange_of(self, day: int, now: float) -> None:
         lease, is_today = self._leases.get(day), day == day_of(now)
         if lease is None:
-            lease = self._leases[day] = Lease()
-            await self._ask(day, lease.ends(self._used(day)), now)  # only to be there
+            await self._begin(day, now)
+            lease = self._leases[day]
         if is_today:
             began, self._looked = self._looked, trio.current_time()
             amount, requests = self._budget.take_demand(day)
@@ -154,6 +160,17 @@ class Leases:
         if ask is not None and not await self._ask(day, ask, now) and waiting:
             least = Decimal(min(waiting)) / 1000
             self._budget.refuse(day, least, now + REFUSED_SECONDS)
+
+    async def _begin(self, day: int, now: float) -> None:
+        """The first exchange of a day: only to be there, and to see who else is."""
+        lease = self._leases[day] = Lease()
+        begun = False
+        try:
+            await self._ask(day, lease.ends(self._used(day)), now)
+            begun = True
+        finally:
+            if not begun:
+                del self._leases[day]  # it is tried again
 
     async def _ask(self, day: int, ask: Ask, now: float) -> bool:
         """One exchange; whether there was room. What is in hand changes with its answer alone."""

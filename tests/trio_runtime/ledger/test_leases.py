@@ -201,3 +201,40 @@ async def test_a_budget_that_is_taken_away_lets_everything_through(place: str) -
         # Somebody sets one: what was spent without counts.
         budget.configure(LIMIT)
         assert isinstance(await reserve(budget, leases, Decimal(1)), OverBudget)
+
+
+async def test_a_day_that_could_not_be_begun_is_begun_when_the_ledger_is_there(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = Budget(LIMIT)
+    async with open_database(place) as database, trio.open_nursery() as nursery:
+
+        async def gone(*_: object, **__: object) -> object:
+            raise Trouble("it is away")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "transaction", gone)
+            leases = Leases(budget, database)
+            assert not await leases.read()
+            assert isinstance(budget.reserve(Decimal(1), time.time()), LedgerUnread)
+        nursery.start_soon(leases.run)
+        with trio.fail_after(10):
+            assert isinstance(await reserve(budget, leases, Decimal(1)), Reservation)
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_day_has_a_slice_of_its_own(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with process(place, "a") as (budget, leases, database):
+        first = await reserve(budget, leases, Decimal(9))
+        assert isinstance(first, Reservation)
+        today = day_of(time.time())
+        later = time.time() + 86_400
+        monkeypatch.setattr(time, "time", lambda: later)
+        second = await reserve(budget, leases, Decimal(9))
+        assert isinstance(second, Reservation)
+        assert (first.day, second.day) == (today, today + 1)
+        budget.settle(first, Decimal(9))
+        assert budget.view(later).reserved == 9
+        assert (await caps(database))["a"] >= 9000
