@@ -145,6 +145,28 @@ def test_the_command_reads_a_chat_a_text_or_stdin(
     ]
 
 
+def test_the_command_reads_the_body_of_every_door(
+    fake: FakeProcess, tmp_path: Path, command: Command
+) -> None:
+    write_config(tmp_path, config(fake))
+    bodies: dict[str, dict[str, Any]] = {
+        "responses": {"input": LONG, "max_output_tokens": 8},
+        "embeddings": {"input": [LONG, LONG]},
+        "completions": {"prompt": LONG, "max_tokens": 8, "n": 2},
+    }
+    tokens = {"responses": (100, 8), "embeddings": (200, 0), "completions": (100, 16)}
+    for door, body in bodies.items():
+        (tmp_path / "body.json").write_text(json.dumps({"model": "gpt-4o", **body}))
+        for arguments in (("body.json",), ("--endpoint", door, "body.json")):
+            told = json.loads(command("--json", *arguments))
+            assert told["endpoint"] == door
+            estimated = told["candidates"][0]["estimated"]
+            assert (estimated["input_tokens"], estimated["output_tokens"]) == tokens[door]
+        assert f"endpoint  {door}\n" in command("body.json")
+        text = json.loads(command("--json", "--endpoint", door, "-m", "gpt-4o", "--text", LONG))
+        assert text["endpoint"] == door
+
+
 CAPPED: Final = '[[policies.rules]]\nname = "r"\nmax_sats_per_request = 5\n'
 
 

@@ -633,3 +633,35 @@ def test_init_names_the_file_in_the_commands_that_follow(ask: Ask) -> None:
     done = ask("init", "-c", "other.toml")
     assert "arbstr check -c other.toml" in done.out
     assert "arbstr run -c other.toml" in done.out
+
+
+# -- the doors
+
+
+def test_doors_are_shown_and_asked_for_where_there_are_several(ask: Ask) -> None:
+    tries = [attempt(cost_sats=2.0)]
+    rows = [
+        request("chatted", cost_sats=1.0, tries=[attempt(cost_sats=1.0)]),
+        request("answered", cost_sats=2.0, endpoint="responses", moved=1, tries=tries),
+    ]
+    write_ledger(Path("arbstr.db"), rows)
+    listed = ask("requests", *SPAN).out
+    assert "endpoint" in listed.splitlines()[0]
+    assert "responses" in listed
+    assert "endpoint" in ask("stats", *SPAN).out
+    asked = ask("requests", *SPAN, "--endpoint", "responses", "--json").json
+    (row,) = asked["data"]
+    assert (row["endpoint"], row["moved"]) == ("responses", True)
+    figures = ask("stats", *SPAN, "--group-by", "endpoint", "--json").json
+    assert [(g["endpoint"], g["costs"]["total_cost_sats"]) for g in figures["groups"]] == [
+        ("chat", 1.0),
+        ("responses", 2.0),
+    ]
+    shown = ask("requests", "answered").out
+    assert "the conversation was answered elsewhere before" in shown
+
+
+def test_who_only_chats_is_not_told_of_doors(ask: Ask) -> None:
+    write_ledger(Path("arbstr.db"), [request("chatted", tries=[attempt()])])
+    assert "endpoint" not in ask("requests", *SPAN).out
+    assert "endpoint" not in ask("stats", *SPAN).out

@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.moments import parse_moment
 from tests.fakes import (
@@ -450,3 +451,35 @@ async def test_models_serve_the_clients_of_both_lists_and_tell_prices_and_apis()
     assert parse_moment(four["created_at"]) == four["created"] * 1000
     assert shown["cheap"]["endpoints"] == ["chat"]
     assert "endpoints" not in shown["dear"]
+
+
+@pytest.mark.parametrize(
+    ("query", "members", "door"),
+    [
+        ("", {"input": "x" * 40}, "responses"),
+        ("", {"input": ["x" * 40]}, "embeddings"),
+        ("", {"prompt": "x" * 40}, "completions"),
+        ("?endpoint=embeddings", {"input": "x" * 40}, "embeddings"),
+        ("?endpoint=responses", {"input": []}, "responses"),
+    ],
+)
+async def test_the_cost_of_a_request_of_any_door_is_told(
+    query: str, members: dict[str, Any], door: str
+) -> None:
+    body = json.dumps({"model": "gpt-4o", **members}).encode()
+    text = config(
+        provider("alpha", "http://127.0.0.1:9", rate=10),
+        provider("beta", "http://127.0.0.1:9", rate=1, more='endpoints = ["chat"]'),
+    )
+    async with open_proxy(text) as proxy, proxy.client() as client:
+        await client.send("POST", f"/v1/cost{query}", body)
+        told = (await client.reply()).json
+    assert told["endpoint"] == door
+    assert [each["provider"] for each in told["candidates"]] == ["alpha"]
+    path = DOORS[door].path
+    assert told["passed_over"] == [
+        {"provider": "beta", "model": "gpt-4o", "why": f"does not serve /v1{path}"}
+    ]
+    tokens = told["candidates"][0]["estimated"]
+    assert tokens["input_tokens"] == (10 if members != {"input": []} else 1)
+    assert (tokens["output_tokens"] == 0) == (door == "embeddings")
