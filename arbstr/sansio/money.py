@@ -92,10 +92,12 @@ def _cost(
         times(Decimal(input_tokens - cached - written), rates.input_rate),
         times(Decimal(output_tokens), rates.output_rate),
     )
-    for count, asked in ((cached, rates.cached_input_rate), (written, rates.cache_write_rate)):
-        if count:
-            rate = rates.input_rate if asked is None else asked
-            tokens = plus(tokens, times(Decimal(count), rate))
+    if cached:
+        rate = rates.cached_input_rate
+        tokens = plus(tokens, times(Decimal(cached), rates.input_rate if rate is None else rate))
+    if written:
+        rate = rates.cache_write_rate
+        tokens = plus(tokens, times(Decimal(written), rates.input_rate if rate is None else rate))
     return max(_ZERO, plus(times(tokens, _PER_TOKEN), rates.base_fee))
 
 

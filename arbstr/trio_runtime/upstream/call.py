@@ -92,8 +92,10 @@ class UpstreamCall(Answering):
 
         Each token is told once, so that it is written once.
         """
-        found = tokens_in(self.headers, self._body, self.relay.error or b"")
+        body = self._body if len(self._body) != self._without_change else b""
+        found = tokens_in(self.headers, body, self.relay.error or b"")
         if not found:
+            self._without_change = len(self._body)
             return ()
         new = tuple(token for token in found if token not in self._change_told)
         self._change_told.update(new)

@@ -724,3 +724,22 @@ async def test_a_node_is_read_on_for_as_long_as_its_price_may_come(
         assert call.price_is_open is (seconds > 0)
         assert seconds_to_read_on(call, failed=False) == seconds
         call.close()
+
+
+async def test_ecash_in_what_came_after_the_last_look_is_told_and_told_once() -> None:
+    body = b'{"error":{"message":"x","refund_token":"cashuAnew"}}'
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body)
+    rest = trio.Event()
+    async with calling(Play((head + body[:30], rest, body[30:]))) as (fake, transport):
+        call = call_of(fake.url)
+        assert await call.connect(transport) is None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call.plain, BODY)
+            await wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        assert call.stray_change() == ()
+        rest.set()
+        await call.learn_the_rest()
+        assert call.stray_change() == ("cashuAnew",)
+        assert call.stray_change() == ()
+        call.close()
