@@ -105,6 +105,11 @@ async def test_whatever_happens_every_request_has_one_truthful_row(seed: int) ->
         async with trio.open_nursery() as nursery:
             for _ in range(REQUESTS):
                 nursery.start_soon(limited, proxy)
+        asked = REQUESTS
+        # On a slow machine the clients who leave may have done so before the third was asked.
+        while not all(fake.requests for fake in fakes) and asked < 10 * REQUESTS:
+            await limited(proxy)
+            asked += 1
         await proxy.wait_idle()
         health = (await proxy.get("/health")).json
         assert set(health["providers"]) == {"first", "second", "third"}
@@ -112,7 +117,7 @@ async def test_whatever_happens_every_request_has_one_truthful_row(seed: int) ->
     hits = sum(fake.hits for fake in fakes)
     attempts = [attempt for row in rows.values() for attempt in row.attempts]
     # A client may be gone before its request has been read: then there is no row at all.
-    assert len(replies) <= len(rows) == len(proxy.log.final) <= REQUESTS
+    assert len(replies) <= len(rows) == len(proxy.log.final) <= asked
     assert hits <= len(attempts)
     for name, fake in zip(("first", "second", "third"), fakes, strict=True):
         assert keys_seen(fake) == {f"Bearer sk-test-of-{name}"}
