@@ -79,7 +79,8 @@ ORDER: Final = {
     ),
     "cli": (
         *row(
-            "output config_file first_config node_prices cost_command ledger_options ledger_text "
+            "output config_file first_config node_prices cost_command ledger_options clients "
+            "connect_command ledger_text "
             "ledger_commands reconcile_command run_command commands"
         ),
     ),

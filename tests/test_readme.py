@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from arbstr.cli.clients import CLIENTS
 from arbstr.cli.commands import main
+from arbstr.cli.connect_command import client_table, told
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.failover.evidence import failure_table
 from arbstr.sansio.failover.last_word import last_word_table
@@ -26,6 +28,7 @@ TABLES = {
     "failures": failure_table,
     "verdicts": verdict_table,
     "last words": last_word_table,
+    "clients": client_table,
 }
 
 
@@ -56,7 +59,7 @@ def test_the_configuration_of_the_readme_is_one() -> None:
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    names = {"run", "serve", "check", "providers", "cost", "stats", "requests", "init"}
+    names = {"run", "serve", "check", "providers", "cost", "stats", "requests", "init", "connect"}
     commands = set(re.findall(rf"arbstr ({'|'.join(names)})\b", README.read_text("utf-8")))
     assert commands == names
     for command in commands:
@@ -76,3 +79,15 @@ def test_what_arbstr_cost_prints_is_what_the_readme_shows(
     monkeypatch.setenv("ARBSTR_CONFIG", str(ROOT / "config.example.toml"))
     assert main(shlex.split(shown[1])) == 0
     assert capsys.readouterr().out == shown[2]
+
+
+@pytest.mark.parametrize("name", ["claude-code", "codex"])
+def test_a_client_is_connected_as_the_readme_shows(name: str) -> None:
+    (client,) = (each for each in CLIENTS if each.name == name)
+    text = README.read_text("utf-8")
+    section = text.partition(f"### With {client.title}\n")[2]
+    block = re.search(r"```\n(.*?)\n```", section, re.DOTALL)
+    assert block is not None
+    assert block[1] == told(client, "http://127.0.0.1:8080", None, ["gpt-4o"])
+    prose = " ".join(section[block.end() :].split())
+    assert prose.startswith(" ".join(client.notes))

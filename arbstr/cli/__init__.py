@@ -12,6 +12,8 @@ The order of the modules; each imports only from those before it:
     node_prices        what nodes ask, from the ledger or asked just now
     cost_command       `arbstr cost`
     ledger_options     what `stats` and `requests` take
+    clients            what to set in each client: a table
+    connect_command    `arbstr connect`
     ledger_text        what they print
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`

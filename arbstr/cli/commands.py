@@ -73,6 +73,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "stats": _stats,
         "requests": _requests,
         "init": _init,
+        "connect": _connect,
         "reconcile": _reconcile,
     }[options.command]
     try:
@@ -122,10 +123,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     reconcile.add_argument("--json", action="store_true", help="for machines")
     init = commands.add_parser("init", help="write a first configuration")
+    connect = commands.add_parser("connect", help="what to set in a client; writes nothing")
     check.add_argument(
         "--network", action="store_true", help="also ask nodes what they list and charge"
     )
-    for command in (run, check, providers, cost, stats, requests, reconcile, init):
+    for command in (run, check, providers, cost, stats, requests, reconcile, init, connect):
         command.add_argument(
             "-c",
             "--config",
@@ -155,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(complain=run.error)
     _add_cost_arguments(cost)
+    _add_connect_arguments(connect)
     add_ledger_arguments(stats, requests)
     return parser
 
@@ -261,6 +264,23 @@ def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--text", help="what the user says")
     cost.set_defaults(complain=cost.error)
+
+
+def _add_connect_arguments(connect: argparse.ArgumentParser) -> None:
+    connect.add_argument("name", nargs="?", metavar="NAME", help="of the client; without: a list")
+    connect.add_argument("-m", "--model", help="the model it is to ask for")
+    connect.add_argument(
+        "--show-token", action="store_true", help="print the value of [server] auth_token, too"
+    )
+    connect.set_defaults(complain=connect.error)
+
+
+def _connect(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.connect_command import run
+    from arbstr.cli.node_prices import catalog_at
+
+    config, database = _config_and_database(options, environ)
+    return run(options, config, catalog_at(database, config), config_path(options, environ))
 
 
 def _stats(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
