@@ -56,7 +56,9 @@ def without_keys(
         config = read(_AnyVariable(environ))
     except ConfigError:
         return read(environ)
-    return read(environ) if NOT_SET in config.database.path else config
+    url = config.database.url
+    where = config.database.path if url is None else url.reveal()
+    return read(environ) if NOT_SET in where else config
 
 
 @final

@@ -296,6 +296,19 @@ def test_commands_answer_from_it_and_show_no_password(
     assert PASSWORD not in told.out + told.err
 
 
+def test_a_url_whose_variable_is_not_set_is_not_asked_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As others are whose keys only a running proxy needs."""
+    (tmp_path / "config.toml").write_text(
+        '[database]\nurl = "postgresql://me:${NO_SUCH_PASSWORD}@127.0.0.1:9/x"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert main(["stats"]) == 78
+    assert "NO_SUCH_PASSWORD, which is not set" in capsys.readouterr().err
+
+
 def test_a_running_arbstr_keeps_its_rows_there(postgres: PostgresServer, tmp_path: Path) -> None:
     url = postgres.url("running")
     config = (
