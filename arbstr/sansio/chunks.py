@@ -5,7 +5,7 @@
 Extensions, trailers, a size of more digits than any has: `Standing.STRANGE`, and `rest` begins with
 the line in question, between two chunks, where h11 can go on. It says what is wrong there, or reads
 what is right. What is read here reads the same there (tests/trio_runtime/upstream/test_readers.py
-lets h11 check it), in a twentieth of the time, and a stream's event is a chunk.
+lets h11 check it), in a fifth of the time, and a stream's event is a chunk.
 """
 
 import re
