@@ -167,18 +167,22 @@ def conversation_of(members: Members, messages: object, system: object = "") -> 
 
     That is the first text of the system and the first of the user; None if the user says nothing.
     """
-    key = value_of(members, "prompt_cache_key")
-    if isinstance(key, str) and key:
-        return key
+    if "prompt_cache_key" in members:
+        key = members["prompt_cache_key"][2]
+        if isinstance(key, str) and key:
+            return key
     first = messages if isinstance(messages, str) else ""
     if not isinstance(system, str):
         system = "\n".join(texts_of(system))
     for item in messages if isinstance(messages, list) else ():
-        if not system:
-            system = "\n".join(said_by(item, "system", "developer"))
-        if texts := said_by(item, "user"):
-            first = "\n".join(texts)
-            break
+        role = item.get("role") if isinstance(item, dict) else None
+        if role == "user":
+            content = item.get("content")
+            first = content if isinstance(content, str) else "\n".join(texts_of(content))
+            if first:
+                break
+        elif not system and role in ("system", "developer"):
+            system = "\n".join(texts_of(item.get("content")))
     return f"{system}\n\0{first}" if first else None
 
 

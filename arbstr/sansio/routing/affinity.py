@@ -65,13 +65,11 @@ class Affinity:
 
     def answered(self, key: Key, home: Home, now: float) -> None:
         """It was answered there."""
-        self._homes[key] = (home, now)
-        self._homes.move_to_end(key)
-        while len(self._homes) > MOST_KEPT or now - self._oldest() > KEPT_SECONDS:
-            self._homes.popitem(last=False)
-
-    def _oldest(self) -> float:
-        return next(iter(self._homes.values()))[1]
+        homes = self._homes
+        homes[key] = (home, now)
+        homes.move_to_end(key)
+        while len(homes) > MOST_KEPT or now - next(iter(homes.values()))[1] > KEPT_SECONDS:
+            homes.popitem(last=False)
 
     def __len__(self) -> int:
         return len(self._homes)
