@@ -34,7 +34,7 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.proxy import STREAMED, config, open_proxy, provider, rows
+from tests.proxy import STREAMED, Proxy, config, open_proxy, provider, rows
 
 REST: Final = [sse(chunk(finish="stop")), sse(chunk(usage=ROUTSTR_USAGE)), b"data: [DONE]\n\n"]
 WHOLE: Final = completion("Hello there", usage=ROUTSTR_USAGE)
@@ -98,6 +98,16 @@ async def settled() -> None:
     await wait_all_tasks_blocked(0.01)
 
 
+async def ask_and_leave(proxy: Proxy, fake: FakeProvider, when: str, streaming: bool) -> None:
+    """The client leaves when the provider has come to the gate, and has read what came before."""
+    async with proxy.asking(stream=streaming) as client:
+        await fake.wait_requests()
+        if streaming and when in FOR_STREAMS[-2:]:
+            await client.head()
+            await client.until(b"Hello")
+        await settled()
+
+
 @WHEN
 async def test_a_node_is_read_on_to_the_end_when_the_client_leaves(
     when: str, streaming: bool
@@ -107,12 +117,7 @@ async def test_a_node_is_read_on_to_the_end_when_the_client_leaves(
         open_fake_provider(gated(when, gate)) as fake,
         open_proxy(config(node(fake.url))) as proxy,
     ):
-        async with proxy.asking(stream=streaming) as client:
-            await fake.wait_requests()
-            if streaming and when in FOR_STREAMS[-2:]:
-                await client.head()
-                await client.until(b"Hello")
-            await settled()
+        await ask_and_leave(proxy, fake, when, streaming)
         await settled()
         assert proxy.hub.draining == 1
         assert proxy.log.final == []
@@ -146,12 +151,7 @@ async def test_another_provider_is_cut_within_a_second(when: str, streaming: boo
         open_fake_provider(Play(steps)) as fake,
         open_proxy(config(provider("plain", fake.url), more="[retry]\nlinger = 0")) as proxy,
     ):
-        async with proxy.asking(stream=streaming) as client:
-            await fake.wait_requests()
-            if streaming and when in FOR_STREAMS[-2:]:
-                await client.head()
-                await client.until(b"Hello")
-            await settled()
+        await ask_and_leave(proxy, fake, when, streaming)
         with trio.fail_after(1):
             await fake.wait_left()
         record = await proxy.record()
