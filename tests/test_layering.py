@@ -74,7 +74,7 @@ ORDER: Final = {
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *row("snapshot repeats nodes accounts hub reload status"),
-        *row("whom drains attempts relaying books delivery run joined exchange"),
+        *row("whom drains attempts relaying books delivery run joined exchange counting"),
         *row("app mock_answers mock main"),
     ),
     "cli": (

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cuttings import recorded
 from tests.fakes import (
+    SILENCE,
     FakeProvider,
     Play,
     error_answer,
@@ -15,7 +16,7 @@ from tests.fakes import (
     open_fake_provider,
     stream,
 )
-from tests.proxy import Proxy, Reply, config, open_proxy, provider
+from tests.proxy import KEY, Proxy, Reply, config, open_proxy, provider
 
 RATES: Final = "cached_input_rate = 0.5\ncache_write_rate = 1.25"
 """Beside 1 sat for 1000 tokens of any other kind."""
@@ -44,6 +45,8 @@ PLAIN: Final[dict[str, Any]] = {
         "output_tokens": 11,
     },
 }
+COUNT: Final = "/v1/messages/count_tokens?beta=true"
+COUNTED: Final = json_answer({"input_tokens": 2095})
 OVERLOADED: Final = {
     "type": "error",
     "error": {"type": "overloaded_error", "message": "Overloaded"},
@@ -117,9 +120,7 @@ async def test_a_plain_answer_and_its_row() -> None:
     assert fake.requests[0].body == json.dumps(BODY).encode()
 
 
-@pytest.mark.parametrize(
-    "name", ["text", "tools", "restated", "at-its-limit", "type-last", "routstr-whole"]
-)
+@pytest.mark.parametrize("name", ["text", "tools", "restated", "at-its-limit", "type-last"])
 async def test_a_stream_to_the_byte_and_its_row(name: str) -> None:
     async with (
         open_fake_provider(streamed(name)) as fake,
@@ -136,10 +137,9 @@ async def test_a_stream_to_the_byte_and_its_row(name: str) -> None:
     last = last_data(reply)
     arbstr = last.pop("arbstr")
     assert last == {"type": "message_stop"}
-    paid = COST if name != "routstr-whole" else Decimal("0.107")
-    assert (arbstr["provider"], arbstr["cost_sats"]) == ("alpha", float(paid))
+    assert (arbstr["provider"], arbstr["cost_sats"]) == ("alpha", float(COST))
     assert (arbstr["input_tokens"], arbstr["output_tokens"]) == (137, 11)
-    assert (record.endpoint, record.status, record.cost_sats) == ("messages", "ok", paid)
+    assert (record.endpoint, record.status, record.cost_sats) == ("messages", "ok", COST)
     assert reply.headers["request-id"] == reply.headers["x-request-id"]
 
 
@@ -208,6 +208,18 @@ async def test_query_and_versions_go_along_and_no_key_of_the_callers() -> None:
     assert request.header("authorization") == "Bearer sk-test-0123456789abcdef"
     assert not {"x-api-key", "x-stainless-lang"} & {name.lower() for name, _ in request.headers}
     assert "canary" not in repr(request.headers)
+
+
+async def test_a_key_may_go_out_as_anthropic_itself_wants_it() -> None:
+    async with (
+        open_fake_provider([json_answer(PLAIN), COUNTED]) as fake,
+        open_proxy(one(fake, more='key_header = "x-api-key"')) as proxy,
+    ):
+        await ask(proxy)
+        await ask(proxy, path=COUNT, headers={"x-api-key": "canary"})
+    for request in fake.requests:
+        assert request.header("x-api-key") == KEY
+        assert request.header("authorization") is None
 
 
 async def test_32_thousand_tokens_fit_the_budget_of_a_day() -> None:
@@ -343,3 +355,130 @@ async def test_a_possibly_spent_one_says_so() -> None:
     assert (reply.status, reply.json["error"]["code"]) == (400, "possibly_spent")
     assert reply.json["error"]["type"] == "invalid_request_error"
     assert record.possibly_spent == 1
+
+
+# -- how many tokens it would have
+
+REFUSED: Final = {
+    "type": "error",
+    "error": {"type": "invalid_request_error", "message": "No"},
+}
+
+
+async def test_the_first_that_counts_is_asked_and_nothing_is_set_aside_or_written() -> None:
+    renamed = '[providers.model_ids]\n"gpt-4o" = "v/g"'
+    async with (
+        open_fake_provider(error_answer(404)) as first,
+        open_fake_provider(COUNTED) as second,
+        open_proxy(
+            config(
+                provider("alpha", first.url, rate=1),
+                provider("beta", second.url, rate=2, more=renamed),
+                more="[budget]\nsats_per_day = 0\n",
+            )
+        ) as proxy,
+    ):
+        headers = {"anthropic-version": "2023-06-01", "x-api-key": "canary"}
+        replies = [await ask(proxy, path=COUNT, headers=headers) for _ in range(2)]
+        shown = {p["name"]: p for p in (await proxy.get("/providers")).json["providers"]}
+        assert not proxy.log.offered
+    for reply in replies:
+        assert (reply.status, reply.json) == (200, {"input_tokens": 2095})
+        assert reply.headers["x-arbstr-provider"] == "beta"
+        assert reply.headers["request-id"] == reply.headers["x-request-id"]
+    assert (first.hits, second.hits) == (1, 2), "that the path is not there is remembered"
+    assert shown["alpha"]["missing_endpoints"] == {"count_tokens": None}
+    assert shown["alpha"]["circuit"] == "closed"
+    request = second.requests[0]
+    assert request.target == COUNT
+    assert request.json == {**BODY, "model": "v/g"}
+    assert request.header("anthropic-version") == "2023-06-01"
+    assert "canary" not in repr(request.headers)
+
+
+async def test_where_nobody_counts_it_is_a_404_and_messages_are_served_all_the_same() -> None:
+    def by_path(request: Any) -> Play:
+        return error_answer(404) if "count" in request.path else json_answer(PLAIN)
+
+    async with (
+        open_fake_provider(by_path) as fake,
+        open_proxy(one(fake)) as proxy,
+    ):
+        for _ in range(2):
+            reply = await ask(proxy, path=COUNT)
+            assert (reply.status, reply.json["error"]["type"]) == (404, "not_found_error")
+            assert "alpha does not serve it" in reply.json["error"]["message"]
+        assert (await ask(proxy)).status == 200
+    assert fake.hits == 2
+
+
+async def test_who_does_not_serve_messages_is_not_asked_to_count() -> None:
+    async with (
+        open_fake_provider(COUNTED) as fake,
+        open_proxy(one(fake, more='endpoints = ["chat"]')) as proxy,
+    ):
+        reply = await ask(proxy, path=COUNT)
+    assert (reply.status, reply.json["error"]["code"]) == (400, "unsupported_endpoint")
+    assert fake.hits == 0
+
+
+async def test_what_fails_is_passed_over_and_a_refusal_is_the_clients() -> None:
+    script = [
+        error_answer(500),
+        json_answer({"input_tokens": "many"}),
+        json_answer(REFUSED, 400),
+    ]
+    async with (
+        open_fake_provider(script) as first,
+        open_fake_provider(COUNTED) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        replies = [await ask(proxy, path=COUNT) for _ in range(3)]
+        assert not proxy.log.offered
+    assert [reply.status for reply in replies] == [200, 200, 400]
+    assert replies[2].json["error"] == REFUSED["error"]
+    assert second.hits == 2
+
+
+async def test_a_failure_of_all_is_not_to_be_asked_again() -> None:
+    async with (
+        open_fake_provider(error_answer(500)) as fake,
+        open_proxy(one(fake)) as proxy,
+    ):
+        reply = await ask(proxy, path=COUNT)
+    assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_error")
+    assert reply.headers["x-should-retry"] == "false"
+
+
+async def test_who_leaves_is_not_counted_for() -> None:
+    async with (
+        open_fake_provider(SILENCE) as fake,
+        open_proxy(one(fake)) as proxy,
+        proxy.asking(path=COUNT, body=json.dumps(BODY).encode()),
+    ):
+        await fake.wait_hits(1)
+
+
+async def test_a_count_is_asked_for_as_a_message_is() -> None:
+    rule = '[[policies.rules]]\nname = "other"\nallowed_models = ["gpt-9"]\n'
+    locked = '[server]\nauth_token = "t-0123456789abcdef0123"\n' + rule
+    right = {"x-api-key": "t-0123456789abcdef0123"}
+    asking: list[tuple[int, str, dict[str, Any]]] = [
+        (401, "invalid_token", {}),
+        (405, "method_not_allowed", {"headers": right, "method": "GET"}),
+        (400, "malformed_json", {"headers": right, "raw": b"{"}),
+        (404, "model_not_found", {"headers": right, "model": "nonesuch"}),
+        (400, "model_not_allowed", {"headers": {**right, "x-arbstr-policy": "other"}}),
+    ]
+    async with (
+        open_fake_provider(COUNTED) as fake,
+        open_proxy(config(provider("alpha", fake.url), more=locked)) as proxy,
+    ):
+        for status, code, call in asking:
+            reply = await ask(proxy, path=COUNT, **call)
+            assert (reply.status, reply.json["error"]["code"]) == (status, code)
+            assert reply.json["type"] == "error"
+        assert fake.hits == 0
+        assert not proxy.log.offered
+        plain = await ask(proxy, path="/messages/count_tokens", headers=right)
+    assert plain.json == {"input_tokens": 2095}

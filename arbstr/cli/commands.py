@@ -245,10 +245,12 @@ def _served_by(endpoints: Sequence[str]) -> str:
 
 def _key_status(provider: "ProviderConfig") -> str:
     from arbstr.sansio.config.credentials import key_variable
+    from arbstr.sansio.config.settings import BEARER
 
     if provider.api_key is None:
         return f"no key ({key_variable(provider.name)} is not set)"
-    return f"key {provider.api_key.masked()} (from {provider.key_source})"
+    how = "" if provider.key_header == BEARER else f", sent as {provider.key_header}"
+    return f"key {provider.api_key.masked()} (from {provider.key_source}{how})"
 
 
 def _add_cost_arguments(cost: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ is the order of closing, backwards (`main`):
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> run -> attempts -> upstream
                    |                       or app -> exchange -> joined, which waits for another's
+                   |                       or app -> counting, a free question that is passed on
                    `- keep-alive           streams only: comments while nobody answers yet
     beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
     the clock of the idle connections; that of the answers that are kept (`repeats`); the prices of
@@ -55,5 +56,6 @@ in its page:
     whom, drains, attempts, relaying, books,        one request, from its parts ...
       delivery
       run, joined, exchange                         ... to its whole
+      counting                                      a free question beside it
     app, mock_answers, mock, main                   the routes, and the process
 """

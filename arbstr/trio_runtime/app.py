@@ -2,6 +2,7 @@
 
     App (ASGI)      ids on every answer, who may call, CORS if configured, errors of our own
       a door        POST /v1/chat/completions, served here: the hot path, cancelled in one step
+      count_tokens  of a door that has it, passed on (counting.py)
       Quart         every other route and every error a route can make
 
 All routes work with and without the `/v1` prefix.
@@ -26,6 +27,7 @@ from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
 from arbstr.sansio.dialects.dialect import Dialect, Headers
 from arbstr.sansio.dialects.doors import DOORS, recognised
+from arbstr.sansio.dialects.messages.door import MESSAGES
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
@@ -33,7 +35,7 @@ from arbstr.sansio.ids import RANDOM_BITS, RequestIds
 from arbstr.sansio.ledger.reports import Names, configured_names
 from arbstr.sansio.routing.plan import NoRoute
 from arbstr.sansio.routing.policy import POLICY_HEADER, listed, parse_and_choose
-from arbstr.trio_runtime import status
+from arbstr.trio_runtime import counting, status
 from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
@@ -58,6 +60,10 @@ ROUTES: Final[Routes] = MappingProxyType(
     {prefix + door.path: door for door in DOORS.values() for prefix in ("/v1", "")}
 )
 """Which door is behind which path: the only place in the runtime that names any."""
+COUNTS: Final[Routes] = MappingProxyType(
+    {prefix + MESSAGES.path + counting.PATH: MESSAGES for prefix in ("/v1", "")}
+)
+"""Where the tokens of a request to which door are counted."""
 COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
 """Their body is that of a door (`?endpoint=`, else told by its members), so it is read as one."""
 REQUEST_ID_KEY: Final = "arbstr.request_id"
@@ -125,7 +131,8 @@ class App:
             path = scope["path"] = unquote(path)
             if host is not None:
                 headers["host"] = host
-        responder.door = door = self._routes.get(path)
+        counted = COUNTS.get(path)
+        responder.door = door = counted or self._routes.get(path)
         posted = door is not None or path in COST_PATHS
         method = scope["method"]
         preflight = method == "OPTIONS" and "access-control-request-method" in headers
@@ -169,6 +176,17 @@ class App:
                     await responder.error(body)
                 elif body is not None and door is None:
                     await self._tell_cost(responder, scope["query_string"], headers, body)
+                elif body is not None and counted is not None:
+                    await counting.count(
+                        self._hub,
+                        responder,
+                        counted,
+                        request_id=request_id,
+                        headers=headers,
+                        query=scope["query_string"],
+                        body=body,
+                        on_disconnect=scope["state"][DISCONNECT_KEY],
+                    )
                 elif body is not None and door is not None:
                     await serve(
                         self._hub,

@@ -124,8 +124,8 @@ class Hub:
     def still_has(self, provider: Provider) -> bool:
         """Whether no reload took the provider away, or gave it another URL, key or proxy."""
         return any(
-            (now.name, now.url, now.authorization, now.proxy)
-            == (provider.name, provider.url, provider.authorization, provider.proxy)
+            (now.name, now.url, now.credentials, now.proxy)
+            == (provider.name, provider.url, provider.credentials, provider.proxy)
             for now in self.snapshot.catalog.providers
         )
 

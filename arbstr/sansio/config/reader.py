@@ -33,6 +33,7 @@ from arbstr.sansio.config.faults import NO_BACKSLASH, Faults, Path, broken_toml,
 from arbstr.sansio.config.settings import (
     ANY_MODEL,
     AUTO,
+    BEARER,
     FROM_NODE,
     STRATEGY_NAMES,
     BreakerConfig,
@@ -292,6 +293,11 @@ class _Reader:
         self._known_models(table.model_ids, models, (*path, "model_ids"))
         self._known_models(table.model_endpoints, models, (*path, "model_endpoints"))
         rates, model_rates = self._rates(models, given(prices), by_model, path)
+        if table.key_header != BEARER and lists_prices(kind):
+            self.faults.add(
+                (*path, "key_header"),
+                f"must be {quoted(BEARER)} for a Routstr node, which takes a key no other way",
+            )
         if key is not None and not key.fits_a_header():
             self.faults.add(
                 (*path, "api_key"),
@@ -304,6 +310,7 @@ class _Reader:
             models=models,
             api_key=key,
             key_source=source,
+            key_header=table.key_header,
             kind=kind,
             rates=rates,
             asks_node=asks_node,

@@ -32,6 +32,10 @@ MOST: Final = "most"
 FROM_NODE: Final = "node"
 """Rates that are read from a Routstr node; those of the file are the most it may ask, then."""
 
+BEARER: Final = "bearer"
+X_API_KEY: Final = "x-api-key"
+"""How a provider takes its key: as `Authorization: Bearer`, or bare under a name of Anthropic's."""
+
 MEGABYTE: Final = 1_000_000
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -209,6 +213,7 @@ class ProviderTable:
     api_key: Annotated[Secret | None, values.secret] = None
     rates: Annotated[str | None, values.one_of(FROM_NODE)] = None
     kind: Annotated[Kind | None, values.kind] = None
+    key_header: Annotated[str, values.one_of(BEARER, X_API_KEY)] = BEARER
     drain_seconds: Annotated[float, values.seconds] = 60.0
     proxy: Annotated[addresses.Proxy | None, values.proxy] = None
     model_ids: Annotated[Mapping[str, str], values.model_ids] = field(
@@ -250,7 +255,8 @@ class ProviderConfig:
 
     `rates` are the provider's own; `model_rates` holds, for a model that has some of its own, the
     two together. `None` is unknown. `url` is as configured and may carry userinfo or a query.
-    `endpoints` are the APIs it serves, `model_endpoints` those for a model where they are others.
+    `key_header` is how it takes its key. `endpoints` are the APIs it serves, `model_endpoints`
+    those for a model where they are others.
     `asks_node`: the rates are the node's own, and those here the most it may ask (`None`: any).
     """
 
@@ -259,6 +265,7 @@ class ProviderConfig:
     models: tuple[str, ...]
     api_key: Secret | None = None
     key_source: KeySource = "none"
+    key_header: str = BEARER
     kind: Kind = Kind.OPENAI
     rates: Rates | None = None
     asks_node: bool = False

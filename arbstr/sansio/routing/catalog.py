@@ -14,6 +14,7 @@ from typing import Final, final
 
 from arbstr.sansio.config.addresses import Proxy, url_of
 from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
+from arbstr.sansio.config.settings import X_API_KEY
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import Rates, estimate_sats
@@ -50,7 +51,8 @@ class Provider:
 
     `url` is the base of what is posted, see `url_of`; it may carry a query and is not for showing.
     `shown_url` is the configured URL, `shown_endpoint` where chats are posted, both without
-    userinfo and query. `authorization` is the value of that header, whole, or `None` to send none.
+    userinfo and query. `authorization` is what the header `key_header` says, whole, or `None` to
+    send none.
     `proxy` is through whom it is reached, `None` for directly.
     """
 
@@ -66,6 +68,14 @@ class Provider:
     drain_seconds: float
     proxy: Proxy | None = None
     endpoints: tuple[str, ...] = ENDPOINTS
+    key_header: bytes = b"authorization"
+
+    @property
+    def credentials(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The header with the key, if there is one."""
+        if self.authorization is None:
+            return ()
+        return ((self.key_header, self.authorization.reveal().encode()),)
 
     def url_of(self, path: str) -> str:
         """Where requests at the path of a door are posted."""
@@ -251,6 +261,9 @@ def _priced(
 def _provider(config: ProviderConfig) -> Provider:
     endpoint = config.endpoint
     key = config.api_key
+    # A Cashu token is a bearer key as well: a Routstr node makes a balance of it.
+    shown = endpoint.basic if key is None else Secret("Bearer " + key.reveal())
+    bare = key is not None and config.key_header == X_API_KEY
     return Provider(
         name=config.name,
         url=endpoint.url,
@@ -258,13 +271,13 @@ def _provider(config: ProviderConfig) -> Provider:
         shown_endpoint=endpoint.shown_endpoint,
         kind=config.kind,
         key=key,
-        # A Cashu token is a bearer key as well: a Routstr node makes a balance of it.
-        authorization=endpoint.basic if key is None else Secret("Bearer " + key.reveal()),
+        authorization=key if bare else shown,
         models=config.models,
         timeouts=config.timeouts,
         drain_seconds=config.drain_seconds,
         proxy=config.proxy,
         endpoints=config.endpoints,
+        key_header=X_API_KEY.encode() if bare else b"authorization",
     )
 
 

@@ -1,6 +1,7 @@
 """A small question to a provider, one that costs nothing: a GET, and its whole answer.
 
     what = await ask(transport, url, proxy=provider.proxy, headers=(...), most_bytes=...)
+    what = await told(transport, origin, head, body, most_bytes)    # whatever is sent
     Replied(status, headers, body)  |  Unanswered(sentence, own)
 
 For prices, balances, and what a node says of itself. A chat is `call`'s: there it counts what was
@@ -86,6 +87,13 @@ async def ask(
             *headers,
         ],
     )
+    return await told(transport, origin, head, b"", most_bytes)
+
+
+async def told(
+    transport: Transport, origin: Origin, head: RequestHead, body: bytes, most_bytes: int
+) -> Replied | Unanswered:
+    """What is answered to a request that may be sent twice."""
     while True:
         try:
             connection = await transport.connect(origin)
@@ -93,7 +101,7 @@ async def ask(
             return Unanswered(f"could not be reached: {error.sentence}", own=error.own)
         good = False
         try:
-            answer = await _exchange(connection, head, most_bytes)
+            answer = await _exchange(connection, head, body, most_bytes)
             good = isinstance(answer, Replied)
             return answer
         except (AnswerBroken, SendFailed) as error:
@@ -104,9 +112,9 @@ async def ask(
 
 
 async def _exchange(
-    connection: Connection, head: RequestHead, most_bytes: int
+    connection: Connection, head: RequestHead, sent: bytes, most_bytes: int
 ) -> Replied | Unanswered:
-    await connection.send(head, b"")
+    await connection.send(head, sent)
     answer = await connection.receive_head()
     codings = b",".join(value for name, value in answer.headers if name == b"content-encoding")
     decoder = Decoder.of(codings.decode("latin-1"))

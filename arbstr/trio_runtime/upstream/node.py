@@ -36,8 +36,9 @@ async def list_models(transport: Transport, provider: Provider) -> tuple[Listed,
 async def balance(transport: Transport, provider: Provider) -> Account | str:
     """What is on the provider's key, or why that is not known."""
     assert provider.authorization is not None  # whoever asks has a key
-    key = (b"authorization", provider.authorization.reveal().encode())
-    answer = await _get(transport, provider, BALANCE_PATH, MOST_BALANCE_BYTES, key)
+    answer = await _get(
+        transport, provider, BALANCE_PATH, MOST_BALANCE_BYTES, *provider.credentials
+    )
     return answer if isinstance(answer, str) else parse_account(answer)
 
 

@@ -31,10 +31,8 @@ class Target:
             (b"user-agent", USER_AGENT),
             (b"accept-encoding", b"identity"),
             (b"content-type", b"application/json"),
+            *provider.credentials,
         ]
-        if provider.authorization is not None:
-            key = provider.authorization.reveal().encode()
-            self._common.append((b"authorization", key))
         self._heads: dict[tuple[bool, bytes, Headers], RequestHead] = {}
 
     def head(self, asked: Asked, *, stream: bool) -> RequestHead:

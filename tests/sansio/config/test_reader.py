@@ -53,6 +53,20 @@ def first(text: str, **environ: str) -> ProviderConfig:
 # What is accepted
 
 
+@pytest.mark.parametrize(
+    ("lines", "sent"),
+    [
+        ("", ((b"authorization", b"Bearer sk-1"),)),
+        ("key_header = 'bearer'", ((b"authorization", b"Bearer sk-1"),)),
+        ("key_header = 'x-api-key'", ((b"x-api-key", b"sk-1"),)),
+    ],
+)
+def test_a_key_is_sent_as_its_provider_takes_it(lines: str, sent: object) -> None:
+    keyed = parse_config(provider(lines + "\napi_key = 'sk-1'"), {})
+    assert build_catalog(keyed).providers[0].credentials == sent
+    assert build_catalog(parse_config(provider(lines), {})).providers[0].credentials == ()
+
+
 def test_a_provider_serves_every_api_unless_it_says_which() -> None:
     assert first(provider()).endpoints_for("m") == ENDPOINTS
     some = first(
@@ -224,6 +238,11 @@ def test_hosts_and_origins_are_in_lower_case() -> None:
         (provider(name="a b"), 'providers."a b".name must be 1 to 64'),
         (provider(name="ä"), "providers[#1].name must be 1 to 64"),
         (provider("kind = 'azure'"), '"alpha".kind must be "openai" or "routstr"'),
+        (provider("key_header = 'cookie'"), '"alpha".key_header must be "bearer" or "x-api-key"'),
+        (
+            provider("kind = 'routstr'\nkey_header = 'x-api-key'"),
+            '"alpha".key_header must be "bearer" for a Routstr node',
+        ),
         (provider("drain_seconds = '9'"), '"alpha".drain_seconds must be a number of seconds'),
         (provider("api_key = 3"), '"alpha".api_key must be a string'),
         (provider("timeouts = 3"), '"alpha".timeouts must be a table'),
