@@ -80,7 +80,7 @@ ORDER: Final = {
     "cli": (
         *row(
             "output config_file first_config node_prices cost_command ledger_options clients "
-            "connect_command ledger_text "
+            "connect_command status_command ledger_text "
             "ledger_commands reconcile_command run_command commands"
         ),
     ),

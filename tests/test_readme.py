@@ -59,7 +59,8 @@ def test_the_configuration_of_the_readme_is_one() -> None:
 
 
 def test_every_command_of_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    names = {"run", "serve", "check", "providers", "cost", "stats", "requests", "init", "connect"}
+    names = {"run", "serve", "check", "providers", "cost", "stats", "requests", "init"}
+    names |= {"connect", "status"}
     commands = set(re.findall(rf"arbstr ({'|'.join(names)})\b", README.read_text("utf-8")))
     assert commands == names
     for command in commands:

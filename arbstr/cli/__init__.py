@@ -14,6 +14,7 @@ The order of the modules; each imports only from those before it:
     ledger_options     what `stats` and `requests` take
     clients            what to set in each client: a table
     connect_command    `arbstr connect`
+    status_command     `arbstr status`
     ledger_text        what they print
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`

@@ -74,6 +74,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "requests": _requests,
         "init": _init,
         "connect": _connect,
+        "status": _status,
         "reconcile": _reconcile,
     }[options.command]
     try:
@@ -123,11 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     reconcile.add_argument("--json", action="store_true", help="for machines")
     init = commands.add_parser("init", help="write a first configuration")
+    status = commands.add_parser("status", help="one line about the running arbstr")
+    status.add_argument("--json", action="store_true", help="for machines")
     connect = commands.add_parser("connect", help="what to set in a client; writes nothing")
     check.add_argument(
         "--network", action="store_true", help="also ask nodes what they list and charge"
     )
-    for command in (run, check, providers, cost, stats, requests, reconcile, init, connect):
+    for command in (run, check, providers, cost, stats, requests, reconcile, init, connect, status):
         command.add_argument(
             "-c",
             "--config",
@@ -283,6 +286,13 @@ def _connect(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     config, database = _config_and_database(options, environ)
     return run(options, config, catalog_at(database, config), config_path(options, environ))
+
+
+def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.status_command import run
+
+    config, _ = _config_and_database(options, environ)
+    return run(options, config)
 
 
 def _stats(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
