@@ -21,7 +21,7 @@ def add_ledger_arguments(stats: argparse.ArgumentParser, requests: argparse.Argu
     """The parameters of /v1/stats and /v1/requests; their values are checked where theirs are."""
     for command in (stats, requests):
         which = command.add_argument_group("which requests (default: of the last 7 days)")
-        which.add_argument("--range", metavar="last_1h|last_24h|last_7d|last_30d")
+        which.add_argument("--range", metavar="today|yesterday|last_1h|last_24h|last_7d|last_30d")
         which.add_argument("--since", metavar="TIME", help="like 2026-02-03 or 2026-02-03T04:05Z")
         which.add_argument("--until", metavar="TIME", help="and of before that time")
         which.add_argument("--model", metavar="ID")

@@ -27,7 +27,11 @@ from arbstr.sansio.routing.catalog import Catalog
 RANGES: Final[Mapping[str, int]] = MappingProxyType(
     {"last_1h": HOUR_MS, "last_24h": DAY_MS, "last_7d": 7 * DAY_MS, "last_30d": 30 * DAY_MS}
 )
-"""The values of `range`, in ms."""
+"""The values of `range` that are a length, in ms."""
+
+DAYS: Final[Mapping[str, int]] = MappingProxyType({"today": 0, "yesterday": 1})
+"""The values of `range` that have ends of their own: how many days ago. Days are UTC's, as those of
+a budget are."""
 
 DEFAULT_RANGE: Final = "last_7d"
 
@@ -261,8 +265,13 @@ class _Given:
 
     def _span(self, now: int) -> Span:
         """The ends that were given; `range` or its default makes the one that was not."""
-        wanted = self.one_of("range", tuple(RANGES))
+        wanted = self.one_of("range", (*RANGES, *DAYS))
         since, until = self._moment("since"), self._moment("until")
+        if wanted is not None and wanted in DAYS:
+            if since is not None or until is not None:
+                raise _BadParameterError("range", f'"{wanted}" goes with no "since" or "until".')
+            begin = now - now % DAY_MS - DAYS[wanted] * DAY_MS
+            return Span(max(begin, EARLIEST), min(begin + DAY_MS, now))
         length = RANGES[wanted or DEFAULT_RANGE]
         if since is not None and until is not None:
             if wanted is not None:

@@ -177,7 +177,7 @@ def test_an_empty_and_a_second_value_are_refused(parse: Parse, known: tuple[str,
 @pytest.mark.parametrize(
     ("name", "value", "valid"),
     [
-        ("range", "last_2h", "last_1h, last_24h, last_7d, last_30d"),
+        ("range", "last_2h", "last_1h, last_24h, last_7d, last_30d, today, yesterday"),
         ("success", "yes", "true, false"),
         ("streaming", "True", "true, false"),
         ("status", "OK", ", ".join(STATUSES)),
@@ -308,3 +308,17 @@ def test_the_names_of_a_configuration_and_of_the_log_go_together() -> None:
     names = configured_names(config, build_catalog(config))
     assert names == Names(frozenset({"m"}), frozenset({"alpha"}), frozenset({"code"}))
     assert names | Names(models=frozenset({"n"})) == KNOWN
+
+
+def test_a_day_by_its_name_has_ends_of_its_own() -> None:
+    """Those of UTC; the running one ends now."""
+    midnight = 20_000 * DAY_MS
+    now = midnight + 5
+    assert span_of(("range", "today"), now=now) == Span(midnight, now)
+    assert span_of(("range", "yesterday"), now=now) == Span(midnight - DAY_MS, midnight)
+    assert span_of(("range", "today"), now=midnight) == Span(midnight, midnight)
+    assert span_of(("range", "yesterday"), now=EARLIEST).since == EARLIEST
+    for end in ("since", "until"):
+        found = parse_stats((("range", "today"), (end, "2026-02-03")), now=now)
+        assert isinstance(found, ErrorReply)
+        assert 'goes with no "since" or "until"' in found.message
