@@ -392,6 +392,8 @@ BEHAVIOURS: Final[Mapping[str, Chooser]] = MappingProxyType(
             json_answer(_TEXT, before=[2.0]),
             stream([ROLE, *_TICKS, STOP, USAGE, DONE]),
         ),
+        # an answer that is begun after two seconds
+        "fake-late": _both(json_answer(_TEXT, before=[2.0]), stream(hello(), before=[2.0])),
         "fake-endless": _both(SILENCE, endless([ROLE], sse(chunk(" tick")))),
     }
 )

@@ -34,6 +34,9 @@ keepalive = 0.05        # the slow provider's events are twice as far apart
 
 [breaker]
 failures = 1000         # every case finds every provider ready
+
+[retry]
+repeat_guard = 0        # two clients may ask the same
 """
 
 
@@ -117,6 +120,30 @@ def command(client: Client) -> list[str]:
     there = importlib.util.find_spec(client.needs) is not None
     assert there, f"{client.needs} is not installed; {how}"
     return [sys.executable, "-m", f"tests.clients.{client.driver}"]
+
+
+@pytest.mark.node
+def test_the_node_sdk_that_asks_again_after_its_timeout_gets_the_answer_that_is_paid() -> None:
+    client = Client("again_openai.mjs", "openai", "", "", "")
+    with (
+        fake_process() as fake,
+        arbstr_process(config_text=provider("late", fake.url, "fake-late")) as process,
+    ):
+        done = subprocess.run(
+            [*command(client), process.base_url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert len(fake.requests()) == 2
+        rows = {row["correlation_id"]: row for row in process.wait_rows(4)}
+        assert process.stop() == 0
+    for text, joined in json.loads(done.stdout).values():
+        assert text == "Hello there"
+        assert rows.pop(joined)["cost_sats"] == 0.25
+    assert [(row["status"], row["cost_sats"]) for row in rows.values()] == [("ok", 0)] * 2
 
 
 def run(client: Client, base_url: str, fake: FakeProcess) -> Outcome:
