@@ -18,7 +18,7 @@ import trio
 from trio.testing import MockClock
 
 from arbstr.sansio.dialects.chat import door
-from arbstr.trio_runtime import app, attempts, run, status, whom
+from arbstr.trio_runtime import app, attempts, repeats, run, status, whom
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics
 from tests.fakes import (
     completion,
@@ -508,7 +508,7 @@ async def test_a_bug_in_a_chat_is_a_500_and_one_line_and_the_connection_lives(
     [
         pytest.param(attempts, "UpstreamCall", "not_sent", id="before there is a call"),
         pytest.param(door, "outgoing_body", "not_sent", id="before it is sent"),
-        pytest.param(run, "passed_on", None, id="when the answer is there"),
+        pytest.param(repeats, "passed_on", None, id="when the answer is there"),
     ],
 )
 async def test_a_bug_in_any_phase_of_a_chat_is_one_row_that_says_so(

@@ -621,7 +621,7 @@ async def test_a_retry_that_comes_back_to_a_half_open_circuit_is_no_second_probe
         assert (await proxy.chat()).status == 400
         assert await state(proxy) == ("open", 1)
         mock_clock.jump(31)
-        async with proxy.asking():
+        async with proxy.asking(user="another"):
             await first.wait_requests(3)
             mock_clock.jump(100)
             assert (await early.reply()).headers["x-arbstr-provider"] == "second"
