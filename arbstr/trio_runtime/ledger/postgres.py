@@ -53,6 +53,9 @@ BEAT_SECONDS: Final = 5.0
 DEAD_SECONDS: Final = 60.0
 """... and how long it is believed to, without; twelve beats. Picked."""
 
+GONE_SECONDS: Final = 86_400.0
+"""How long after its last word a start forgets who was killed."""
+
 CLOSE_SECONDS: Final = 2.0
 """How long closing may wait for the thread."""
 
@@ -194,6 +197,7 @@ class PostgresDatabase:
                     self._since = inf  # that takes as long as it takes
                     _migrate(session, self._url)
                 abandoned = self._live(session)
+                session.execute(f"DELETE FROM boots WHERE seen_at < {_NOW} - ?", (GONE_SECONDS,))
         except BaseException:
             self._drop_writer()
             raise

@@ -177,6 +177,7 @@ async def test_rows_of_who_says_nothing_any_more_are_abandoned_and_of_who_lives_
             async with open_log_writer(dead) as other:
                 other.offer(record("dead", "in_flight"))
             postgres.execute("UPDATE boots SET seen_at = seen_at - 61", "boots")
+            postgres.execute("INSERT INTO boots VALUES ('long ago', 7)", "boots")
             await living.transaction(living._live)  # type: ignore[attr-defined]
             rows = postgres.execute(
                 "SELECT correlation_id, status, possibly_spent FROM requests ORDER BY 1", "boots"
@@ -188,6 +189,8 @@ async def test_rows_of_who_says_nothing_any_more_are_abandoned_and_of_who_lives_
         assert postgres.execute(
             "SELECT status FROM requests WHERE correlation_id = 'dead'", "boots"
         ) == [("ok",)]
+    async with open_database(url, boot_id="next"):
+        assert postgres.execute("SELECT boot_id FROM boots", "boots") == [("next",)]
     assert postgres.execute("SELECT * FROM boots", "boots") == []
 
 
