@@ -10,7 +10,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final, final
@@ -78,6 +78,13 @@ class Visit:
 
     model: str
     leaves_after: int | None
+    number: int = 0
+
+    @property
+    def body(self) -> bytes:
+        """What it asks; the same again from a client whose like has left would join that one."""
+        said = [{"role": "user", "content": f"I am number {self.number}"}]
+        return chat_body(model=self.model, stream=True, messages=said)
 
 
 ENDINGS: Final = {"whole": "ok", "cut": "stream_incomplete", "reset": "stream_incomplete"}
@@ -93,12 +100,12 @@ def visits(seed: int, count: int) -> list[Visit]:
     ]
     found += [Visit("whole", -1)] * (count // 10)
     draw.shuffle(found)
-    return found
+    return [replace(one, number=number) for number, one in enumerate(found)]
 
 
 async def visit(proxy: Proxy, one: Visit) -> bytes:
     """Returns what the client read."""
-    body = chat_body(model=one.model, stream=True)
+    body = one.body
     async with proxy.client() as client:
         if one.leaves_after == -1:
             await client._stream.send_all(
