@@ -310,6 +310,15 @@ FAULTS: Final[tuple[Fault, ...]] = (
         charges=False,
         stated=False,
     ),
+    # The upstream failed, and so did the word of it.
+    Fault(
+        "dies, and takes nothing",
+        lambda _: RESET_AFTER_REQUEST,
+        lambda _: RESET_AFTER_REQUEST,
+        charges=False,
+        stated=False,
+        otherwise="reverted",
+    ),
     # Without it a key that ran dry would not be seen; nothing is reserved.
     Fault(
         "an empty key",

@@ -39,6 +39,7 @@ from arbstr.trio_runtime.accounts import Accounts
 from arbstr.trio_runtime.app import ROUTES, App, Routes, Send, make_quart
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.lanes import Lanes
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics, LogWriter, open_log_writer
 from arbstr.trio_runtime.ledger.port import Database
@@ -438,6 +439,8 @@ async def open_proxy(
                 hub.accounts = Accounts(transport, ledger, log_writer, hub.budget)
                 hub.accounts.changed(hub.snapshot)
                 nursery.start_soon(hub.accounts.run)
+                hub.lanes = Lanes(transport, ledger, log_writer, hub.budget, nursery)
+                hub.lanes.changed(hub.snapshot)
             nursery.start_soon(hub.kept.run)
             try:
                 yield proxy

@@ -55,7 +55,7 @@ ORDER: Final = {
             "kinds refusal capable rests failure statuses classify watch evidence verdicts breaker "
             "board last_word retry repeats",
         ),
-        *wing("ledger", "record intents alarms reconcile attempt reports retention"),
+        *wing("ledger", "record intents alarms reconcile lanes attempt reports retention"),
         *row("life exchange"),
     ),
     "trio_runtime": (
@@ -73,7 +73,7 @@ ORDER: Final = {
             "answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
-        *row("snapshot repeats nodes accounts hub reload status"),
+        *row("snapshot repeats nodes accounts lanes hub reload status"),
         *row("whom drains attempts relaying books delivery run joined exchange counting"),
         *row("app mock_answers mock main"),
     ),

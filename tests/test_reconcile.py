@@ -17,7 +17,10 @@ from tests.node import Node
 from tests.proxy import Proxy, config, open_proxy, rows
 from tests.test_prices import KEY
 
-FAST = "[timeouts]\nfirst_output = 0.2\nanswer = 0.2\nidle = 0.2\n[breaker]\nfailures = 1000\n"
+FAST = (
+    "[timeouts]\nfirst_output = 0.2\nanswer = 0.2\nidle = 0.2\n[breaker]\nfailures = 1000\n"
+    "[retry]\nrepeat_guard = 0\n"
+)
 
 
 def provider(url: str) -> str:

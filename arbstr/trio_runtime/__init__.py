@@ -51,7 +51,7 @@ in its page:
     ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients
-    snapshot, repeats, nodes, accounts, hub,        what requests share, what is told of it
+    snapshot, repeats, nodes, accounts, lanes, hub, what requests share, what is told of it
       reload, status
     whom, drains, attempts, relaying, books,        one request, from its parts ...
       delivery

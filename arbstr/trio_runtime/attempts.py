@@ -12,9 +12,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from math import inf
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -43,6 +44,7 @@ from arbstr.sansio.failover.retry import (
 )
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.moments import format_moment
+from arbstr.sansio.money import sats_from_msats
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.plan import Candidate
@@ -51,6 +53,9 @@ from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.answering import Seen
 from arbstr.trio_runtime.upstream.call import UpstreamCall
+
+if TYPE_CHECKING:
+    from arbstr.trio_runtime.lanes import Way
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +102,9 @@ class Attempts:
         self.call: UpstreamCall | None = None
         self.first_bytes = b""
         self.drains = Drains(hub, exchange, drained, snapshot.catalog.secrets)
+        # The lanes that attempts were made on, by the attempt's number.
+        self.ways: dict[int, Way] = {}
+        self._guessed: dict[int, Decimal] = {}
 
     async def find(self) -> ErrorReply | None:
         """Runs Retry's commands. `None` means that `call` has something to deliver."""
@@ -158,8 +166,25 @@ class Attempts:
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
         self.failed(failure)
+        failure = await self._settled(failure)
         charged = self._exchange.charged(self._exchange.attempts_made)
         return TryFailed(failure, probe=probe, charged=charged)
+
+    async def _settled(self, failure: Failure) -> Failure:
+        """The failure, with what its lane tells of the money, if it tells soon enough."""
+        n = self._exchange.attempts_made
+        way = self.ways.get(n)
+        if way is None or self._hub.lanes is None or failure.money is not Money.UNKNOWN:
+            return failure
+        seconds = self._snapshot.config.retry.reconcile_seconds
+        msats = await self._hub.lanes.settle(way, seconds)
+        if msats is None:
+            return failure
+        money = Money.SPENT if msats else Money.FREE
+        self._note(life.Drained(n, None, None, None, msats, money))
+        if n in self._guessed:
+            self._hub.budget.correct(time.time(), self._guessed.pop(n), sats_from_msats(msats))
+        return replace(failure, money=money)
 
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(trio.current_time())
@@ -214,9 +239,15 @@ class Attempts:
         offer, timeouts = command.candidate.offer, command.candidate.offer.provider.timeouts
         name, self._offer = offer.provider.name, offer
         request, kind = self._request, self._hub.kind_of(offer.provider)
+        lanes = self._hub.lanes
+        way = None if lanes is None else lanes.take(offer.provider)
+        if way is not None:
+            self.ways[self._exchange.attempts_made] = way
         self.call = call = UpstreamCall(
-            offer.provider,
-            self._snapshot.targets.of(offer.provider, request.dialect.path),
+            offer.provider if way is None else way.provider,
+            self._snapshot.targets.of(offer.provider, request.dialect.path)
+            if way is None
+            else way.targets.of(way.provider, request.dialect.path),
             kind=kind,
             asked=request,
             max_answer_bytes=self._snapshot.config.server.max_answer_bytes,
@@ -278,7 +309,7 @@ class Attempts:
             reached = failure.kind is not FailureKind.NOT_SENT
             self._verdict = Outcome.FAILURE if reached else Outcome.UNREACHED
         self._last_error = failure.sentence
-        if self._offer is not None and self._is_known(call.provider):
+        if self._offer is not None and self._is_known(self._offer.provider):
             self._hub.rest(self._offer, failure, self._request.dialect.name)
         if failure.kind is FailureKind.NO_STREAM_OPTIONS:
             # Believed once it has answered without: a refusal may only have repeated the request.
@@ -367,6 +398,8 @@ class Attempts:
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
             charged = self._exchange.charged(self._exchange.attempts_made)
+            if charged is None:
+                self._guessed[self._exchange.attempts_made] = reservation.most
             self._hub.book(reservation, charged)
 
     def end(self, left_at: float | None) -> None:

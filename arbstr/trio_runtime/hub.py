@@ -38,6 +38,7 @@ from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from arbstr.trio_runtime.accounts import Accounts
+    from arbstr.trio_runtime.lanes import Lanes
     from arbstr.trio_runtime.ledger.budget import Today
     from arbstr.trio_runtime.ledger.leases import Leases
     from arbstr.trio_runtime.nodes import Nodes
@@ -94,6 +95,8 @@ class Hub:
         self.nodes: Nodes | None = None
         # Without it nobody takes checkpoints of what keys were charged.
         self.accounts: Accounts | None = None
+        # Without it attempts use the providers' own keys.
+        self.lanes: Lanes | None = None
         self._gauge = Gauge()
         self.price_alarms = PriceAlarms()
         self.running: set[Running] = set()
@@ -162,6 +165,8 @@ class Hub:
             self.nodes.changed(snapshot)
         if self.accounts is not None:
             self.accounts.changed(snapshot)
+        if self.lanes is not None:
+            self.lanes.changed(snapshot)
 
     def reprice(self, prices: Mapping[str, NodePrices], now: float) -> None:
         """Uses what nodes ask now (seconds since 1970) from the next request on."""

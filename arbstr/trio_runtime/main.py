@@ -30,6 +30,7 @@ from arbstr.trio_runtime.app import App, make_quart
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.descriptors import raise_descriptor_limit
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.lanes import Lanes
 from arbstr.trio_runtime.ledger.budget import Today
 from arbstr.trio_runtime.ledger.database import beside, is_shared, open_database
 from arbstr.trio_runtime.ledger.leases import Leases
@@ -196,6 +197,8 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 nursery.start_soon(today.run)
                 nursery.start_soon(nodes.run)
                 nursery.start_soon(accounts.run)
+                hub.lanes = Lanes(transport, database, log_writer, hub.budget, nursery)
+                hub.lanes.changed(hub.snapshot)
                 nursery.start_soon(transport.close_by_time)
                 nursery.start_soon(hub.kept.run)
                 _calm_the_collector()

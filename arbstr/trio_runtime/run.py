@@ -459,6 +459,9 @@ class Run:
 
     def _enter(self, record: Record) -> None:
         books.enter(self._hub, record, self._exchange)
+        lanes, attempts = self._hub.lanes, self._attempts
+        if lanes is not None and attempts is not None and attempts.ways:
+            lanes.ended(record, attempts.ways)
         self._hub.learn_home(self._conversation, record, self._request.input_tokens)
 
     def _note(self, event: life.Event) -> None:

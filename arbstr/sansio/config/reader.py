@@ -277,6 +277,11 @@ class _Reader:
         key, source = find_key(table.name, table.api_key, self._environ)
         kind = table.kind or infer_kind(parse_url(table.url).host, key)
         asks_node = self._asks_node(table, kind, typed=bool(own_rates or by_model), path=path)
+        if table.lanes and not lists_prices(kind):
+            self.faults.add(
+                (*path, "lanes"),
+                'are child keys of a Routstr node; remove them, or add kind = "routstr"',
+            )
         models = table.models
         if models is None:
             if not asks_node:
@@ -317,6 +322,7 @@ class _Reader:
             model_rates=model_rates,
             model_ids=table.model_ids,
             drain_seconds=table.drain_seconds,
+            lanes=table.lanes,
             timeouts=replace(timeouts, **given(own)),
             proxy=table.proxy,
             endpoints=table.endpoints,

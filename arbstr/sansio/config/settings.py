@@ -169,6 +169,7 @@ class RetryConfig:
     patience: Annotated[float, values.seconds] = 3.0
     repeat_guard: Annotated[float, values.seconds] = 60.0
     linger: Annotated[float, values.seconds] = 2.0
+    reconcile_seconds: Annotated[float, values.seconds] = 3.0
 
 
 @final
@@ -215,6 +216,7 @@ class ProviderTable:
     kind: Annotated[Kind | None, values.kind] = None
     key_header: Annotated[str, values.one_of(BEARER, X_API_KEY)] = BEARER
     drain_seconds: Annotated[float, values.seconds] = 60.0
+    lanes: Annotated[int, values.whole_number(0, 500)] = 0
     proxy: Annotated[addresses.Proxy | None, values.proxy] = None
     model_ids: Annotated[Mapping[str, str], values.model_ids] = field(
         default_factory=lambda: _EMPTY
@@ -272,6 +274,7 @@ class ProviderConfig:
     model_rates: Mapping[str, Rates] = field(default_factory=lambda: _EMPTY)
     model_ids: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     drain_seconds: float = 60.0
+    lanes: int = 0
     timeouts: Timeouts = field(default_factory=Timeouts)
     proxy: addresses.Proxy | None = None
     endpoints: tuple[str, ...] = ENDPOINTS

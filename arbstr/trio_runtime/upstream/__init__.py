@@ -12,7 +12,7 @@ The order of the modules; each imports only from those before it:
     http11             one request and its answer on a pipe
     content_coding     compression nobody asked for, undone
     transport          idle connections, handed out for one exchange each, never leaked
-    ask                a GET that costs nothing, and its whole answer
+    ask                a question that costs nothing, and its whole answer
     node               what a Routstr node is asked beside chats
     target             the heads of the requests to a provider, prepared once for each path
     answering          its answer, read to a verdict; exceptions become facts

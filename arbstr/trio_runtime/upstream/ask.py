@@ -1,4 +1,4 @@
-"""A small question to a provider, one that costs nothing: a GET, and its whole answer.
+"""A small question to a provider, one that costs nothing, and its whole answer.
 
     what = await ask(transport, url, proxy=provider.proxy, headers=(...), most_bytes=...)
     what = await told(transport, origin, head, body, most_bytes)    # whatever is sent
@@ -70,15 +70,19 @@ async def ask(
     proxy: Proxy | None = None,
     headers: Headers = (),
     most_bytes: int,
+    posted: bytes | None = None,
 ) -> Replied | Unanswered:
-    """GETs `url`, a body of at most `most_bytes` (undone of a compression).
+    """GETs `url`, or POSTs a JSON body to it, which may then be done twice; an answer of at most
+    `most_bytes` (undone of a compression).
 
     `headers` go out beside host, user-agent and accept-encoding; a key is among them as it would be
     for a chat. Raises ValueError for a URL or a header that cannot be sent.
     """
     origin = Origin.of(url, proxy)
+    if posted is not None:
+        headers = (*headers, (b"content-type", b"application/json"))
     head = RequestHead.prepare(
-        b"GET",
+        b"GET" if posted is None else b"POST",
         target_of(url),
         [
             (b"host", origin.authority),
@@ -87,7 +91,7 @@ async def ask(
             *headers,
         ],
     )
-    return await told(transport, origin, head, b"", most_bytes)
+    return await told(transport, origin, head, posted or b"", most_bytes)
 
 
 async def told(

@@ -2,12 +2,15 @@
 
     list_models     GET /models: no key
     balance         GET /balance/info with a key
+    child_keys      GET /info, and if they are free, POST /balance/child-key
 
 None of it costs anything. What comes back is read by `sansio.routing.listing` and
 `sansio.ledger.reconcile`; what did not come is a sentence about the node. How long an answer may
 take is the caller's scope.
 """
 
+import json
+import re
 from typing import Final
 
 from arbstr.sansio.ledger.reconcile import Account, parse_account
@@ -17,6 +20,11 @@ from arbstr.trio_runtime.upstream.ask import Replied, ask
 from arbstr.trio_runtime.upstream.transport import Transport
 
 MODELS_PATH: Final = "/models"
+
+INFO_PATH: Final = "/info"
+CHILD_KEY_PATH: Final = "/balance/child-key"
+
+_KEY: Final = re.compile(r"sk-[0-9a-f]{64}")
 
 BALANCE_PATH: Final = "/balance/info"
 
@@ -40,6 +48,47 @@ async def balance(transport: Transport, provider: Provider) -> Account | str:
         transport, provider, BALANCE_PATH, MOST_BALANCE_BYTES, *provider.credentials
     )
     return answer if isinstance(answer, str) else parse_account(answer)
+
+
+async def child_keys(transport: Transport, provider: Provider, count: int) -> tuple[str, ...] | str:
+    """So many new child keys of the provider's key, or why there are none.
+
+    Only where the node says that they cost nothing: of others a POST might be passed on, and paid.
+    """
+    described = await _get(transport, provider, INFO_PATH, MOST_BALANCE_BYTES)
+    if isinstance(described, str):
+        return described
+    match _json(described):
+        case {"child_key_cost_msats": 0}:
+            pass
+        case {"child_key_cost_msats": int(cost)}:
+            return f"asks {cost} millisats for a child key"
+        case _:
+            return "knows no child keys"
+    assert provider.authorization is not None  # whoever asks has a key
+    answer = await ask(
+        transport,
+        provider.url_of(CHILD_KEY_PATH),
+        proxy=provider.proxy,
+        headers=[(b"authorization", provider.authorization.reveal().encode())],
+        most_bytes=MOST_BALANCE_BYTES,
+        posted=b'{"count": %d}' % count,
+    )
+    if not isinstance(answer, Replied):
+        return answer.sentence
+    match _json(answer.body) if answer.status == 200 else None:
+        case {"api_keys": [*keys]} if all(_KEY.fullmatch(str(key)) for key in keys):
+            return tuple(str(key) for key in keys)
+        case _:
+            pass
+    return f"answered status {answer.status} where child keys are made"
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 async def _get(

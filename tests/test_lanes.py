@@ -1,0 +1,179 @@
+"""Lanes through the whole proxy: a node that dies costs a moment and no consent."""
+
+import json
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from arbstr.sansio.ledger.lanes import State
+from tests.fakes import FakeProvider, completion, json_answer, open_fake_provider
+from tests.node import Node
+from tests.proxy import Proxy, config, open_proxy, provider, rows
+from tests.test_prices import KEY
+
+TOP = (
+    "[timeouts]\nfirst_output = 0.2\nanswer = 0.2\nidle = 0.2\n[breaker]\nfailures = 1000\n"
+    "[retry]\nrepeat_guard = 0\nmax_retries = 0\nreconcile_seconds = {seconds}\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the node has read what it reads before anybody asks it."""
+    monkeypatch.setattr("arbstr.sansio.ledger.lanes.FENCE_SECONDS", 0.0)
+    monkeypatch.setattr("arbstr.trio_runtime.lanes.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("arbstr.trio_runtime.lanes.AGAIN_SECONDS", 0.01)
+
+
+@asynccontextmanager
+async def serving(
+    node: Node, database: Path, *, lanes: int = 2, seconds: float = 3.0
+) -> AsyncIterator[tuple[Proxy, FakeProvider, FakeProvider]]:
+    """The node, which is the cheapest, and another provider that answers."""
+    other = json_answer(completion("from the other"))
+    async with open_fake_provider(node.serve) as fake, open_fake_provider(other) as second:
+        first = provider("node", fake.url, kind="routstr", key=KEY, more=f"lanes = {lanes}")
+        text = config(
+            first, provider("other", second.url, rate=9), more=TOP.format(seconds=seconds)
+        )
+        async with open_proxy(text, database=database, books=True) as proxy:
+            yield proxy, fake, second
+
+
+async def wait_free(proxy: Proxy, count: int) -> None:
+    """Until so many lanes are free."""
+    lanes = proxy.hub.lanes
+    assert lanes is not None
+    with trio.fail_after(10):
+        # A lane has no event of its own.
+        while [way.lane.state for way in lanes._ways["node"]].count(State.FREE) < count:
+            await trio.lowlevel.checkpoint()
+
+
+def text_beside(path: Path) -> str:
+    """All of the ledger but this file."""
+    files = (each for each in path.parent.glob("arbstr.db*") if each != path)
+    return "".join(each.read_bytes().decode("latin-1") for each in files)
+
+
+def keys_of(fake: FakeProvider) -> list[str]:
+    """The keys of the chats it got."""
+    return [
+        (request.header("authorization") or "").removeprefix("Bearer ")
+        for request in fake.requests
+        if request.path.endswith("/chat/completions")
+    ]
+
+
+async def test_chats_go_over_lanes_and_free_them_by_the_price_that_is_stated(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, database = Node(), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, fake, _):
+        await wait_free(proxy, 2)
+        for _ in range(3):
+            assert (await proxy.chat()).headers["x-arbstr-provider"] == "node"
+            await wait_free(proxy, 2)
+        children = node.bank.accounts[KEY].children
+        assert len(children) == 2
+        assert set(keys_of(fake)) <= set(children)
+        shown = (await proxy.get("/providers")).body.decode()
+    path = tmp_path / "arbstr.db.lanes"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    kept = [json.loads(line)["key"] for line in path.read_text().splitlines()]
+    assert kept == children
+    said = shown + caplog.text + text_beside(path)
+    assert not [key for key in (*children, KEY) if key in said], "a key came out"
+
+
+async def test_lanes_of_the_last_run_are_used_again(tmp_path: Path) -> None:
+    node, database = Node(), tmp_path / "arbstr.db"
+    other = json_answer(completion())
+    async with open_fake_provider(node.serve) as fake, open_fake_provider(other) as second:
+        first = provider("node", fake.url, kind="routstr", key=KEY, more="lanes = 2")
+        text = config(first, provider("other", second.url, rate=9))
+        for _ in range(2):
+            async with open_proxy(text, database=database, books=True) as proxy:
+                await wait_free(proxy, 2)
+    assert len(node.bank.accounts[KEY].children) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_node_that_died_and_took_nothing_is_followed_without_consent(
+    tmp_path: Path, stream: bool
+) -> None:
+    node, database = Node(only=("dies, and takes nothing",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _, second):
+        await wait_free(proxy, 2)
+        reply = await proxy.chat(stream=stream)
+        assert (reply.status, reply.text) == (200, "from the other")
+        assert second.hits == 1
+        await proxy.wait_idle()
+    first, last = rows(database, "attempts")
+    assert (first["failure"], first["money"]) == ("no_answer", "free")
+    assert (last["failure"], last["provider"]) == (None, "other")
+    assert node.total_spent == 0
+
+
+async def test_what_the_lane_tells_was_paid_is_not_paid_again(tmp_path: Path) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _, second):
+        await wait_free(proxy, 2)
+        reply = await proxy.chat()
+        assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
+        assert second.hits == 0
+        await proxy.wait_idle()
+    (attempt,) = rows(database, "attempts")
+    assert (attempt["money"], attempt["cost_sats"]) == ("spent", 0.5)
+
+
+async def test_what_still_runs_is_told_the_client_and_settled_afterwards(tmp_path: Path) -> None:
+    node, database = Node(only=("closed before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database, seconds=0.05) as (proxy, _, second):
+        await wait_free(proxy, 2)
+        reply = await proxy.chat()
+        assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
+        assert second.hits == 0
+        node.bank.restart()
+        await wait_free(proxy, 2)
+    (attempt,) = rows(database, "attempts")
+    assert (attempt["money"], attempt["cost_sats"], attempt["settled"]) == ("free", 0, "lane")
+
+
+async def test_an_answer_without_a_price_is_settled_by_its_lane(tmp_path: Path) -> None:
+    node, database = Node(only=("cut after output, charged",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _, _second):
+        await wait_free(proxy, 2)
+        await proxy.chat(stream=True)
+        await wait_free(proxy, 2)
+    (attempt,) = rows(database, "attempts")
+    assert (attempt["money"], attempt["cost_sats"], attempt["settled"]) == ("spent", 0.5, "lane")
+
+
+@pytest.mark.parametrize("cost", [None, 10])
+async def test_where_child_keys_are_not_free_the_key_itself_is_used(
+    tmp_path: Path, cost: int | None
+) -> None:
+    node, database = Node(children=cost is not None), tmp_path / "arbstr.db"
+    node.bank.child_key_cost = cost or 0
+    async with serving(node, database) as (proxy, fake, _):
+        assert (await proxy.chat()).status == 200
+        assert keys_of(fake) == [KEY]
+        await proxy.wait_idle()
+    assert node.bank.accounts[KEY].children == []
+
+
+async def test_when_all_lanes_are_parked_the_key_itself_is_used(tmp_path: Path) -> None:
+    node, database = Node(only=("closed before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database, lanes=1, seconds=0.05) as (proxy, fake, _):
+        await wait_free(proxy, 1)
+        await proxy.chat()
+        node.only("good")
+        assert (await proxy.chat()).status == 200
+        assert keys_of(fake)[-1] == KEY
+        node.bank.restart()
+        await wait_free(proxy, 1)
