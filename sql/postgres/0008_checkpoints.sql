@@ -9,11 +9,7 @@ CREATE TABLE checkpoints (
     after_request BIGINT NOT NULL,
     stated_sats DOUBLE PRECISION,
     charged_sats DOUBLE PRECISION,
-<<<<<<< HEAD
     open_attempts BIGINT,
-=======
-    open_attempts INTEGER,
->>>>>>> f7332ad (Lanes: child keys whose own counters tell what a request cost)
     verdict TEXT COLLATE "C" NOT NULL,
     PRIMARY KEY (provider, taken_at)
 );
