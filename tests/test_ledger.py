@@ -51,6 +51,7 @@ name = "frugal"
 max_sats_per_1k_output = 1
 [retry]
 backoff = 1000
+repeat_guard = 0
 [breaker]
 failures = 1
 {more}"""

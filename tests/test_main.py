@@ -314,7 +314,6 @@ async def test_the_drain_of_a_departed_client_does_not_hold_the_exit() -> None:
     async with proxy(ENDLESS, server, key="cashuAdeposit") as (process, fake, _):
         with closing(process.send_chat(stream=True)) as client:
             await trio.to_thread.run_sync(client.recv, 1)
-        await trio.to_thread.run_sync(process.wait_stderr, "status=client_disconnected")
         assert fake.left == 0  # it is read on, because the node charges anyway
         process.send_signal(SIGTERM)
         assert await ended(process) == 0

@@ -20,6 +20,7 @@ from tests.sdk import ASK, Ask, ask_sync, chat, provider
 SETTINGS: Final = """
 [retry]
 backoff = 0.01
+repeat_guard = 0        # many a test asks the same
 
 [breaker]
 failures = 1000         # every test finds every provider ready
