@@ -317,7 +317,7 @@ async def test_what_may_have_cost_is_booked_as_what_was_set_aside() -> None:
     async with open_fake_provider(script) as fake, open_proxy(one(fake.url, "1")) as proxy:
         assert (await proxy.chat()).error["code"] == "possibly_spent"
         assert account(proxy) == ("1", "0")
-        assert_refused(await proxy.chat())
+        assert_refused(await proxy.chat(user="another"))
         assert fake.hits == 1
 
 
@@ -494,7 +494,7 @@ async def test_what_is_read_on_stays_set_aside_until_its_price_is_known() -> Non
             while not proxy.hub.draining:
                 await trio.lowlevel.checkpoint()
         assert account(proxy) == ("0", "5")
-        assert_refused(await proxy.chat())
+        assert_refused(await proxy.chat(user="another"))
         gate.set()
         await proxy.log.wait(2)
         assert account(proxy) == ("0.505", "0")  # what it says, and not its base fee
