@@ -36,7 +36,9 @@ async def drive(use: str, proxy: Proxy) -> Any:
     command = ["node", str(CLIENTS / "drive_messages.mjs"), use, proxy.url]
     with trio.fail_after(60):
         done = await trio.run_process(command, capture_stdout=True, env=clean_environ())
-    return json.loads(done.stdout.splitlines()[-1])  # the AI SDK warns before
+    # The AI SDK writes warnings around it.
+    (told,) = (line for line in done.stdout.splitlines() if line.startswith((b'{"text"', b'{"err')))
+    return json.loads(told)
 
 
 @needs_sdks
