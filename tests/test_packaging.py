@@ -102,7 +102,9 @@ def resolve(python: str, requirements: Iterable[str]) -> Resolution:
             continue
         if not needed.specifier.contains(found.version, prereleases=True):
             wrong.append(f"{whose} needs {text}, and there is {found.version}")
-        pythons = found.metadata["Requires-Python"] or ""
+        told = found.metadata
+        # What is not there warns from Python 3.12 on, and the protocol of its type has no `get`.
+        pythons = told["Requires-Python"] if "Requires-Python" in told else ""  # noqa: SIM401
         if not SpecifierSet(pythons).contains(f"{python}.0"):
             wrong.append(f"{name} {found.version} needs Python {pythons}")
         open_ends += [(name, of, each) for _, of in new for each in found.requires or ()]
