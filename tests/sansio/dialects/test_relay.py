@@ -924,6 +924,13 @@ EVENTS = st.sampled_from(
 )
 
 
+def test_what_comes_behind_the_end_gives_the_answer_no_name() -> None:
+    late = b'data: {"id":"late","choices":[{"index":0,"delta":{},"finish_reason":null}]}\n\n'
+    relay = new(1, asks_usage=False)
+    relay.feed(b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n' + DONE + late)
+    assert b"late" not in relay.finish(ARBSTR)
+
+
 def check_honest(pieces: list[bytes], choices: int, asks_usage: bool, early_end: int) -> None:
     relay = new(choices, asks_usage=asks_usage)
     sent: list[bytes] = []

@@ -78,7 +78,8 @@ class ChatReading:
         if event.name is not None:
             facts = _named(event.name, facts)
         if isinstance(facts, ChatFacts):
-            self._head.note(facts)
+            if not self._over:  # nothing behind the end is of the answer
+                self._head.note(facts)
             if facts.kept and not facts.error:
                 self._keep_usage(data, facts)
             elif facts.passes:
