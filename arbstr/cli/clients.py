@@ -76,8 +76,9 @@ CLIENTS: Final = (
         Syntax.SHELL,
         _SHELL,
         (
-            "Without the last line Claude Code sends a request again, unstreamed, when its stream "
-            "broke off: that may cost a second time.",
+            "Without the last line Claude Code asks again, unstreamed, whenever a stream broke "
+            "off, whatever the error said. arbstr refuses that for a minute; with the line, Claude "
+            "Code shows the message at once.",
         ),
     ),
     Client(

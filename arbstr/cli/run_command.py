@@ -60,7 +60,11 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             if mock:
                 print("Mock providers answer: no network, no money, nothing is kept.")
             print(*described, sep="\n")
-            print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1", flush=True)
+            print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1")
+            print(
+                f"an Anthropic client: ANTHROPIC_BASE_URL={url}; any other: arbstr connect",
+                flush=True,
+            )
         except OutputError as error:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
 

@@ -128,14 +128,17 @@ def test_run_says_what_it_was_told_and_where_it_writes(tmp_path: Path) -> None:
         assert process.stop() == 0
         lines = process.stdout().splitlines()
     assert lines[0].endswith(f"listens on {process.url}")
-    assert lines[1:-1] == [
+    assert lines[1:-2] == [
         f"configuration  {config}",
         f"ledger         {tmp_path}/arbstr.db",
         "providers      11: alpha, p0, p1, p2, p3, p4, p5, p6, p7, p8, ...",
         "models         12: m, m0, m1, m2, m3, m4, m5, m6, m7, m8, ...",
         "budget         50 sats a day (UTC)",
     ]
-    assert lines[-1] == f"Point an OpenAI client at it: OPENAI_BASE_URL={process.base_url}"
+    assert lines[-2] == f"Point an OpenAI client at it: OPENAI_BASE_URL={process.base_url}"
+    assert lines[-1] == (
+        f"an Anthropic client: ANTHROPIC_BASE_URL={process.url}; any other: arbstr connect"
+    )
 
 
 def test_the_mocks_say_what_there_is_and_that_nothing_is_kept() -> None:
