@@ -15,13 +15,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGHUP, SIGKILL
 from typing import Final, final
 
+import httpx
 import pytest
 
 from tests.fakes import FakeProcess, Request, fake_process
-from tests.process import CHAT_HEAD, ArbstrProcess, arbstr_process, chat_body, wait_until
+from tests.process import (
+    CHAT_HEAD,
+    ArbstrProcess,
+    arbstr_process,
+    chat_body,
+    wait_until,
+    write_config,
+)
 
 CONFIG: Final = """
 [[providers]]
@@ -44,6 +52,21 @@ max_retries = 0
 failures = 1000
 """
 """alpha refuses with a 503, which is free, and beta does what the model's name says."""
+
+LEFT: Final = """
+[budget]
+sats_per_day = 150
+[[providers]]
+name = "alpha"
+url = "{url}"
+kind = "routstr"
+api_key = "sk-test-0123456789abcdef"
+models = ["*"]
+input_rate = 0
+output_rate = 0
+base_fee = 1
+"""
+"""A node, whose answers are read on when their clients have left."""
 
 BUDGET: Final = "[budget]\nsats_per_day = 150\n"
 
@@ -232,6 +255,50 @@ def test_an_answer_that_was_delivered_just_before_the_kill_has_its_row(tmp_path:
     assert reply.status_code == 200
     assert row["correlation_id"] == reply.headers["x-arbstr-request-id"]
     assert (row["status"], row["cost_sats"], row["attempts"]) == ("ok", 100, 2)
+
+
+def test_of_a_joined_answer_the_one_that_pays_is_abandoned_and_no_row_stays_in_flight(
+    tmp_path: Path,
+) -> None:
+    with fake_process() as fake:
+        config = LEFT.format(url=fake.url)
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            with arbstr.open_chat("fake-stall") as first:
+                fake.wait(requests=1)
+                words(first)
+            with arbstr.open_chat("fake-stall") as joined:
+                # It has all that there is of the answer, and waits with it.
+                assert joined.headers["x-arbstr-joined"] == first.headers["x-arbstr-request-id"]
+                waiting = words(joined)
+                # A reload that turns it off takes nothing from who has joined, and nobody joins.
+                write_config(tmp_path, config + "[retry]\nrepeat_guard = 0\n")
+                arbstr.send_signal(SIGHUP)
+                arbstr.wait_stderr("SIGHUP: the configuration was read again")
+                with arbstr.open_chat("fake-stall") as second:
+                    waiting_too = words(second)
+                    assert "x-arbstr-joined" not in second.headers
+                    assert arbstr.stop(SIGKILL) == -SIGKILL
+                    for rest in (waiting, waiting_too):
+                        with pytest.raises(httpx.TransportError):
+                            next(rest)
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            budget = arbstr.ask("GET", "/health").json()["budget"]
+            assert arbstr.stop() == 0
+        assert sum(each.method == "POST" for each in fake.requests()) == 2
+    paid = {each.headers["x-arbstr-request-id"] for each in (first, second)}
+    rows = arbstr.rows()
+    assert {row["correlation_id"] for row in rows} == paid
+    assert [(row["status"], row["possibly_spent"]) for row in rows] == [("abandoned", 1)] * 2
+    assert [row["money"] for row in arbstr.attempts()] == ["unknown"] * 2
+    assert (budget["spent"], budget["set_aside"]) == (2, 0)
+
+
+def words(response: httpx.Response) -> Iterator[bytes]:
+    """Reads until the answer has begun; who lets go of the rest has left."""
+    rest, text = response.iter_raw(), b""
+    while b"Hello" not in text:
+        text += next(rest)
+    return rest
 
 
 def is_over(directory: Path) -> bool:
