@@ -412,6 +412,30 @@ async def test_where_nobody_counts_it_is_a_404_and_messages_are_served_all_the_s
     assert fake.hits == 2
 
 
+@pytest.mark.parametrize(
+    "charging",
+    [
+        json_answer({"input_tokens": 2095}, headers=[("x-routstr-cost-msats", "1500")]),
+        json_answer({"input_tokens": 2095, "cost": {"total_msats": 1500}}),
+        json_answer({"no": "count"}, headers=[("x-routstr-cost-msats", "1500")]),
+    ],
+    ids=["in a header", "in the answer", "without a count"],
+)
+async def test_who_charges_for_counting_is_asked_once_and_said_to(
+    charging: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        open_fake_provider(charging) as first,
+        open_fake_provider(COUNTED) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        replies = [await ask(proxy, path=COUNT) for _ in range(3)]
+    assert [reply.json["input_tokens"] for reply in replies] == [2095] * 3
+    assert (first.hits, replies[-1].headers["x-arbstr-provider"]) == (1, "beta")
+    [said] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 'provider "alpha" charges for counting tokens, 1.5 sats just now' in said.getMessage()
+
+
 async def test_who_does_not_serve_messages_is_not_asked_to_count() -> None:
     async with (
         open_fake_provider(COUNTED) as fake,

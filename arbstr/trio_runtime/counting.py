@@ -5,8 +5,8 @@
 
 Nothing is paid, so nothing is set aside, there is no row, and what a provider answers or fails to
 answer says nothing of how it is: no circuit, no rest, no latency. Only that it lacks the path is
-remembered, as for any door. Who may call, what may be sent and which models a policy allows is as
-for the door.
+remembered, as for any door, or that it charged for it. Who may call, what may be sent and which
+models a policy allows is as for the door.
 """
 
 import logging
@@ -18,11 +18,17 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio.dialects.dialect import Asked, Dialect
-from arbstr.sansio.dialects.usage import is_heavy, parse_json, read_stated_cost
+from arbstr.sansio.dialects.usage import (
+    is_heavy,
+    parse_json,
+    read_cost_header,
+    read_stated_cost,
+)
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.classify import from_status
 from arbstr.sansio.failover.failure import Failure, FailureKind
-from arbstr.sansio.failover.kinds import TRAITS
+from arbstr.sansio.failover.kinds import TRAITS, stated_in
+from arbstr.sansio.money import format_sats, sats_from_msats
 from arbstr.sansio.routing.catalog import Offer
 from arbstr.sansio.routing.plan import NoRoute, plan
 from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
@@ -123,7 +129,7 @@ class _Counting:
         for offer in offers:
             name = offer.provider.name
             if self._hub.paths.lacks(offer, COUNT_TOKENS):
-                why.append(f"{name} does not serve it")
+                why.append(f"{name} does not serve it for free")
                 continue
             found = await self._ask(offer)
             if isinstance(found, Replied):
@@ -179,13 +185,12 @@ class _Counting:
 
     def _judged(self, answer: Replied, offer: Offer) -> Replied | Failure | str:
         hub, name = self._hub, offer.provider.name
+        value = parse_json(answer.body)
+        self._beware(answer, value, offer)
         if answer.status == 200:
-            value = parse_json(answer.body)
             if not isinstance(value, dict) or type(value.get("input_tokens")) is not int:
                 return "answered without a count"
             hub.paths.serve(name, COUNT_TOKENS)
-            if read_stated_cost(value):
-                log.warning('provider "%s" charges for counting tokens', name, extra=self._extra)
             return answer
         kind = hub.kind_of(offer.provider)
         failure = from_status(
@@ -201,3 +206,21 @@ class _Counting:
         if failure.kind is FailureKind.NO_ENDPOINT:
             hub.paths.miss(offer, COUNT_TOKENS, for_the_model=TRAITS[kind].relays)
         return failure
+
+    def _beware(self, answer: Replied, value: object, offer: Offer) -> None:
+        """Whoever says that it charged for this is not asked again: there is no row that could tell
+        of it, and no budget that could hold it."""
+        charged = read_cost_header(stated_in(answer.headers))
+        if isinstance(value, dict):
+            charged = read_stated_cost(value) or charged
+        if not charged:
+            return
+        name = offer.provider.name
+        self._hub.paths.miss(offer, COUNT_TOKENS, for_the_model=False)
+        log.warning(
+            'provider "%s" charges for counting tokens, %s sats just now, which are in no row: '
+            "passed over there until a reload",
+            name,
+            format_sats(sats_from_msats(charged)),
+            extra={**self._extra, "provider": name},
+        )
