@@ -84,6 +84,7 @@ class Child:
                 said = self._keeper.recv(WORD_BYTES)
             except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired("arbstr", timeout or 0) from None
+            assert said, "the keeper was killed"
             self.returncode = int(said)
             self._keeper.close()
         return self.returncode
