@@ -23,6 +23,7 @@ from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final, TypeVar, final
 from uuid import uuid4
 
@@ -50,6 +51,9 @@ APPLICATION_ID: Final = 0x61726273
 
 OPENING_BUSY_SECONDS: Final = 1.0
 """How long a start waits for the lock of another process that is starting too; picked."""
+
+OPENING_PAUSE_SECONDS: Final = 0.01
+"""How long it waits between two tries of what SQLite itself does not wait for; picked."""
 
 BUSY_SECONDS: Final = 0.25
 """How long SQLite itself waits for a lock. Short, because the thread cannot be cancelled while it
@@ -126,6 +130,22 @@ def _migrate(connection: SqliteSession, migrations: tuple[str, ...]) -> None:
     # Both lie in the header page and so belong to the transaction.
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {len(migrations)}")
+
+
+def _begin_wal(connection: SqliteSession) -> str:
+    """The journal mode the file has then. Raises `sqlite3.Error`."""
+    until = monotonic() + OPENING_BUSY_SECONDS
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as error:
+            # It is refused at once, whatever the timeout, while another process that starts on the
+            # new file writes to it.
+            if primary_code(error) != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                raise
+            sleep(OPENING_PAUSE_SECONDS)
+        else:
+            return str(mode)
 
 
 def _read_only(uri: str, busy_seconds: float) -> SqliteSession:
@@ -312,7 +332,7 @@ class SqliteDatabase:
         _check_content(connection, self.path, len(self._migrations))
         # Only before there are tables; what retention.py deletes can then shrink the file.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        mode = _begin_wal(connection)
         if mode != "wal" and self.path != IN_MEMORY:
             _log.warning("database %s cannot use a WAL here, only %r: slower", self.path, mode)
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -23,7 +23,7 @@ from arbstr.trio_runtime.ledger.sqlite import (
     SqliteDatabase,
     open_sqlite,
 )
-from arbstr.trio_runtime.ledger.sqlite_session import split_statements
+from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, split_statements
 from arbstr.trio_runtime.ledger.statements import read_migrations, read_sql, sql_directory
 from tests.ledgers import connect
 
@@ -369,6 +369,26 @@ async def test_processes_that_start_at_once_on_a_new_file_all_start(
     assert read(tmp_path / "arbstr.db", "SELECT count(*) FROM requests") == [(8,)]
     assert litter(tmp_path) == []
     assert caplog.records == []
+
+
+def test_a_start_waits_for_another_that_writes_to_the_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "arbstr.db"
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as other,
+        closing(sqlite3.connect(path, isolation_level=None, factory=SqliteSession)) as ours,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        pauses = []
+
+        def pause(seconds: float) -> None:
+            pauses.append(seconds)
+            other.execute("ROLLBACK")
+
+        monkeypatch.setattr(module, "sleep", pause)
+        assert module._begin_wal(ours) == "wal"
+        assert pauses == [module.OPENING_PAUSE_SECONDS]
 
 
 async def test_rows_of_a_living_process_stay_in_flight(tmp_path: Path) -> None:
