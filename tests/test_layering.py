@@ -73,9 +73,10 @@ ORDER: Final = {
             "answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
+        *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row("snapshot repeats nodes accounts lanes hub reload status"),
         *row("whom drains attempts relaying books delivery run joined exchange counting"),
-        *row("app mock_answers mock main"),
+        *row("app main"),
     ),
     "cli": (
         *row(
@@ -118,7 +119,7 @@ LIBRARIES: Final = {
             "trio_runtime/upstream/readers",
             "trio_runtime/upstream/tunnel",
         ),
-        "trio_runtime/mock",
+        "trio_runtime/mock/providers",
     },
     "socksio": {"trio_runtime/upstream/tunnel"},
     "rich": {"cli/ledger_text"},

@@ -114,7 +114,7 @@ def _config_to_run(
     path: Path | None, options: argparse.Namespace, environ: Mapping[str, str]
 ) -> tuple[Config, tuple[str, ...]]:
     if path is None:
-        from arbstr.trio_runtime.mock import MOCK_CONFIG  # half a megabyte
+        from arbstr.trio_runtime.mock.providers import MOCK_CONFIG  # half a megabyte
 
         config = parse_config(MOCK_CONFIG, {}, name="the mock configuration")
         warnings: tuple[str, ...] = ()

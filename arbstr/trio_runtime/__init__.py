@@ -51,11 +51,12 @@ in its page:
     ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients
+    mock/                                           providers without network and money
     snapshot, repeats, nodes, accounts, lanes, hub, what requests share, what is told of it
       reload, status
     whom, drains, attempts, relaying, books,        one request, from its parts ...
       delivery
       run, joined, exchange                         ... to its whole
       counting                                      a free question beside it
-    app, mock_answers, mock, main                   the routes, and the process
+    app, main                                       the routes, and the process
 """

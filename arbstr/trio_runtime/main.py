@@ -260,7 +260,7 @@ async def _open_mock(config: Config, mock: Mock | None) -> AsyncIterator[Config]
         yield config
         return
     # Only who asks for mocks pays for them: half a megabyte.
-    from arbstr.trio_runtime.mock import MOCK_RATES, open_mock_providers
+    from arbstr.trio_runtime.mock.providers import MOCK_RATES, open_mock_providers
 
     names = [provider.name for provider in config.providers]
     async with open_mock_providers(names, delay=mock.delay, failing=mock.failing) as urls:

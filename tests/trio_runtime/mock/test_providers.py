@@ -17,7 +17,7 @@ from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.dialects.dialect import Answer, Asked, Dialect
 from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.dialects.relay import Relay
-from arbstr.trio_runtime.mock import MOCK_CONFIG, open_mock_providers
+from arbstr.trio_runtime.mock.providers import MOCK_CONFIG, open_mock_providers
 
 HI: Mapping[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi there"}]}
 WEATHER = {
@@ -280,23 +280,16 @@ def test_the_mock_configuration_is_one_that_arbstr_accepts() -> None:
 
 # -- the other doors
 
-SAYING: Final[Mapping[str, Mapping[str, Any]]] = {
-    "chat": {"messages": [{"role": "user", "content": "Hi there"}]},
-    "completions": {"prompt": "Hi there"},
-    "responses": {"input": [{"role": "user", "content": "Hi there"}]},
-    "embeddings": {"input": ["Hi there", "and here"]},
-}
-
 
 async def ask_door(url: str, door: Dialect, **members: object) -> tuple[Asked, httpx.Response]:
-    body = json.dumps({"model": "gpt-4o", **SAYING[door.name], **members}).encode()
+    body = json.dumps({"model": "gpt-4o", **door.saying("Hi there"), **members}).encode()
     asked = door.parse(body, {}, b"")
     assert isinstance(asked, Asked)
     async with httpx.AsyncClient(trust_env=False) as client:
         return asked, await client.post(url + door.path, content=body)
 
 
-@pytest.mark.parametrize("name", SAYING)
+@pytest.mark.parametrize("name", DOORS)
 async def test_every_door_is_answered_with_words_and_counts(name: str) -> None:
     async with open_mock_providers(["alpha"]) as urls:
         asked, reply = await ask_door(urls["alpha"], DOORS[name])
@@ -309,7 +302,7 @@ async def test_every_door_is_answered_with_words_and_counts(name: str) -> None:
         assert verdict.usage.output_tokens == 8
 
 
-@pytest.mark.parametrize("name", sorted(SAYING.keys() - {"embeddings"}))
+@pytest.mark.parametrize("name", sorted(DOORS.keys() - {"embeddings"}))
 async def test_every_stream_is_whole_and_says_the_same(name: str) -> None:
     async with open_mock_providers(["alpha"]) as urls:
         asked, reply = await ask_door(
@@ -322,32 +315,77 @@ async def test_every_stream_is_whole_and_says_the_same(name: str) -> None:
     assert relay.usage.output_tokens == 8
 
 
-async def test_a_forced_tool_of_a_response_is_called_and_a_limit_is_kept() -> None:
-    tool = {
-        "type": "function",
-        "name": "weather",
-        "parameters": {"required": ["city"], "properties": {"city": {"type": "string"}}},
-    }
+TAKES: Final = {"required": ["city"], "properties": {"city": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "choice", "member"),
+    [
+        ("responses", "parameters", {"type": "function", "name": "second"}, "output"),
+        ("messages", "input_schema", {"type": "tool", "name": "second"}, "content"),
+    ],
+)
+async def test_the_tool_that_is_named_is_called_at_every_door(
+    name: str, schema: str, choice: object, member: str
+) -> None:
+    tools = [{"type": "function", "name": tool, schema: TAKES} for tool in ("first", "second")]
     async with open_mock_providers(["alpha"]) as urls:
-        _, called = await ask_door(
-            urls["alpha"], DOORS["responses"], tools=[tool], tool_choice="required"
-        )
+        _, whole = await ask_door(urls["alpha"], DOORS[name], tools=tools, tool_choice=choice)
         asked, stream = await ask_door(
-            urls["alpha"], DOORS["responses"], stream=True, max_output_tokens=3
+            urls["alpha"], DOORS[name], tools=tools, tool_choice=choice, stream=True
         )
-    (call,) = called.json()["output"]
-    assert (call["name"], json.loads(call["arguments"])) == ("weather", {"city": "mock"})
-    relay = Relay(DOORS["responses"].reading(asked))
-    relay.feed(stream.content)
+        _, refused = await ask_door(urls["alpha"], DOORS[name], tools=5, tool_choice=choice)
+    together = DOORS[name].judge(stream.content, asked, "")
+    assert isinstance(together, Answer)
+    for body in (whole.content, together.body):
+        (call,) = json.loads(body)[member]
+        given = call["input"] if name == "messages" else json.loads(call["arguments"])
+        assert (call["name"], given) == ("second", {"city": "mock"})
+    assert refused.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("name", "ended"),
+    [
+        ("chat", b'"finish_reason":"length"'),
+        ("completions", b'"finish_reason":"length"'),
+        ("responses", b"event: response.incomplete\n"),
+        ("messages", b'"stop_reason":"max_tokens"'),
+    ],
+)
+async def test_a_limit_is_kept_at_every_door(name: str, ended: bytes) -> None:
+    limit = {str(DOORS[name].limit_member): 3}
+    async with open_mock_providers(["alpha"]) as urls:
+        asked, reply = await ask_door(urls["alpha"], DOORS[name], stream=True, **limit)
+    relay = Relay(DOORS[name].reading(asked))
+    relay.feed(reply.content)
     assert relay.complete
-    assert b"event: response.incomplete\n" in stream.content
+    assert ended in reply.content
+    assert b"Hello" in reply.content
+    assert b"You" not in reply.content
+
+
+async def test_the_tokens_of_a_message_are_counted_as_they_are_charged() -> None:
+    said = {"model": "gpt-4o", "system": "Be brief", **DOORS["messages"].saying("Hi there")}
+    async with open_mock_providers(["alpha"]) as urls, httpx.AsyncClient(trust_env=False) as client:
+        counted = await client.post(f"{urls['alpha']}/messages/count_tokens?beta=true", json=said)
+        answered = await client.post(f"{urls['alpha']}/messages?beta=true", json=said)
+    assert counted.json() == {"input_tokens": 4}
+    assert answered.json()["usage"]["input_tokens"] == 4
+
+
+TWO: Final = ["Hi there", "and here"]
 
 
 async def test_embeddings_have_the_length_and_the_form_that_were_asked_for() -> None:
     async with open_mock_providers(["alpha"]) as urls:
-        _, plain = await ask_door(urls["alpha"], DOORS["embeddings"], dimensions=3)
+        _, plain = await ask_door(urls["alpha"], DOORS["embeddings"], input=TWO, dimensions=3)
         _, packed = await ask_door(
-            urls["alpha"], DOORS["embeddings"], dimensions=3, encoding_format="base64"
+            urls["alpha"],
+            DOORS["embeddings"],
+            input=TWO,
+            dimensions=3,
+            encoding_format="base64",
         )
     numbers = [entry["embedding"] for entry in plain.json()["data"]]
     assert [len(vector) for vector in numbers] == [3, 3]
@@ -355,7 +393,7 @@ async def test_embeddings_have_the_length_and_the_form_that_were_asked_for() -> 
     assert struct.unpack("<3f", first) == pytest.approx(numbers[0])
 
 
-@pytest.mark.parametrize("name", ["responses", "embeddings"])
+@pytest.mark.parametrize("name", DOORS)
 async def test_a_body_that_asks_nothing_is_refused(name: str) -> None:
     async with open_mock_providers(["alpha"]) as urls, httpx.AsyncClient(trust_env=False) as client:
         url = urls["alpha"] + DOORS[name].path

@@ -7,7 +7,7 @@ Each provider listens on a port of its own and speaks HTTP/1.1 through h11, so e
 arbstr and a provider (sockets, framing, keep-alive) is what it would be with a real one. The
 answers are made of the request alone: the same request is answered with the same words and the
 same usage, only the id counts up. A provider in `failing` answers every request with a 503.
-What is said at which path is `mock_answers.py`.
+What is said at which path, `answers.py` knows.
 
 `delay` is how long a provider thinks before it answers; the events of a stream then follow at a
 tenth of it. Without a delay a stream is written in one piece, which costs the least CPU.
@@ -26,7 +26,8 @@ import h11
 import trio
 
 from arbstr.sansio.money import Rates
-from arbstr.trio_runtime.mock_answers import CREATED, DOORS, JSON, answered, dump
+from arbstr.trio_runtime.mock.answers import DOORS, answered
+from arbstr.trio_runtime.mock.said import CREATED, JSON, dump
 
 MOCK_RATES: Final = Rates(Decimal(10), Decimal(30))
 """Of a mock in the place of a node that is asked for its prices."""
