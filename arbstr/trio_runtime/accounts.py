@@ -3,6 +3,8 @@
     at the start, 5 s after an attempt ended without word, and every 5 min of use
       nothing in flight on the key, all rows written --GET /balance/info--> nothing reserved
       --ledger.checkpoints.take--> prices of what was open; budget; a line in the log
+    after a 402, after a request that it could not afford, and while requests are in flight
+      --GET /balance/info--> what the key holds free: who wants more of it is not asked
 
 A checkpoint that cannot be taken now is tried again, later each time. No request waits for any of
 this.
@@ -14,17 +16,20 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio.config.credentials import lists_prices
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.ledger.reconcile import LATE_SECONDS, Account
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.budget import Budget
-from arbstr.sansio.routing.catalog import Provider
+from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.listing import TooLow, too_low
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Reading, Taken, last_request, take
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.ledger.port import Database, Trouble
@@ -47,6 +52,12 @@ LONGEST_SECONDS: Final = 120.0
 ASK_SECONDS: Final = 10.0
 """How long the answer about a key may take."""
 
+BELIEVED_SECONDS: Final = 2 * IN_USE_SECONDS
+"""How old an account may be for a request to be passed over by it."""
+
+SOON_SECONDS: Final = 2.0
+"""After a request that a key could not afford, until it is asked what it holds. Picked."""
+
 WRITTEN_SECONDS: Final = 5.0
 """How long rows that are still to be written are waited for, and how often looked for."""
 LOOK_SECONDS: Final = 0.1
@@ -55,18 +66,21 @@ LOOK_SECONDS: Final = 0.1
 @final
 @dataclass(slots=True)
 class _Key:
-    """What is known of one provider's key. `asked` counts its attempts, `open` those that run."""
+    """What is known of one provider's key. `asked` counts its attempts, `open` those that run;
+    `used`: since the last checkpoint, or there is none. `account` is as of `seen`; at `ask_at` it
+    is read again, at `due` compared (all monotonic)."""
 
     provider: Provider
     due: float
     asked: int = 0
     open: int = 0
     unknown: bool = False
-    used: bool = False
+    used: bool = True
     busy: bool = False
     pause: float = AGAIN_SECONDS
+    ask_at: float = inf
     account: Account | None = None
-    told: str | None = None
+    seen: float = 0.0
 
 
 @final
@@ -127,26 +141,70 @@ class Accounts:
                     self._wake.set()
                 key.unknown = True
 
-    def account_of(self, provider: str) -> Account | None:
-        """What is on a provider's key, as of the last time it was asked."""
+    def account_of(self, provider: str) -> tuple[Account, float] | None:
+        """What is on a provider's key, and when that was (monotonic)."""
         key = self._keys.get(provider)
-        return None if key is None else key.account
+        return None if key is None or key.account is None else (key.account, key.seen)
+
+    def too_low(self, offer: Offer, request: Asked) -> TooLow | None:
+        """Why the key is not to be used for the request, by what it held when last asked."""
+        key = self._keys.get(offer.provider.name)
+        if key is None or key.account is None or offer.price is None:
+            return None
+        if trio.current_time() - key.seen > BELIEVED_SECONDS:
+            return None
+        low = too_low(
+            offer.price.listed, request.input_tokens, request.max_output, key.account.balance
+        )
+        if low is not None:
+            self.ask_soon(offer.provider.name)
+        return low
+
+    def ask_soon(self, provider: str) -> None:
+        """A request was refused for what a key holds, or would be."""
+        key = self._keys.get(provider)
+        if key is not None and key.ask_at == inf:
+            key.ask_at = trio.current_time() + SOON_SECONDS
+            self._wake.set()
 
     # -- the watch
 
     async def run(self) -> None:
-        """Takes checkpoints when they are due."""
-        while True:
-            self._wake = trio.Event()
-            now = trio.current_time()
-            for key in list(self._keys.values()):
-                if key.due <= now:
-                    await self._look(key)
-            due = min((key.due for key in self._keys.values()), default=now + IN_USE_SECONDS)
-            with trio.move_on_at(due):
-                await self._wake.wait()
+        """Takes checkpoints when they are due; a node that is slow keeps no other waiting."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._wake = trio.Event()
+                now = trio.current_time()
+                for key in self._keys.values():
+                    if min(key.due, key.ask_at) <= now and not key.busy:
+                        key.busy = True
+                        nursery.start_soon(self._look, key)
+                every = (key for key in self._keys.values() if not key.busy)
+                soon = min(
+                    (min(key.due, key.ask_at) for key in every), default=now + IN_USE_SECONDS
+                )
+                with trio.move_on_at(soon):
+                    await self._wake.wait()
 
     async def _look(self, key: _Key) -> None:
+        if key.due > trio.current_time():
+            await self._read(key)
+        elif key.used or key.unknown:
+            await self._compare(key)
+        else:
+            key.due = trio.current_time() + IN_USE_SECONDS
+        key.ask_at = inf
+        key.busy = False
+        self._wake.set()
+
+    async def _read(self, key: _Key) -> None:
+        try:
+            await self._ask(key)
+        except Exception as error:
+            # As in `_compare`.
+            log_bug(log, "a balance was not read", error)
+
+    async def _compare(self, key: _Key) -> None:
         try:
             found = await self.check(key.provider)
         except Trouble as error:
@@ -170,6 +228,7 @@ class Accounts:
         key = self._keys.get(provider.name) or _Key(provider, 0.0)
         asked = key.asked
         if key.open:
+            await self._ask(key)
             return NotNow("has requests in flight")
         with trio.move_on_after(WRITTEN_SECONDS):
             # Nobody tells when all is written, and nobody waits for it but this.
@@ -180,12 +239,9 @@ class Accounts:
         if self._log_writer.statistics().queued or not self._log_writer.recovered:
             return NotNow("has rows that are not written yet")
         last = await self._database.read(last_request)
-        account: Account | str = f"did not tell its balance in {ASK_SECONDS:g} s"
-        with trio.move_on_after(ASK_SECONDS):
-            account = await balance(self._transport, provider)
+        account = await self._ask(key)
         if isinstance(account, str):
             return NotNow(account)
-        key.account = account
         if account.reserved:
             return NotNow("holds money back for requests that have not ended there")
         if key.asked != asked or key.open:
@@ -200,6 +256,15 @@ class Accounts:
             for correction in taken.corrections:
                 self._budget.correct(correction.moment / 1000, correction.counted, correction.costs)
         return taken
+
+    async def _ask(self, key: _Key) -> Account | str:
+        """What is on the key now, or why that is not known."""
+        account: Account | str = f"did not tell its balance in {ASK_SECONDS:g} s"
+        with trio.move_on_after(ASK_SECONDS):
+            account = await balance(self._transport, key.provider)
+        if not isinstance(account, str):
+            key.account, key.seen = account, trio.current_time()
+        return account
 
     def _tell(self, name: str, taken: Taken) -> None:
         warning = taken.settlement.sentence()

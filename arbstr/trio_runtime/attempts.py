@@ -47,6 +47,7 @@ from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import sats_from_msats
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.listing import TooLow
 from arbstr.sansio.routing.plan import Candidate
 from arbstr.trio_runtime.drains import Drains, seconds_alone, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
@@ -189,8 +190,12 @@ class Attempts:
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(trio.current_time())
 
-    def _may_send(self, candidate: Candidate) -> Refused | NotWithinBudget | None:
-        """Sets aside what an attempt may cost, then takes the breaker's leave."""
+    def _may_send(self, candidate: Candidate) -> Refused | NotWithinBudget | TooLow | None:
+        """Asks what the key holds, sets aside what it may cost, takes the breaker's leave."""
+        if self._hub.accounts is not None:
+            low = self._hub.accounts.too_low(candidate.offer, self._request)
+            if low is not None:
+                return low
         reserved = self._hub.budget.reserve(candidate.hold_cost, time.time(), candidate)
         if not isinstance(reserved, Reservation):
             return reserved

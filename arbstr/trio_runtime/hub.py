@@ -261,6 +261,8 @@ class Hub:
                 self.board.rest(name, None, now + (rest_seconds(failure) or 0.0), now, why)
             case Reason.BALANCE | Reason.KEY | Reason.PATH as why:
                 self.board.doubt(name, now, why)
+                if why is Reason.BALANCE and self.accounts is not None:
+                    self.accounts.ask_soon(name)
 
     def answered(self, provider: Provider, endpoint: str) -> None:
         """A provider answered at the path of this endpoint, and took the key for it."""

@@ -5,6 +5,7 @@ Read from memory only: asking costs no provider a request.
 
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import trio
@@ -15,7 +16,7 @@ from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.board import CircuitView
 from arbstr.sansio.moments import format_moment
-from arbstr.sansio.money import Rates
+from arbstr.sansio.money import Rates, sats_from_msats
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.routing.plan import NoRoute, plan
@@ -67,7 +68,7 @@ def health(hub: Hub) -> dict[str, Any]:
         status = "degraded"
     found: dict[str, dict[str, Any]] = {}
     for name, view in views.items():
-        found[name] = _circuit(view)
+        found[name] = {**_circuit(view), **_balance(hub, name)}
         if sick[name]:
             found[name]["models"] = {model: _circuit(seen) for model, seen in sick[name].items()}
     counters = hub.log_writer.statistics()
@@ -129,6 +130,19 @@ def _prices(hub: Hub, provider: Provider) -> dict[str, Any]:
     }
 
 
+def _balance(hub: Hub, name: str) -> dict[str, Any]:
+    """What a provider's key held when its node was last asked, in sats; `free_sats` is without what
+    is reserved for requests in flight."""
+    known = None if hub.accounts is None else hub.accounts.account_of(name)
+    if known is None:
+        return {}
+    account, seen = known
+    free, reserved = (
+        float(sats_from_msats(Decimal(each))) for each in (account.balance, account.reserved)
+    )
+    return {"balance": {"free_sats": free, "reserved_sats": reserved, "asked_at": _wall(seen)}}
+
+
 def _price(offer: Offer, before: Rates | None) -> dict[str, Any]:
     """`changed` is by which part its output is dearer than a day ago, 0.4 for 40 %."""
     price = offer.price
@@ -172,6 +186,7 @@ def providers(hub: Hub) -> dict[str, Any]:
                     for offer in snapshot.catalog.offered_by(provider)
                 },
                 **_prices(hub, provider),
+                **_balance(hub, provider.name),
                 "key": provider.key.masked() if provider.key is not None else None,
                 "circuit": view.state,
                 "resting_until": _wall(view.resting_until),

@@ -11,20 +11,25 @@ which the message for the database lacks.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from math import ceil
 from types import MappingProxyType
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failover.board import Refused, Resting
 from arbstr.sansio.failover.breaker import CircuitOpen, Probing
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds, told
 from arbstr.sansio.failover.rests import DOUBTED, Reason
-from arbstr.sansio.money import format_eyes, format_sats
+from arbstr.sansio.money import format_eyes, format_sats, sats_from_msats
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.routing.gauge import day_ends
+from arbstr.sansio.routing.listing import TooLow
 from arbstr.sansio.routing.plan import OverRequest
+
+Seen: TypeAlias = Failure | Refused | NotWithinBudget | OverRequest | TooLow
+"""What a candidate's turn may come to without an answer."""
 
 PROBE_AGAIN: Final = 1.0
 """Seconds after which a client may ask again while a probe is under way: its end is unknown.
@@ -134,7 +139,7 @@ _RESTS: Final[Mapping[Reason, str]] = MappingProxyType(
 _AGAIN: Final = "in {wait} s, or after a reload (SIGHUP)"
 
 
-def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord:
+def word_of(seen: Seen) -> LastWord:
     """What this failure or refusal alone would have the client told."""
     match seen:
         case OverRequest():
@@ -143,6 +148,8 @@ def word_of(seen: Failure | Refused | NotWithinBudget | OverRequest) -> LastWord
             return LastWord.BUDGET_UNAVAILABLE
         case OverBudget() | Unpriced():
             return LastWord.BUDGET_EXCEEDED
+        case TooLow():
+            return LastWord.INSUFFICIENT_BALANCE
         case Resting(why=why):
             return _OF_A_REST[why]
         case CircuitOpen() | Probing():
@@ -195,7 +202,7 @@ class Standing:
     `before` is the failure after which it was to be asked again, if a refusal came of that.
     """
 
-    seen: Failure | Refused | NotWithinBudget | OverRequest
+    seen: Seen
     at: float
     before: Failure | None = None
 
@@ -210,7 +217,7 @@ class Standing:
                 return self.at + PROBE_AGAIN
             case LedgerUnread():
                 return self.at + LEDGER_AGAIN
-            case OverBudget() | Unpriced() | OverRequest():
+            case OverBudget() | Unpriced() | OverRequest() | TooLow():
                 return None
             case Failure():
                 rest = rest_seconds(self.seen)
@@ -256,9 +263,7 @@ def last_word(
     )
 
 
-def _passed_on(
-    said: LastWord, decisive: Failure | Refused | NotWithinBudget | OverRequest
-) -> tuple[int, Mapping[str, object] | None]:
+def _passed_on(said: LastWord, decisive: Seen) -> tuple[int, Mapping[str, object] | None]:
     """A provider's own error object where the client gets it, and its status (0: the code's)."""
     match said, decisive:
         case LastWord.CLIENT_ERROR, Failure(status=status, error=error):
@@ -291,7 +296,7 @@ def _reason(name: str, standing: Standing, now: float, words: bool) -> str:
     return f"{name} {standing.before.sentence}, and now it {reason}"
 
 
-def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: float) -> str:
+def _predicate(seen: Seen, now: float) -> str:
     match seen:
         case OverRequest(sats=sats, cap=cap):
             total = f"{format_eyes(sats)} sats, over {format_sats(cap)} a request"
@@ -308,6 +313,10 @@ def _predicate(seen: Failure | Refused | NotWithinBudget | OverRequest, now: flo
             return f"could cost {format_eyes(most)} sats, more than the budget has left"
         case LedgerUnread():
             return "was not asked: it costs, and there is a budget ([budget] open = true goes on)"
+        case TooLow(free=free, wanted=wanted, limited=limited):
+            holds, needs = (format_eyes(sats_from_msats(Decimal(each))) for each in (free, wanted))
+            mend = "top up its key" if limited else "top up its key, or limit the output"
+            return f"was not asked: its key holds {holds} sats, and it wants {needs} free ({mend})"
         case Unpriced():
             return "has no rates, so it cannot be held to the budget"
         case Failure(sentence=sentence, money=Money.FREE):

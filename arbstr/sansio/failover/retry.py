@@ -43,6 +43,7 @@ from arbstr.sansio.failover.last_word import Standing, last_word
 from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
 from arbstr.sansio.money import add_sats
 from arbstr.sansio.routing.budget import NotWithinBudget
+from arbstr.sansio.routing.listing import TooLow
 from arbstr.sansio.routing.plan import Candidate, OverRequest
 
 JITTER: Final = 0.25
@@ -130,9 +131,9 @@ class TryFailed:
 @final
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """The attempt was not made: the `Board` refused it, or the `Budget`."""
+    """The attempt was not made: the `Board` refused it, or the `Budget`, or the key is too low."""
 
-    refused: Refused | NotWithinBudget
+    refused: Refused | NotWithinBudget | TooLow
 
 
 @final

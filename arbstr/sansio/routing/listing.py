@@ -11,6 +11,8 @@ or disabled, is not listed.
       - what a prompt shorter than the context saves: its characters / 3 are its tokens
       - what `max_tokens` saves
     = what the node wants free on the key before it serves a request (`reservation_msats`)
+
+    what the key is known to hold free is less    TooLow: passed over, without a trip
 """
 
 import json
@@ -147,6 +149,26 @@ def _most(item: dict[str, Any], pricing: dict[str, Any], read: Decimal) -> Most 
         tokens = item["context_length"]
     # What the prompt may take is reckoned from the context where the node tells it.
     return Most(cost, prompt if tokens is None else read * tokens / 1000, completion)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TooLow:
+    """A key holds less free than its node would reserve for the request; both in millisats.
+    `limited`: the request limits its output."""
+
+    free: int
+    wanted: int
+    limited: bool
+
+
+def too_low(listed: Listed, input_tokens: int, max_tokens: int | None, free: int) -> TooLow | None:
+    """Whether a key that holds so much free (millisats) cannot serve a request, for certain: a
+    token of input is at least one character."""
+    wanted = reservation_msats(listed, input_tokens, max_tokens)
+    if wanted is None or wanted <= free:
+        return None
+    return TooLow(free, wanted, max_tokens is not None)
 
 
 def reservation_msats(listed: Listed, characters: int, max_tokens: int | None) -> int | None:

@@ -47,6 +47,7 @@ from arbstr.sansio.failover.retry import (
 from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
+from arbstr.sansio.routing.listing import TooLow
 from tests.candidates import candidate
 from tests.playbook import Playbook, play, playbooks
 
@@ -1239,10 +1240,17 @@ class RetryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waits_on(Attempt))
     @rule(
         refused=st.sampled_from(
-            [Resting(5.0), Resting(50.0), CircuitOpen(30.0), Probing(), OVER, Unpriced()]
+            [
+                Resting(5.0),
+                CircuitOpen(30.0),
+                Probing(),
+                OVER,
+                Unpriced(),
+                TooLow(1, 2, limited=True),
+            ]
         ),
     )
-    def the_board_or_the_budget_refuses(self, refused: Refused | NotWithinBudget) -> None:
+    def the_board_or_the_budget_refuses(self, refused: Refused | NotWithinBudget | TooLow) -> None:
         self.tell(Skipped(refused))
 
     @precondition(lambda self: self.waits_on(Sleep))

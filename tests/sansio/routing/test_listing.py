@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from arbstr.sansio.money import Rates
-from arbstr.sansio.routing.listing import Listed, parse_models, reservation_msats
+from arbstr.sansio.routing.listing import (
+    Listed,
+    TooLow,
+    parse_models,
+    reservation_msats,
+    too_low,
+)
+from tests.node import Model
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "node"
 
@@ -61,6 +68,17 @@ def test_a_node_that_does_not_say_what_it_may_reserve_is_believed_to_reserve_not
 ):
     (found,) = parsed(listing(model()))
     assert reservation_msats(found, 10, None) is None
+
+
+def test_a_key_is_too_low_for_certain_or_not_at_all() -> None:
+    (found,) = parsed(listing(Model(0.002, 0.006).listed("m")))
+    wanted = reservation_msats(found, 10, None)
+    assert wanted is not None
+    assert too_low(found, 10, None, wanted) is None
+    assert too_low(found, 10, None, wanted - 1) == TooLow(wanted - 1, wanted, limited=False)
+    assert too_low(found, 10, 10, wanted - 1) is None, "less is reserved for it"
+    (silent,) = parsed(listing(model()))
+    assert too_low(silent, 10, None, 0) is None, "nobody knows what it reserves"
 
 
 @pytest.mark.parametrize(
