@@ -56,9 +56,13 @@ def _delta(delta: str, finish: str = "null") -> str:
     return f'[{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{finish}}}]'
 
 
-def _typed(kind: str, **members: object) -> bytes:
-    data = json.dumps({"type": kind, "sequence_number": 7, **members}, separators=(",", ":"))
+def _named(kind: str, **members: object) -> bytes:
+    data = json.dumps({"type": kind, **members}, separators=(",", ":"))
     return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def _typed(kind: str, **members: object) -> bytes:
+    return _named(kind, sequence_number=7, **members)
 
 
 def _response(status: str, **members: object) -> dict[str, object]:
@@ -122,6 +126,32 @@ def _completed(events: int) -> bytes:
     )
 
 
+def _message(content: list[object], reason: str | None, tokens: int) -> dict[str, object]:
+    head = {"id": "msg_bench", "type": "message", "role": "assistant", "model": MODEL}
+    ended = {"stop_reason": reason, "stop_sequence": None}
+    usage = {
+        "input_tokens": 20,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": 0,
+        "output_tokens": tokens,
+    }
+    return {**head, "content": content, **ended, "usage": usage}
+
+
+def _text_delta(text: str) -> bytes:
+    return _named("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
+@cache
+def _stopped(events: int) -> bytes:
+    ended = {"stop_reason": "end_turn", "stop_sequence": None}
+    return _chunk(
+        _named("content_block_stop", index=0)
+        + _named("message_delta", delta=ended, usage={"output_tokens": events})
+        + _named("message_stop")
+    )
+
+
 _PLACE: Final = {"item_id": "msg_bench", "output_index": 0, "content_index": 0}
 _ITEM: Final = {"id": "msg_bench", "type": "message", "role": "assistant", "content": []}
 FINISH: Final = _chunk(_event(_delta("{}", '"stop"')))
@@ -159,6 +189,16 @@ SHAPES: Final[Mapping[str, Shape]] = MappingProxyType(
             _completed,
             _nothing,
         ),
+        PATHS["messages"]: Shape(
+            _chunk(
+                _named("message_start", message=_message([], None, 1))
+                + _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
+                + _text_delta("Begin")
+            ),
+            _text_delta(f" {_STAMP}"),
+            _stopped,
+            _nothing,
+        ),
     }
 )
 """Path behind `/v1` -> how its streams look."""
@@ -180,6 +220,8 @@ def plain_answer(path: str, size: int) -> bytes:
             counts = {"input_tokens": 20, "output_tokens": tokens, "total_tokens": 20 + tokens}
             part = {"type": "output_text", "text": text, "annotations": []}
             answer = _response("completed", output=[{**_ITEM, "content": [part]}], usage=counts)
+        case "/messages":
+            answer = _message([{"type": "text", "text": text}], "end_turn", tokens)
         case "/embeddings":
             vector = {"object": "embedding", "index": 0, "embedding": "A" * size}
             answer = {"object": "list", "data": [vector], "model": MODEL}

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from bench.wire import PATHS, Order
+from bench.wire import ENDS, PATHS, Order
 
 KB: Final = 1000
 
@@ -126,7 +126,7 @@ SCENARIOS: Final = (
         for door in PATHS
         if door != "chat"
     ),
-    *(_streams(50, 40, door=door) for door in ("responses", "completions")),
+    *(_streams(50, 40, door=door) for door in ENDS if door != "chat"),
     _streams(50, 200, burst=20, door="responses"),
 )
 

@@ -16,6 +16,7 @@ PATHS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "chat": "/chat/completions",
         "responses": "/responses",
+        "messages": "/messages",
         "embeddings": "/embeddings",
         "completions": "/completions",
     }
@@ -23,7 +24,12 @@ PATHS: Final[Mapping[str, str]] = MappingProxyType(
 """Where each door is, behind a base URL."""
 
 ENDS: Final[Mapping[str, bytes]] = MappingProxyType(
-    {"chat": b"[DONE]", "completions": b"[DONE]", "responses": b'"response.completed"'}
+    {
+        "chat": b"[DONE]",
+        "completions": b"[DONE]",
+        "responses": b'"response.completed"',
+        "messages": b"event: message_stop\n",
+    }
 )
 """What stands in the end of a whole stream, and nowhere else."""
 
@@ -84,6 +90,8 @@ def body_of(door: str, model: str, order: Order, size: int) -> bytes:
     match door:
         case "responses":
             said = {"input": messages}
+        case "messages":
+            said = {"max_tokens": 4096, "system": texts[0], "messages": messages[1:]}
         case "embeddings":
             said = {"input": texts}
         case "completions":

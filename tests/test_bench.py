@@ -29,7 +29,7 @@ COUNTED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole"
 @linux
 def test_a_short_run_reports_every_scenario_and_target(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    names = ["plain-1k-c1", "stream-1", "responses-1k-c8"]
+    names = ["plain-1k-c1", "stream-1", "messages-1k-c8"]
     command = [sys.executable, "bench/overhead.py", *names]
     command += ["--rounds", "1", "--seconds", "0.05", "--json", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -102,6 +102,13 @@ def test_an_order_survives_its_way_through_every_door() -> None:
         assert Order.found_in(body) == scenario.order
         assert abs(len(body) - scenario.request_bytes) < scenario.request_bytes / 10 + 200
         assert json.loads(body).get("stream", False) == (scenario.order.events > 0)
+
+
+def test_every_door_is_measured_and_those_that_stream_by_streams_too() -> None:
+    assert set(PATHS.items()) == {(door.name, door.path) for door in DOORS.values()}
+    assert PATHS.keys() - ENDS.keys() == {"embeddings"}
+    assert {s.door for s in SCENARIOS if s.order.answer} == PATHS.keys()
+    assert {s.door for s in SCENARIOS if s.order.events} == ENDS.keys()
 
 
 @pytest.mark.parametrize("door", ENDS)
