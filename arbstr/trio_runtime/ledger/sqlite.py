@@ -62,6 +62,11 @@ waits and the log writer retries anyway; picked."""
 READING_BUSY_SECONDS: Final = 5.0
 """The same for a command that only reads, with a person waiting; picked."""
 
+READING_CACHE_KB: Final = 8 * 1024
+"""The most of the file a reader keeps in memory: what a report looks up in no order, the failed
+attempts of a million requests. With SQLite's default of 2 MB that takes half as long again
+(measured)."""
+
 WAL_PAGES: Final = 1000
 """Checkpoint after so many pages (4 MB): SQLite's default, stated because builds differ."""
 
@@ -158,6 +163,7 @@ def _read_only(uri: str, busy_seconds: float) -> SqliteSession:
         factory=SqliteSession,
     )
     reader.execute("PRAGMA query_only = 1")
+    reader.execute(f"PRAGMA cache_size = -{READING_CACHE_KB}")
     return reader
 
 
