@@ -218,7 +218,6 @@ class Run:
         """Relays from the first output on. `None`: the stream is complete."""
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
-        attempts.drains.forget_source()
         self._relaying = relaying = Relaying(call, attempts.first_bytes)
         if self._source is None and self._hub.kept.is_on:
             self._source = self._new_source()
@@ -324,7 +323,10 @@ class Run:
         return True
 
     def _new_source(self) -> Source:
-        exchange = self._exchange
+        exchange, attempts = self._exchange, self._attempts
+        if attempts is not None:
+            # One is kept of each request: an answer that was given up before gives way to this one.
+            attempts.drains.forget_source()
         return Source(self._hub.kept, exchange.correlation_id, exchange.policy)
 
     @property

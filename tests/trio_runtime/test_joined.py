@@ -650,3 +650,32 @@ async def test_a_client_that_got_its_answer_elsewhere_leaves_nothing_of_the_late
         assert (proxy.hub.kept.held, proxy.hub.kept._sources) == (0, {})
         assert (await proxy.chat(stream=True)).text == "Hello there"
         assert "x-arbstr-joined" not in (await proxy.chat(stream=True)).headers
+
+
+@pytest.mark.parametrize("ending", ["fin", "rst"], ids=["came whole", "broke"])
+async def test_an_answer_is_kept_whatever_a_late_one_before_it_comes_to(ending: Any) -> None:
+    late_gate, gate = trio.Event(), trio.Event()
+    more = "[timeouts]\nanswer = 0.05\n[retry]\npossibly_spent = 'next'"
+    patient = "timeouts = { answer = 20 }"
+    async with (
+        open_fake_provider(
+            stream([late_gate, WORD, *(REST if ending == "fin" else ())], ending=ending)
+        ) as late,
+        open_fake_provider(json_answer(WHOLE, before=[gate])) as prompt,
+        open_proxy(
+            config(
+                provider("alpha", late.url, kind="routstr"),
+                provider("beta", prompt.url, rate=2, more=patient),
+                more=more,
+            )
+        ) as proxy,
+    ):
+        await ask_and_leave(proxy, prompt)
+        gate.set()
+        await settled()
+        late_gate.set()
+        first = await proxy.record()
+        reply = await proxy.chat(stream=True)
+        assert (reply.text, reply.headers["x-arbstr-provider"]) == ("Hello there", "beta")
+        assert reply.headers["x-arbstr-joined"] == first.correlation_id
+        assert (late.hits, prompt.hits) == (1, 1)
