@@ -102,12 +102,26 @@ class Store:
                 for attempt in each.attempts
             ],
         )
+        for record in batch:
+            first = _left_to_another(record)
+            if first is not None:
+                for question in ("joined_attempt", "joined_request"):
+                    session.execute(session.question(question), {"first": first})
         samples: dict[str, list[float]] = {}
         for record in batch:
             if record.token_ratio is not None:
                 samples.setdefault(record.policy or NO_POLICY, []).append(record.token_ratio)
         for policy, learnt in samples.items():
             learn(session, policy, learnt)
+
+
+def _left_to_another(record: Record) -> str | None:
+    """Whose answer may have been left by one client and got by another, of which this row tells one
+    half; either may be written first."""
+    if record.joined is not None:
+        return record.joined if record.success else None
+    left = record.status == "client_disconnected" and record.possibly_spent
+    return record.correlation_id if left else None
 
 
 _REQUEST_COLUMNS: Final = tuple(

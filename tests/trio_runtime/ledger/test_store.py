@@ -34,6 +34,8 @@ def running(correlation_id: str) -> Record:
     return replace(RUNNING, correlation_id=correlation_id)
 
 
+WHOSE: Final = "requests WHERE correlation_id = 'left'"
+
 POISON: Final = replace(ended("bad"), input_tokens=10**30)
 
 
@@ -152,3 +154,54 @@ def test_no_statement_has_more_values_than_any_sqlite_takes(
     ledger.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
     store.together([ended(str(n)) for n in range(SIZES[0])], ledger)
     assert rows(ledger, "count(*)") == [(SIZES[0],)]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "one after the other"])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["left first", "got first"])
+def test_an_answer_that_one_left_and_another_got_was_brought(
+    ledger: SqliteSession, store: Store, order: tuple[int, int], *, together: bool
+) -> None:
+    cut = replace(ATTEMPT, failure="no_answer", money="unknown")
+    last = replace(ATTEMPT, n=2, failure="client_left", money="spent")
+    left = replace(
+        ended("left"),
+        status="client_disconnected",
+        success=False,
+        answered=False,
+        possibly_spent=2,
+        attempts=(cut, last),
+    )
+    got = replace(ended("got", attempts=0), joined="left")
+    batch = [(left, got)[n] for n in order]
+    for some in [batch] if together else [[each] for each in batch]:
+        store.together(some, ledger)
+    assert rows(ledger, "status, success, answered, possibly_spent", WHOSE) == [
+        ("client_disconnected", 0, 1, 1)
+    ]
+    assert rows(ledger, "failure, money", "attempts ORDER BY n") == [
+        ("no_answer", "unknown"),
+        (None, "spent"),
+    ]
+    sums_agree(ledger)
+
+
+@pytest.mark.parametrize(
+    ("status", "money"),
+    [("client_disconnected", "spent"), ("ok", "unknown"), ("ok", "free")],
+    ids=["nobody got it whole", "it was cut", "nothing was sent"],
+)
+def test_what_was_left_and_not_got_stays_paid_for_nothing(
+    ledger: SqliteSession, store: Store, status: str, money: str
+) -> None:
+    left = replace(
+        ended("left"),
+        status="client_disconnected",
+        success=False,
+        answered=False,
+        possibly_spent=1,
+        attempts=(replace(ATTEMPT, failure="client_left", money=money),),
+    )
+    got = replace(ended("got", attempts=0), joined="left", status=status, success=status == "ok")
+    store.together([left, got], ledger)
+    assert rows(ledger, "answered, possibly_spent", WHOSE) == [(0, 1)]
+    assert rows(ledger, "failure, money", "attempts") == [("client_left", money)]
