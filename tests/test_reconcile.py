@@ -2,8 +2,10 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import pytest
 import trio
 
 from arbstr.cli import commands as cli
+from arbstr.sansio.ledger.lanes import Lane
+from arbstr.sansio.secrets import Secret
+from arbstr.trio_runtime.accounts import key_id
+from arbstr.trio_runtime.lanes import Parked, Way
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken
 from tests.fakes import FakeProvider, open_fake_provider
 from tests.node import Node
@@ -218,3 +224,20 @@ async def reconcile(directory: Path, capsys: pytest.CaptureFixture[str]) -> tupl
     command = ["reconcile", "--json", "-c", str(directory / "config.toml")]
     code: Any = await trio.to_thread.run_sync(cli.main, command)
     return code, capsys.readouterr().out
+
+
+async def test_what_a_checkpoint_has_settled_a_lane_settles_no_more(tmp_path: Path) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database, "[budget]\nsats_per_day = 100\n") as (proxy, _):
+        await proxy.chat(max_tokens=100)
+        await checkpoint(proxy)
+        (attempt,) = rows(database, "attempts")
+        (provider,) = proxy.hub.snapshot.catalog.providers
+        way = Way(Lane(Secret(KEY)), key_id(provider), provider)
+        parked = Parked(
+            way, attempt["correlation_id"], 1, time.time_ns() // 1_000_000, Decimal(3), 0.0
+        )
+        assert proxy.hub.lanes is not None
+        await proxy.hub.lanes.write(parked, Decimal("0.7"))
+        assert (await proxy.get("/health")).json["budget"]["spent"] == 0.5
+    assert rows(database, "attempts") == [attempt]

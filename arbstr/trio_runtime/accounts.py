@@ -59,8 +59,7 @@ SOON_SECONDS: Final = 2.0
 """After a request that a key could not afford, until it is asked what it holds. Picked."""
 
 WRITTEN_SECONDS: Final = 5.0
-"""How long rows that are still to be written are waited for, and how often looked for."""
-LOOK_SECONDS: Final = 0.1
+"""How long rows that are still to be written are waited for."""
 
 
 @final
@@ -230,13 +229,9 @@ class Accounts:
         if key.open:
             await self._ask(key)
             return NotNow("has requests in flight")
-        with trio.move_on_after(WRITTEN_SECONDS):
-            # Nobody tells when all is written, and nobody waits for it but this.
-            while (  # noqa: ASYNC110
-                self._log_writer.statistics().queued or not self._log_writer.recovered
-            ):
-                await trio.sleep(LOOK_SECONDS)
-        if self._log_writer.statistics().queued or not self._log_writer.recovered:
+        with trio.move_on_after(WRITTEN_SECONDS) as waiting:
+            await self._log_writer.caught_up()
+        if waiting.cancelled_caught:
             return NotNow("has rows that are not written yet")
         last = await self._database.read(last_request)
         account = await self._ask(key)

@@ -72,7 +72,7 @@ class Way:
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Parked:
+class Parked:
     """An attempt that ended without word, and its lane. `counted`: sats the budget has for it."""
 
     way: Way
@@ -158,7 +158,7 @@ class Lanes:
                 way.lane.parked()
                 counted = attempt.cost_sats or attempt.set_aside_sats or Decimal(0)
                 began = parse_moment(attempt.started_at) or 0
-                parked = _Parked(
+                parked = Parked(
                     way, record.correlation_id, attempt.n, began, counted, trio.current_time()
                 )
                 self._nursery.start_soon(self._unpark, parked)
@@ -184,32 +184,35 @@ class Lanes:
             await trio.sleep(pause)
             pause = min(LONGEST_SECONDS, pause * 2)
 
-    async def _unpark(self, parked: _Parked) -> None:
+    async def _unpark(self, parked: Parked) -> None:
         try:
             await self._until_told(parked)
         except Exception as error:
             # A bug of ours must not end the nursery, and with it the process.
             log_bug(log, "a lane was given up", error, request_id=parked.correlation_id)
 
-    async def _until_told(self, parked: _Parked) -> None:
+    async def _until_told(self, parked: Parked) -> None:
         way, pause = parked.way, AGAIN_SECONDS
         while isinstance(told := await self._ask(way, parked.ended), AskAgain):
             await trio.sleep(pause)
             pause = min(LONGEST_SECONDS, pause * 2)
         if isinstance(told, Charged):
             sats = sats_from_msats(Decimal(told.msats))
-            await self._write(parked, sats)
+            await self.write(parked, sats)
         way.lane.state = State.STALE
         await self._refresh(way)
 
-    async def _write(self, parked: _Parked, sats: Decimal) -> None:
-        """The row and the budget follow, once the row is there."""
-        while True:
-            if not self._log_writer.statistics().queued:
-                with suppress(Trouble):
-                    await self._database.transaction(partial(_settled, parked, sats))
-                    break
-            await trio.sleep(LOOK_SECONDS)
+    async def write(self, parked: Parked, sats: Decimal) -> None:
+        """The row and the budget follow, once the row is there, unless a checkpoint was first."""
+        first: bool | None = None
+        while first is None:
+            await self._log_writer.caught_up()
+            try:
+                first = await self._database.transaction(partial(_settled, parked, sats))
+            except Trouble:
+                await trio.sleep(AGAIN_SECONDS)
+        if not first:
+            return
         self._budget.correct(parked.began / 1000, parked.counted, sats)
         log.info(
             "attempt %d, which ended without word, cost %s sats",
@@ -281,5 +284,5 @@ class Lanes:
             os.fsync(file.fileno())
 
 
-def _settled(parked: _Parked, sats: Decimal, session: Session) -> None:
-    write_price(session, parked.correlation_id, parked.n, sats, "lane")
+def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:
+    return write_price(session, parked.correlation_id, parked.n, sats, "lane")

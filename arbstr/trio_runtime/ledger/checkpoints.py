@@ -140,14 +140,18 @@ def take(reading: Reading, session: Session) -> Taken | NotNow:
     return Taken(settlement, stated, charged_sats, corrections)
 
 
-def write_price(session: Session, correlation_id: str, n: int, sats: Decimal, settled: str) -> None:
-    """An attempt that ended without word turned out to have cost so much."""
+def write_price(session: Session, correlation_id: str, n: int, sats: Decimal, settled: str) -> bool:
+    """An attempt that ended without word turned out to have cost so much. False: its price was
+    known before, and stays."""
     money = Money.SPENT if sats else Money.FREE
     price = {"correlation_id": correlation_id, "n": n, "cost": float(sats)}
-    session.execute(
+    written = session.execute(
         session.question("settle_attempt"), {**price, "money": money.value, "settled": settled}
     )
+    if not written.rowcount:
+        return False
     session.execute(session.question("settle_request"), price)
+    return True
 
 
 def _write(

@@ -60,6 +60,9 @@ FLUSH_SECONDS: Final = 3.0
 """How long closing tries to write what is left; fits between the end of the last request and
 the exit's hard limit."""
 
+LOOK_SECONDS: Final = 0.1
+"""How often `caught_up` looks."""
+
 MakeRecord: TypeAlias = Callable[[], Record]
 
 _log = logging.getLogger(__name__)
@@ -169,6 +172,14 @@ class LogWriter:
             time.monotonic() - since if since is not None else 0.0,
             self._database.damaged,
         )
+
+    async def caught_up(self) -> None:
+        """Until what was offered before is written or lost, and what killed ones left is there."""
+        counted = self.statistics()
+        all_of_it = counted.written + counted.dropped + counted.queued
+        # Nobody tells, and nobody waits for it but those who ask nodes about money.
+        while self._written + self._dropped < all_of_it or self._owing:  # noqa: ASYNC110
+            await trio.sleep(LOOK_SECONDS)
 
     @property
     def recovered(self) -> bool:
