@@ -65,9 +65,14 @@ async def caps(database: Database) -> dict[str, int]:
 
 async def test_two_share_a_day_and_spend_all_of_it_and_no_more(place: str) -> None:
     spent = {"a": Decimal(0), "b": Decimal(0)}
+    ready = {"a": trio.Event(), "b": trio.Event()}
 
     async def spend(name: str, most: Decimal) -> None:
         async with process(place, name) as (budget, leases, _):
+            # A day is spent in milliseconds: who is not there yet would find nothing left.
+            ready[name].set()
+            for each in ready.values():
+                await each.wait()
             refused = 0
             while refused < 8:
                 got = await reserve(budget, leases, most)
