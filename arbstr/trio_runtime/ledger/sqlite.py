@@ -163,7 +163,6 @@ def _read_only(uri: str, busy_seconds: float) -> SqliteSession:
         factory=SqliteSession,
     )
     reader.execute("PRAGMA query_only = 1")
-    reader.execute(f"PRAGMA cache_size = -{READING_CACHE_KB}")
     return reader
 
 
@@ -388,6 +387,8 @@ class SqliteDatabase:
 @contextmanager
 def _snapshot(reader: SqliteSession) -> Iterator[None]:
     """One state of the database for several statements."""
+    # Not where a reader is made: this reads the file, which may be damaged, and is then to be told.
+    reader.execute(f"PRAGMA cache_size = -{READING_CACHE_KB}")
     reader.execute("BEGIN")
     try:
         yield
