@@ -80,9 +80,10 @@ ORDER: Final = {
     ),
     "cli": (
         *row(
-            "output config_file first_config node_prices cost_command ledger_options clients "
+            "output config_file first_config node_prices provider_text check_command "
+            "providers_command cost_command ledger_options clients "
             "connect_command status_command ledger_text "
-            "ledger_commands reconcile_command run_command commands"
+            "ledger_commands reconcile_command run_command command_line commands"
         ),
     ),
 }

@@ -10,6 +10,9 @@ The order of the modules; each imports only from those before it:
     config_file        which configuration, what it says, who else may read it
     first_config       `arbstr init`
     node_prices        what nodes ask, from the ledger or asked just now
+    provider_text      what the configuration says of a provider
+    check_command      `arbstr check`
+    providers_command  `arbstr providers`
     cost_command       `arbstr cost`
     ledger_options     what `stats` and `requests` take
     clients            what to set in each client: a table
@@ -19,7 +22,8 @@ The order of the modules; each imports only from those before it:
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`
     run_command        `arbstr run`
-    commands           the command line, taken apart; `check` and `providers`
+    command_line       which commands there are, and what each takes
+    commands           the command line obeyed
 
-Start reading at `commands`.
+Start reading at `command_line`.
 """

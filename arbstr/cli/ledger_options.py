@@ -17,20 +17,15 @@ NOT_SET: Final = "A-VARIABLE-THAT-IS-NOT-SET"
 """Stands for the value of a variable that only a running proxy needs."""
 
 
-def add_ledger_arguments(stats: argparse.ArgumentParser, requests: argparse.ArgumentParser) -> None:
-    """The parameters of /v1/stats and /v1/requests; their values are checked where theirs are."""
-    for command in (stats, requests):
-        which = command.add_argument_group("which requests (default: of the last 7 days)")
-        which.add_argument("--range", metavar="today|yesterday|last_1h|last_24h|last_7d|last_30d")
-        which.add_argument("--since", metavar="TIME", help="like 2026-02-03 or 2026-02-03T04:05Z")
-        which.add_argument("--until", metavar="TIME", help="and of before that time")
-        which.add_argument("--model", metavar="ID")
-        which.add_argument("--provider", metavar="NAME")
-        which.add_argument("--policy", metavar="NAME")
-        which.add_argument("--endpoint", metavar="chat|responses|...")
-        command.add_argument("--json", action="store_true", help="print what the route answers")
-        command.set_defaults(complain=command.error)
+def stats_arguments(stats: argparse.ArgumentParser) -> None:
+    """The parameters of /v1/stats; their values are checked where theirs are."""
+    _which(stats)
     stats.add_argument("--group-by", metavar="model|provider|policy|endpoint|day|hour")
+
+
+def requests_arguments(requests: argparse.ArgumentParser) -> None:
+    """Those of /v1/requests."""
+    _which(requests)
     requests.add_argument("id", nargs="?", metavar="ID", help="its beginning or end will do")
     for option, values in (
         ("--success", "true|false"),
@@ -42,6 +37,18 @@ def add_ledger_arguments(stats: argparse.ArgumentParser, requests: argparse.Argu
         ("--per-page", "N"),
     ):
         requests.add_argument(option, metavar=values)
+
+
+def _which(command: argparse.ArgumentParser) -> None:
+    which = command.add_argument_group("which requests (default: of the last 7 days)")
+    which.add_argument("--range", metavar="today|yesterday|last_1h|last_24h|last_7d|last_30d")
+    which.add_argument("--since", metavar="TIME", help="like 2026-02-03 or 2026-02-03T04:05Z")
+    which.add_argument("--until", metavar="TIME", help="and of before that time")
+    which.add_argument("--model", metavar="ID")
+    which.add_argument("--provider", metavar="NAME")
+    which.add_argument("--policy", metavar="NAME")
+    which.add_argument("--endpoint", metavar="chat|responses|...")
+    command.add_argument("--json", action="store_true", help="print what the route answers")
 
 
 def without_keys(

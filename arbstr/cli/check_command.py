@@ -1,0 +1,55 @@
+"""`arbstr check`: the configuration, without network unless it is asked for; 1 for any fault."""
+
+import argparse
+import time
+from collections.abc import Mapping
+
+from arbstr.cli.config_file import (
+    config_path,
+    described_budget,
+    is_open,
+    ledger_path,
+    read_config,
+    warnings_of,
+)
+from arbstr.cli.node_prices import asked, described, known, problems
+from arbstr.cli.output import complain
+from arbstr.cli.provider_text import access
+from arbstr.trio_runtime.ledger.database import shown
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Prints what arbstr would do with it. Raises `StartError`."""
+    path = config_path(options, environ)
+    config = read_config(path, environ)
+    database = ledger_path(path, config, environ)
+    print(f"{path}: ok")
+    print(f"listen     {config.server.listen}")
+    print(f"database   {shown(database)}")
+    print(f"policies   {len(config.policies.rules)}")
+    print(f"budget     {described_budget(config)}")
+    print(f"providers  {len(config.providers)}")
+    now, found = time.time(), known(database, config)
+    faults: tuple[str, ...] = ()
+    if options.network:
+        found = asked(config, found)
+        faults = tuple(problems(config, found, now))
+    for provider in config.providers:
+        print(
+            f"  {provider.name}  {provider.endpoint.shown_endpoint}  "
+            f"kind {provider.kind}  {access(provider)}"
+        )
+        if options.network and provider.asks_node:
+            print(
+                *(f"    {line}" for line in described(config, found, provider.name, now)), sep="\n"
+            )
+    for warning in warnings_of(config, path):
+        print(f"warning: {warning}")
+    if is_open(config):
+        print(
+            f"warning: {config.server.listen} is open to other machines and there is no [server] "
+            "auth_token; `arbstr run` refuses that without --allow-unauthenticated"
+        )
+    for fault in faults:
+        complain(fault)
+    return 1 if faults else 0

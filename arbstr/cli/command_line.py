@@ -1,0 +1,140 @@
+"""The command line: which commands there are, and what each takes.
+
+Every command needs this and none waits here for a library: what a value must look like beyond its
+type is checked where it is used.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from arbstr import __version__
+from arbstr.cli.config_file import LEVELS
+from arbstr.cli.ledger_options import requests_arguments, stats_arguments
+
+Parser = argparse.ArgumentParser
+
+
+def parser() -> Parser:
+    """Of all commands. What it leaves has `command`, and `complain` where more can be wrong."""
+    whole = Parser(
+        prog="arbstr",
+        description="A local proxy: each LLM request goes to the cheapest provider that qualifies.",
+    )
+    whole.add_argument("--version", action="version", version=f"arbstr {__version__}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (does, add_arguments) in COMMANDS.items():
+        command = commands.add_parser(name, aliases=ALIASES.get(name, ()), help=does)
+        command.add_argument(
+            "-c",
+            "--config",
+            metavar="PATH",
+            help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml, else "
+            "arbstr/config.toml in your configuration directory)",
+        )
+        command.set_defaults(complain=command.error)
+        add_arguments(command)
+    return whole
+
+
+def _run(run: Parser) -> None:
+    run.add_argument(
+        "-l", "--listen", type=_address, metavar="HOST:PORT", help="overrides [server] listen"
+    )
+    run.add_argument("--log-level", choices=LEVELS, help="overrides $ARBSTR_LOG and [logging]")
+    run.add_argument(
+        "--allow-unauthenticated",
+        action="store_true",
+        help="listen on more than loopback without [server] auth_token",
+    )
+    mock = run.add_argument_group("trying it out without network and money")
+    mock.add_argument("--mock", action="store_true", help="replace every provider by a mock")
+    mock.add_argument(
+        "--mock-delay", type=_seconds, metavar="SECONDS", help="how long a mock thinks"
+    )
+    mock.add_argument(
+        "--mock-fail",
+        action="append",
+        metavar="NAME",
+        help="this mock answers 503 (repeatable)",
+    )
+
+
+def _address(text: str) -> str:
+    from arbstr.sansio.config.addresses import parse_listen
+
+    try:
+        parse_listen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= 3600:
+        raise ValueError  # argparse names the option and the text
+    return seconds
+
+
+_seconds.__name__ = "number of seconds from 0 to 3600"  # what argparse calls it in its error
+
+
+def _check(check: Parser) -> None:
+    check.add_argument(
+        "--network", action="store_true", help="also ask nodes what they list and charge"
+    )
+
+
+def _cost(cost: Parser) -> None:
+    cost.add_argument("-m", "--model", help='the model, or "auto"; overrides the one in FILE')
+    cost.add_argument("--policy", metavar="NAME", help="as in the header X-Arbstr-Policy")
+    cost.add_argument("--json", action="store_true", help="print what POST /v1/cost answers")
+    cost.add_argument(
+        "--endpoint", metavar="NAME", help="whose request it is (default: told by its members)"
+    )
+    what = cost.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "file", nargs="?", metavar="FILE", help="the body of a request, or a text; - is stdin"
+    )
+    what.add_argument("--text", help="what the user says")
+
+
+def _connect(connect: Parser) -> None:
+    connect.add_argument("name", nargs="?", metavar="NAME", help="of the client; without: a list")
+    connect.add_argument("-m", "--model", help="the model it is to ask for")
+    connect.add_argument(
+        "--show-token", action="store_true", help="print the value of [server] auth_token, too"
+    )
+
+
+def _reconcile(reconcile: Parser) -> None:
+    reconcile.add_argument(
+        "--wait", action="store_true", help="until the nodes can say, seven minutes at most"
+    )
+    _json(reconcile)
+
+
+def _json(command: Parser) -> None:
+    command.add_argument("--json", action="store_true", help="for machines")
+
+
+def _none(command: Parser) -> None:
+    """Takes nothing but a configuration."""
+
+
+ALIASES: Final = {"run": ("serve",)}
+
+COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
+    "run": ("start the proxy", _run),
+    "check": ("check the configuration, without network", _check),
+    "providers": ("list the configured providers", _none),
+    "cost": ("what a chat would cost, and where; sends nothing", _cost),
+    "stats": ("what was spent, on what, with whom", stats_arguments),
+    "requests": ("the last requests, or all about one of them", requests_arguments),
+    "reconcile": ("ask the nodes what attempts cost that ended without word", _reconcile),
+    "init": ("write a first configuration", _none),
+    "status": ("one line about the running arbstr", _json),
+    "connect": ("what to set in a client; writes nothing", _connect),
+}
+"""What each does, and what it takes beside `-c`."""

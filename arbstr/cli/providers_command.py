@@ -1,0 +1,42 @@
+"""`arbstr providers`: who is configured, with which models and prices."""
+
+import argparse
+import time
+from collections.abc import Mapping
+
+from arbstr.cli.config_file import config_path, ledger_path, read_config
+from arbstr.cli.node_prices import described, known
+from arbstr.cli.provider_text import access, served_by
+from arbstr.sansio.money import Rates, format_eyes
+
+
+def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Prints it. Raises `StartError`."""
+    path = config_path(options, environ)
+    config = read_config(path, environ)
+    now, found = time.time(), known(ledger_path(path, config, environ), config)
+    for provider in config.providers:
+        print(f"{provider.name}  {provider.endpoint.shown_url}  {access(provider)}")
+        if provider.asks_node:
+            print(*(f"  {line}" for line in described(config, found, provider.name, now)), sep="\n")
+            continue
+        for model in provider.models:
+            known_as = provider.model_ids.get(model)
+            name = f"{model} (as {known_as})" if known_as else model
+            own = provider.endpoints_for(model)
+            served = "" if own == provider.endpoints else served_by(own)
+            print(f"  {name}  {_prices(provider.rates_for(model))}{served}")
+    return 0
+
+
+def _prices(rates: Rates | None) -> str:
+    if rates is None:
+        return "no rates: never the cheapest, refused under any cap or budget"
+    cached, written = rates.cached_input_rate, rates.cache_write_rate
+    parts = [
+        f"in {format_eyes(rates.input_rate)}",
+        f"out {format_eyes(rates.output_rate)}",
+        *([f"cached in {format_eyes(cached)}"] if cached is not None else []),
+        *([f"cache writes {format_eyes(written)}"] if written is not None else []),
+    ]
+    return f"{', '.join(parts)} sats per 1000 tokens; {format_eyes(rates.base_fee)} a request"
