@@ -241,3 +241,56 @@ async def test_what_a_checkpoint_has_settled_a_lane_settles_no_more(tmp_path: Pa
         await proxy.hub.lanes.write(parked, Decimal("0.7"))
         assert (await proxy.get("/health")).json["budget"]["spent"] == 0.5
     assert rows(database, "attempts") == [attempt]
+
+
+async def test_checkpoints_may_be_taken_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        await proxy.chat()
+        monkeypatch.setattr("arbstr.trio_runtime.accounts.time", StoppedClock())
+        for _ in range(2):
+            await checkpoint(proxy)
+    taken = rows(database, "checkpoints")[-2:]
+    assert [row["verdict"] for row in taken] == ["settled", "equal"]
+    assert taken[0]["taken_at"] == taken[1]["taken_at"]
+    assert spent(database) == node.total_spent == 500
+
+
+class StoppedClock:
+    def __init__(self) -> None:
+        self._now = time.time_ns()
+
+    def time_ns(self) -> int:
+        return self._now
+
+
+async def test_a_ledger_that_cannot_be_used_is_why_no_checkpoint_is_taken(tmp_path: Path) -> None:
+    node, database = Node(), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _):
+        with closing(sqlite3.connect(database)) as other, other:
+            other.execute("BEGIN IMMEDIATE")
+            found = await try_checkpoint(proxy)
+        assert isinstance(found, NotNow)
+        assert found.why == "cannot be compared: the ledger cannot be used now (database is locked)"
+
+
+async def test_reconcile_says_in_a_line_what_is_wrong_with_the_ledger(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    async with open_fake_provider(node.serve) as fake:
+        text = config(provider(fake.url), more=FAST)
+        (tmp_path / "config.toml").write_text(text)
+        async with open_proxy(text, database=database) as proxy:
+            await proxy.chat()
+        with closing(sqlite3.connect(database)) as ledger, ledger:
+            ledger.execute("ALTER TABLE attempts DROP COLUMN settled")
+        code = await trio.to_thread.run_sync(
+            cli.main, ["reconcile", "-c", str(tmp_path / "config.toml")]
+        )
+    said = capsys.readouterr().err
+    assert code == 1
+    assert said.splitlines()[-1].startswith(f"arbstr: {database}: no such column")
+    assert "Traceback" not in said

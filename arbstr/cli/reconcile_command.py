@@ -19,7 +19,7 @@ from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.trio_runtime.accounts import Accounts, asked_for_balance
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken, Unknown, unknown_attempts
-from arbstr.trio_runtime.ledger.database import open_database
+from arbstr.trio_runtime.ledger.database import open_database, shown
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Trouble
 from arbstr.trio_runtime.snapshot import Snapshot
@@ -92,10 +92,9 @@ def run(options: argparse.Namespace, config: Config, place: str) -> int:
     providers = tuple(asked_for_balance(Snapshot.of(config).catalog.providers))
     if not providers:
         raise StartError(("no provider is a Routstr node with a key: nothing to reconcile",))
-    try:
-        outcomes = trio.run(_all, config, place, providers, options.wait)
-    except Trouble as error:
-        complain(f"{place}: {error}")
+    outcomes = trio.run(_all, config, place, providers, options.wait)
+    if isinstance(outcomes, Trouble):
+        complain(f"{shown(place)}: {outcomes}")
         return 1
     if options.json:
         json.dump([each.as_json() for each in outcomes], sys.stdout, indent=2)
@@ -108,7 +107,8 @@ def run(options: argparse.Namespace, config: Config, place: str) -> int:
 
 async def _all(
     config: Config, place: str, providers: Sequence[Provider], wait: bool
-) -> list[Outcome]:
+) -> list[Outcome] | Trouble:
+    """What became of each; or why the ledger could not be read."""
     outcomes: list[Outcome] = []
     async with (
         open_database(place) as database,
@@ -129,7 +129,10 @@ async def _all(
                 if trio.current_time() >= deadline:
                     break
                 await trio.sleep(AGAIN_SECONDS)
-            rest = {each.provider: each for each in await database.read(unknown_attempts)}
+            try:
+                rest = {each.provider: each for each in await database.read(unknown_attempts)}
+            except Trouble as error:
+                return error
             still = rest.get(provider.name)
             outcomes.append(Outcome(provider.name, tuple(taken), still, _why(still, found)))
     return outcomes

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import Final, final
@@ -30,7 +30,7 @@ from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.listing import TooLow, too_low
-from arbstr.trio_runtime.ledger.checkpoints import NotNow, Reading, Taken, last_request, take
+from arbstr.trio_runtime.ledger.checkpoints import NotNow, Reading, Taken, before_asking, take
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.ledger.port import Database, Trouble
 from arbstr.trio_runtime.logs import log_bug
@@ -80,6 +80,7 @@ class _Key:
     ask_at: float = inf
     account: Account | None = None
     seen: float = 0.0
+    turn: trio.Lock = field(default_factory=trio.Lock)
 
 
 @final
@@ -206,8 +207,6 @@ class Accounts:
     async def _compare(self, key: _Key) -> None:
         try:
             found = await self.check(key.provider)
-        except Trouble as error:
-            found = NotNow(f"cannot be compared: the ledger cannot be written now ({error})")
         except Exception as error:
             # A bug of ours must not end the watch of all keys, and with it the process.
             log_bug(log, "a checkpoint failed", error)
@@ -223,9 +222,17 @@ class Accounts:
         self._tell(key.provider.name, found)
 
     async def check(self, provider: Provider) -> Taken | NotNow:
-        """Takes a checkpoint of a provider's key now, if that is possible. Raises `Trouble`."""
+        """Takes a checkpoint of a provider's key now, if that is possible."""
         key = self._keys.get(provider.name) or _Key(provider, 0.0)
-        asked = key.asked
+        try:
+            # One after the other: each is compared with the one before.
+            async with key.turn:
+                return await self._check(key)
+        except Trouble as error:
+            return NotNow(f"cannot be compared: the ledger cannot be used now ({error})")
+
+    async def _check(self, key: _Key) -> Taken | NotNow:
+        provider, asked = key.provider, key.asked
         if key.open:
             await self._ask(key)
             return NotNow("has requests in flight")
@@ -233,7 +240,8 @@ class Accounts:
             await self._log_writer.caught_up()
         if waiting.cancelled_caught:
             return NotNow("has rows that are not written yet")
-        last = await self._database.read(last_request)
+        own = key_id(provider)
+        before = await self._database.read(partial(before_asking, provider.name, own))
         account = await self._ask(key)
         if isinstance(account, str):
             return NotNow(account)
@@ -243,9 +251,8 @@ class Accounts:
             return NotNow("was asked meanwhile")
         if self._others_seconds:
             await trio.sleep(self._others_seconds)
-        reading = Reading(
-            provider.name, key_id(provider), account, last, time.time_ns() // 1_000_000
-        )
+        moment = time.time_ns() // 1_000_000
+        reading = Reading(provider.name, own, account, before, moment)
         taken = await self._database.transaction(partial(take, reading))
         if isinstance(taken, Taken):
             for correction in taken.corrections:

@@ -30,14 +30,23 @@ SETTLED_BY: Final = {Verdict.SETTLED: "checkpoint", Verdict.SHARED: "shared"}
 
 @final
 @dataclass(frozen=True, slots=True)
+class Before:
+    """What the ledger had when a node was about to be asked: the numbers of its last request, and
+    of the last checkpoint of that key; 0 for none."""
+
+    request: int
+    checkpoint: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """What a node said of a provider's key. `last_request` is that of before it was asked, `moment`
-    in milliseconds since 1970."""
+    """What a node said of a provider's key, after `before`. `moment`: milliseconds since 1970."""
 
     provider: str
     key_id: str
     account: Account
-    last_request: int
+    before: Before
     moment: int
 
 
@@ -82,10 +91,24 @@ class Unknown:
     sats: float
 
 
+def before_asking(provider: str, key_id: str, session: Session) -> Before:
+    """As of now."""
+    last = _last_checkpoint(session, provider, key_id)
+    return Before(last_request(session), 0 if last is None else last[0])
+
+
 def last_request(session: Session) -> int:
     """The number of the last request there is."""
     (number,) = session.execute(session.question("last_request")).fetchone()
     return int(number)
+
+
+def _last_checkpoint(session: Session, provider: str, key_id: str) -> Sequence[Any] | None:
+    parameters = {"provider": provider, "key_id": key_id}
+    found: Sequence[Any] | None = session.execute(
+        session.question("last_checkpoint"), parameters
+    ).fetchone()
+    return found
 
 
 def unknown_attempts(session: Session) -> tuple[Unknown, ...]:
@@ -94,24 +117,27 @@ def unknown_attempts(session: Session) -> tuple[Unknown, ...]:
 
 
 def take(reading: Reading, session: Session) -> Taken | NotNow:
-    """Takes a checkpoint, if the ledger says that nothing was in flight meanwhile."""
-    provider, account = reading.provider, reading.account
+    """Takes a checkpoint, if the ledger says that nothing was in flight meanwhile.
+
+    Nor may another have been taken: what the node said may be older than what that one is about.
+    """
+    provider, account, until = reading.provider, reading.account, reading.before.request
     (in_flight,) = session.execute(
         session.question("provider_in_flight"), {"provider": provider}
     ).fetchone()
     if in_flight:
         return NotNow("has requests in flight")
     now_last = last_request(session)
-    if _attempts(session, provider, reading.last_request, now_last):
+    if _attempts(session, provider, until, now_last):
         return NotNow("was asked meanwhile")
-    known = session.execute(
-        session.question("last_checkpoint"), {"provider": provider, "key_id": reading.key_id}
-    ).fetchone()
-    before, after = None, 0
+    known = _last_checkpoint(session, provider, reading.key_id)
+    before, number, after = None, 0, 0
     if known is not None:
-        spent, requests, balance, after = known
+        number, spent, requests, balance, after = known
         before = Account(balance, 0, spent, requests)
-    rows = _attempts(session, provider, after, reading.last_request) if known is not None else []
+    if number != reading.before.checkpoint:
+        return NotNow("was compared by another arbstr meanwhile")
+    rows = _attempts(session, provider, after, until) if known is not None else []
     open_rows = [row for row in rows if row["provider_cost_sats"] is None and not row["settled"]]
     if any(reading.moment - _ended(row) < LATE_SECONDS * 1000 for row in open_rows):
         return NotNow("may still get what was sent a moment ago")
@@ -130,7 +156,7 @@ def take(reading: Reading, session: Session) -> Taken | NotNow:
             "total_spent": account.total_spent,
             "total_requests": account.total_requests,
             "balance": account.balance,
-            "after_request": reading.last_request,
+            "after_request": until,
             "stated_sats": float(stated),
             "charged_sats": float(charged_sats),
             "open_attempts": len(open_rows),

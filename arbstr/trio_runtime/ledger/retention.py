@@ -19,6 +19,7 @@ import trio
 
 from arbstr.sansio.ledger import retention
 from arbstr.sansio.moments import format_moment, parse_moment
+from arbstr.trio_runtime.ledger.checkpoints import last_request
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 
 BATCH_ROWS: Final = 250
@@ -93,6 +94,10 @@ def _remove(before: str, session: Session) -> int:
         removed = session.execute(
             session.question(question), {"before": before, "rows": BATCH_ROWS}
         ).rowcount  # of the last one, which is the requests
+    session.execute(session.question("forget_checkpoints"), {"before": before})
+    if removed:
+        last = last_request(session)
+        session.execute(session.question("renumber_checkpoints"), {"last": last})
     session.give_back()
     return removed
 

@@ -20,9 +20,11 @@ from arbstr.sansio.routing.listing import Listed
 from arbstr.sansio.routing.prices import NodePrices, Price
 from arbstr.trio_runtime.ledger.budget import read_spent
 from arbstr.trio_runtime.ledger.checkpoints import (
+    Before,
+    NotNow,
     Reading,
     Taken,
-    last_request,
+    before_asking,
     take,
     unknown_attempts,
 )
@@ -259,24 +261,73 @@ async def test_a_checkpoint_prices_what_was_open(place: str) -> None:
     lost = replace(
         ATTEMPT, failure="no_answer", money="unknown", cost_sats=None, provider_cost_sats=None
     )
-    when = parse_moment(TIMESTAMP)
-    assert when is not None
-
-    def reading(spent: int, last: int) -> Reading:
-        account = Account(balance=9000, reserved=0, total_spent=spent, total_requests=1)
-        return Reading("alpha", "key", account, last, when + last * DAY_MS)
-
     async with open_database(place) as database:
-        last = await database.read(last_request)
-        first = await database.transaction(partial(take, reading(1000, last)))
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        first = await database.transaction(partial(take, reading(1000, before, 1)))
         assert isinstance(first, Taken)
         async with open_log_writer(database) as log:
             log.offer(ended("lost", status="failed", success=False, attempts=(lost,)))
         (unknown,) = await database.read(unknown_attempts)
         assert (unknown.provider, unknown.attempts) == ("alpha", 1)
-        last = await database.read(last_request)
-        taken = await database.transaction(partial(take, reading(1250, last)))
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        taken = await database.transaction(partial(take, reading(1250, before, 2)))
         assert isinstance(taken, Taken)
         assert taken.charged == Decimal("0.25")
         assert await database.read(unknown_attempts) == ()
         assert await rows(database, "SELECT cost_sats, money FROM attempts") == [(0.25, "spent")]
+
+
+def reading(spent: int, before: Before, day: int) -> Reading:
+    when = parse_moment(TIMESTAMP)
+    assert when is not None
+    account = Account(balance=9000, reserved=0, total_spent=spent, total_requests=1)
+    return Reading("alpha", "key", account, before, when + day * DAY_MS)
+
+
+async def test_checkpoints_are_in_the_order_they_were_taken_whatever_the_clock_says(
+    place: str,
+) -> None:
+    async with open_database(place) as database:
+        for day, spent, verdict in ((2, 1000, "first"), (2, 1000, "equal"), (1, 1250, "foreign")):
+            before = await database.read(partial(before_asking, "alpha", "key"))
+            taken = await database.transaction(partial(take, reading(spent, before, day)))
+            assert isinstance(taken, Taken)
+            assert taken.settlement.verdict == verdict
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        taken = await database.transaction(partial(take, reading(1250, before, 2)))
+        assert isinstance(taken, Taken)
+        assert taken.settlement.verdict == "equal", "compared with that of the day before"
+
+
+async def test_what_a_node_said_before_another_checkpoint_is_not_compared_with_it(
+    place: str,
+) -> None:
+    async with open_database(place) as database:
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        await database.transaction(partial(take, reading(1250, before, 1)))
+        late = await database.transaction(partial(take, reading(1000, before, 1)))
+        assert late == NotNow("was compared by another arbstr meanwhile")
+        assert await rows(database, "SELECT total_spent FROM checkpoints") == [(1250,)]
+
+
+async def test_where_old_rows_are_gone_checkpoints_go_on_from_the_first_new_one(
+    place: str,
+) -> None:
+    now = parse_moment(TIMESTAMP)
+    assert now is not None
+    stated = replace(ATTEMPT, provider="alpha", provider_cost_sats=Decimal("0.5"))
+    async with open_database(place) as database:
+        async with open_log_writer(database) as log:
+            for n in range(3):
+                log.offer(ended(f"old-{n}", attempts=(stated,)))
+        for _ in range(2):
+            before = await database.read(partial(before_asking, "alpha", "key"))
+            await database.transaction(partial(take, reading(1500, before, -9)))
+        assert await Retention(database, 30).sweep(now + DAY_MS, pause=0) == 3
+        assert len(await rows(database, "SELECT id FROM checkpoints")) == 1
+        async with open_log_writer(database) as log:
+            log.offer(ended("new", attempts=(stated,)))
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        taken = await database.transaction(partial(take, reading(2000, before, 2)))
+        assert isinstance(taken, Taken)
+        assert (taken.settlement.verdict, taken.stated) == ("equal", Decimal("0.5"))
