@@ -82,7 +82,7 @@ ORDER: Final = {
         *row(
             "output config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
-            "connect_command status_command ledger_text "
+            "connect_command status_command figures ledger_text "
             "ledger_commands reconcile_command run_command command_line commands"
         ),
     ),

@@ -18,7 +18,8 @@ The order of the modules; each imports only from those before it:
     clients            what to set in each client: a table
     connect_command    `arbstr connect`
     status_command     `arbstr status`
-    ledger_text        what they print
+    figures            figures of the ledger as words
+    ledger_text        what `stats` and `requests` print
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`
     run_command        `arbstr run`

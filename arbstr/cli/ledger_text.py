@@ -15,6 +15,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from arbstr.cli.figures import (
+    BAD,
+    DIM,
+    DOUBTFUL,
+    GOOD,
+    SHOWN_ID,
+    STYLES,
+    aligned_sats,
+    counted,
+    duration,
+    facts,
+    grouped,
+    in_sats,
+    listed,
+    may_have_cost,
+    maybe_lost,
+    readable_time,
+    unlike_stated,
+)
 from arbstr.sansio.ledger.reports import Group
 from arbstr.sansio.routing.ratios import Ratio
 from arbstr.trio_runtime.ledger.reports import Report
@@ -27,13 +46,6 @@ BAR_WIDTH: Final = 40
 MOST_BARS: Final = 62
 """Days of the chart: two months fit a screen, and more tell nothing at a glance."""
 
-SHOWN_ID: Final = 8
-"""Characters of an id in the list, the last ones: the first tell the time, and are the same for all
-of a minute. `arbstr requests` finds the request by them."""
-
-SATS_PLACES: Final = 6
-"""Decimal places of an amount: what sums are exact to. Less is shown as `<0.000001`."""
-
 _TITLES: Final[Mapping[Group, str]] = {
     Group.MODEL: "model",
     Group.PROVIDER: "provider",
@@ -41,18 +53,6 @@ _TITLES: Final[Mapping[Group, str]] = {
     Group.ENDPOINT: "endpoint",
     Group.DAY: "day (UTC)",
     Group.HOUR: "hour (UTC)",
-}
-
-_GOOD, _BAD, _DOUBTFUL, _DIM = "green", "red", "yellow", "dim"
-
-_STYLES: Final[Mapping[str, str]] = {
-    "ok": _GOOD,
-    "failed": _BAD,
-    "stream_incomplete": _BAD,
-    "abandoned": _BAD,
-    "rejected": _DOUBTFUL,
-    "client_disconnected": _DOUBTFUL,
-    "in_flight": _DIM,
 }
 
 Justify = Literal["left", "right"]
@@ -69,8 +69,8 @@ def print_stats(
     totals = next(iter(overview.values()))
     _print_totals(console, totals)
     if budget is not None:
-        spent, limit = _sats(budget["spent"]), _sats(budget["limit"])
-        style = _DOUBTFUL if budget["spent"] >= budget["limit"] else ""
+        spent, limit = in_sats(budget["spent"]), in_sats(budget["limit"])
+        style = DOUBTFUL if budget["spent"] >= budget["limit"] else ""
         counts = totals["counts"]
         # Or the two sums would contradict each other.
         unpriced = counts["unknown_cost"] or counts["possibly_spent_attempts"]
@@ -99,51 +99,16 @@ def print_requests(report: Report) -> None:
         console.print(_requests(rows))
         console.print()
     pages = f", page {report['page']} of {report['total_pages']}" if report["total"] else ""
-    console.print(_line(f"{_counted(report['total'], 'request')}{pages}", _span(report)))
+    console.print(_line(f"{counted(report['total'], 'request')}{pages}", _span(report)))
 
 
 def print_request(row: Report) -> None:
     """Everything about one request, and its attempts."""
     console = _console()
-    tokens, cost, timing = row["tokens"], row["cost"], row["timing"]
-    error = row.get("error")
-    other = row["requested_model"] if row["requested_model"] != row["model"] else None
-    facts = {
-        "request": row["correlation_id"],
-        "received": f"{_time(row['timestamp'])} UTC",
-        "status": row["status"],
-        "model": row["model"] if other is None else f"{row['model']} (asked for: {other})",
-        "provider": row["provider"],
-        "policy": row["policy"],
-        "endpoint": row["endpoint"],
-        "kind": "stream" if row["streaming"] else "plain answer",
-        "tokens": _listed(
-            (_number(tokens["input_tokens"]), "in"),
-            (_number(tokens["cached_tokens"]), "of them cached"),
-            (_number(tokens["output_tokens"]), "out"),
-            (_number(tokens["reasoning_tokens"]), "of them reasoning"),
-        ),
-        "sats": _listed(
-            (
-                _sats(cost["cost_sats"]),
-                "by our rates" if cost["provider_cost_sats"] is None else "stated by the provider",
-            ),
-            (_unlike(cost), "expected by our rates"),
-            (_sats(cost["estimated_cost_sats"]), "estimated"),
-        ),
-        "time": _listed(
-            (_duration(timing["latency_ms"]), "in all"),
-            (_duration(timing["ttft_ms"]), "to the first output"),
-        ),
-        "moved": row["moved"] and "the conversation was answered elsewhere before",
-        "joined": row["joined"] and f"the answer of {row['joined']}, which has the cost",
-        "error": error and " ".join(str(part) for part in error.values() if part is not None),
-    }
     grid = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        if value:
-            style = _STYLES.get(value, "") if name == "status" else ""
-            grid.add_row(_text(name, _DIM), _text(value, style))
+    for name, value in facts(row).items():
+        style = STYLES.get(value, "") if name == "status" else ""
+        grid.add_row(_text(name, DIM), _text(value, style))
     console.print(grid)
     if row["attempts"]:
         console.print()
@@ -155,7 +120,7 @@ def print_request(row: Report) -> None:
 
 def _print_totals(console: Console, report: Report) -> None:
     counts, costs, performance = report["counts"], report["costs"], report["performance"]
-    outcomes = _listed(
+    outcomes = listed(
         *(
             (str(counts[name]) if counts[name] else "", what)
             for name, what in (
@@ -167,33 +132,34 @@ def _print_totals(console: Console, report: Report) -> None:
             )
         )
     )
-    total = _counted(counts["total"], "request")
+    total = counted(counts["total"], "request")
     console.print(_line(f"{total}: {outcomes}" if outcomes else total, _span(report)))
     if counts["total"]:
         unknown = counts["unknown_cost"]
-        more = f"; {_counted(unknown, 'request')} of unknown cost" if unknown else ""
+        more = f"; {counted(unknown, 'request')} of unknown cost" if unknown else ""
         tokens = (
             f"{costs['total_input_tokens']:,} tokens in and {costs['total_output_tokens']:,} out"
         )
         console.print(
-            _text(f"{_sats(costs['total_cost_sats'])} sats", "bold") + _text(f" for {tokens}{more}")
+            _text(f"{in_sats(costs['total_cost_sats'])} sats", "bold")
+            + _text(f" for {tokens}{more}")
         )
     joined = counts["joined"]
     if joined:
-        console.print(_text(f"{_counted(joined, 'repeat')} got an answer that was paid for before"))
+        console.print(_text(f"{counted(joined, 'repeat')} got an answer that was paid for before"))
     lost = counts["possibly_spent_attempts"]
     if lost:
-        sats = _sats(costs["possibly_spent_sats"])
-        sentence = f"{_counted(lost, 'attempt')} without an answer may have cost {sats} sats"
-        console.print(_text(sentence, _DOUBTFUL))
+        sats = in_sats(costs["possibly_spent_sats"])
+        sentence = f"{counted(lost, 'attempt')} without an answer may have cost {sats} sats"
+        console.print(_text(sentence, DOUBTFUL))
     if performance["avg_latency_ms"] is not None:
         first = performance["avg_ttft_ms"]
         console.print(
             _text(
-                f"{_duration(performance['avg_latency_ms'])} on average, "
-                f"half within {_duration(performance['p50_latency_ms'])}, "
-                f"95 % within {_duration(performance['p95_latency_ms'])}"
-                + (f"; streams begin after {_duration(first)}" if first is not None else "")
+                f"{duration(performance['avg_latency_ms'])} on average, "
+                f"half within {duration(performance['p50_latency_ms'])}, "
+                f"95 % within {duration(performance['p95_latency_ms'])}"
+                + (f"; streams begin after {duration(first)}" if first is not None else "")
             )
         )
 
@@ -207,12 +173,12 @@ def _groups(group: Group, rows: Sequence[Report]) -> Table:
         ("answered", [f"{row['counts']['success']:,}" for row in rows]),
         ("failed", [f"{row['counts']['error']:,}" for row in rows]),
         ("failed tries", [f"{row['counts']['failed_attempts']:,}" for row in rows]),
-        ("sats", _amounts([row["costs"]["total_cost_sats"] for row in rows])),
+        ("sats", aligned_sats([row["costs"]["total_cost_sats"] for row in rows])),
         ("unknown", [f"{row['counts']['unknown_cost']:,}" for row in rows]),
-        ("maybe lost", _amounts([row["costs"]["possibly_spent_sats"] for row in rows])),
+        ("maybe lost", aligned_sats([row["costs"]["possibly_spent_sats"] for row in rows])),
         ("tokens in", [f"{row['costs']['total_input_tokens']:,}" for row in rows]),
         ("tokens out", [f"{row['costs']['total_output_tokens']:,}" for row in rows]),
-        ("time", [_duration(row["performance"]["avg_latency_ms"]) for row in rows]),
+        ("time", [duration(row["performance"]["avg_latency_ms"]) for row in rows]),
     ]
     # What did not happen needs no column.
     columns = [
@@ -224,7 +190,7 @@ def _groups(group: Group, rows: Sequence[Report]) -> Table:
     for at, row in enumerate(rows):
         name = row[group.value]
         if group is Group.HOUR:
-            name = _time(name)[:16]
+            name = readable_time(name)[:16]
         table.add_row(_text(name or "-"), *(_text(cells[at]) for _, cells in columns))
     return table
 
@@ -238,10 +204,10 @@ def _days(rows: Sequence[Report]) -> Table:
     amounts = [spent.get(day, 0.0) for day in days]
     most = max(amounts)
     table = _table(("day (UTC)", "left"), ("sats", "right"), ("", "left"))
-    for day, amount, shown in zip(days, amounts, _amounts(amounts), strict=True):
+    for day, amount, shown in zip(days, amounts, aligned_sats(amounts), strict=True):
         # A day that cost something is never without a bar.
         length = max(round(BAR_WIDTH * amount / most), 1) if amount > 0 else 0
-        table.add_row(_text(day), _text(shown), _text(_bar_character() * length, _GOOD))
+        table.add_row(_text(day), _text(shown), _text(_bar_character() * length, GOOD))
     return table
 
 
@@ -256,7 +222,7 @@ def _ratios(ratios: Mapping[str, Ratio]) -> Table:
         use = "" if ratio.is_trusted else "too few to go by"
         average = f"{ratio.average:,.3g}"
         table.add_row(
-            _text(policy or "-"), _text(average), _text(f"{ratio.samples:,}"), _text(use, _DIM)
+            _text(policy or "-"), _text(average), _text(f"{ratio.samples:,}"), _text(use, DIM)
         )
     return table
 
@@ -277,22 +243,22 @@ def _requests(rows: Sequence[Report]) -> Table:
         ("took", "right"),
         ("failed attempts", "left"),
     )
-    costs = _amounts([row["cost"]["cost_sats"] for row in rows])
+    costs = aligned_sats([row["cost"]["cost_sats"] for row in rows])
     for row, sats in zip(rows, costs, strict=True):
         tokens = row["tokens"]
-        if row["cost"]["cost_sats"] is None and not any(map(_may_have_cost, row["attempts"])):
+        if row["cost"]["cost_sats"] is None and not any(map(may_have_cost, row["attempts"])):
             sats = "-"  # nothing was sent, or all of it was free
         table.add_row(
-            _text(_time(row["timestamp"])[5:]),  # the year is in the last line
+            _text(readable_time(row["timestamp"])[5:]),  # the year is in the last line
             _text(row["correlation_id"][-SHOWN_ID:]),
-            _text(row["status"], _STYLES.get(row["status"], "")),
+            _text(row["status"], STYLES.get(row["status"], "")),
             _text(row["model"]),
             _text(row["provider"] or "-"),
             _text(row["policy"] or "-"),
             *([_text(row["endpoint"])] if doors else []),
-            _text("/".join(_number(tokens[f"{way}_tokens"]) or "-" for way in ("input", "output"))),
+            _text("/".join(grouped(tokens[f"{way}_tokens"]) or "-" for way in ("input", "output"))),
             _text(sats),
-            _text(_duration(row["timing"]["latency_ms"]) or "-"),
+            _text(duration(row["timing"]["latency_ms"]) or "-"),
             _text(f"joined {row['joined'][-SHOWN_ID:]}")
             if row["joined"] is not None
             else _failures(row["attempts"]),
@@ -305,9 +271,9 @@ def _failures(attempts: Sequence[Report]) -> Text:
     failures: dict[tuple[str, str], int] = {}
     for attempt in attempts:
         if attempt["failure"] is not None:
-            doubtful = _may_have_cost(attempt)
-            lost = f" (maybe {_lost(attempt)} sats)" if doubtful else ""
-            what = f"{attempt['provider']} {attempt['failure']}{lost}", _DOUBTFUL * doubtful
+            doubtful = may_have_cost(attempt)
+            lost = f" (maybe {maybe_lost(attempt)} sats)" if doubtful else ""
+            what = f"{attempt['provider']} {attempt['failure']}{lost}", DOUBTFUL * doubtful
             failures[what] = failures.get(what, 0) + 1
     return Text("; ").join(
         _text(what if times == 1 else f"{what} x{times}", style)
@@ -315,25 +281,8 @@ def _failures(attempts: Sequence[Report]) -> Text:
     )
 
 
-def _lost(attempt: Report) -> str:
-    """What an attempt without an answer may have cost, as stats counts it."""
-    cost = attempt["cost"]
-    known = (cost["cost_sats"], cost["estimated_cost_sats"])
-    return next((_sats(amount) for amount in known if amount is not None), "unknown")
-
-
-def _may_have_cost(attempt: Report) -> bool:
-    return bool(attempt["money"] != "free")
-
-
-def _unlike(cost: Report) -> str:
-    """What our rates give for what was used, where something else was stated."""
-    stated, expected = cost["provider_cost_sats"], cost["expected_sats"]
-    return "" if stated is None or stated == expected else _sats(expected)
-
-
 def _attempts(attempts: Sequence[Report]) -> Table:
-    unlike = [_unlike(attempt["cost"]) for attempt in attempts]
+    unlike = [unlike_stated(attempt["cost"]) for attempt in attempts]
     expected: list[tuple[str, Justify]] = [("expected", "right")] if any(unlike) else []
     table = _table(
         ("attempt", "right"),
@@ -350,19 +299,19 @@ def _attempts(attempts: Sequence[Report]) -> Table:
     )
     for attempt, other in zip(attempts, unlike, strict=True):
         failure, money = attempt["failure"], attempt["money"]
-        doubtful = failure is not None and _may_have_cost(attempt)
+        doubtful = failure is not None and may_have_cost(attempt)
         cost = attempt["cost"]
         table.add_row(
             _text(str(attempt["n"])),
             _text(attempt["provider"]),
             _text(attempt["model"]),
-            _text(failure or "-", _BAD),
-            _text(_number(attempt["http_status"]) or "-"),
-            _text(money or "-", _DOUBTFUL if doubtful else ""),
-            _text(_sats(cost["cost_sats"]) or ("unknown" if _may_have_cost(attempt) else "-")),
+            _text(failure or "-", BAD),
+            _text(grouped(attempt["http_status"]) or "-"),
+            _text(money or "-", DOUBTFUL if doubtful else ""),
+            _text(in_sats(cost["cost_sats"]) or ("unknown" if may_have_cost(attempt) else "-")),
             *([_text(other or "-")] if expected else []),
-            _text(_sats(cost["estimated_cost_sats"]) or "unknown"),
-            _text(_duration(attempt["duration_ms"])),
+            _text(in_sats(cost["estimated_cost_sats"]) or "unknown"),
+            _text(duration(attempt["duration_ms"])),
             _text(attempt["upstream_request_id"] or "-"),
         )
     return table
@@ -399,52 +348,12 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _line(text: str, dim: str) -> Text:
-    return _text(text, "bold") + _text(f"  {dim}", _DIM)
+    return _text(text, "bold") + _text(f"  {dim}", DIM)
 
 
 def _span(report: Report) -> str:
-    return f"from {_time(report['since'])} to {_time(report['until'])} UTC"
-
-
-def _time(timestamp: str) -> str:
-    return timestamp[:19].replace("T", " ")
+    return f"from {readable_time(report['since'])} to {readable_time(report['until'])} UTC"
 
 
 def _bar_character() -> str:
     return "\N{FULL BLOCK}" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
-
-
-def _listed(*parts: tuple[str, str]) -> str:
-    """The parts that have a value, each before what it is."""
-    return ", ".join(f"{value} {what}" for value, what in parts if value)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
-def _number(number: int | None) -> str:
-    return "" if number is None else f"{number:,}"
-
-
-def _duration(ms: float | None) -> str:
-    if ms is None:
-        return ""
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:,.1f} s"
-
-
-def _sats(amount: float | None) -> str:
-    if amount is None:
-        return ""
-    digits = f"{amount:,.{SATS_PLACES}f}".rstrip("0").rstrip(".")
-    return "<0.000001" if amount and digits == "0" else digits
-
-
-def _amounts(amounts: Sequence[float | None]) -> list[str]:
-    """Amounts of one column, all with as many decimal places as the longest needs."""
-    shown = [_sats(amount) for amount in amounts]
-    places = max((len(digits.partition(".")[2]) for digits in shown), default=0)
-    return [
-        "unknown" if amount is None else digits if "<" in digits else f"{amount:,.{places}f}"
-        for amount, digits in zip(amounts, shown, strict=True)
-    ]
