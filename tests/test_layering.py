@@ -63,7 +63,7 @@ ORDER: Final = {
         *wing(
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite "
-            "postgres_session postgres database "
+            "sqlite_backup postgres_session postgres database "
             "budget leases ratios prices checkpoints store intents log_writer retention stats "
             "reports",
         ),
@@ -80,10 +80,11 @@ ORDER: Final = {
     ),
     "cli": (
         *row(
-            "output config_file first_config node_prices provider_text check_command "
+            "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
             "connect_command status_command figures ledger_text "
-            "ledger_commands reconcile_command run_command command_line commands"
+            "ledger_commands reconcile_command backup_command "
+            "run_command command_line commands"
         ),
     ),
 }
@@ -126,7 +127,7 @@ LIBRARIES: Final = {
     "rich": {"cli/ledger_text"},
     "sqlite3": {
         *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),
-        "trio_runtime/ledger/sqlite_soundness",
+        *("trio_runtime/ledger/sqlite_soundness", "trio_runtime/ledger/sqlite_backup"),
     },
     "psycopg": {"trio_runtime/ledger/postgres", "trio_runtime/ledger/postgres_session"},
 }

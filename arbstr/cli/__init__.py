@@ -7,6 +7,7 @@ traceback.
 The order of the modules; each imports only from those before it:
 
     output             standard output and error, which may be closed or full
+    progress           how far a command is that takes long
     config_file        which configuration, what it says, who else may read it
     first_config       `arbstr init`
     node_prices        what nodes ask, from the ledger or asked just now
@@ -22,6 +23,7 @@ The order of the modules; each imports only from those before it:
     ledger_text        what `stats` and `requests` print
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`
+    backup_command     `arbstr backup`
     run_command        `arbstr run`
     command_line       which commands there are, and what each takes
     commands           the command line obeyed

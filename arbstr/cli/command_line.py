@@ -115,6 +115,11 @@ def _reconcile(reconcile: Parser) -> None:
     _json(reconcile)
 
 
+def _backup(backup: Parser) -> None:
+    backup.add_argument("file", metavar="FILE", help="where the copy is to be")
+    backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
+
+
 def _json(command: Parser) -> None:
     command.add_argument("--json", action="store_true", help="for machines")
 
@@ -133,6 +138,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "stats": ("what was spent, on what, with whom", stats_arguments),
     "requests": ("the last requests, or all about one of them", requests_arguments),
     "reconcile": ("ask the nodes what attempts cost that ended without word", _reconcile),
+    "backup": ("copy the ledger, also while it is in use", _backup),
     "init": ("write a first configuration", _none),
     "status": ("one line about the running arbstr", _json),
     "connect": ("what to set in a client; writes nothing", _connect),

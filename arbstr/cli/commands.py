@@ -70,6 +70,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "connect": _connect,
         "status": _status,
         "reconcile": _reconcile,
+        "backup": _backup,
     }[options.command]
     try:
         return command(options, os.environ)
@@ -142,6 +143,13 @@ def _reconcile(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = config_path(options, environ)
     config = read_config(path, environ)
     return run(options, config, ledger_path(path, config, environ))
+
+
+def _backup(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.backup_command import run
+
+    _, database = _config_and_database(options, environ)
+    return run(options, database)
 
 
 def _config_and_database(

@@ -11,6 +11,7 @@ The order of the modules; each imports only from those before it:
     sqlite_session      a connection to SQLite
     sqlite_soundness    whether the file still holds what was written
     sqlite              the file: found, checked, migrated, written by one thread
+    sqlite_backup       a copy of it, while it is in use
     postgres_session    a connection to PostgreSQL
     postgres            a ledger there, shared by machines: found, migrated, kept alive
     database            which ledger, and the engine for it

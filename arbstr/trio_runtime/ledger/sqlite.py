@@ -414,24 +414,32 @@ def peek_sqlite(path: str) -> Iterator[SqliteSession | None]:
 def read_sqlite(path: str) -> Iterator[SqliteSession]:
     """As `database.open_for_reading`."""
     path = os.path.realpath(path)
+    known = len(read_migrations(sql_directory(files("arbstr"))))
+    with read_any(path) as reader:
+        (version,) = reader.execute("PRAGMA user_version").fetchone()
+        if version < known:
+            older = "an older arbstr wrote it, or none yet"
+            raise _refused(path, older, "start `arbstr run` once, which prepares it")
+        yield reader
+
+
+@contextmanager
+def read_any(path: str) -> Iterator[SqliteSession]:
+    """One state of a ledger of this arbstr or an older one. Raises as `read_sqlite`."""
+    path = os.path.realpath(path)
     if not os.path.exists(path):
         raise _refused(
             path,
             "there is no such file yet",
             "let `arbstr run` begin it (with --mock it keeps nothing)",
         )
-    known = len(read_migrations(sql_directory(files("arbstr"))))
     # A file nobody has open and whose directory we may not write in can only be read as one that
     # never changes: SQLite wants to put the index of the WAL beside it.
     alone = not os.path.exists(f"{path}-wal") and not os.access(os.path.dirname(path), os.W_OK)
     uri = f"{Path(path).as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
     try:
         with closing(_read_only(uri, READING_BUSY_SECONDS)) as reader:
-            _check_content(reader, path, known)
-            (version,) = reader.execute("PRAGMA user_version").fetchone()
-            if version < known:
-                older = "an older arbstr wrote it, or none yet"
-                raise _refused(path, older, "start `arbstr run` once, which prepares it")
+            _check_content(reader, path, len(read_migrations(sql_directory(files("arbstr")))))
             with _snapshot(reader):
                 yield reader
     except sqlite3.Error as error:
