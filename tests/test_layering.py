@@ -47,7 +47,7 @@ ORDER: Final = {
         *wing("dialects", "doors"),
         *wing(
             "routing",
-            "listing prices catalog paths affinity policy latency ratios holds plan "
+            "listing prices catalog paths affinity policy origins latency ratios holds plan "
             "quote budget lease gauge",
         ),
         *wing(

@@ -137,11 +137,11 @@ async def test_json_for_a_stream_becomes_one_and_a_stream_for_json_the_answer() 
 
 async def test_a_refusal_has_openais_shape_and_no_row_where_it_is_malformed() -> None:
     async with open_fake_provider() as fake, open_proxy(one(fake)) as proxy:
-        kept = await ask(proxy, previous_response_id="resp_1")
+        later = await ask(proxy, background=True)
         unknown = await ask(proxy, model="nonesuch")
         record = await proxy.record()
-    assert (kept.status, kept.error["code"]) == (400, "unsupported_parameter")
-    assert kept.error["param"] == "previous_response_id"
+    assert (later.status, later.error["code"]) == (400, "unsupported_parameter")
+    assert later.error["param"] == "background"
     assert (unknown.status, unknown.error["code"]) == (404, "model_not_found")
     assert (record.status, record.endpoint) == ("rejected", "responses")
     assert fake.hits == 0
@@ -417,7 +417,7 @@ async def test_the_sdk_reads_a_plain_answer_and_a_refusal() -> None:
         def read(client: openai.OpenAI) -> list[Any]:
             answer = client.responses.create(model="gpt-4o", input="Hi")
             with pytest.raises(openai.BadRequestError, match="one provider keeps"):
-                client.responses.create(model="gpt-4o", input="Hi", previous_response_id=answer.id)
+                client.responses.create(model="gpt-4o", input="Hi", previous_response_id="r")
             return [answer]
 
         (answer,) = await sdk(proxy, read)

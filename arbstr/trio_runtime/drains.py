@@ -146,6 +146,7 @@ class Drains:
         saw = self._exchange.saw
         if whole is not None:
             became, name = Became.WHOLE, call.provider.name
+            self._hub.learn_stored(call.stored, name, self._exchange.model, call.usage)
             saw = f'provider "{name}" answered it after it was given up, and that was not kept'
             source.head = head_of(call, self._exchange.model, self._secrets)
         end = whole or Broken(ErrorReply("possibly_spent", f"The answer did not come: {saw}."))

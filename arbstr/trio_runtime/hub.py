@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 import trio
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.dialects.dialect import Asked
+from arbstr.sansio.dialects.dialect import Asked, Stored
 from arbstr.sansio.failover.board import Board, Ticket
 from arbstr.sansio.failover.breaker import Outcome
 from arbstr.sansio.failover.failure import Failure, FailureKind, rest_reason, rest_seconds
@@ -19,12 +19,14 @@ from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.rests import Reason
 from arbstr.sansio.ledger.alarms import PriceAlarms
 from arbstr.sansio.ledger.record import Record
+from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.affinity import KEY_BYTES, Affinity, Home, Key
 from arbstr.sansio.routing.budget import Budget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import Gauge, mark_line
 from arbstr.sansio.routing.holds import Lengths
 from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.origins import Origins
 from arbstr.sansio.routing.paths import Paths
 from arbstr.sansio.routing.plan import Learnt
 from arbstr.sansio.routing.prices import NodePrices
@@ -110,7 +112,8 @@ class Hub:
         self._ratios = dict(ratios)
         self._latencies: dict[str, Latency] = {}
         self._lengths = lengths if lengths is not None else Lengths()
-        self.learnt = Learnt(self._ratios, self._latencies, self._lengths, self.paths)
+        self.origins = Origins()
+        self.learnt = Learnt(self._ratios, self._latencies, self._lengths, self.paths, self.origins)
         self._routstr: set[tuple[str, str]] = set()
         self._verdict_given = trio.Event()
 
@@ -159,6 +162,7 @@ class Hub:
         self.budget.configure(config.budget.sats_per_day, is_open=config.budget.open)
         self.refuse_stream_options.clear()
         self.paths.retain(kept)
+        self.origins.retain(kept)
         for name in self._latencies.keys() - frozenset(kept):
             del self._latencies[name]
         if self.nodes is not None:
@@ -201,6 +205,13 @@ class Hub:
         if key is not None and record.answered and record.provider is not None:
             home = Home(record.provider, record.model, input_tokens)
             self.affinity.answered(key, home, trio.current_time())
+
+    def learn_stored(
+        self, stored: Stored | None, provider: str, model: str, usage: Usage | None
+    ) -> None:
+        """An answer came whole, of which its provider keeps this."""
+        if stored is not None:
+            self.origins.answered(stored, provider, model, usage)
 
     def learn_length(self, record: Record, choices: int) -> None:
         """A request is over; only whole answers teach how long answers are."""

@@ -251,7 +251,8 @@ class Run:
         assert call is not None  # its stream is complete
         self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
         self._note(life.Answered())
-        self._whole, late = call, call.price_is_open
+        self._came_whole(call)
+        late = call.price_is_open
         if not late:
             attempts.book()
         # Nothing is unsent unless the work was cancelled just then.
@@ -270,7 +271,7 @@ class Run:
         assert call.answer is not None  # and a plain one has an answer
         self._note(life.Answered())
         head = self._head(call)
-        self._whole = call
+        self._came_whole(call)
         attempts.leave_call()
         await self._delivery.plain(call.answer.body, head)
 
@@ -279,6 +280,10 @@ class Run:
             await self._delivery.break_off(error, self._last_bytes)
         else:
             await self._delivery.error(error, asked=self._exchange.attempts_made > 0)
+
+    def _came_whole(self, call: UpstreamCall) -> None:
+        self._whole = call
+        self._hub.learn_stored(call.stored, call.provider.name, self._exchange.model, call.usage)
 
     def _head(self, call: UpstreamCall) -> Head:
         return head_of(call, self._exchange.model, self._snapshot.catalog.secrets)
@@ -353,7 +358,7 @@ class Run:
         """It has come to its end, and its own client did not get it."""
         call = attempts.call
         if self._error is None and call is not None:
-            self._whole = call
+            self._came_whole(call)
             attempts.answered_unattended()
             self._remember()
             if not call.price_is_open:

@@ -67,6 +67,33 @@ Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 @final
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """What a request refers to and one provider keeps, by the `id` that it gave it.
+
+    `name` is what to call it at the beginning of a sentence, `param` the member it stands in.
+    `instead` is the member that may hold the thing itself.
+    """
+
+    id: str = field(repr=False)
+    name: str
+    param: str
+    instead: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a provider keeps of an answer, by the ids of later requests' `Reference`s.
+
+    `wholes` stand for all that was said up to and with it, `parts` each for a part of it alone.
+    """
+
+    wholes: tuple[str, ...]
+    parts: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What everybody but its door needs to know of one request.
 
@@ -76,7 +103,8 @@ class Asked:
     `adds_option`: `outgoing` adds a member that the client has not sent and that a provider may
     refuse; it can be left out (`ask_usage`). `conversation` tells which others this one continues,
     None if nothing does. `query` (without "?") goes on behind the path, `forwarded` headers go on
-    with it, names in lower case. `form` is where in the body the values of those members stand, in
+    with it, names in lower case. `refers`: what it refers to, and can be asked of nobody but who
+    keeps that. `form` is where in the body the values of those members stand, in
     bytes, that only say in which form the answer is to come: requests that differ in them alone ask
     for the same. `own` is the door's own.
 
@@ -95,6 +123,7 @@ class Asked:
     conversation: str | None = field(default=None, repr=False)
     query: bytes = field(default=b"", repr=False)
     forwarded: Headers = field(default=(), repr=False)
+    refers: tuple[Reference, ...] = ()
     form: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     own: Any = field(default=None, repr=False)
 
@@ -119,7 +148,8 @@ class Facts:
     had begun to answer.
     `garbled`: a part of the answer is lost in it, so that cannot become complete. `prose`: text for
     people, which is the error if no answer follows. `doubt`: it is nothing that is known, so
-    something may be missing: a `last` that is not `whole` proves nothing after it.
+    something may be missing: a `last` that is not `whole` proves nothing after it. `stored`: with a
+    `last`, what the provider keeps of the answer.
     """
 
     passes: bool = False
@@ -135,6 +165,7 @@ class Facts:
     doubt: bool = False
     counts: Counts | None = None
     provider_cost_msats: Decimal | None = None
+    stored: Stored | None = None
 
     @property
     def price(self) -> tuple[Usage | None, Decimal | None, bool]:
@@ -145,11 +176,13 @@ class Facts:
 @final
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is what the client gets: the object that was judged if nothing had to change."""
+    """`body` is what the client gets: the object that was judged if nothing had to change.
+    `stored` is what the provider keeps of it."""
 
     body: bytes
     usage: Usage | None
     provider_cost_msats: Decimal | None
+    stored: Stored | None = None
 
 
 @final

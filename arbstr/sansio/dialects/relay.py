@@ -54,6 +54,7 @@ from arbstr.sansio.money import Usage
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from arbstr.sansio.dialects.dialect import Stored
 
 MAX_HELD_BYTES: Final = MAX_EVENT_BYTES
 """Bytes kept before output: normally one chunk with the role. Picked, not measured."""
@@ -145,6 +146,7 @@ class Relay:
     limit.
     `not_sse`: the first byte is one of JSON or HTML; `held` is the body so far.
     `tally`: the tokens counted so far. `provider_cost_msats`: the last that could be believed.
+    `stored`: what the provider keeps of a complete answer.
     """
 
     __slots__ = (
@@ -166,6 +168,7 @@ class Relay:
         "overflow",
         "provider_cost_msats",
         "state",
+        "stored",
         "tally",
     )
 
@@ -187,6 +190,7 @@ class Relay:
         self.after_finish = 0
         self.tally = Tally()
         self.provider_cost_msats: Decimal | None = None
+        self.stored: Stored | None = None
         self._reading = reading
         self._sse = SSEReader(max_event_bytes)
         self._max_body = max_body_bytes
@@ -407,6 +411,7 @@ class Relay:
             return b""
         self.events += 1
         self.done = True
+        self.stored = facts.stored
         # Where something was dropped, only proof says that it was no part of the answer.
         whole = facts.whole or not self._doubt
         self._go(Happened.LAST if whole else Happened.LAST_TOO_SOON)

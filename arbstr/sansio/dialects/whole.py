@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import final
 
-from arbstr.sansio.dialects.dialect import Asked, BadAnswer, ErrorAnswer, Reading
+from arbstr.sansio.dialects.dialect import Asked, BadAnswer, ErrorAnswer, Reading, Stored
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.dialects.sse import Event, SSEReader
 from arbstr.sansio.money import Usage
@@ -24,6 +24,7 @@ class Streamed:
     events: tuple[Event, ...]
     usage: Usage | None
     cost: Decimal | None
+    stored: Stored | None = None
 
 
 def read_through(
@@ -40,7 +41,7 @@ def read_through(
         return ErrorAnswer(relay.error, usage, cost, relay.tally.counted)
     if not relay.complete:
         return BadAnswer(f"answered with a stream {_what_is_wrong(relay, lacks)}", usage, cost)
-    return Streamed(events, usage, cost)
+    return Streamed(events, usage, cost, relay.stored)
 
 
 def _what_is_wrong(relay: Relay, lacks: str) -> str:

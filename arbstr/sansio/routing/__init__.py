@@ -17,6 +17,7 @@ The order of the modules; each imports only from those before it:
     paths      which APIs providers turned out not to serve
     affinity   where a conversation was answered last
     policy     the rule a header names, else the first one a keyword finds
+    origins    who keeps what a request refers to
     latency    how soon each provider begins: what `lowest_latency` goes by
     ratios     how much a policy's answers take: what estimates are made of
     holds      how much output a request is held to: what caps and the budget go by

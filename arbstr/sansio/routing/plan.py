@@ -13,7 +13,7 @@ breaker is asked before each attempt.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -27,6 +27,7 @@ from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.catalog import Catalog, Offer
 from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.routing.latency import Latency
+from arbstr.sansio.routing.origins import Origins
 from arbstr.sansio.routing.paths import Paths
 from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
 from arbstr.sansio.routing.ratios import NO_POLICY, Ratio, expected_output
@@ -107,14 +108,15 @@ class RoutePlan:
 class Learnt:
     """What earlier answers taught: ratios by policy (`NO_POLICY` for none), latencies by provider.
 
-    `lengths` are those of answers, `paths` which APIs are not served where. All are read here and
-    changed by who owns them.
+    `lengths` are those of answers, `paths` which APIs are not served where, `origins` who keeps
+    what. All are read here and changed by who owns them.
     """
 
     ratios: Mapping[str, Ratio]
     latencies: Mapping[str, Latency]
     lengths: Lengths
     paths: Paths = field(default_factory=Paths)
+    origins: Origins = field(default_factory=Origins)
 
 
 NOTHING_LEARNT: Final = Learnt(MappingProxyType({}), MappingProxyType({}), Lengths())
@@ -159,6 +161,12 @@ def plan(
     offers = _offers(request.model, rule, catalog)
     if isinstance(offers, ErrorReply):
         return NoRoute(policy, offers)
+    if request.refers:
+        bound = learnt.origins.bound(request.refers, request.model, offers)
+        if isinstance(bound, ErrorReply):
+            return NoRoute(policy, bound)
+        offers, tokens = bound
+        request = replace(request, input_tokens=request.input_tokens + tokens)
 
     output = _output(request, learnt.ratios.get(NO_POLICY if policy is None else policy))
     holds: dict[str, Hold] = {}

@@ -26,7 +26,7 @@ def quote(request: Asked, route: RoutePlan, learnt: Learnt) -> dict[str, Any]:
         "model": request.model,
         **({} if door == CHAT else {"endpoint": door}),
         "strategy": route.strategy,
-        "candidates": [_candidate(request, found, learnt) for found in route.candidates],
+        "candidates": [_candidate(found, learnt) for found in route.candidates],
         "passed_over": [
             {"provider": one.provider, "model": one.model, "why": one.why}
             for one in route.passed_over
@@ -40,14 +40,14 @@ def quote(request: Asked, route: RoutePlan, learnt: Learnt) -> dict[str, Any]:
     }
 
 
-def _candidate(request: Asked, found: Candidate, learnt: Learnt) -> dict[str, Any]:
+def _candidate(found: Candidate, learnt: Learnt) -> dict[str, Any]:
     hold, held = found.hold, found.hold_cost
     cost, latency = found.estimated_cost, learnt.latencies.get(found.offer.provider.name)
     return {
         "provider": found.offer.provider.name,
         "model": found.offer.model,
         "estimated": {
-            "input_tokens": request.input_tokens,
+            "input_tokens": hold.input_tokens,
             "output_tokens": found.estimated_output,
         },
         "estimated_cost_sats": None if cost is None else float(cost),

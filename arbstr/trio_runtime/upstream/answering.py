@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 import trio
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Verdict
+from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Stored, Verdict
 from arbstr.sansio.dialects.relay import Relay, fed
 from arbstr.sansio.dialects.sse import begins_as_stream
 from arbstr.sansio.dialects.usage import is_heavy, read_cost_header
@@ -148,6 +148,11 @@ class Answering:
         if self.relay.provider_cost_msats is not None:
             return self.relay.provider_cost_msats
         return read_cost_header(stated_in(self.headers))
+
+    @property
+    def stored(self) -> Stored | None:
+        """What the provider keeps of an answer that has come whole."""
+        return self.relay.stored if self.answer is None else self.answer.stored
 
     @property
     def can_be_read_on(self) -> bool:

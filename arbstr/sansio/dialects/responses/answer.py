@@ -18,7 +18,14 @@ from typing import Any, Final, TypeAlias
 
 from arbstr.sansio.dialects.complaints import complains, is_error, read_data
 from arbstr.sansio.dialects.dialect import Answer, BadAnswer, ErrorAnswer, Verdict
-from arbstr.sansio.dialects.responses.events import ENDED, FAILED, Reading, error_of, read_object
+from arbstr.sansio.dialects.responses.events import (
+    ENDED,
+    FAILED,
+    Reading,
+    error_of,
+    read_object,
+    stored_of,
+)
 from arbstr.sansio.dialects.sse import BOM, is_stream
 from arbstr.sansio.dialects.usage import (
     parse_finite,
@@ -69,7 +76,9 @@ def judge(body: bytes, content_type: str) -> Verdict:
     if not said and (is_error(value) or (output is None and complains(value))):
         return ErrorAnswer(text, usage, cost, counted)
     wrong = _wrong_with(value)
-    return Answer(body, usage, cost) if wrong is None else BadAnswer(wrong, usage, cost)
+    if wrong is not None:
+        return BadAnswer(wrong, usage, cost)
+    return Answer(body, usage, cost, stored_of(value))
 
 
 def _wrong_with(value: Mapping[str, object]) -> str | None:
@@ -90,7 +99,7 @@ def _put_together(body: bytes) -> Verdict:
     told = read_through(reading, body, lacks="output")
     if not isinstance(told, Streamed):
         return told
-    return Answer(reading.whole(), told.usage, told.cost)
+    return Answer(reading.whole(), told.usage, told.cost, told.stored)
 
 
 def as_stream(answer_body: bytes) -> bytes:

@@ -34,7 +34,7 @@ from arbstr.sansio.dialects.complaints import (
     read_stray,
     says,
 )
-from arbstr.sansio.dialects.dialect import Facts
+from arbstr.sansio.dialects.dialect import Facts, Stored
 from arbstr.sansio.dialects.flat import MEMBER
 from arbstr.sansio.dialects.members import RefusedError, members_of
 from arbstr.sansio.dialects.sse import Event, written
@@ -82,6 +82,11 @@ ENDED: Final = frozenset({"completed", "incomplete"})
 """The statuses of an answer that is whole: it came to its end, or to its limit, or to a filter."""
 FAILED: Final = frozenset({"failed", "cancelled"})
 
+LONGEST_ID: Final = 256
+"""Characters of an id that is worth to be remembered; OpenAI's have 55."""
+MOST_ITEMS: Final = 128
+"""Items of an answer whose ids are. An agent's has one or two."""
+
 STOPS_CODEX: Final = "invalid_prompt"
 """The one code of the protocol's list that Codex neither repeats nor rewords (run): it would pay
 again, six times in all. The `error` event behind it has arbstr's own code."""
@@ -109,6 +114,21 @@ def _object(value: object) -> Mapping[str, object]:
 def is_whole(response: Mapping[str, object]) -> bool:
     """Whether a response says itself that it came to its end; a fabricated one has no id."""
     return bool(response.get("id")) and response.get("status") in ENDED
+
+
+def stored_of(response: Mapping[str, object]) -> Stored | None:
+    """What whoever gave a response keeps of it: the response, its conversation, its items."""
+    if response.get("store") is False:
+        return None
+    output = response.get("output")
+    items = output[:MOST_ITEMS] if isinstance(output, list) else []
+    wholes = _ids(response, _object(response.get("conversation")))
+    return Stored(wholes, _ids(*map(_object, items))) if wholes else None
+
+
+def _ids(*things: Mapping[str, object]) -> tuple[str, ...]:
+    ids = (thing.get("id") for thing in things)
+    return tuple(id_ for id_ in ids if isinstance(id_, str) and 0 < len(id_) <= LONGEST_ID)
 
 
 def error_of(value: Mapping[str, object]) -> bytes | None:
@@ -144,6 +164,7 @@ def read_object(value: Mapping[str, object]) -> Facts:
                 said=bool(response.get("output")),
                 counts=counts,
                 provider_cost_msats=cost,
+                stored=stored_of(response),
             )
         case Kind.FAILURE:
             return Facts(error=True, told=error_of(value), counts=counts, provider_cost_msats=cost)

@@ -5,15 +5,16 @@ the estimate and the keywords `instructions`, `input` and `tools`; for the conve
 `prompt_cache_key`. All else is the provider's to judge. Only `model` is ever edited: usage always
 comes, and an unknown member would be a 400.
 
-Stateless: what continues a thing that one provider keeps can be asked of no other one, so it is
-refused, with what to do instead. No client that sends the whole conversation is met by that
-(run: Codex, the AI SDK, openai-agents, pydantic-ai, LangChain, opencode, Copilot CLI).
+What one provider keeps (the response before, a conversation, an item that is only named) can be
+asked of no other one: the request says so in `refers`. No client that sends the whole conversation
+is met by that (run: Codex, the AI SDK, openai-agents, pydantic-ai, LangChain, opencode, Copilot
+CLI). `background` is refused: such an answer is fetched later, and what it cost is said to nobody.
 """
 
 import json
 from typing import Final
 
-from arbstr.sansio.dialects.dialect import Asked, Dialect
+from arbstr.sansio.dialects.dialect import Asked, Dialect, Reference
 from arbstr.sansio.dialects.members import Members, RefusedError
 from arbstr.sansio.dialects.request import (
     Span,
@@ -45,18 +46,13 @@ _TEXTS: Final = ("content", "arguments", "output", "input", "summary", "text")
 """Members of an item of `input` with text in them: a string, or a list of parts. Messages, calls of
 functions and of custom tools and what these gave, summaries of reasoning."""
 
-_KEPT: Final = (
-    ("previous_response_id", "continues a response"),
-    ("conversation", "belongs to a conversation"),
-)
-
 
 def parse(dialect: Dialect, body: bytes) -> Asked | ErrorReply:
     """Reads a request; the ErrorReply says in its `param` which member is at fault."""
 
     def read(text: str, members: Members, _inside: int) -> Asked:
         model, place = read_model(members)
-        _refuse_what_is_kept(members)
+        _refuse_background(members)
         given = _input(members)
         size = _size(given)
         instructions = value_of(members, "instructions")
@@ -75,6 +71,7 @@ def parse(dialect: Dialect, body: bytes) -> Asked | ErrorReply:
             input_tokens=tokens_in(size),
             last_user_text=_last_user_text(given),
             conversation=conversation_of(members, given, instructions),
+            refers=_references(members, given),
             form=form_of(text, members),
             own=span_in_bytes(text, place),
         )
@@ -109,15 +106,7 @@ def _input(members: Members) -> object:
     raise RefusedError("missing_member", message, "input")
 
 
-def _refuse_what_is_kept(members: Members) -> None:
-    for name, what in _KEPT:
-        if value_of(members, name) is not None:
-            raise RefusedError(
-                "unsupported_parameter",
-                f"`{name}` {what} that one provider keeps, and arbstr asks whichever is cheapest. "
-                "Send the whole conversation in `input` instead.",
-                name,
-            )
+def _refuse_background(members: Members) -> None:
     if value_of(members, "background") is True:
         raise RefusedError(
             "unsupported_parameter",
@@ -125,15 +114,34 @@ def _refuse_what_is_kept(members: Members) -> None:
             "answers only. Leave it out.",
             "background",
         )
-    given = value_of(members, "input")
+
+
+def _references(members: Members, given: object) -> tuple[Reference, ...]:
+    """What the request refers to, each once."""
+    found: dict[str, Reference] = {}
+    for name in ("previous_response_id", "conversation"):
+        id_ = value_of(members, name)
+        if name == "conversation" and isinstance(id_, dict):
+            id_ = id_.get("id")
+        if id_ is None:
+            continue
+        if not isinstance(id_, str) or not id_:
+            raise RefusedError("invalid_member", f"`{name}` must be an id, a string.", name)
+        found[id_] = Reference(id_, f"`{name}`", name, "input")
     for item in given if isinstance(given, list) else ():
-        if isinstance(item, dict) and item.get("type") == "item_reference":
-            raise RefusedError(
-                "unsupported_parameter",
-                "An `item_reference` in `input` names an item that one provider keeps, and arbstr "
-                "asks whichever is cheapest. Send the item itself; with `store: false` clients do.",
-                "input",
-            )
+        if isinstance(item, dict) and _is_reference(item):
+            id_ = item.get("id")
+            if not isinstance(id_, str) or not id_:
+                message = "An `item_reference` in `input` must have an `id`, a string."
+                raise RefusedError("invalid_member", message, "input")
+            found[id_] = Reference(id_, "An `item_reference` in `input`", "input", "input")
+    return tuple(found.values())
+
+
+def _is_reference(item: dict[str, object]) -> bool:
+    kind = item.get("type")
+    # Its type may be left out, as that of a message, which says something.
+    return kind == "item_reference" or (kind is None and "role" not in item and "id" in item)
 
 
 # --- the text in it ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Verdict
+from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Stored, Verdict
 from arbstr.sansio.dialects.responses.door import RESPONSES
 from arbstr.sansio.dialects.sse import SSEReader
 from arbstr.sansio.dialects.whole import relayed
@@ -94,6 +94,22 @@ def test_what_a_node_says_it_charged_is_read() -> None:
     found = judge(body(cost={"total_msats": 107}, usage={**USAGE, "cost": 0.1, "cost_sats": 0}))
     assert isinstance(found, Answer)
     assert found.provider_cost_msats == Decimal(107)
+
+
+def test_what_is_kept_of_an_answer() -> None:
+    raw = body(conversation={"id": "conv_1"}, output=[REASONING, MESSAGE, {"id": 7}, "x", {}])
+    found = judge(raw)
+    assert isinstance(found, Answer)
+    assert found.stored == Stored(("resp_1", "conv_1"), ("rs_1", "msg_1"))
+    relay, _ = relayed(raw, asked())
+    assert relay.stored == found.stored
+
+
+@pytest.mark.parametrize("members", [{"store": False}, {"id": None}, {"id": "x" * 257}])
+def test_nothing_is_kept_of_what_has_no_id_or_is_not_to_be(members: dict[str, Any]) -> None:
+    found = judge(body(**members))
+    assert isinstance(found, Answer)
+    assert found.stored is None
 
 
 @pytest.mark.parametrize(

@@ -176,26 +176,52 @@ def test_a_member_that_decides_is_there_once(member: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "param"),
+    ("members", "param", "ids"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"conversation": "conv_1"}, "conversation"),
-        ({"conversation": {"id": "conv_1"}}, "conversation"),
-        ({"background": True}, "background"),
-        ({"input": [user("x"), {"type": "item_reference", "id": "rs_1"}]}, "input"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id", ["resp_1"]),
+        ({"conversation": "conv_1"}, "conversation", ["conv_1"]),
+        ({"conversation": {"id": "conv_1"}}, "conversation", ["conv_1"]),
+        ({"input": [user("x"), {"type": "item_reference", "id": "rs_1"}]}, "input", ["rs_1"]),
+        ({"input": [{"id": "rs_1"}, {"id": "rs_2"}, {"id": "rs_1"}]}, "input", ["rs_1", "rs_2"]),
     ],
 )
-def test_what_one_provider_keeps_is_refused_with_what_to_do(
-    members: dict[str, Any], param: str
+def test_what_one_provider_keeps_is_referred_to(
+    members: dict[str, Any], param: str, ids: list[str]
 ) -> None:
+    refers = asked(**members).refers
+    assert [one.id for one in refers] == ids
+    assert {one.param for one in refers} == {param}
+    assert all(f"`{param}`" in one.name and one.instead == "input" for one in refers)
+    assert not any(id_ in repr(refers) for id_ in ids)
+
+
+@pytest.mark.parametrize(
+    ("members", "param"),
+    [
+        ({"previous_response_id": 7}, "previous_response_id"),
+        ({"previous_response_id": ""}, "previous_response_id"),
+        ({"conversation": {"id": ["conv_1"]}}, "conversation"),
+        ({"input": [{"type": "item_reference"}]}, "input"),
+        ({"input": [{"id": 7}]}, "input"),
+    ],
+)
+def test_a_reference_is_an_id(members: dict[str, Any], param: str) -> None:
     found = refused(**members)
-    assert (found.code, found.param) == ("unsupported_parameter", param)
-    assert "arbstr" in found.message
+    assert (found.code, found.param) == ("invalid_member", param)
+
+
+def test_what_is_to_be_fetched_later_is_refused_with_what_to_do() -> None:
+    found = refused(background=True)
+    assert (found.code, found.param) == ("unsupported_parameter", "background")
+    assert "Leave it out." in found.message
 
 
 def test_what_refers_to_nothing_is_no_reason_to_refuse() -> None:
     found = asked(previous_response_id=None, conversation=None, background=False)
     assert found.last_user_text == "hello"
+    assert found.refers == ()
+    items = [{"id": "msg_1", "role": "assistant", "content": "x"}, {"type": "reasoning", "id": "r"}]
+    assert asked(input=items, conversation={}).refers == ()
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'{"model":NaN}', b"[" * 100_000])
