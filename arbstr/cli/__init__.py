@@ -25,7 +25,9 @@ The order of the modules; each imports only from those before it:
     reconcile_command  `arbstr reconcile`
     backup_command     `arbstr backup`
     run_command        `arbstr run`
+    help_command       `arbstr help`: the pages of arbstr/docs
     command_line       which commands there are, and what each takes
+    grammar            the same as data, for the page of commands
     commands           the command line obeyed
 
 Start reading at `command_line`.

@@ -1,4 +1,4 @@
-"""What to set in each client to have it ask arbstr: a table, for `arbstr connect` and the README.
+"""What to set in each client to have it ask arbstr: a table, for `arbstr connect` and the manual.
 
 In a `text` stand, for what is different everywhere:
 

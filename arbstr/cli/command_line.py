@@ -25,13 +25,14 @@ def parser() -> Parser:
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (does, add_arguments) in COMMANDS.items():
         command = commands.add_parser(name, aliases=ALIASES.get(name, ()), help=does)
-        command.add_argument(
-            "-c",
-            "--config",
-            metavar="PATH",
-            help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml, else "
-            "arbstr/config.toml in your configuration directory)",
-        )
+        if name not in WITHOUT_CONFIGURATION:
+            command.add_argument(
+                "-c",
+                "--config",
+                metavar="PATH",
+                help="the configuration (default: $ARBSTR_CONFIG, else ./config.toml, else "
+                "arbstr/config.toml in your configuration directory)",
+            )
         command.set_defaults(complain=command.error)
         add_arguments(command)
     return whole
@@ -120,6 +121,10 @@ def _backup(backup: Parser) -> None:
     backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
 
 
+def _help(help_: Parser) -> None:
+    help_.add_argument("topic", nargs="?", metavar="TOPIC", help="of the page; without: a list")
+
+
 def _json(command: Parser) -> None:
     command.add_argument("--json", action="store_true", help="for machines")
 
@@ -127,6 +132,9 @@ def _json(command: Parser) -> None:
 def _none(command: Parser) -> None:
     """Takes nothing but a configuration."""
 
+
+WITHOUT_CONFIGURATION: Final = frozenset({"help"})
+"""Those that need to know nothing of it."""
 
 ALIASES: Final = {"run": ("serve",)}
 
@@ -142,5 +150,6 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "init": ("write a first configuration", _none),
     "status": ("one line about the running arbstr", _json),
     "connect": ("what to set in a client; writes nothing", _connect),
+    "help": ("the manual: what arbstr does and why, a page a question", _help),
 }
 """What each does, and what it takes beside `-c`."""

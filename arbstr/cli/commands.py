@@ -71,6 +71,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "status": _status,
         "reconcile": _reconcile,
         "backup": _backup,
+        "help": _help,
     }[options.command]
     try:
         return command(options, os.environ)
@@ -135,6 +136,12 @@ def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.ledger_commands import run_requests
 
     return run_requests(options, *_config_and_database(options, environ))
+
+
+def _help(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.help_command import run
+
+    return run(options, environ)
 
 
 def _reconcile(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -84,7 +84,7 @@ def listed() -> str:
 
 
 def client_table() -> str:
-    """The same for the README."""
+    """The same for the manual."""
     rows = [
         f"| `{client.name}` | {client.title} | "
         f"{f'`{client.door}`' if client.door else 'cannot be connected'} |"

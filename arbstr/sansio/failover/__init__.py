@@ -9,7 +9,7 @@
     the same again --repeats--> send it, join its answer, or refuse     ANSWERS
 
 This is where money is kept safe: after an attempt that may have cost nothing follows without
-consent, and with it at most one more that may cost. What the tables say is printed into the README
+consent, and with it at most one more that may cost. What the tables say is printed into the manual
 by the functions that end in `_table`.
 
 The order of the modules; each imports only from those before it:
@@ -22,7 +22,7 @@ The order of the modules; each imports only from those before it:
     statuses     what a complete answer is called, by its status and what it says
     classify     status, headers and body of a complete answer -> Failure
     watch        what an attempt is called that ended on the wire
-    evidence     all of that as the README's table
+    evidence     all of that as the manual's table
     verdicts     what may follow a failed attempt
     breaker      one circuit: its states, and what changes them
     board        the circuits and rests of all

@@ -1,4 +1,4 @@
-"""How each failure looks from here, and what it costs: the README's table, said by the rules.
+"""How each failure looks from here, and what it costs: the manual's table, said by the rules.
 
     REFUSALS, ERRORS (statuses), ENDINGS (watch) --> the column "seen"
     MONEY (failure) --> a column for each kind of provider
@@ -77,7 +77,7 @@ def _numbers(statuses: Iterable[int]) -> str:
 
 
 def failure_table() -> str:
-    """As a Markdown table, one row a failure, for the README."""
+    """As a Markdown table, one row a failure, for the manual."""
     heads = "".join(f" {kind} key |" for kind in Kind)
     lines = [f"| failure | seen |{heads}", "|---|---|" + "---|" * len(Kind)]
     for failure, row in MONEY.items():

@@ -23,7 +23,7 @@ from arbstr.sansio.failover.rests import Reason
 
 
 class FailureKind(StrEnum):
-    """What was seen. The values are the names in log, database and README."""
+    """What was seen. The values are the names in log, database and manual."""
 
     NOT_SENT = "not_sent"
     CLIENT_ERROR = "client_error"

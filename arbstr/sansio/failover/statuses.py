@@ -3,7 +3,7 @@
     REFUSALS    by its status, what it says and what was known before
     ERRORS      an error object in a 2xx, or an event of one before output
 
-The rules are printed into the README (`evidence`), so what a person reads there is what decides.
+The rules are printed into the manual (`evidence`), so what a person reads there is what decides.
 """
 
 import re
@@ -51,7 +51,7 @@ class Complete:
 
 
 class Says(StrEnum):
-    """What must be so beside the status; the value is how the README says it."""
+    """What must be so beside the status; the value is how the manual says it."""
 
     OPTION = "whose text names `stream_options`, which arbstr had added"
     CANNOT = (

@@ -17,7 +17,7 @@ from arbstr.sansio.failover.failure import FailureKind
 
 
 class Stage(StrEnum):
-    """How far an attempt had come; the value is how the README says it."""
+    """How far an attempt had come; the value is how the manual says it."""
 
     UNWRITTEN = "DNS, connect or TLS failed, or not a byte of the request was written"
     WRITTEN = "the request was written, in part or whole, and no complete head came"
@@ -29,7 +29,7 @@ class Stage(StrEnum):
 
 
 class End(StrEnum):
-    """How it ended; the value is how the README says it."""
+    """How it ended; the value is how the manual says it."""
 
     BROKE = "timeout, reset, garbage, over a limit"
     ENDED = "end"

@@ -46,7 +46,7 @@ SMOOTHING: Final = 0.3
 
 
 class Hand(StrEnum):
-    """What a process has at hand, at a tick; the first that is so. Said as the README does."""
+    """What a process has at hand, at a tick; the first that is so. Said as the manual does."""
 
     WANTED = "anything idle, and another found no room"
     LITTLE = "less than half a target"
@@ -75,7 +75,7 @@ TICKS: Final[Mapping[Hand, Move]] = MappingProxyType(
 
 
 def lease_table() -> str:
-    """TICKS and what a request meets, as a Markdown table for the README."""
+    """TICKS and what a request meets, as a Markdown table for the manual."""
     lines = ["| in hand of the day | what the process does |", "|---|---|"]
     lines += [f"| each second: {hand} | {move} |" for hand, move in TICKS.items()]
     lines += [

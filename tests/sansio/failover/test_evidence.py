@@ -1,4 +1,4 @@
-"""What the README says a failure looks like is what the rules decide by."""
+"""What the manual says a failure looks like is what the rules decide by."""
 
 import pytest
 
