@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
+from tests.again import proxied, settled
 from tests.cuttings import recorded
 from tests.fakes import (
     DONE,
@@ -24,12 +25,11 @@ from tests.fakes import (
     chunk,
     completion,
     json_answer,
-    open_fake_provider,
     sse,
     stream,
     usage,
 )
-from tests.proxy import Client, Proxy, Reply, config, open_proxy, pass_time, provider
+from tests.proxy import Client, Proxy, Reply, pass_time
 
 
 @dataclass(frozen=True)
@@ -161,21 +161,6 @@ FORMS: Final = pytest.mark.parametrize(
     ],
 )
 STREAMED_AGAIN: Final = pytest.mark.parametrize("again", [True, False], ids=["streamed", "plain"])
-
-
-@asynccontextmanager
-async def proxied(
-    script: Any, *, kind: str = "openai", more: str = ""
-) -> AsyncIterator[tuple[FakeProvider, Proxy]]:
-    async with (
-        open_fake_provider(script) as fake,
-        open_proxy(config(provider("alpha", fake.url, kind=kind), more=more)) as proxy,
-    ):
-        yield fake, proxy
-
-
-async def settled() -> None:
-    await wait_all_tasks_blocked(0.01)
 
 
 async def ask_and_leave(door: Door, proxy: Proxy, fake: FakeProvider, *, streaming: bool) -> None:
