@@ -109,14 +109,15 @@ class Drains:
         hub = self._hub
         if not has_room(hub):
             return False
+        limit = trio.CancelScope()
         if keep and hub.kept.is_on and self.source is None:
-            self._keep(call)
+            self._keep(call).stop = limit.cancel
         self.running += 1
         hub.draining += 1
-        hub.drains.start_soon(self._drain, call, n, seconds, reservation)
+        hub.drains.start_soon(self._drain, call, n, seconds, limit, reservation)
         return True
 
-    def _keep(self, call: UpstreamCall) -> None:
+    def _keep(self, call: UpstreamCall) -> Source:
         exchange = self._exchange
         source = Source(self._hub.kept, exchange.correlation_id, exchange.policy)
         model, secrets = exchange.model, self._secrets
@@ -127,6 +128,7 @@ class Drains:
             source.keep(data)
 
         self.source, call.heard = source, heard
+        return source
 
     def forget_source(self) -> None:
         """Nobody will ask for it: the client has got an answer, or is getting one."""
@@ -153,12 +155,18 @@ class Drains:
         self._hub.kept.ended(source, source.which, became, end, saw)
 
     async def _drain(
-        self, call: UpstreamCall, n: int, seconds: float, reservation: Reservation | None
+        self,
+        call: UpstreamCall,
+        n: int,
+        seconds: float,
+        limit: trio.CancelScope,
+        reservation: Reservation | None,
     ) -> None:
         money: Money | None = None
         try:
             try:
-                with trio.move_on_after(seconds) as limit:
+                limit.deadline = trio.current_time() + seconds
+                with limit:
                     call.limit(limit)
                     money = await call.learn_the_rest()
                     await call.finish()

@@ -171,7 +171,9 @@ class Joined:
         return False
 
     def stop(self) -> None:
-        """The run it waits for is stopped, and so it ends, too."""
+        """What it waits for is stopped, and so it ends, too: a run is by itself."""
+        if self._source is not None and self._source.stop is not None:
+            self._source.stop()
 
     def broke(self) -> None:
         """A bug of ours ended the request; the client gets the 500 of every route."""

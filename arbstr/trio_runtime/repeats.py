@@ -12,6 +12,7 @@ or their own request goes wrong; a large one in a thread, where hashing keeps no
 
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -103,8 +104,8 @@ class Source:
     `id` is that of its request, `policy` the one that was matched.
     `which` is its fingerprint once others may ask for it.
     `pieces`: what went on of a stream, in order; None once it was let go. `head` is there with the
-    first of them, or with the end. `wanted` is called when the number of its readers has changed,
-    until the end.
+    first of them, or with the end. `wanted` is called when it may have changed whether anybody
+    waits for it, until the end. `stop` ends what reads it, where that is not its own request.
     """
 
     __slots__ = (
@@ -118,6 +119,7 @@ class Source:
         "pieces",
         "policy",
         "readers",
+        "stop",
         "wanted",
         "which",
     )
@@ -134,6 +136,12 @@ class Source:
         self.end: End | None = None
         self.readers = 0
         self.wanted: Callable[[], None] | None = None
+        self.stop: Callable[[], None] | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits for it who can get it."""
+        return self.readers > 0 and self.pieces is not None
 
     def keep(self, piece: bytes) -> None:
         """Keeps another piece, unless those before were let go."""
@@ -162,6 +170,8 @@ class Source:
         """Others need the room, or its time is over."""
         self.pieces = None
         self.changed()
+        if self.wanted is not None:
+            self.wanted()
 
     def changed(self) -> None:
         """Wakes whoever waits for more."""
@@ -184,7 +194,7 @@ class KeptAnswers:
         self._repeats = Repeats(window=window)
         self._key = token_bytes(32) if key is None else key
         self._sources: dict[str, Source] = {}
-        self._earlier = trio.Event()
+        self._sooner = trio.Event()  # something may have to go before what was next
 
     @property
     def is_on(self) -> bool:
@@ -199,17 +209,16 @@ class KeptAnswers:
     def configure(self, window: float) -> None:
         """After a reload."""
         self._let_go(self._repeats.configure(window))
+        self._sooner.set()
 
     async def run(self) -> None:
         """Lets each go at its time. Until cancelled."""
         while True:
+            self._sooner = trio.Event()
             end = self._repeats.next_end
-            if end is None:
-                self._earlier = trio.Event()
-                await self._earlier.wait()
-            else:
-                await trio.sleep_until(end)
-                self._let_go(self._repeats.expire(trio.current_time()))
+            with trio.CancelScope(deadline=inf if end is None else end):
+                await self._sooner.wait()
+            self._let_go(self._repeats.expire(trio.current_time()))
 
     async def which(self, asked: Asked, policy: str | None) -> Fingerprint | None:
         """The fingerprint of a large request; that of any other is made once it is needed."""
@@ -272,7 +281,7 @@ class KeptAnswers:
         if became is Became.WHOLE and isinstance(end, Whole) and source.pieces is not None:
             size = len(end.rest) + (len(end.answer.body) if end.answer is not None else 0)
             source.book(sum(map(len, source.pieces)) + PIECE_BYTES * len(source.pieces) + size)
-        self._earlier.set()
+        self._sooner.set()
         source.changed()
 
     def forget(self, first: str) -> None:

@@ -90,7 +90,7 @@ class Run:
         self._scope = trio.CancelScope()
         self._working = False
         self._left_at: float | None = None
-        self._alone = False
+        self._alone = self._deserted = False
         self._stopped = False
         self._error: ErrorReply | None = None
         self._over = False
@@ -301,7 +301,7 @@ class Run:
 
     def is_deserted(self) -> bool:
         """Whether nobody waits for the answer, for now."""
-        return self._left_at is not None and not (self._source and self._source.readers)
+        return self._left_at is not None and not (self._source and self._source.is_wanted)
 
     def _is_here(self) -> bool:
         """Whether the answer is whole, and was just about to be delivered."""
@@ -316,7 +316,7 @@ class Run:
         seconds = attempts.alone_for(self._linger)
         if not seconds:
             return False
-        self._alone = True
+        self._alone = self._deserted = True
         hub.draining += 1
         source = self._source = self._source or self._new_source()
         source.wanted = self._wanted
@@ -336,15 +336,19 @@ class Run:
 
     @property
     def _linger(self) -> float:
-        # With consent nobody joins: who repeats it pays again.
-        return 0.0 if self._consent else self._snapshot.config.retry.linger
+        # With consent nobody joins, who repeats it pays again; and what was let go nobody gets.
+        lost = self._source is not None and self._source.pieces is None
+        return 0.0 if self._consent or lost else self._snapshot.config.retry.linger
 
     def _wanted(self) -> None:
-        """Somebody has joined, or the last who had is gone."""
+        """Somebody may have joined, or the last who had be gone or get no more of it."""
         if not self._working or self._scope.cancel_called or self._attempts is None:
             return
+        before, self._deserted = self._deserted, self.is_deserted()
+        if self._deserted is before:
+            return
         total = self._snapshot.config.timeouts.total
-        if not self.is_deserted():
+        if not self._deserted:
             self._scope.deadline = self._exchange.received + total if total else inf
             return
         seconds = self._attempts.alone_for(self._linger)
@@ -375,7 +379,8 @@ class Run:
         if source is not None and source.end is not None:
             return  # that is known already
         drains = self._attempts.drains if self._attempts is not None else None
-        if exchange.delivered or not kept.is_on:
+        awaited = source is not None and source.readers > 0
+        if exchange.delivered or not (kept.is_on or awaited):
             if drains is not None:
                 drains.forget_source()
             if source is not None:

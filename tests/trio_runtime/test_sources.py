@@ -57,7 +57,7 @@ async def test_another_provider_is_cut_when_the_client_is_not_back_in_time(
 async def test_a_node_is_read_on_for_its_drain_seconds(mock_clock: MockClock) -> None:
     async with proxied(SILENCE, kind="routstr") as (fake, proxy):
         await ask_and_leave(proxy, fake)
-        await pass_time(mock_clock, 59, until=lambda: mock_clock.current_time() > 58)
+        await pass_time(mock_clock, 59, until=lambda: mock_clock.current_time() > 58, step=1)
         assert (fake.left, proxy.log.final) == (0, [])
         await pass_time(mock_clock, 3, until=lambda: fake.left == 1)
         await proxy.log.wait(1)
@@ -164,6 +164,30 @@ async def test_what_is_kept_is_bounded_and_what_was_let_go_is_refused(
         assert fake.hits == 8
 
 
+async def test_a_source_nobody_can_get_any_more_is_not_read_on_for_a_client_that_takes_nothing(
+    mock_clock: MockClock,
+) -> None:
+    gate, large = trio.Event(), sse(chunk("x" * 20_000))
+    endless = stream([ROLE, WORD, gate, *[large] * 1000], ending="hang")
+    async with proxied(endless) as (fake, proxy):
+        proxy.hub.kept._repeats._limit = 10_000_000
+        await ask_and_leave(proxy, fake, stream=True)
+        async with proxy.asking(stream=True) as client:
+            await client.head()
+            gate.set()
+            # Long before the server closes a client that takes nothing (STALL_SECONDS).
+            await pass_time(mock_clock, 3, until=lambda: fake.left == 1)
+            assert proxy.hub.draining == 0
+            body, whole = await client.rest()
+        await proxy.log.wait(2)
+    assert not whole
+    assert b"there was no room to keep all of it" in body
+    assert {row.joined is None: row.status for row in proxy.log.final} == {
+        True: "client_disconnected",
+        False: "stream_incomplete",
+    }
+
+
 async def test_what_is_kept_is_gone_in_time(mock_clock: MockClock) -> None:
     gate = trio.Event()
     async with proxied(paused(False, gate)) as (fake, proxy):
@@ -176,46 +200,6 @@ async def test_what_is_kept_is_gone_in_time(mock_clock: MockClock) -> None:
         assert kept._sources == {}
         gate.set()
         assert ((await proxy.chat()).status, fake.hits) == (200, 2)
-
-
-async def test_a_reload_that_turns_it_off_lets_all_go() -> None:
-    gate = trio.Event()
-    async with proxied(paused(False, gate)) as (fake, proxy):
-        await ask_and_leave(proxy, fake)
-        gate.set()
-        await proxy.record()
-        proxy.hub.kept.configure(0.0)
-        assert (proxy.hub.kept.held, proxy.hub.kept._sources) == (0, {})
-        assert ((await proxy.chat()).status, fake.hits) == (200, 2)
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-async def test_the_shutdown_ends_a_source_with_a_joined_client_honestly(streaming: bool) -> None:
-    async with proxied(stream([ROLE, WORD, trio.Event()])) as (fake, proxy):
-        await ask_and_leave(proxy, fake, stream=True)
-        async with proxy.asking(stream=streaming) as client:
-            await settled()
-            proxy.hub.close()
-            await settled()
-            assert proxy.log.final == []  # somebody waits
-            proxy.hub.stop_all()
-            reply = await client.reply()
-        await proxy.log.wait(2)
-    assert reply.error["code"] == ("stream_interrupted" if streaming else "possibly_spent")
-
-
-async def test_the_shutdown_does_not_wait_for_what_nobody_waits_for() -> None:
-    async with proxied(SILENCE, kind="routstr") as (fake, proxy):
-        await ask_and_leave(proxy, fake)
-        async with proxy.asking(user="other"):
-            await fake.wait_requests(2)
-            await settled()
-            proxy.hub.close()
-            await settled()
-            assert len(proxy.hub.running) == 2
-        await settled()
-        assert proxy.hub.running == set()  # what is left are drains, which `main` ends
-    assert [row.status for row in proxy.log.final] == ["client_disconnected"] * 2
 
 
 async def test_a_departure_before_anything_was_sent_costs_and_blocks_nothing() -> None:

@@ -218,7 +218,8 @@ class Repeats:
         return size in self._sizes
 
     def configure(self, window: float) -> tuple[str, ...]:
-        """After a reload: what has ended is remembered for as long as it says now."""
+        """After a reload: what has ended is remembered for as long as it says now. Turned off,
+        nothing is, but whoever has joined an answer gets the rest of it."""
         self._window = window
         for answer in self._ended.values():
             answer.until = min(answer.until, answer.at + window)
@@ -242,9 +243,9 @@ class Repeats:
 
     def kept(self, first: str, size: int) -> tuple[str, ...]:
         """The answer of this request has so many bytes that are kept, in all."""
-        if not self.is_on:
-            return (first,)
         answer = self._answers.get(first)
+        if not (self.is_on or (answer is not None and answer.readers)):
+            return (first,)
         if answer is None:
             answer = self._answers[first] = _Answer(first)
         if answer.let_go:

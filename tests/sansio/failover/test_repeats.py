@@ -177,6 +177,20 @@ def test_the_window_may_change_or_close() -> None:
     assert (repeats.held, repeats.next_end) == (0, None)
 
 
+def test_who_had_joined_before_it_was_turned_off_gets_the_rest() -> None:
+    repeats = made(State.RUNNING_ON)
+    assert repeats.asked(ONE, 101.0)[0] == Join("first")
+    assert repeats.configure(0.0) == ()
+    assert repeats.asked(ONE, 101.0)[0] == Send()
+    assert repeats.kept("first", 500) == ()
+    assert repeats.ended("first", ONE, Became.WHOLE, SAW, 102.0) == ()
+    assert repeats.kept("first", 600) == ()
+    assert repeats.held == 600
+    assert repeats.parted("first", whole=True) == ("first",)
+    assert (repeats.held, repeats.next_end) == (0, None)
+    assert repeats.kept("first", 1) == ("first",)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     repeats = Repeats(window=WINDOW)
     for n in range(MOST_ENDED + 1):
