@@ -166,13 +166,16 @@ async def remove(database: SqliteDatabase, count: int, days: int) -> None:
     """Times the batches of a retention, beside nothing else."""
     retention = Retention(database, days)
     took = []
-    for n in range(1, 11):
+    for n in range(1, min(10, count // BATCH_ROWS) + 1):
         oldest = NOW - days * DAY_MS + days * DAY_MS * n * BATCH_ROWS // count
         begin = time.perf_counter()
         removed = await retention.sweep(oldest, pause=0)
         took.append((time.perf_counter() - begin) * 1000)
         assert removed == BATCH_ROWS
-    print(f"\na batch of {BATCH_ROWS} old rows leaves in {median(took):.0f} ms (median of 10)")
+    print(
+        f"\na batch of {BATCH_ROWS} old rows leaves in {median(took):.0f} ms"
+        f" (median of {len(took)})"
+    )
 
 
 async def run(options: argparse.Namespace, directory: Path) -> bool:

@@ -1,11 +1,21 @@
 """What all tests share with pytest."""
 
 import gc
+import os
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 
 from tests.fakes import FakeProcess, fake_process
+
+PROCESSES_PER_CORE: Final = 2
+"""Tests wait a third of their time for a real server, disk or clock: a core has room for two."""
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means here (pytest-xdist)."""
+    return PROCESSES_PER_CORE * len(os.sched_getaffinity(0))
 
 
 def pytest_collection_finish() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, Final
 
+import httpx
 import openai
 import pytest
 import trio
@@ -11,7 +12,9 @@ from tests.fakes import DONE, chunk, completion, json_answer, open_fake_provider
 from tests.proxy import Proxy, config, open_proxy, provider
 
 TIMEOUT: Final = 0.5
-"""Seconds the SDK waits for each of its three tries."""
+"""Seconds the SDK waits for the first and the second of its three tries."""
+LAST_TIMEOUT: Final = 30.0
+"""For the third, which is answered: on a busy machine that takes a while."""
 
 EVENTS: Final = (
     sse(chunk("Hello there")),
@@ -41,10 +44,17 @@ async def ask(client: openai.AsyncOpenAI, which: int, *, streaming: bool) -> tup
     return text, raw.headers.get("x-arbstr-joined", "")
 
 
+async def be_patient_at_last(request: httpx.Request) -> None:
+    """As if the answer were there just in time."""
+    if request.headers.get("x-stainless-retry-count") == "2":
+        request.extensions["timeout"] = httpx.Timeout(LAST_TIMEOUT).as_dict()
+
+
 def ask_all(url: str, whiches: list[int], *, streaming: bool) -> list[tuple[str, str]]:
     async def all_of_them() -> list[tuple[str, str]]:
+        http = openai.DefaultAsyncHttpxClient(event_hooks={"request": [be_patient_at_last]})
         async with openai.AsyncOpenAI(
-            base_url=url, api_key="unused", timeout=TIMEOUT, max_retries=2
+            base_url=url, api_key="unused", timeout=TIMEOUT, max_retries=2, http_client=http
         ) as client:
             return await asyncio.gather(*(ask(client, n, streaming=streaming) for n in whiches))
 

@@ -33,7 +33,11 @@ def row(correlation_id: str, ratio: float | None = 0.5, policy: str | None = Non
 
 async def write(path: Path, *records: Record) -> None:
     """One run of arbstr, as far as the database sees it."""
-    async with open_database(str(path)) as database, open_log_writer(database) as log:
+    async with (
+        open_database(str(path)) as database,
+        # Thousands of rows take their time on a busy machine.
+        open_log_writer(database, flush_seconds=60) as log,
+    ):
         for record in records:
             log.offer(record)
 
