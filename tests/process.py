@@ -73,7 +73,6 @@ def run_arbstr(
     config_text: str | None = None,
     environ: Mapping[str, str] = NOTHING,
     directory: Path | None = None,
-    patience: float = PATIENCE,
 ) -> "subprocess.CompletedProcess[str]":
     """Runs a command to its end, in a directory that is empty but for `config.toml`, or in yours.
 
@@ -84,17 +83,16 @@ def run_arbstr(
         if config_text is not None:
             write_config(place, config_text)
         with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
-            process = begin(arguments, place, environ, stdout=stdout, stderr=stderr)
-            code = ended(process, patience)
+            code = ended(begin(arguments, place, environ, stdout=stdout, stderr=stderr))
             stdout.seek(0)
             stderr.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
 
-def ended(process: Process, patience: float = PATIENCE) -> int:
+def ended(process: Process) -> int:
     """The exit code of a command that ends by itself."""
     try:
-        return process.wait(patience)
+        return process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()

@@ -436,7 +436,9 @@ async def open_proxy(
                 nursery.start_soon(nodes.run)
             if books:
                 assert ledger is not None
-                hub.accounts = Accounts(transport, ledger, log_writer, hub.budget)
+                hub.accounts = Accounts(
+                    transport, ledger, log_writer, hub.budget, charged=hub.charged
+                )
                 hub.accounts.changed(hub.snapshot)
                 nursery.start_soon(hub.accounts.run)
                 hub.lanes = Lanes(transport, ledger, log_writer, hub.budget, nursery)

@@ -65,12 +65,13 @@ ORDER: Final = {
             "port statements boot_lock sqlite_session sqlite_soundness sqlite "
             "sqlite_backup postgres_session postgres database "
             "budget leases ratios prices checkpoints store intents log_writer retention stats "
+            "charges "
             "reports",
         ),
         *wing(
             "upstream",
             "pipe tunnel connect readers http11 content_coding transport ask node target "
-            "witness answering call",
+            "answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
@@ -82,8 +83,8 @@ ORDER: Final = {
         *row(
             "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
-            "connect_command status_command figures tables stats_text "
-            "request_text ledger_commands reconcile_command backup_command run_command "
+            "connect_command status_command figures ledger_text "
+            "ledger_commands reconcile_command backup_command run_command "
             "help_command command_line grammar commands"
         ),
     ),
@@ -124,7 +125,7 @@ LIBRARIES: Final = {
         "trio_runtime/mock/providers",
     },
     "socksio": {"trio_runtime/upstream/tunnel"},
-    "rich": {"cli/help_command", "cli/request_text", "cli/stats_text", "cli/tables"},
+    "rich": {"cli/help_command", "cli/ledger_text"},
     "sqlite3": {
         *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),
         *("trio_runtime/ledger/sqlite_soundness", "trio_runtime/ledger/sqlite_backup"),

@@ -12,7 +12,7 @@ from arbstr.cli.config_file import (
     read_config,
     warnings_of,
 )
-from arbstr.cli.node_prices import asked, described, known, problems
+from arbstr.cli.node_prices import accounts_of, asked, described, known, problems
 from arbstr.cli.output import complain
 from arbstr.cli.provider_text import access
 from arbstr.trio_runtime.ledger.database import shown
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
             f"kind {provider.kind}  {access(provider)}"
         )
         if options.network and provider.asks_node:
+            for line in accounts_of(found, provider.name):
+                print(f"    {line}")
             print(
                 *(f"    {line}" for line in described(config, found, provider.name, now)), sep="\n"
             )

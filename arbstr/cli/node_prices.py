@@ -7,15 +7,21 @@ described(...)      a line a model: its price, how old that is, what changed sin
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.config.reader import ANY_MODEL, Config
-from arbstr.sansio.money import Rates, format_eyes
+from arbstr.sansio.ledger.reports import Filters
+from arbstr.sansio.moments import Span
+from arbstr.sansio.money import Rates, format_eyes, sats_from_msats
 from arbstr.sansio.routing.catalog import Catalog, Offer, Provider, build_catalog
+from arbstr.sansio.routing.listing import reservation_msats
 from arbstr.sansio.routing.prices import Age, NodePrices, PriceBook, age_of
+from arbstr.trio_runtime.ledger.charges import Charges, read_balances, read_charges
 from arbstr.trio_runtime.ledger.port import Session, Trouble
 from arbstr.trio_runtime.ledger.prices import read_before, read_listings
 
@@ -31,11 +37,14 @@ ASK_SECONDS: Final = 10.0
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the node of one provider. `trouble`: why nothing is, about the node."""
+    """What is known of the node of one provider. `trouble`: why nothing is, about the node. `held`
+    is what its key holds free, in millisats, and `charges` what it charged in the last week."""
 
     prices: NodePrices | None = None
     yesterday: Mapping[str, Rates] = field(default_factory=dict)
     trouble: str | None = None
+    held: int | None = None
+    charges: Charges | None = None
 
 
 NOTHING: Final = Known(trouble="has not been asked yet; `arbstr run` does, and `check --network`")
@@ -45,7 +54,7 @@ def known(place: str, config: Config) -> dict[str, Known]:
     """What the ledger at `place` knows of each provider that is asked for its prices. Blocks."""
     from arbstr.trio_runtime.ledger.database import peek
 
-    found = {provider.name: NOTHING for provider in config.providers if provider.asks_node}
+    found = {each.name: NOTHING for each in config.providers if lists_prices(each.kind)}
     if not found:
         return found
     try:
@@ -59,12 +68,26 @@ def known(place: str, config: Config) -> dict[str, Known]:
 
 def _read(session: Session, config: Config) -> dict[str, Known]:
     urls = {(each.name, each.endpoint.shown_url) for each in config.providers if each.asks_node}
-    before = time.time() - DAY_SECONDS
-    return {
-        listing.provider: Known(listing.prices, read_before(listing.provider, before, session))
-        for listing in read_listings(session)
-        if (listing.provider, listing.url) in urls
+    now = time.time()
+    held = read_balances(session)
+    week = Span(round((now - 7 * DAY_SECONDS) * 1000), round(now * 1000) + 1)
+    charges = {each.provider: each for each in read_charges(session, Filters(week))}
+    found = {
+        each.name: replace(
+            NOTHING, held=held.get(each.name, (None, ""))[0], charges=charges.get(each.name)
+        )
+        for each in config.providers
+        if lists_prices(each.kind)
     }
+    for listing in read_listings(session):
+        if (listing.provider, listing.url) in urls:
+            found[listing.provider] = replace(
+                found[listing.provider],
+                prices=listing.prices,
+                yesterday=read_before(listing.provider, now - DAY_SECONDS, session),
+                trouble=None,
+            )
+    return found
 
 
 def asked(config: Config, before: Mapping[str, Known]) -> dict[str, Known]:
@@ -73,21 +96,27 @@ def asked(config: Config, before: Mapping[str, Known]) -> dict[str, Known]:
 
 
 async def _ask_all(config: Config, before: Mapping[str, Known]) -> dict[str, Known]:
-    from arbstr.trio_runtime.upstream.node import list_models
+    from arbstr.trio_runtime.upstream.node import balance, list_models
     from arbstr.trio_runtime.upstream.transport import Transport
 
-    found: dict[str, Known] = {}
+    found = dict(before)
 
     async def one(provider: Provider) -> None:
+        known = before.get(provider.name, NOTHING)
+        held = known.held
+        if provider.authorization is not None:
+            with trio.move_on_after(ASK_SECONDS):
+                account = await balance(transport, provider)
+                held = held if isinstance(account, str) else account.balance
         listing: tuple[Listed, ...] | str = f"did not list its models within {ASK_SECONDS:g} s"
         with trio.move_on_after(ASK_SECONDS):
             listing = await list_models(transport, provider)
         if isinstance(listing, str):
-            found[provider.name] = Known(trouble=listing)
+            found[provider.name] = replace(known, prices=None, trouble=listing, held=held)
             return
         book = PriceBook()
         book.fetched(listing, time.time(), 1)
-        found[provider.name] = Known(book.prices, before.get(provider.name, NOTHING).yesterday)
+        found[provider.name] = replace(known, prices=book.prices, trouble=None, held=held)
 
     nodes = {provider.name for provider in config.providers if provider.asks_node}
     async with Transport() as transport, trio.open_nursery() as nursery:
@@ -107,7 +136,26 @@ def described(config: Config, found: Mapping[str, Known], name: str, now: float)
     grows = {Age.FRESH: "", Age.AGED: "; caps count a tenth more", Age.OLD: "; too old: unpriced"}
     yield f"prices of {_ago(now - knows.prices.fetched)}{grows[age]}"
     for offer in offers_of(config, found, name, now):
-        yield f"{_name(offer)}  {_price(offer, knows.yesterday)}"
+        yield f"{_name(offer)}  {_price(offer, knows.yesterday)}{_needs(offer, knows.held)}"
+
+
+def accounts_of(found: Mapping[str, Known], name: str) -> Iterator[str]:
+    """What a provider's key holds, and what was charged for it, a line each."""
+    knows = found.get(name, NOTHING)
+    if knows.held is not None:
+        yield f"key holds {format_eyes(sats_from_msats(Decimal(knows.held)))} sats free"
+    charges = knows.charges
+    if charges is not None:
+        stated, expected = (_shown(each) for each in (charges.stated, charges.expected))
+        told = f"in 7 days {stated} sats stated, {expected} expected"
+        if charges.charged is not None and charges.known is not None:
+            charged, right = (_shown(each) for each in (charges.charged, charges.known))
+            told += f"; compared: {charged} charged, {right} known"
+        yield told
+
+
+def _shown(sats: float) -> str:
+    return format_eyes(Decimal(repr(sats)))
 
 
 def catalog_at(place: str, config: Config) -> Catalog:
@@ -162,6 +210,17 @@ def _price(offer: Offer, yesterday: Mapping[str, Rates]) -> str:
     text = f"{', '.join(parts)} sats per 1000 tokens"
     before = yesterday.get(offer.upstream_model)
     return text if before is None else f"{text}; {change(before, rates)}"
+
+
+def _needs(offer: Offer, held: int | None) -> str:
+    """What a key cannot pay that holds so many millisats."""
+    if offer.price is None or offer.refused is not None or held is None:
+        return ""
+    needs = reservation_msats(offer.price.listed, 0, None)
+    if needs is None or needs <= held:
+        return ""
+    wanted = format_eyes(sats_from_msats(Decimal(needs)))
+    return f"; without max_tokens a request needs {wanted} sats free, more than the key holds"
 
 
 def change(before: Rates, now: Rates) -> str:

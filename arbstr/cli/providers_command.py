@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from arbstr.cli.config_file import config_path, ledger_path, read_config
-from arbstr.cli.node_prices import described, known
+from arbstr.cli.node_prices import accounts_of, described, known
 from arbstr.cli.provider_text import access, served_by
 from arbstr.sansio.money import Rates, format_eyes
 
@@ -17,6 +17,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     now, found = time.time(), known(ledger_path(path, config, environ), config)
     for provider in config.providers:
         print(f"{provider.name}  {provider.endpoint.shown_url}  {access(provider)}")
+        for line in accounts_of(found, provider.name):
+            print(f"  {line}")
         if provider.asks_node:
             print(*(f"  {line}" for line in described(config, found, provider.name, now)), sep="\n")
             continue

@@ -13,23 +13,29 @@ this.
 import hashlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from math import inf
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import trio
 
 from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.ledger.alarms import Sums
 from arbstr.sansio.ledger.reconcile import LATE_SECONDS, Account
 from arbstr.sansio.ledger.record import Record
-from arbstr.sansio.money import format_eyes
-from arbstr.sansio.routing.budget import Budget
+from arbstr.sansio.ledger.reports import Filters
+from arbstr.sansio.moments import Span
+from arbstr.sansio.money import format_eyes, sats_from_msats
+from arbstr.sansio.routing.budget import DAY_SECONDS, Budget
 from arbstr.sansio.routing.catalog import Offer, Provider
+from arbstr.sansio.routing.gauge import Purse, purse_line
 from arbstr.sansio.routing.listing import TooLow, too_low
+from arbstr.trio_runtime.ledger.charges import read_charges
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Reading, Taken, before_asking, take
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.ledger.port import Database, Trouble
@@ -62,6 +68,10 @@ WRITTEN_SECONDS: Final = 5.0
 """How long rows that are still to be written are waited for."""
 
 
+Compared: TypeAlias = Callable[[str, Sums], None]
+"""Takes what a provider charged for so many attempts, and what is known of them."""
+
+
 @final
 @dataclass(slots=True)
 class _Key:
@@ -81,13 +91,15 @@ class _Key:
     account: Account | None = None
     seen: float = 0.0
     turn: trio.Lock = field(default_factory=trio.Lock)
+    purse: Purse = field(default_factory=Purse)
 
 
 @final
 class Accounts:
     """Those of the configuration in use; `run` watches them until it is cancelled.
 
-    `others_seconds`: how long another arbstr may take to write what it sent.
+    `others_seconds`: how long another arbstr may take to write what it sent. `charged` is told of
+    each comparison.
     """
 
     def __init__(
@@ -98,7 +110,9 @@ class Accounts:
         budget: Budget,
         *,
         others_seconds: float = 0.0,
+        charged: Compared | None = None,
     ) -> None:
+        self._charged = charged
         self._others_seconds = others_seconds
         self._transport = transport
         self._database = database
@@ -206,7 +220,7 @@ class Accounts:
 
     async def _compare(self, key: _Key) -> None:
         try:
-            found = await self.check(key.provider)
+            found = await self.compare(key.provider)
         except Exception as error:
             # A bug of ours must not end the watch of all keys, and with it the process.
             log_bug(log, "a checkpoint failed", error)
@@ -219,7 +233,31 @@ class Accounts:
             return
         key.unknown = key.used = False
         key.due, key.pause = trio.current_time() + IN_USE_SECONDS, AGAIN_SECONDS
-        self._tell(key.provider.name, found)
+
+    async def compare(self, provider: Provider) -> Taken | NotNow:
+        """As `check`, and says what is not as it should be."""
+        found = await self.check(provider)
+        key = self._keys.get(provider.name)
+        if isinstance(found, Taken) and key is not None:
+            self._tell(provider.name, found)
+            await self._weigh(key)
+        return found
+
+    async def _weigh(self, key: _Key) -> None:
+        """Says so if a key holds no more than a day costs there."""
+        if key.account is None:
+            return
+        now = time.time()
+        span = Span(round((now - DAY_SECONDS) * 1000), round(now * 1000) + 1)
+        filters = Filters(span, provider=key.provider.name)
+        try:
+            found = await self._database.read(partial(read_charges, filters=filters))
+        except Trouble:
+            return  # the next checkpoint asks again
+        day = sum((Decimal(repr(each.stated)) for each in found), Decimal(0))
+        free = sats_from_msats(Decimal(key.account.balance))
+        if key.purse.is_low(free, day, now):
+            log.warning("%s", purse_line(key.provider.name, free, day))
 
     async def check(self, provider: Provider) -> Taken | NotNow:
         """Takes a checkpoint of a provider's key now, if that is possible."""
@@ -269,6 +307,8 @@ class Accounts:
         return account
 
     def _tell(self, name: str, taken: Taken) -> None:
+        if self._charged is not None and taken.compared is not None:
+            self._charged(name, taken.compared)
         warning = taken.settlement.sentence()
         if warning is not None:
             log.warning('provider "%s" %s', name, warning)

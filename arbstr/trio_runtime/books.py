@@ -25,7 +25,9 @@ def enter(hub: Hub, record: Record, exchange: Exchange) -> None:
         stated, expected = attempt.provider_cost_sats, attempt.expected_sats
         if stated is None or expected is None or not attempt.may_have_cost:
             continue
-        provider, model, now = attempt.provider, attempt.model, trio.current_time()
-        alarm = hub.price_alarms.note(provider, model, stated, expected, now)
+        alarm = hub.price_alarms.note(
+            *(attempt.provider, attempt.model, stated, expected, trio.current_time()),
+            listed=attempt.price_id is not None,
+        )
         if alarm is not None:
-            log.warning("%s", alarm.sentence(), extra=extra)
+            hub.alarmed(alarm, record.correlation_id)

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from decimal import Decimal
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -17,7 +18,14 @@ from arbstr.sansio.failover.breaker import Outcome
 from arbstr.sansio.failover.failure import Failure, FailureKind, rest_reason, rest_seconds
 from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.rests import Reason
-from arbstr.sansio.ledger.alarms import PriceAlarms
+from arbstr.sansio.ledger.alarms import (
+    AGAIN_SECONDS,
+    Alarm,
+    ChargeAlarms,
+    PriceAlarm,
+    PriceAlarms,
+    Sums,
+)
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.affinity import KEY_BYTES, Affinity, Home, Key
@@ -101,6 +109,7 @@ class Hub:
         self.lanes: Lanes | None = None
         self._gauge = Gauge()
         self.price_alarms = PriceAlarms()
+        self.charge_alarms = ChargeAlarms()
         self.running: set[Running] = set()
         self.draining = 0
         self.closing = False
@@ -187,6 +196,33 @@ class Hub:
         if mark is not None:
             log.warning("%s", mark_line(mark, account))
 
+    def charged(self, provider: str, compared: Sums, *, alone: bool = False) -> None:
+        """What a node charged for attempts of which something else may be known; `alone`: nobody
+        else can have used the key."""
+        alarm = self.charge_alarms.note(provider, compared, trio.current_time(), alone=alone)
+        if alarm is not None:
+            self.alarmed(alarm)
+
+    def alarmed(self, alarm: Alarm, request_id: str | None = None) -> None:
+        """Says what a provider charges that it should not, and does what is configured then."""
+        extra = {} if request_id is None else {"request_id": request_id}
+        log.warning("%s", alarm.sentence(), extra=extra)
+        every = {each.name: each.overcharge for each in self.snapshot.config.providers}
+        wanted = every.get(alarm.provider, "warn")
+        if wanted == "warn" or not alarm.dearer:
+            return
+        ends = trio.current_time() + AGAIN_SECONDS if wanted == "rest" else inf
+        until = "for an hour" if wanted == "rest" else "until a reload"
+        if isinstance(alarm, PriceAlarm):
+            self.board.overcharged(alarm.provider, alarm.model, ends)
+            self.price_alarms.forgive(alarm)
+            what = f'model "{alarm.model}" of provider "{alarm.provider}"'
+        else:
+            self.board.overcharged(alarm.provider, None, ends)
+            self.charge_alarms.forgive(alarm)
+            what = f'provider "{alarm.provider}"'
+        log.warning("%s is left alone %s (overcharge)", what, until, extra=extra)
+
     def learn_ratio(self, policy: str | None, sample: float | None) -> None:
         """One answer under a policy is over; `sample` is None if it taught nothing."""
         if sample is not None:
@@ -263,7 +299,7 @@ class Hub:
                     )
                 return
         match rest_reason(failure):
-            case None:
+            case None | Reason.OVERCHARGE:  # which no failure shows
                 return
             case Reason.RATE_LIMIT as why:
                 until = now + (rest_seconds(failure) or 0.0)

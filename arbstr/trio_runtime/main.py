@@ -189,7 +189,9 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             async with trio.open_nursery() as nursery:
                 hub.nodes = nodes = Nodes(transport, database, hub.reprice)
                 await nodes.restore(hub.snapshot)
-                hub.accounts = accounts = Accounts(transport, database, log_writer, hub.budget)
+                hub.accounts = accounts = Accounts(
+                    transport, database, log_writer, hub.budget, charged=hub.charged
+                )
                 accounts.changed(hub.snapshot)
                 share = Leases if is_shared(options.database) else Today
                 hub.today = today = share(hub.budget, database, lambda: log_writer.recovered)

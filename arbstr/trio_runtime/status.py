@@ -6,6 +6,7 @@ Read from memory only: asking costs no provider a request.
 import time
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import isinf
 from typing import Any, Final
 
 import trio
@@ -15,10 +16,12 @@ from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.board import CircuitView
+from arbstr.sansio.ledger.alarms import sums_of
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import Rates, sats_from_msats
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import budget_report
+from arbstr.sansio.routing.listing import reservation_msats
 from arbstr.sansio.routing.plan import NoRoute, plan
 from arbstr.sansio.routing.prices import age_of
 from arbstr.sansio.routing.quote import quote
@@ -37,8 +40,8 @@ database is done by then, a full disk is not."""
 
 
 def _wall(monotonic: float | None) -> str | None:
-    """A monotonic moment as UTC text, as of now."""
-    if monotonic is None:
+    """A monotonic moment as UTC text, as of now; `None` for never."""
+    if monotonic is None or isinf(monotonic):
         return None
     epoch = datetime.now(UTC).timestamp() + monotonic - trio.current_time()
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
@@ -143,15 +146,44 @@ def _balance(hub: Hub, name: str) -> dict[str, Any]:
     return {"balance": {"free_sats": free, "reserved_sats": reserved, "asked_at": _wall(seen)}}
 
 
+def _sums(hub: Hub, name: str) -> dict[str, Any]:
+    """What a node stated since the start beside what its rates give, by model, and what it charged
+    beside what is known of the same attempts, as far as that was compared."""
+    stated = {
+        model: {
+            "requests": sums.requests,
+            "stated_sats": float(sums.asked),
+            "expected_sats": float(sums.right),
+        }
+        for model, sums in hub.price_alarms.of(name).items()
+    }
+    every = (hub.charge_alarms.of(name, alone=alone) for alone in (False, True))
+    compared = sums_of([sums for sums in every if sums is not None])
+    charged = {
+        "requests": compared.requests,
+        "charged_sats": float(compared.asked),
+        "known_sats": float(compared.right),
+    }
+    return {
+        **({"stated": stated} if stated else {}),
+        **({"charged": charged} if compared.requests else {}),
+    }
+
+
 def _price(offer: Offer, before: Rates | None) -> dict[str, Any]:
-    """`changed` is by which part its output is dearer than a day ago, 0.4 for 40 %."""
+    """`changed` is by which part its output is dearer than a day ago, 0.4 for 40 %; `needs_sats` is
+    what a key must hold free for a request that does not limit its output."""
     price = offer.price
     found: dict[str, Any] = {
         "as": offer.upstream_model,
         "price_id": None if price is None else price.id,
         "since": None if price is None else format_moment(round(price.since * 1000)),
         "changed": None,
+        "needs_sats": None,
     }
+    needs = None if price is None else reservation_msats(price.listed, 0, None)
+    if needs is not None:
+        found["needs_sats"] = float(sats_from_msats(Decimal(needs)))
     if price is not None and before is not None and before.output_rate:
         found["changed"] = float(price.rates.output_rate / before.output_rate - 1)
     if offer.refused is not None:
@@ -187,6 +219,7 @@ def providers(hub: Hub) -> dict[str, Any]:
                 },
                 **_prices(hub, provider),
                 **_balance(hub, provider.name),
+                **_sums(hub, provider.name),
                 "key": provider.key.masked() if provider.key is not None else None,
                 "circuit": view.state,
                 "resting_until": _wall(view.resting_until),

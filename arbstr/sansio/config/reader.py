@@ -35,6 +35,7 @@ from arbstr.sansio.config.settings import (
     AUTO,
     BEARER,
     FROM_NODE,
+    OVERCHARGE,
     STRATEGY_NAMES,
     BreakerConfig,
     BudgetConfig,
@@ -277,11 +278,8 @@ class _Reader:
         key, source = find_key(table.name, table.api_key, self._environ)
         kind = table.kind or infer_kind(parse_url(table.url).host, key)
         asks_node = self._asks_node(table, kind, typed=bool(own_rates or by_model), path=path)
-        if table.lanes and not lists_prices(kind):
-            self.faults.add(
-                (*path, "lanes"),
-                'are child keys of a Routstr node; remove them, or add kind = "routstr"',
-            )
+        if not lists_prices(kind):
+            self._no_node(table, path)
         models = table.models
         if models is None:
             if not asks_node:
@@ -323,11 +321,27 @@ class _Reader:
             model_ids=table.model_ids,
             drain_seconds=table.drain_seconds,
             lanes=table.lanes,
+            lane_sats=table.lane_sats,
+            overcharge=table.overcharge,
             timeouts=replace(timeouts, **given(own)),
             proxy=table.proxy,
             endpoints=table.endpoints,
             model_endpoints=table.model_endpoints,
         )
+
+    def _no_node(self, table: ProviderTable, path: Path) -> None:
+        """What can only be said of Routstr nodes."""
+        for key, is_said, what in (
+            ("lanes", table.lanes, "are child keys of a Routstr node; remove them"),
+            ("lane_sats", table.lane_sats, "is what such a node may ask for a lane; remove it"),
+            (
+                "overcharge",
+                table.overcharge != OVERCHARGE[0],
+                "needs a Routstr node, which states what it charges; remove it",
+            ),
+        ):
+            if is_said:
+                self.faults.add((*path, key), f'{what}, or add kind = "routstr"')
 
     def _asks_node(self, table: ProviderTable, kind: Kind, *, typed: bool, path: Path) -> bool:
         """Whether the provider's prices are read from it: as asked for, or for want of others."""

@@ -203,6 +203,11 @@ class StreamConfig:
     keepalive: Annotated[float, values.seconds] = 15.0
 
 
+OVERCHARGE: Final = ("warn", "rest", "stop")
+"""What may follow if a node charges more than it should: a line in the log, which the others have
+as well; it is left alone for an hour; it is left alone until a reload."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class ProviderTable:
@@ -217,6 +222,8 @@ class ProviderTable:
     key_header: Annotated[str, values.one_of(BEARER, X_API_KEY)] = BEARER
     drain_seconds: Annotated[float, values.seconds] = 60.0
     lanes: Annotated[int, values.whole_number(0, 500)] = 0
+    lane_sats: Annotated[Decimal, values.rate] = Decimal(0)
+    overcharge: Annotated[str, values.one_of(*OVERCHARGE)] = OVERCHARGE[0]
     proxy: Annotated[addresses.Proxy | None, values.proxy] = None
     model_ids: Annotated[Mapping[str, str], values.model_ids] = field(
         default_factory=lambda: _EMPTY
@@ -260,6 +267,8 @@ class ProviderConfig:
     `key_header` is how it takes its key. `endpoints` are the APIs it serves, `model_endpoints`
     those for a model where they are others.
     `asks_node`: the rates are the node's own, and those here the most it may ask (`None`: any).
+    `lanes`: so many child keys, each for `lane_sats` at most; `overcharge`: what follows if it
+    charges more than it should, one of `OVERCHARGE`.
     """
 
     name: str
@@ -275,6 +284,8 @@ class ProviderConfig:
     model_ids: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     drain_seconds: float = 60.0
     lanes: int = 0
+    lane_sats: Decimal = Decimal(0)
+    overcharge: str = OVERCHARGE[0]
     timeouts: Timeouts = field(default_factory=Timeouts)
     proxy: addresses.Proxy | None = None
     endpoints: tuple[str, ...] = ENDPOINTS

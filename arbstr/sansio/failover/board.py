@@ -239,6 +239,10 @@ class Board:
         """The key or the path of `name` was refused (`Rests.doubt`)."""
         self._rests.doubt(name, now, why)
 
+    def overcharged(self, name: str, model: str | None, until: float) -> None:
+        """`model` at `name`, or all of it, costs more than it should (`Rests.overcharged`)."""
+        self._rests.overcharged(name, model, until)
+
     def answered(self, name: str) -> None:
         """An answer came from `name`: its key and path are good."""
         self._rests.answered(name)
@@ -328,6 +332,8 @@ def _worst(
     now: float,
 ) -> Refused | None:
     """What a request is told that both circuits and a rest may keep out."""
+    if rest is not None and rest[1] is Reason.OVERCHARGE:
+        return Resting(*rest)  # its circuit closes sooner
     opens = [refused.until for refused in refusals if isinstance(refused, CircuitOpen)]
     if opens:
         return CircuitOpen(max(*opens, now if rest is None else rest[0]))

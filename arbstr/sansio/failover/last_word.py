@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from math import ceil
+from math import ceil, isinf
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
@@ -21,7 +21,7 @@ from arbstr.sansio.errors import STATUS, ErrorReply
 from arbstr.sansio.failover.board import Refused, Resting
 from arbstr.sansio.failover.breaker import CircuitOpen, Probing
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds, told
-from arbstr.sansio.failover.rests import DOUBTED, Reason
+from arbstr.sansio.failover.rests import UNTIMED, Reason
 from arbstr.sansio.money import format_eyes, format_sats, sats_from_msats
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.routing.gauge import day_ends
@@ -60,6 +60,7 @@ class LastWord(StrEnum):
     BUDGET_UNAVAILABLE = "budget_unavailable"
     BUDGET_EXCEEDED = "budget_exceeded"
     NOT_CAPABLE = "not_capable"
+    NO_PRICE_ALLOWED = "no_price_allowed"
     INSUFFICIENT_BALANCE = "insufficient_balance"
     PROVIDER_AUTH = "provider_auth"
     MODEL_NOT_FOUND = "model_not_found"
@@ -95,6 +96,7 @@ LAST_WORDS: Final[Mapping[LastWord, Word]] = MappingProxyType(
         ),
         LastWord.BUDGET_EXCEEDED: Word("[budget] sats_per_day does not allow it"),
         LastWord.NOT_CAPABLE: Word("No answer: no model asked can do this"),
+        LastWord.NO_PRICE_ALLOWED: Word("Nobody else serves this, and its price is not allowed"),
         LastWord.INSUFFICIENT_BALANCE: Word("No answer: the balance at a provider is too low"),
         LastWord.PROVIDER_AUTH: Word("No answer: a provider refused the key, or needs one"),
         LastWord.MODEL_NOT_FOUND: Word("No answer: the model is not known there", None),
@@ -123,6 +125,7 @@ _OF_A_REST: Final[Mapping[Reason, LastWord]] = MappingProxyType(
         Reason.BALANCE: LastWord.INSUFFICIENT_BALANCE,
         Reason.KEY: LastWord.PROVIDER_AUTH,
         Reason.PATH: LastWord.MODEL_NOT_FOUND,
+        Reason.OVERCHARGE: LastWord.NO_PRICE_ALLOWED,
     }
 )
 """What rests is told as what it rests for."""
@@ -134,9 +137,11 @@ _RESTS: Final[Mapping[Reason, str]] = MappingProxyType(
         Reason.BALANCE: "had too low a balance (top up its key) and is asked again {again}",
         Reason.KEY: "refused the key (check it) and is asked again {again}",
         Reason.PATH: "had nothing at this path (check its url) and is asked again {again}",
+        Reason.OVERCHARGE: "charged more than it said (see the log) and is asked again {again}",
     }
 )
 _AGAIN: Final = "in {wait} s, or after a reload (SIGHUP)"
+_NEVER: Final = "after a reload (SIGHUP) alone"
 
 
 def word_of(seen: Seen) -> LastWord:
@@ -209,7 +214,7 @@ class Standing:
     def free_at(self) -> float | None:
         """When this candidate may be asked again; `None` if waiting is not what it takes."""
         match self.seen:
-            case Resting(why=why) if why in DOUBTED:
+            case Resting(why=why) if why in UNTIMED:
                 return None
             case Resting(until=until) | CircuitOpen(until=until):
                 return until
@@ -302,6 +307,8 @@ def _predicate(seen: Seen, now: float) -> str:
             total = f"{format_eyes(sats)} sats, over {format_sats(cap)} a request"
             return f"was not asked: all in all it could cost {total}"
         case Resting(until=until, why=why):
+            if isinf(until):
+                return _RESTS[why].format(again=_NEVER)
             wait = max(0, ceil(until - now))
             return _RESTS[why].format(wait=wait, again=_AGAIN.format(wait=wait))
         case CircuitOpen(until=until):

@@ -3,6 +3,8 @@
     a 429                       the model at that provider; where two rest at once, the provider
     a 503 with a wait           the provider
     401, 402, 403, no endpoint  the provider: 60 s, doubled each time to 10 min, until an answer
+    charges more than it says   the model there, or the provider, if the configuration wants that:
+                                as long as it says, or until a reload
 
 A rest says nothing about health, so it is no state of a circuit (`breaker`). Times are seconds of
 one monotonic clock, always an argument.
@@ -27,10 +29,14 @@ class Reason(StrEnum):
     BALANCE = "balance"
     KEY = "key"
     PATH = "path"
+    OVERCHARGE = "overcharge"
 
 
 DOUBTED: Final = frozenset({Reason.BALANCE, Reason.KEY, Reason.PATH})
 """What an answer mends at once, and a reload forgets, because a person may have mended it."""
+
+UNTIMED: Final = DOUBTED | {Reason.OVERCHARGE}
+"""What waiting is no remedy for: no client is told to. A reload forgets all of it."""
 
 
 @final
@@ -74,18 +80,25 @@ class Rests:
         self._doubts[name] = times + 1
         self.rest(name, None, now + FIRST_DOUBT * 2.0 ** min(times, 10), now, why)
 
+    def overcharged(self, name: str, model: str | None, until: float) -> None:
+        """It charges more than it should: nothing more is bought there until then, which may be
+        never (`inf`)."""
+        held = self._until.setdefault(name, {})
+        key = model, Reason.OVERCHARGE
+        held[key] = max(held.get(key, until), until)
+
     def answered(self, name: str) -> None:
         """An answer came: key and path are good."""
         if self._doubts.pop(name, None) is not None:
             self._drop(name, DOUBTED)
 
     def retain(self, names: Collection[str]) -> None:
-        """After a reload: forget all providers but these, and everybody's key and path."""
+        """After a reload: forget all providers but these, and of everybody what a person mends."""
         for name in [name for name in self._until if name not in names]:
             del self._until[name]
         self._doubts.clear()
         for name in self._until:
-            self._drop(name, DOUBTED)
+            self._drop(name, UNTIMED)
 
     def _drop(self, name: str, reasons: Collection[Reason]) -> None:
         held = self._until.get(name, {})

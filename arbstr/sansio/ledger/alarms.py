@@ -1,16 +1,18 @@
-"""Does a provider charge what its configured rates give? Told of each price that was stated.
+"""Does a provider charge what it should? Told of prices that were stated, and of what was charged.
 
-    stated and expected --PriceAlarms.note--> `PriceAlarm`, or nothing
+    stated and expected, of each attempt   --PriceAlarms.note--> `PriceAlarm`, or nothing
+    charged and known, of each comparison  --ChargeAlarms.note--> `ChargeAlarm`, or nothing
 
-A difference is looked at in the mean of the last `WINDOW` requests of a provider and model, because
-nodes round up and a single request tells nothing: it is alarmed from `SHARE` and `SATS` on, at
-most once in `AGAIN_SECONDS`, with the sums since the start beside it.
+A difference is looked at in the mean of the last `WINDOW` requests, because nodes round up and a
+single request tells nothing: it is alarmed from `SHARE` and `SATS` on, at most once in
+`AGAIN_SECONDS`, with the sums since the start beside it.
 """
 
 from collections import deque
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, final
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
 from arbstr.sansio.money import add_sats, format_eyes, multiply_sats
 
@@ -24,86 +26,212 @@ SATS: Final = Decimal("0.01")
 """... and at least 10 msat a request: nodes round each request up to whole millisats."""
 
 AGAIN_SECONDS: Final = 3600.0
-"""How long a provider and model are not spoken of again: it goes on for days, as a rule."""
+"""How long the same is not spoken of again: it goes on for days, as a rule."""
 
 MOST_PAIRS: Final = 500
 """Pairs of a provider and a model that are remembered; where a provider serves any model, clients
 make up the names."""
 
+K = TypeVar("K", bound=Hashable)
+
 
 @final
 @dataclass(frozen=True, slots=True)
-class PriceAlarm:
-    """A provider's charges are not what its rates give. Amounts in sats; `requests` have been
-    compared since the start."""
+class Sums:
+    """Of so many requests: what was asked for them, and what is right. Both in sats."""
 
-    provider: str
-    model: str
-    stated: Decimal
-    expected: Decimal
-    requests: int
-    stated_in_all: Decimal
-    expected_in_all: Decimal
+    requests: int = 0
+    asked: Decimal = Decimal(0)
+    right: Decimal = Decimal(0)
 
-    def sentence(self) -> str:
-        """What the log says, without a full stop."""
-        return (
-            f'provider "{self.provider}" charges other prices for {self.model} than its configured'
-            f" rates: {format_eyes(self.stated)} sats for the last {WINDOW} requests, where they"
-            f" give {format_eyes(self.expected)} (since the start"
-            f" {format_eyes(self.stated_in_all)} for {self.requests}, where they give"
-            f" {format_eyes(self.expected_in_all)})"
-        )
+    def __add__(self, other: "Sums") -> "Sums":
+        """Of both."""
+        return sums_of((self, other))
+
+    @property
+    def differ(self) -> bool:
+        """Whether that is worth an alarm."""
+        off = add_sats(self.asked, self.right.copy_negate()).copy_abs()
+        enough = multiply_sats(SATS, self.requests)
+        return off >= enough and multiply_sats(off, SHARE) >= self.right
+
+
+def sums_of(every: Collection[Sums]) -> Sums:
+    """Of them all."""
+    return Sums(
+        sum(each.requests for each in every),
+        add_sats(*(each.asked for each in every)),
+        add_sats(*(each.right for each in every)),
+    )
 
 
 @final
 @dataclass(slots=True)
-class _Pair:
-    """A provider and a model: what was stated and what was expected, in sats."""
+class _Watched:
+    """`last` are those of the window, `requests` their number; `in_all` of all since the start."""
 
-    last: deque[tuple[Decimal, Decimal]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    last: deque[Sums] = field(default_factory=deque)
     requests: int = 0
-    stated: Decimal = Decimal(0)
-    expected: Decimal = Decimal(0)
+    in_all: Sums = field(default_factory=Sums)
     alarmed: float | None = None
 
 
 @final
-class PriceAlarms:
-    """The sums of one process. `now` is monotonic, in seconds."""
+class _Watch(Generic[K]):
+    """The sums of one process, by what they are of. `now` is monotonic, in seconds."""
 
     def __init__(self) -> None:
-        self._pairs: dict[tuple[str, str], _Pair] = {}
+        self._watched: dict[K, _Watched] = {}
 
-    def note(
-        self, provider: str, model: str, stated: Decimal, expected: Decimal, now: float
-    ) -> PriceAlarm | None:
-        """Takes the price of one attempt in sats: what its provider said, what its rates give."""
+    def note(self, key: K, more: Sums, now: float) -> tuple[Sums, Sums] | None:
+        """Takes these; the window and all since the start, if that is to be told."""
         # Put back at the end, so that the first one is the one without prices for longest.
-        pair = self._pairs.pop((provider, model), None) or _Pair()
-        self._pairs[provider, model] = pair
-        if len(self._pairs) > MOST_PAIRS:
-            del self._pairs[next(iter(self._pairs))]
-        pair.requests += 1
-        pair.last.append((stated, expected))
-        pair.stated = add_sats(pair.stated, stated)
-        pair.expected = add_sats(pair.expected, expected)
-        if len(pair.last) < WINDOW:
+        watched = self._watched.pop(key, None) or _Watched()
+        self._watched[key] = watched
+        if len(self._watched) > MOST_PAIRS:
+            del self._watched[next(iter(self._watched))]
+        watched.in_all += more
+        last = watched.last
+        last.append(more)
+        watched.requests += more.requests
+        while watched.requests - last[0].requests >= WINDOW:
+            watched.requests -= last.popleft().requests
+        if watched.requests < WINDOW:
             return None
-        if pair.alarmed is not None and now - pair.alarmed < AGAIN_SECONDS:
+        if watched.alarmed is not None and now - watched.alarmed < AGAIN_SECONDS:
             return None
-        all_stated = add_sats(*(amount for amount, _ in pair.last))
-        all_expected = add_sats(*(amount for _, amount in pair.last))
-        if not _differ(all_stated, all_expected):
+        window = sums_of(last)
+        if not window.differ:
             return None
-        pair.alarmed = now
-        return PriceAlarm(
-            *(provider, model, all_stated, all_expected),
-            *(pair.requests, pair.stated, pair.expected),
+        watched.alarmed = now
+        return window, watched.in_all
+
+    def forgive(self, key: K) -> None:
+        """What was is told and answered: it begins anew with the next request."""
+        watched = self._watched.get(key)
+        if watched is not None:
+            watched.last.clear()
+            watched.requests = 0
+
+    def view(self) -> Mapping[K, Sums]:
+        """All since the start."""
+        return {key: watched.in_all for key, watched in self._watched.items()}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PriceAlarm:
+    """What a provider states is not what its rates give. `listed`: they are those its node lists.
+
+    Of the last requests, and of all since the start: asked is what was stated.
+    """
+
+    provider: str
+    model: str
+    last: Sums
+    in_all: Sums
+    listed: bool = False
+
+    @property
+    def dearer(self) -> bool:
+        """Whether it states more than it should."""
+        return self.last.asked > self.last.right
+
+    def sentence(self) -> str:
+        """What the log says, without a full stop."""
+        rates = "it lists" if self.listed else "its configured rates"
+        return (
+            f'provider "{self.provider}" charges other prices for {self.model} than {rates}: '
+            f"{format_eyes(self.last.asked)} sats for the last {self.last.requests} requests, "
+            f"where they give {format_eyes(self.last.right)} (since the start "
+            f"{format_eyes(self.in_all.asked)} for {self.in_all.requests}, where they give "
+            f"{format_eyes(self.in_all.right)})"
         )
 
 
-def _differ(stated: Decimal, expected: Decimal) -> bool:
-    """Of the sums over a whole window."""
-    off = add_sats(stated, expected.copy_negate()).copy_abs()
-    return off >= multiply_sats(SATS, WINDOW) and multiply_sats(off, SHARE) >= expected
+@final
+@dataclass(frozen=True, slots=True)
+class ChargeAlarm:
+    """By its counters a node charged something else than is known of the attempts: what it stated,
+    and what those without word turned out to have cost. `alone`: nobody else can have used the key
+    that was charged."""
+
+    provider: str
+    last: Sums
+    in_all: Sums
+    alone: bool = False
+
+    @property
+    def dearer(self) -> bool:
+        """Whether it charged more than it should."""
+        return self.last.asked > self.last.right
+
+    def sentence(self) -> str:
+        """What the log says, without a full stop."""
+        who = "" if self.alone or not self.dearer else ": does anybody else use the key?"
+        return (
+            f'provider "{self.provider}" charges something else than it states: '
+            f"{format_eyes(self.last.asked)} sats for the last {self.last.requests} requests, "
+            f"where it stated {format_eyes(self.last.right)} (since the start "
+            f"{format_eyes(self.in_all.asked)} for {self.in_all.requests}, where it stated "
+            f"{format_eyes(self.in_all.right)}){who}"
+        )
+
+
+Alarm: TypeAlias = PriceAlarm | ChargeAlarm
+
+
+@final
+class PriceAlarms:
+    """Stated against expected, by provider and model."""
+
+    def __init__(self) -> None:
+        self._watch: _Watch[tuple[str, str]] = _Watch()
+
+    def note(
+        self,
+        provider: str,
+        model: str,
+        stated: Decimal,
+        expected: Decimal,
+        now: float,
+        *,
+        listed: bool = False,
+    ) -> PriceAlarm | None:
+        """Takes the price of one attempt in sats: what its provider said, what its rates give."""
+        told = self._watch.note((provider, model), Sums(1, stated, expected), now)
+        return None if told is None else PriceAlarm(provider, model, *told, listed=listed)
+
+    def forgive(self, alarm: PriceAlarm) -> None:
+        """Something was done about it: the next requests alone count."""
+        self._watch.forgive((alarm.provider, alarm.model))
+
+    def of(self, provider: str) -> Mapping[str, Sums]:
+        """What was stated for each model of a provider since the start."""
+        every = self._watch.view().items()
+        return {model: sums for (name, model), sums in every if name == provider}
+
+
+@final
+class ChargeAlarms:
+    """Charged against known, by provider: of its key, and of its lanes."""
+
+    def __init__(self) -> None:
+        self._watch: _Watch[tuple[str, bool]] = _Watch()
+
+    def note(
+        self, provider: str, more: Sums, now: float, *, alone: bool = False
+    ) -> ChargeAlarm | None:
+        """Takes one comparison: what was charged for so many attempts, and what is known of it."""
+        if not more.requests:
+            return None
+        told = self._watch.note((provider, alone), more, now)
+        return None if told is None else ChargeAlarm(provider, *told, alone=alone)
+
+    def forgive(self, alarm: ChargeAlarm) -> None:
+        """As `PriceAlarms.forgive`."""
+        self._watch.forgive((alarm.provider, alarm.alone))
+
+    def of(self, provider: str, *, alone: bool = False) -> Sums | None:
+        """What was charged since the start."""
+        return self._watch.view().get((provider, alone))

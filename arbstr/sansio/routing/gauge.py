@@ -2,8 +2,10 @@
 
     limit, spent, set aside, now --budget_report--> JSON, in /health, /v1/stats and `arbstr stats`
     account, after each booking --Gauge.news--> `Mark`: the day has come so far, for the first time
+    what a key holds, and what a day costs there --Purse.is_low--> whether to tell its owner now
 
-Each mark is told once a day for a limit: a reload that sets another begins anew.
+Each mark is told once a day for a limit: a reload that sets another begins anew. A purse is told of
+when it has come down to a day's spending, and once a day from then on.
 """
 
 from decimal import Decimal
@@ -53,6 +55,32 @@ class Gauge:
             return None
         self._told = mark
         return mark
+
+
+@final
+class Purse:
+    """Watches what a key of a provider's holds. Amounts are sats, `now` seconds since 1970."""
+
+    def __init__(self) -> None:
+        self._told: float | None = None
+
+    def is_low(self, free: Decimal, day: Decimal, now: float) -> bool:
+        """Whether it is to be told that a day's spending is left, or less."""
+        if not day or free > day:
+            self._told = None
+            return False
+        if self._told is not None and now - self._told < DAY_SECONDS:
+            return False
+        self._told = now
+        return True
+
+
+def purse_line(provider: str, free: Decimal, day: Decimal) -> str:
+    """That a purse is low, as a line of the log."""
+    return (
+        f'provider "{provider}": its key holds {format_eyes(free)} sats, and was charged '
+        f"{format_eyes(day)} in the last 24 hours: top it up"
+    )
 
 
 def day_ends(ends_in: float) -> str:

@@ -25,6 +25,7 @@ The order of the modules; each imports only from those before it:
     log_writer          a bounded queue, batches, a drop counter, a drain
     retention           old rows removed, in small batches
     stats               the figures of /v1/stats
+    charges             what nodes stated, should have, and charged
     reports             questions to the log
 
 An engine is the only one to import its library: `sqlite...` alone knows sqlite3, `postgres...`

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final, final
 
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.ledger.alarms import Sums
 from arbstr.sansio.ledger.reconcile import (
     LATE_SECONDS,
     Account,
@@ -64,12 +65,24 @@ class Correction:
 @dataclass(frozen=True, slots=True)
 class Taken:
     """What a checkpoint told, and what changed by it. `stated` and `charged` are sats since the one
-    before."""
+    before; what was stated is of so many attempts (`known`)."""
 
     settlement: Settlement
     stated: Decimal
     charged: Decimal
     corrections: tuple[Correction, ...]
+    known: int = 0
+    still_open: int = 0
+
+    @property
+    def compared(self) -> Sums | None:
+        """What was charged for so many attempts, and what is known of each of them; `None` where
+        the two are not of the same attempts."""
+        if self.still_open or self.settlement.verdict in (Verdict.FIRST, Verdict.FELL):
+            return None
+        settled = self.settlement.prices
+        right = add_sats(self.stated, *(sats for _, sats in settled))
+        return Sums(self.known + len(settled), self.charged, right)
 
 
 @final
@@ -163,7 +176,9 @@ def take(reading: Reading, session: Session) -> Taken | NotNow:
             "verdict": settlement.verdict.value,
         },
     )
-    return Taken(settlement, stated, charged_sats, corrections)
+    still_open = 0 if settlement.prices else len(open_rows)
+    known_rows = len(rows) - len(open_rows)
+    return Taken(settlement, stated, charged_sats, corrections, known_rows, still_open)
 
 
 def write_price(session: Session, correlation_id: str, n: int, sats: Decimal, settled: str) -> bool:

@@ -27,6 +27,7 @@ from arbstr.sansio.ledger.reports import (
     parse_stats,
     unknown_name,
 )
+from arbstr.trio_runtime.ledger.charges import read_charges
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble, named
 from arbstr.trio_runtime.ledger.stats import Where, count_requests, ends, read_stats
 
@@ -116,18 +117,26 @@ def _unknown(session: Session, filters: Filters, configured: Names) -> ErrorRepl
 
 def read_report(session: Session, query: StatsQuery, configured: Names) -> Report | ErrorReply:
     """The body of /v1/stats. Blocks. Raises what the session does."""
-    return _unknown(session, query.filters, configured) or read_stats(
-        session, query.filters, query.group
-    )
+    return _unknown(session, query.filters, configured) or {
+        **read_stats(session, query.filters, query.group),
+        **_nodes(session, query.filters),
+    }
 
 
 def read_overview(
     session: Session, filters: Filters, groups: Sequence[Group], configured: Names
 ) -> Mapping[Group, Report] | ErrorReply:
     """The same figures split in several ways, of one state of the log. As `read_report`."""
+    nodes = _nodes(session, filters)
     return _unknown(session, filters, configured) or {
-        group: read_stats(session, filters, group) for group in groups
+        group: {**read_stats(session, filters, group), **nodes} for group in groups
     }
+
+
+def _nodes(session: Session, filters: Filters) -> Report:
+    """What nodes charged, if there is anything to be compared."""
+    nodes = [each.as_json() for each in read_charges(session, filters)]
+    return {"nodes": nodes} if nodes else {}
 
 
 # -- requests --------------------------------------------------------------------------------------

@@ -342,8 +342,8 @@ def _shown(
             "possibly_spent_attempts": possibly_spent_attempts,
         },
         "costs": {
-            "total_cost_sats": _sum_shown(figures["cost_sats"]),
-            "possibly_spent_sats": _sum_shown(possibly_spent_sats),
+            "total_cost_sats": rounded_sum(figures["cost_sats"]),
+            "possibly_spent_sats": rounded_sum(possibly_spent_sats),
             "total_input_tokens": int(figures["input_tokens"]),
             "total_output_tokens": int(figures["output_tokens"]),
         },
@@ -355,7 +355,8 @@ def _shown(
     }
 
 
-def _sum_shown(sats: float) -> float:
+def rounded_sum(sats: float) -> float:
+    """A sum as it is shown."""
     return round(float(f"{sats:.{SUM_DIGITS}g}"), SUM_PLACES)
 
 

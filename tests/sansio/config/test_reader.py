@@ -240,6 +240,20 @@ def test_hosts_and_origins_are_in_lower_case() -> None:
         (provider("kind = 'azure'"), '"alpha".kind must be "openai" or "routstr"'),
         (provider("key_header = 'cookie'"), '"alpha".key_header must be "bearer" or "x-api-key"'),
         (
+            provider("lanes = 2"),
+            '"alpha".lanes are child keys of a Routstr node',
+        ),
+        (
+            provider("overcharge = 'rest'"),
+            '"alpha".overcharge needs a Routstr node, which states what it charges; remove it, or '
+            'add kind = "routstr"',
+        ),
+        (provider("lane_sats = 1"), '"alpha".lane_sats is what such a node may ask for a lane'),
+        (
+            provider("overcharge = 'refund'"),
+            '"alpha".overcharge must be "warn" or "rest" or "stop"',
+        ),
+        (
             provider("kind = 'routstr'\nkey_header = 'x-api-key'"),
             '"alpha".key_header must be "bearer" for a Routstr node',
         ),

@@ -2,6 +2,7 @@
 it."""
 
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import pytest
@@ -479,3 +480,26 @@ def test_a_ticket_serves_the_same_again_while_all_is_well_there() -> None:
     assert isinstance(other, Admitted)
     board.settle(other.ticket, Outcome.FAILURE, 7)
     assert board.renew(ticket, "alpha", "m", 8) is None
+
+
+def test_what_charges_too_much_is_left_alone_as_long_as_it_says_or_until_a_reload() -> None:
+    board = make_board()
+    board.overcharged("alpha", "a", 3600.0)
+    board.overcharged("beta", None, inf)
+    assert board.admit("alpha", "a", 3599.0) == Resting(3600.0, Reason.OVERCHARGE)
+    assert isinstance(board.admit("alpha", "b", 1.0), Admitted), "its other models are asked"
+    assert isinstance(board.admit("alpha", "a", 3600.0), Admitted)
+    board.answered("beta")
+    assert board.admit("beta", "a", 1e9) == Resting(inf, Reason.OVERCHARGE)
+    assert board.view("beta", 0.0).why is Reason.OVERCHARGE
+    board.retain({"alpha", "beta"})
+    assert isinstance(board.admit("beta", "a", 1.0), Admitted)
+
+
+def test_whoever_charges_too_much_is_told_so_though_its_circuit_is_open() -> None:
+    board = make_board()
+    for _ in range(3):
+        settle_as(board, Outcome.FAILURE, MODEL, 0.0)
+    assert isinstance(board.admit("alpha", MODEL, 1.0), CircuitOpen)
+    board.overcharged("alpha", None, inf)
+    assert board.admit("alpha", MODEL, 1.0) == Resting(inf, Reason.OVERCHARGE)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from math import inf
 from typing import Any
 
 import pytest
@@ -1006,6 +1007,20 @@ def test_a_rest_for_what_a_person_must_mend_says_what_that_is() -> None:
         f"alpha had too low a balance (top up its key) {again.format(61)}; "
         f"beta refused the key (check it) {again.format(3)}; "
         f"gamma had nothing at this path (check its url) {again.format(3)}."
+    )
+
+
+def test_who_charges_too_much_is_said_without_a_time_to_wait_for() -> None:
+    error = walk(
+        make_retry("alpha beta"),
+        Skipped(Resting(3600.0, Reason.OVERCHARGE)),
+        Skipped(Resting(inf, Reason.OVERCHARGE)),
+    )
+    assert (error.code, error.status, error.retry_after) == ("no_price_allowed", 400, None)
+    assert error.message == (
+        "Nobody else serves this, and its price is not allowed. alpha charged more than it said "
+        "(see the log) and is asked again in 3600 s, or after a reload (SIGHUP); beta charged more "
+        "than it said (see the log) and is asked again after a reload (SIGHUP) alone."
     )
 
 

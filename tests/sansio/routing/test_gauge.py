@@ -6,7 +6,7 @@ from typing import Final
 import pytest
 
 from arbstr.sansio.routing.budget import DAY_SECONDS, Account
-from arbstr.sansio.routing.gauge import Gauge, Mark, budget_report, mark_line
+from arbstr.sansio.routing.gauge import Gauge, Mark, Purse, budget_report, mark_line, purse_line
 
 NOON: Final = 20_000.5 * DAY_SECONDS
 
@@ -75,3 +75,32 @@ def test_the_day_as_json_has_all_digits() -> None:
     assert found is not None
     assert found["set_aside"] is None
     assert budget_report(None, Decimal(1), Decimal(0), NOON) is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param([("11", "10", 0, False), ("10", "10", 0, True)], id="a day is left"),
+        pytest.param([("3", "10", 0, True), ("2", "10", 0.9, False)], id="once"),
+        pytest.param([("3", "10", 0, True), ("2", "10", 1, True)], id="and a day later"),
+        pytest.param(
+            [("3", "10", 0, True), ("30", "10", 0.1, False), ("3", "10", 0.2, True)],
+            id="and after it was topped up",
+        ),
+        pytest.param([("0", "0", 0, False)], id="a key that is not used"),
+    ],
+)
+def test_a_purse_with_a_days_spending_left_is_told(
+    told: list[tuple[str, str, float, bool]],
+) -> None:
+    purse = Purse()
+    for free, day, days, expected in told:
+        now = NOON + days * DAY_SECONDS
+        assert purse.is_low(Decimal(free), Decimal(day), now) is expected
+
+
+def test_a_low_purse_says_what_to_do() -> None:
+    assert purse_line("alpha", Decimal("7.5"), Decimal(12)) == (
+        'provider "alpha": its key holds 7.5 sats, and was charged 12 in the last 24 hours: '
+        "top it up"
+    )

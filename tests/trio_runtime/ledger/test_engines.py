@@ -13,12 +13,13 @@ import pytest
 
 from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.ledger.record import Record
-from arbstr.sansio.ledger.reports import Group, RequestsQuery, Sort, StatsQuery
-from arbstr.sansio.moments import DAY_MS, parse_moment
+from arbstr.sansio.ledger.reports import Filters, Group, RequestsQuery, Sort, StatsQuery
+from arbstr.sansio.moments import DAY_MS, Span, format_moment, parse_moment
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.listing import Listed
 from arbstr.sansio.routing.prices import NodePrices, Price
 from arbstr.trio_runtime.ledger.budget import read_spent
+from arbstr.trio_runtime.ledger.charges import Charges, read_balances, read_charges
 from arbstr.trio_runtime.ledger.checkpoints import (
     Before,
     NotNow,
@@ -275,6 +276,59 @@ async def test_a_checkpoint_prices_what_was_open(place: str) -> None:
         assert taken.charged == Decimal("0.25")
         assert await database.read(unknown_attempts) == ()
         assert await rows(database, "SELECT cost_sats, money FROM attempts") == [(0.25, "spent")]
+
+
+async def test_what_nodes_stated_and_charged_is_read_side_by_side(place: str) -> None:
+    when = parse_moment(TIMESTAMP)
+    assert when is not None
+
+    def stated(sats: str | None, expected: str | None, model: str = "gpt-4o", n: int = 1) -> Any:
+        return replace(
+            ATTEMPT,
+            n=n,
+            provider="alpha",
+            model=model,
+            started_at=TIMESTAMP,
+            provider_cost_sats=None if sats is None else Decimal(sats),
+            expected_sats=None if expected is None else Decimal(expected),
+        )
+
+    def look(since: int = 0, **more: Any) -> Filters:
+        return Filters(Span(when + since, when + 9 * DAY_MS), **more)
+
+    async with open_database(place) as database:
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        await database.transaction(partial(take, reading(1000, before, 0)))
+        async with open_log_writer(database) as log:
+            log.offer(ended("a", attempts=(stated("0.5", "0.25"), stated("0.1", None, "other", 2))))
+            log.offer(ended("b", attempts=(stated(None, "7"),), provider_cost_sats=None))
+        read = partial(read_charges, filters=look())
+        assert await database.read(read) == (Charges("alpha", 2, 0.6, 0.25),)
+        before = await database.read(partial(before_asking, "alpha", "key"))
+        for spent, day in ((1700, 1), (1800, 2)):
+            await database.transaction(partial(take, reading(spent, before, day)))
+            before = await database.read(partial(before_asking, "alpha", "key"))
+        (found,) = await database.read(read)
+        assert found.as_json() == {
+            "provider": "alpha",
+            "attempts": 2,
+            "expected_sats": 0.25,
+            "stated_sats": 0.6,
+            "charged_sats": 0.8,
+            "known_sats": 0.7,
+            "compared_until": format_moment(when + 2 * DAY_MS),
+        }
+        assert await database.read(read_balances) == {
+            "alpha": (9000, format_moment(when + 2 * DAY_MS))
+        }
+        for filters, attempts in (
+            (look(model="other"), [1]),
+            (look(provider="beta"), []),
+            (look(endpoint="chat"), []),
+            (look(1), [0]),
+        ):
+            charges = await database.read(partial(read_charges, filters=filters))
+            assert [each.attempts for each in charges] == attempts
 
 
 def reading(spent: int, before: Before, day: int) -> Reading:
