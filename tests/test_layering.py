@@ -59,13 +59,13 @@ ORDER: Final = {
         *row("life exchange"),
     ),
     "trio_runtime": (
-        *row("lines logs change heavy descriptors"),
+        *row("lines logs change heavy descriptors groups"),
         *wing(
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite "
             "sqlite_backup postgres_session postgres database "
-            "budget leases ratios prices checkpoints store intents log_writer retention stats "
-            "charges "
+            "budget leases ratios prices checkpoints store intents log_writer move retention "
+            "stats charges "
             "reports",
         ),
         *wing(
@@ -84,7 +84,7 @@ ORDER: Final = {
             "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
             "connect_command status_command figures ledger_text "
-            "ledger_commands reconcile_command backup_command run_command "
+            "ledger_commands reconcile_command backup_command migrate_command run_command "
             "help_command command_line grammar commands"
         ),
     ),

@@ -24,6 +24,7 @@ The order of the modules; each imports only from those before it:
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`
     backup_command     `arbstr backup`
+    migrate_command    `arbstr migrate`
     run_command        `arbstr run`
     help_command       `arbstr help`: the pages of arbstr/docs
     command_line       which commands there are, and what each takes

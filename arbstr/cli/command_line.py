@@ -125,6 +125,15 @@ def _help(help_: Parser) -> None:
     help_.add_argument("topic", nargs="?", metavar="TOPIC", help="of the page; without: a list")
 
 
+def _migrate(migrate: Parser) -> None:
+    migrate.add_argument(
+        "--from", dest="source", metavar="PLACE", help="a file or postgresql://... (default: yours)"
+    )
+    migrate.add_argument(
+        "--to", dest="target", metavar="PLACE", required=True, help="where it is to be"
+    )
+
+
 def _json(command: Parser) -> None:
     command.add_argument("--json", action="store_true", help="for machines")
 
@@ -147,6 +156,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "requests": ("the last requests, or all about one of them", requests_arguments),
     "reconcile": ("ask the nodes what attempts cost that ended without word", _reconcile),
     "backup": ("copy the ledger, also while it is in use", _backup),
+    "migrate": ("move the ledger to PostgreSQL, or to another file", _migrate),
     "init": ("write a first configuration", _none),
     "status": ("one line about the running arbstr", _json),
     "connect": ("what to set in a client; writes nothing", _connect),

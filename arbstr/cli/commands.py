@@ -71,6 +71,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "status": _status,
         "reconcile": _reconcile,
         "backup": _backup,
+        "migrate": _migrate,
         "help": _help,
     }[options.command]
     try:
@@ -154,6 +155,13 @@ def _reconcile(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _backup(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.backup_command import run
+
+    _, database = _config_and_database(options, environ)
+    return run(options, database)
+
+
+def _migrate(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.migrate_command import run
 
     _, database = _config_and_database(options, environ)
     return run(options, database)

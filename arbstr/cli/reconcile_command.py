@@ -17,6 +17,7 @@ from arbstr.sansio.ledger.reconcile import Verdict
 from arbstr.sansio.money import format_eyes, format_sats
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
+from arbstr.trio_runtime import groups
 from arbstr.trio_runtime.accounts import Accounts, asked_for_balance
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken, Unknown, unknown_attempts
 from arbstr.trio_runtime.ledger.database import open_database, shown
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace, config: Config, place: str) -> int:
     providers = tuple(asked_for_balance(Snapshot.of(config).catalog.providers))
     if not providers:
         raise StartError(("no provider is a Routstr node with a key: nothing to reconcile",))
-    outcomes = trio.run(_all, config, place, providers, options.wait)
+    outcomes = groups.run(_all, config, place, providers, options.wait, expected=(StartError,))
     if isinstance(outcomes, Trouble):
         complain(f"{shown(place)}: {outcomes}")
         return 1

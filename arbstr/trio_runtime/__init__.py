@@ -47,7 +47,7 @@ the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline
 The order of the modules; each imports only from those before it. A wing (a folder) lists its own
 in its page:
 
-    lines, logs, change, heavy, descriptors         what is left behind, what the machine allows
+    lines, logs, change, heavy, descriptors, groups what is left behind, what the machine allows
     ledger/                                         the ledger on disk
     upstream/                                       towards the providers
     server/                                         towards the clients

@@ -25,6 +25,7 @@ import trio
 
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
+from arbstr.trio_runtime import groups
 from arbstr.trio_runtime.accounts import Accounts
 from arbstr.trio_runtime.app import App, make_quart
 from arbstr.trio_runtime.change import Change
@@ -97,21 +98,7 @@ def run(config: Config, options: Options, announce: Callable[[str], None]) -> in
     `announce` is called once with the base URL when requests are being accepted. Raises
     `StartError` if it cannot start.
     """
-    try:
-        return trio.run(_main, config, options, announce, strict_exception_groups=True)
-    except BaseExceptionGroup as group:
-        matched, rest = group.split(StartError)
-        if matched is None or rest is not None:
-            raise
-        raise _first(matched) from None
-
-
-def _first(group: BaseExceptionGroup[StartError]) -> StartError:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    assert isinstance(found, StartError)  # split left nothing else
-    return found
+    return groups.run(_main, config, options, announce, expected=(StartError,))
 
 
 @final

@@ -35,6 +35,9 @@ def test_all_that_is_said_is_taken(command: Command) -> None:
             value = ["1"]
         is_other_way_open = command.name == "cost" and each.other_way is None
         needed = ["--text", "x"] if is_other_way_open else []
+        for other in command.arguments:
+            if other.flags and not other.needless and other is not each:
+                needed += [other.flags[0], "x"]
         for flag in each.flags:
             parser().parse_args([command.name, *needed, flag, *value, *places])
 

@@ -23,6 +23,7 @@ The order of the modules; each imports only from those before it:
     store               records made into rows, inside a transaction
     intents             the file that outlives kill -9
     log_writer          a bounded queue, batches, a drop counter, a drain
+    move                a ledger into another engine
     retention           old rows removed, in small batches
     stats               the figures of /v1/stats
     charges             what nodes stated, should have, and charged

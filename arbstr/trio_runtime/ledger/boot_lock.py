@@ -56,12 +56,21 @@ class BootLock:
 
     def sweep(self) -> None:
         """Remove the files of processes that were killed."""
+        for path in self._of_others():
+            _is_locked(path, remove=True)
+
+    def others(self) -> int:
+        """How many other processes live."""
+        return sum(_is_locked(path) for path in self._of_others())
+
+    def _of_others(self) -> list[str]:
         directory, prefix = os.path.split(self._prefix)
-        with suppress(OSError):
-            for name in os.listdir(directory):
-                path = os.path.join(directory, name)
-                if name.startswith(prefix) and path != self._path:
-                    _is_locked(path, remove=True)
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            return []
+        paths = [os.path.join(directory, name) for name in names if name.startswith(prefix)]
+        return [path for path in paths if path != self._path]
 
 
 if sys.platform != "win32":

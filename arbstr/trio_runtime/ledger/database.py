@@ -25,6 +25,7 @@ __all__ = [
     "beside",
     "database_path",
     "is_shared",
+    "named_place",
     "open_database",
     "open_for_reading",
     "peek",
@@ -36,32 +37,39 @@ _NO_DRIVER: Final = "a ledger in PostgreSQL needs its driver: pip install 'arbst
 
 
 def database_path(environ: Mapping[str, str], configured: str) -> str:
-    """`$DATABASE_URL` (a path, `sqlite:///path` or `postgresql://...`), else `configured`.
+    """`$DATABASE_URL`, as `named_place` takes it, else `configured`.
+
+    Raises `ConfigError` as that does.
+    """
+    url = environ.get("DATABASE_URL", "")
+    return named_place(url, "DATABASE_URL") if url else _with_driver(configured)
+
+
+def named_place(text: str, name: str) -> str:
+    """Where a ledger is, said outside a configuration: a path, `sqlite:///path` or
+    `postgresql://...`. `name` is of what said so.
 
     Raises `ConfigError` for every other URL, without its text: it may hold a password. Also for
     PostgreSQL without its driver.
     """
-    url = environ.get("DATABASE_URL", "")
-    if not url:
-        return _with_driver(configured)
-    if is_ledger_url(url):
+    if is_ledger_url(text):
         try:
-            parse_ledger_url(url)
+            parse_ledger_url(text)
         except ValueError as error:
-            raise ConfigError((f"DATABASE_URL: {error}",)) from None
-        return _with_driver(url)
-    if url.startswith("sqlite:///") and len(url) > len("sqlite:///") and "?" not in url:
-        return url.removeprefix("sqlite:///")
+            raise ConfigError((f"{name}: {error}",)) from None
+        return _with_driver(text)
+    if text.startswith("sqlite:///") and len(text) > len("sqlite:///") and "?" not in text:
+        return text.removeprefix("sqlite:///")
     # Two letters at least, so that C:\arbstr.db stays a path.
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", url)
-    if scheme and (url.startswith("//", scheme.end()) or scheme[1].lower() in ("sqlite", "file")):
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
+    if scheme and (text.startswith("//", scheme.end()) or scheme[1].lower() in ("sqlite", "file")):
         raise ConfigError(
             (
-                f"DATABASE_URL: a {scheme[1]}: URL of this form cannot be used: "
+                f"{name}: a {scheme[1]}: URL of this form cannot be used: "
                 "give a path, sqlite:///path without parameters, or postgresql://...",
             )
         )
-    return url
+    return text
 
 
 def shown(place: str) -> str:
@@ -101,20 +109,21 @@ def _postgres() -> ModuleType:
 
 @asynccontextmanager
 async def open_database(
-    place: str, *, boot_id: str | None = None, wait: bool = False
+    place: str, *, boot_id: str | None = None, wait: bool = False, unfinished: bool = False
 ) -> AsyncIterator[Database]:
     """The ledger at `place` (`IN_MEMORY`: gone with this process).
 
     `boot_id` is drawn unless given. Raises `StartError` for one that cannot be used, also for a
-    server that is not there, unless it is to `wait` for that.
+    server that is not there, unless it is to `wait` for that, and for one into which another is
+    being moved, unless it may be `unfinished`.
     """
     if is_ledger_url(place):
         async with _postgres().open_postgres(
-            parse_ledger_url(place), beside(place), boot_id, wait=wait
+            parse_ledger_url(place), beside(place), boot_id, wait=wait, unfinished=unfinished
         ) as database:
             yield database
     else:
-        async with open_sqlite(place, boot_id) as database:
+        async with open_sqlite(place, boot_id, unfinished=unfinished) as database:
             yield database
 
 

@@ -11,13 +11,20 @@ is 1. Names in SQL are bound as `:name`, places as `?`, whatever the engine's li
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import trio
 
 T = TypeVar("T")
 
 Row: TypeAlias = Sequence[object]
+
+MOVER: Final = "move-"
+"""How the boot id of a process begins that moves a ledger, and keeps none."""
+
+UNFINISHED: Final = "another ledger is being moved into it, and not all of it is there"
+FINISH: Final = "run the same `arbstr migrate` again, which goes on where it ended"
+"""Why such a ledger is refused, and what to do."""
 
 
 class Trouble(Exception):  # noqa: N818 - a fact about the ledger, told in a sentence
@@ -104,6 +111,9 @@ class Database(Protocol):
 
         A cancelled caller leaves the thread to itself. Raises what `work` raises, and `Trouble`.
         """
+
+    async def others(self) -> int:
+        """How many other processes keep their ledger here just now. Raises `Trouble`."""
 
 
 def named(rows: Rows) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ import trio
 
 from arbstr.sansio.config.ledger_url import LedgerUrl
 from arbstr.sansio.errors import StartError
-from arbstr.trio_runtime.ledger.port import Session, Trouble
+from arbstr.trio_runtime.ledger.port import FINISH, MOVER, UNFINISHED, Session, Trouble
 from arbstr.trio_runtime.ledger.postgres_session import PostgresSession, begun
 from arbstr.trio_runtime.ledger.statements import numbered, sql_directory
 
@@ -80,11 +80,14 @@ class PostgresDatabase:
     """One ledger there, and the only connection of this process that writes. Made by
     `open_postgres`."""
 
-    def __init__(self, url: LedgerUrl, boot_id: str, beside: str) -> None:
+    def __init__(
+        self, url: LedgerUrl, boot_id: str, beside: str, *, unfinished: bool = False
+    ) -> None:
         self.boot_id: Final = boot_id
         self.beside: Final = beside
         self.damaged: Final = False  # that is the server's own affair
         self._url = url
+        self._unfinished = unfinished
         self._writer: PostgresSession | None = None
         self._readers: list[PostgresSession] = []
         self._limiter = trio.CapacityLimiter(1)
@@ -103,6 +106,19 @@ class PostgresDatabase:
         return await trio.to_thread.run_sync(
             partial(self._read, work), abandon_on_cancel=True, limiter=limiter
         )
+
+    async def others(self) -> int:
+        """As `port.Database`: who has said so within `DEAD_SECONDS`."""
+        return await self.read(self._others)
+
+    def _others(self, session: Session) -> int:
+        # A move that was killed a moment ago is the first to come again.
+        (living,) = session.execute(
+            f"SELECT count(*) FROM boots WHERE seen_at > {_NOW} - :dead AND boot_id <> :boot_id"
+            " AND left(boot_id, length(:mover)) <> :mover",
+            {"dead": DEAD_SECONDS, "boot_id": self.boot_id, "mover": MOVER},
+        ).fetchone()
+        return int(living)
 
     async def keep(self) -> None:
         """Says that this process lives, looks for those that do not, and cuts what is late."""
@@ -196,6 +212,8 @@ class PostgresDatabase:
                 if _is_older(session, self._url):
                     self._since = inf  # that takes as long as it takes
                     _migrate(session, self._url)
+                if not self._unfinished:
+                    _check_whole(session, self._url)
                 abandoned = self._live(session)
                 session.execute(f"DELETE FROM boots WHERE seen_at < {_NOW} - ?", (GONE_SECONDS,))
         except BaseException:
@@ -306,6 +324,13 @@ def _is_older(session: PostgresSession, url: LedgerUrl) -> bool:
     return version < known
 
 
+def _check_whole(session: PostgresSession, url: LedgerUrl) -> None:
+    """Raises `StartError` if another ledger is being moved into it."""
+    (moving,) = session.execute(session.question("unfinished_move")).fetchone()
+    if moving:
+        raise _refused(url, UNFINISHED, FINISH)
+
+
 def _migrate(session: PostgresSession, url: LedgerUrl) -> None:
     session.execute("SET LOCAL statement_timeout = 0")
     session.execute("SET LOCAL lock_timeout = 0")
@@ -337,6 +362,7 @@ def read_postgres(url: LedgerUrl) -> Iterator[PostgresSession]:
             if _is_older(session, url):
                 older = "an older arbstr wrote it, or none yet"
                 raise _refused(url, older, "start `arbstr run` once, which prepares it")
+            _check_whole(session, url)
             yield session
             session.connection.execute("ROLLBACK")
     except psycopg.Error as error:
@@ -358,10 +384,15 @@ def peek_postgres(url: LedgerUrl) -> Iterator[PostgresSession | None]:
 
 @asynccontextmanager
 async def open_postgres(
-    url: LedgerUrl, beside: str, boot_id: str | None = None, *, wait: bool = False
+    url: LedgerUrl,
+    beside: str,
+    boot_id: str | None = None,
+    *,
+    wait: bool = False,
+    unfinished: bool = False,
 ) -> AsyncIterator[PostgresDatabase]:
     """As `database.open_database`."""
-    database = PostgresDatabase(url, boot_id or uuid4().hex, beside)
+    database = PostgresDatabase(url, boot_id or uuid4().hex, beside, unfinished=unfinished)
     directory = os.path.dirname(beside)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)

@@ -31,7 +31,7 @@ import trio
 
 from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.ledger.boot_lock import BootLock, identity
-from arbstr.trio_runtime.ledger.port import Session, Trouble
+from arbstr.trio_runtime.ledger.port import FINISH, UNFINISHED, Session, Trouble
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, begun, split_statements
 from arbstr.trio_runtime.ledger.sqlite_soundness import (
     are_there,
@@ -111,18 +111,24 @@ def _check_path(path: str) -> None:
         raise _refused(path, f"cannot read and write it{uid}", "chown or chmod the file")
 
 
-def _check_content(connection: SqliteSession, path: str, known: int) -> None:
-    """Refuse what is not ours, before anything in it changes."""
+def _check_content(
+    connection: SqliteSession, path: str, known: int, *, unfinished: bool = False
+) -> None:
+    """Refuse what is not ours, before anything in it changes; a ledger into which another is being
+    moved only unless it may be `unfinished`."""
     # One read transaction: a process that starts beside us creates everything in one commit.
     with begun(connection, "BEGIN"):
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (moving,) = connection.execute(connection.question("unfinished_move")).fetchone()
     if application_id != APPLICATION_ID and (application_id or tables):
         raise _refused(path, "it belongs to another program")
     if version > known:
         newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
         raise _refused(path, newer, "upgrade arbstr")
+    if moving and not unfinished:
+        raise _refused(path, UNFINISHED, FINISH)
 
 
 def _migrate(connection: SqliteSession, migrations: tuple[str, ...]) -> None:
@@ -175,9 +181,10 @@ class SqliteDatabase:
     damaged   whether what is written to it could not be read again; nothing is, then
     """
 
-    def __init__(self, path: str, boot_id: str) -> None:
+    def __init__(self, path: str, boot_id: str, *, unfinished: bool = False) -> None:
         self.path: Final = path if path == IN_MEMORY else os.path.realpath(path)
         self.boot_id: Final = boot_id
+        self._unfinished = unfinished
         self._migrations = read_migrations(sql_directory(files("arbstr")))
         self._lock = None if path == IN_MEMORY else BootLock(self.path, boot_id)
         self._connection: SqliteSession | None = None
@@ -222,6 +229,10 @@ class SqliteDatabase:
             with suppress(sqlite3.Error):  # the next transaction raises it again
                 await self._in_thread(self._examine)
         raise Trouble(str(failed)) from failed
+
+    async def others(self) -> int:
+        """As `port.Database`: who holds a lock."""
+        return 0 if self._lock is None else await self._in_thread(self._lock.others)
 
     def connect_reader(self) -> SqliteSession:
         """A new read-only connection. Raises `sqlite3.OperationalError`."""
@@ -334,7 +345,7 @@ class SqliteDatabase:
         self._file = identity(self.path)
 
     def _prepare(self, connection: SqliteSession) -> None:
-        _check_content(connection, self.path, len(self._migrations))
+        _check_content(connection, self.path, len(self._migrations), unfinished=self._unfinished)
         # Only before there are tables; what retention.py deletes can then shrink the file.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         mode = _begin_wal(connection)
@@ -449,9 +460,11 @@ def read_any(path: str) -> Iterator[SqliteSession]:
 
 
 @asynccontextmanager
-async def open_sqlite(path: str, boot_id: str | None = None) -> AsyncIterator[SqliteDatabase]:
+async def open_sqlite(
+    path: str, boot_id: str | None = None, *, unfinished: bool = False
+) -> AsyncIterator[SqliteDatabase]:
     """As `database.open_database`."""
-    database = SqliteDatabase(path, boot_id or uuid4().hex)
+    database = SqliteDatabase(path, boot_id or uuid4().hex, unfinished=unfinished)
     try:
         try:
             await database._in_thread(database._connect)

@@ -32,7 +32,7 @@ from arbstr.sansio.ledger.reports import (
 from arbstr.sansio.moments import HOUR_MS, Span, format_moment, parse_moment
 from arbstr.trio_runtime.ledger import stats as module
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
-from arbstr.trio_runtime.ledger.port import named
+from arbstr.trio_runtime.ledger.port import Session, named
 from arbstr.trio_runtime.ledger.reports import (
     Report,
     Reports,
@@ -191,7 +191,7 @@ seeds = st.integers(0, 2**64)
 sizes = st.integers(0, 40)
 
 
-def write(connection: SqliteSession, ledger: Ledger) -> None:
+def write(connection: Session, ledger: Ledger) -> None:
     """As a log writer and a retention would: inserted, finalised, removed."""
     first, changed, removed = ledger
     insert(connection, first)

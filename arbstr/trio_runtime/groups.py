@@ -1,0 +1,28 @@
+"""trio.run for whoever wants what went wrong, and not the group of it."""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple
+
+import trio
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def run(
+    work: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, expected: tuple[type[Exception], ...]
+) -> T:
+    """What `work` returns.
+
+    Raises the first of what it raised if all of that is `expected`, nurseries around it or not.
+    """
+    try:
+        return trio.run(work, *arguments, strict_exception_groups=True)
+    except BaseExceptionGroup as group:
+        matched, rest = group.split(expected)
+        if matched is None or rest is not None:
+            raise
+        found: BaseException = matched
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None

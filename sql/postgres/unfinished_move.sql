@@ -1,0 +1,2 @@
+-- As ../unfinished_move.sql.
+SELECT count(*) FROM pg_tables WHERE schemaname = 'arbstr' AND tablename = 'moving'
