@@ -22,7 +22,11 @@ def run(
         matched, rest = group.split(expected)
         if matched is None or rest is not None:
             raise
-        found: BaseException = matched
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        raise found from None
+        raise _first(matched) from None
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
