@@ -57,6 +57,7 @@ ORDER: Final = {
         ),
         *wing("ledger", "record intents alarms reconcile lanes attempt reports retention"),
         *row("life exchange"),
+        *row("workers combined"),
     ),
     "trio_runtime": (
         *row("lines logs change heavy descriptors groups"),
@@ -77,7 +78,8 @@ ORDER: Final = {
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row("snapshot repeats nodes accounts lanes hub reload status"),
         *row("whom drains attempts relaying books delivery run joined exchange counting"),
-        *row("app main"),
+        *row("worker"),
+        *row("app main workers"),
     ),
     "cli": (
         *row(

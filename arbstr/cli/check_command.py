@@ -28,6 +28,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     print(f"database   {shown(database)}")
     print(f"policies   {len(config.policies.rules)}")
     print(f"budget     {described_budget(config)}")
+    if config.server.workers > 1:
+        print(f"workers    {config.server.workers}")
     print(f"providers  {len(config.providers)}")
     now, found = time.time(), known(database, config)
     faults: tuple[str, ...] = ()

@@ -42,6 +42,12 @@ def _run(run: Parser) -> None:
     run.add_argument(
         "-l", "--listen", type=_address, metavar="HOST:PORT", help="overrides [server] listen"
     )
+    run.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="so many processes serve the address (default: [server] workers, else 1)",
+    )
     run.add_argument("--log-level", choices=LEVELS, help="overrides $ARBSTR_LOG and [logging]")
     run.add_argument(
         "--allow-unauthenticated",
@@ -69,6 +75,15 @@ def _address(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+
+
+def _workers(text: str) -> int:
+    from arbstr.sansio.config.settings import MOST_WORKERS
+
+    # int() takes "1_0" and digits of other scripts, too.
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MOST_WORKERS}")
 
 
 def _seconds(text: str) -> float:

@@ -21,7 +21,7 @@ from arbstr.trio_runtime import groups
 from arbstr.trio_runtime.accounts import Accounts, asked_for_balance
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken, Unknown, unknown_attempts
 from arbstr.trio_runtime.ledger.database import open_database, shown
-from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.log_writer import SEEN_SECONDS, open_log_writer
 from arbstr.trio_runtime.ledger.port import Trouble
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
@@ -31,9 +31,6 @@ AGAIN_SECONDS: Final = 2.0
 
 LONGEST_SECONDS: Final = 420.0
 """How long --wait waits: a node gives back what was lost within six minutes. The rest is margin."""
-
-SEEN_SECONDS: Final = 0.5
-"""What another arbstr has sent is in the ledger by then (log_writer.LINGER_SECONDS)."""
 
 
 @final

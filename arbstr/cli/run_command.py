@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,7 +27,7 @@ from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, shown
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
 from arbstr.trio_runtime.main import Mock, Options, leave_when_told_again
-from arbstr.trio_runtime.main import run as serve
+from arbstr.trio_runtime.main import run as serve_alone
 from arbstr.trio_runtime.reload import Reading
 
 log = logging.getLogger("arbstr")
@@ -37,6 +38,8 @@ SHOWN_NAMES: Final = 10
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Serves until it is stopped; returns the exit code. Raises `StartError`."""
+    if options.mock and options.workers is not None:
+        options.complain("--workers needs a ledger on disk, and --mock keeps none")
     if not options.mock and (options.mock_delay is not None or options.mock_fail):
         options.complain("--mock-delay and --mock-fail need --mock")
     path = None if _is_without_file(options, environ) else config_path(options, environ)
@@ -68,6 +71,13 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         except OutputError as error:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
 
+    if config.server.workers > 1:
+        _check_many(database)
+        from arbstr.trio_runtime.workers import run as serve_by_many  # one does without
+
+        serve = serve_by_many
+    else:
+        serve = serve_alone
     try:
         leave_when_told_again()
         return serve(config, Options(database, mock, None if mock else read), announce)
@@ -91,6 +101,8 @@ def _described(path: Path | None, config: Config, database: str) -> Iterator[str
     yield f"providers      {_listed([provider.name for provider in config.providers])}"
     yield f"models         {_listed(models)}"
     yield f"budget         {described_budget(config)}"
+    if config.server.workers > 1:
+        yield f"workers        {config.server.workers}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -123,9 +135,26 @@ def _config_to_run(
         warnings = warnings_of(config, path)
     if options.listen:
         config = replace(config, server=replace(config.server, listen=options.listen))
+    # The mocks, and the ledger in memory beside them, are one process's.
+    workers = 1 if options.mock else options.workers
+    if workers is not None:
+        config = replace(config, server=replace(config.server, workers=workers))
     if is_open(config):
         warnings = (*warnings, f"anyone who can reach {config.server.listen} can spend your money")
     return config, warnings
+
+
+def _check_many(database: str) -> None:
+    """What several workers need. Raises `ConfigError`."""
+    if not hasattr(os, "fork"):
+        raise ConfigError(("several workers need a system that forks; run one: --workers 1",))
+    if database == IN_MEMORY:
+        raise ConfigError(
+            (
+                "a ledger in memory belongs to one process: give [database] path, or run one "
+                "worker: --workers 1",
+            )
+        )
 
 
 def _check_runnable(config: Config, options: argparse.Namespace) -> None:

@@ -31,6 +31,9 @@ keeps, each in the task of its own request. It counts among the 200 drains. When
 leaves, too, it goes on as if its own client had just left; when arbstr stops, no longer than there
 are others to wait for. So a connection whose socket is closed may last as long as its run.
 
+With `--workers N` there are N such trees, in forks of a parent that runs none of it (`workers`);
+each has one task more, which reads and writes its post to the parent (`worker`).
+
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
 may call; which route) -> `exchange` (what it is, and whose answer it gets) -> `run` (its own) or
 `joined` (another's) -> `delivery` (what its client is told) and `attempts` (retry's commands, the
@@ -58,5 +61,6 @@ in its page:
       delivery
       run, joined, exchange                         ... to its whole
       counting                                      a free question beside it
-    app, main                                       the routes, and the process
+    worker                                          one process of several, and its siblings
+    app, main, workers                              the routes, the process, and several of it
 """

@@ -306,10 +306,12 @@ def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
         return jsonify({"status": "ok"})
 
     async def health() -> tuple[Response, int]:
-        report = status.health(hub)
+        report = status.health(hub) if hub.siblings is None else await hub.siblings.health()
         return jsonify(report), 503 if report["status"] == "unhealthy" else 200
 
     async def providers() -> Response:
+        if hub.siblings is not None:
+            return jsonify(await hub.siblings.providers())
         return jsonify(status.providers(hub))
 
     async def models() -> Response:
@@ -327,7 +329,7 @@ def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
 
     async def stats() -> Response:
         found = await reports.stats(parameters(), names())
-        day = status.budget(hub)
+        day = status.budget(hub) if hub.siblings is None else await hub.siblings.budget()
         if day is not None and not isinstance(found, ErrorReply):
             found["budget"] = day
         return _report(found)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from decimal import Decimal
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
@@ -68,6 +68,22 @@ class Running(Protocol):
         """Ends it now, with an honest answer."""
 
 
+class Siblings(Protocol):
+    """The other workers of the same arbstr: what all of them say, and what they are to know."""
+
+    async def health(self) -> dict[str, Any]:
+        """/health of all."""
+
+    async def providers(self) -> dict[str, Any]:
+        """/providers of all."""
+
+    async def budget(self) -> dict[str, Any] | None:
+        """The running day of all; `None` without a budget."""
+
+    def showed_itself(self, provider: str, url: str) -> None:
+        """A provider turned out to be a Routstr node."""
+
+
 @final
 class Hub:
     """The long-lived things, and what was learnt about the providers since the start.
@@ -107,6 +123,8 @@ class Hub:
         self.accounts: Accounts | None = None
         # Without it attempts use the providers' own keys.
         self.lanes: Lanes | None = None
+        # Without it this is the only process that serves the address.
+        self.siblings: Siblings | None = None
         self._gauge = Gauge()
         self.price_alarms = PriceAlarms()
         self.charge_alarms = ChargeAlarms()
@@ -148,13 +166,19 @@ class Hub:
         """A provider that was taken for an ordinary one answered as a Routstr node does."""
         # Not by name alone: a reload may give the name to another provider.
         if (provider.name, provider.url) not in self._routstr:
-            self._routstr.add((provider.name, provider.url))
+            self.is_node(provider.name, provider.url)
+            if self.siblings is not None:
+                self.siblings.showed_itself(provider.name, provider.url)
             log.warning(
                 'provider "%s" is a Routstr node: from now on its money counts as such; '
                 'set kind = "routstr" in its configuration',
                 provider.name,
                 extra={"request_id": request_id},
             )
+
+    def is_node(self, provider: str, url: str) -> None:
+        """Somebody saw that it is a Routstr node."""
+        self._routstr.add((provider, url))
 
     def adopt(self, snapshot: Snapshot, *, kept: Collection[str]) -> None:
         """Uses another configuration from the next request on, after a reload.

@@ -85,7 +85,11 @@ class Parked:
 
 @final
 class Lanes:
-    """Those of the configuration in use. `run` makes and asks them until it is cancelled."""
+    """Those of the configuration in use. `run` makes and asks them until it is cancelled.
+
+    `part`: which of how many processes this is that share the file. A lane is one process's alone,
+    because only one request at a time may be on it.
+    """
 
     def __init__(
         self,
@@ -94,7 +98,9 @@ class Lanes:
         log_writer: LogWriter,
         budget: Budget,
         nursery: trio.Nursery,
+        part: tuple[int, int] = (1, 1),
     ) -> None:
+        self._part, self._parts = part
         self._transport = transport
         self._database = database
         self._log_writer = log_writer
@@ -105,7 +111,8 @@ class Lanes:
 
     def changed(self, snapshot: Snapshot) -> None:
         """There is another configuration: lanes of keys that stayed are kept."""
-        wanted = {each.name: each.lanes for each in snapshot.config.providers if each.lanes}
+        shares = {each.name: self._share(each.lanes) for each in snapshot.config.providers}
+        wanted = {name: count for name, count in shares.items() if count}
         before, self._ways = self._ways, {}
         for provider in asked_for_balance(snapshot.catalog.providers):
             if provider.name not in wanted:
@@ -118,6 +125,10 @@ class Lanes:
             self._ways[provider.name] = same
             if len(same) < wanted[provider.name]:
                 self._nursery.start_soon(self._open, provider, wanted[provider.name])
+
+    def _share(self, lanes: int) -> int:
+        """Of this process: the first ones have the odd ones."""
+        return lanes // self._parts + (self._part <= lanes % self._parts)
 
     # -- what attempts use
 
@@ -265,7 +276,8 @@ class Lanes:
         for line in self._path.read_text("utf-8").splitlines():
             with suppress(ValueError, TypeError):
                 entry = json.loads(line)
-                if entry.get("parent") == parent and isinstance(entry.get("key"), str):
+                ours = entry.get("parent") == parent and entry.get("part", 1) == self._part
+                if ours and isinstance(entry.get("key"), str):
                     found.append(entry["key"])
         return found
 
@@ -274,9 +286,10 @@ class Lanes:
         if self._path is None:
             return
         parent = key_id(provider)
-        lines = [
-            json.dumps({"provider": provider.name, "parent": parent, "key": key}) for key in keys
-        ]
+        whose: dict[str, str | int] = {"provider": provider.name, "parent": parent}
+        if self._part > 1:
+            whose["part"] = self._part
+        lines = [json.dumps({**whose, "key": key}) for key in keys]
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")

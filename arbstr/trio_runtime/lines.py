@@ -55,11 +55,23 @@ class LineWriter:
         self._writing = False  # the thread is
         self._stuck = False
         self._closed = False
+        self._begin_alone()
+
+    def _begin_alone(self) -> None:
         self._thread: threading.Thread | None = None
         # Reentrant: the collector may run a finalizer that logs while one of us holds it.
         self._lock = threading.RLock()
         self._wanted = threading.Condition(self._lock)  # the thread waits for it
         self._settled = threading.Condition(self._lock)  # whoever flushes waits for it
+
+    def forked(self) -> None:
+        """In a child, before it offers anything: what waits is its parent's to write, and so is the
+        thread, which may have held the lock."""
+        self._begin_alone()
+        self._queue.clear()
+        self._queued = self._dropped = 0
+        self._half = self._torn = self._writing = self._stuck = False
+        self._clear = not self._closed
 
     def offer(self, level: int, line: str) -> None:
         """Write a line, which ends in a newline, or queue it. Does not wait; never raises."""

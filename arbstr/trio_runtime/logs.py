@@ -50,9 +50,12 @@ def _time(created: float) -> str:
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, secrets: Collection[Secret]) -> None:
+    """`worker` is the number of the process, where several serve."""
+
+    def __init__(self, secrets: Collection[Secret], worker: int | None = None) -> None:
         super().__init__()
         self._redact = redactor(secrets)
+        self.worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         """One line: the sentence, with a traceback behind it if the record carries one."""
@@ -84,7 +87,7 @@ class _Formatter(logging.Formatter):
 
 @final
 class TextFormatter(_Formatter):
-    """For a person: time, level, sentence, and the request's id at the end."""
+    """For a person: time, level, sentence, and at the end the worker and the request's id."""
 
     def line(
         self,
@@ -99,6 +102,8 @@ class TextFormatter(_Formatter):
         # The name of a model, which a client chooses, must not be able to forge a line.
         text = escaped(self._redact(text))
         tail = f" request_id={request_id}" if request_id is not None else ""
+        if self.worker is not None:
+            tail = f" worker={self.worker}{tail}"
         return f"{_time(created)} {level:<7} {text}{tail}"
 
 
@@ -122,6 +127,8 @@ class JsonFormatter(_Formatter):
             "logger": name,
             "message": self._redact(text),
         }
+        if self.worker is not None:
+            line["worker"] = self.worker
         if request_id is not None:
             line["request_id"] = request_id
         for key, value in members().items():
@@ -198,6 +205,11 @@ class _LineHandler(logging.Handler):
         self._writer.close(FLUSH_SECONDS)
         super().close()
 
+    def forked(self, worker: int) -> None:
+        """In a child process: its lines bear its number."""
+        self._writer.forked()
+        self.style.worker = worker
+
     def _lost(self, count: int) -> str:
         said = "%d lines are missing here: standard error did not take them"
         line = self.style.line(time.time(), "WARNING", __name__, said % count, None)
@@ -210,9 +222,11 @@ def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> No
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
-    formatter = JsonFormatter(secrets) if style == "json" else TextFormatter(secrets)
     # Set up again, it keeps its thread, and with it the order of its lines.
     handler = next((each for each in root.handlers if isinstance(each, _LineHandler)), None)
+    worker = None if handler is None else handler.style.worker
+    kind = JsonFormatter if style == "json" else TextFormatter
+    formatter = kind(secrets, worker)
     for other in root.handlers[:]:
         if other is not handler:
             root.removeHandler(other)
@@ -235,6 +249,13 @@ def _new_handler(style: _Formatter) -> logging.Handler:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(style)
         return handler
+
+
+def log_as_worker(number: int) -> None:
+    """In a process that was forked to be this worker, before it logs: its lines say so."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LineHandler):
+            handler.forked(number)
 
 
 def flush_logging() -> None:

@@ -19,7 +19,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
@@ -35,7 +35,7 @@ from arbstr.trio_runtime.lanes import Lanes
 from arbstr.trio_runtime.ledger.budget import Today
 from arbstr.trio_runtime.ledger.database import beside, is_shared, open_database
 from arbstr.trio_runtime.ledger.leases import Leases
-from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.log_writer import SEEN_SECONDS, open_log_writer
 from arbstr.trio_runtime.ledger.ratios import read_lengths, read_ratios
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.retention import open_retention
@@ -46,6 +46,9 @@ from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.server.listener import EagerListener
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
+
+if TYPE_CHECKING:
+    from arbstr.trio_runtime.worker import Worker
 
 log = logging.getLogger("arbstr")
 
@@ -84,12 +87,13 @@ class Options:
     """What the command line decides beyond the configuration.
 
     `database` is a path, or a URL that may hold a password. `read` reads the configuration again;
-    `None`: it is in no file.
+    `None`: it is in no file. `worker`: which of several processes this is.
     """
 
     database: str
     mock: Mock | None = None
     read: Reader | None = None
+    worker: "Worker | None" = None
 
 
 def run(config: Config, options: Options, announce: Callable[[str], None]) -> int:
@@ -118,13 +122,17 @@ class Stopping:
     async def watch(self, signals: AsyncIterator[int]) -> None:
         """Until cancelled."""
         async for number in signals:
-            if not self.asked.is_set():
-                self.name = signal.Signals(number).name
-                _start_watchdog(self.grace + WATCHDOG_SECONDS, 1)
-                self.asked.set()
-            elif not self.hurried.is_set():
-                _start_watchdog(HURRY_SECONDS, 130)
-                self.hurried.set()
+            self.told(signal.Signals(number).name)
+
+    def told(self, name: str) -> None:
+        """A signal came, or a word that is as good as one."""
+        if not self.asked.is_set():
+            self.name = name
+            _start_watchdog(self.grace + WATCHDOG_SECONDS, 1)
+            self.asked.set()
+        elif not self.hurried.is_set():
+            _start_watchdog(HURRY_SECONDS, 130)
+            self.hurried.set()
 
 
 def leave_when_told_again() -> None:
@@ -146,18 +154,26 @@ def _leave(number: int, frame: object) -> None:
 
 async def _main(config: Config, options: Options, announce: Callable[[str], None]) -> int:
     # The signals are watched from the very start: a Ctrl-C while the database opens is not lost.
+    worker = options.worker
+    # Ctrl-C reaches every process of a terminal; workers leave it to their parent.
+    numbers = (signal.SIGTERM,) if worker is not None else (signal.SIGINT, signal.SIGTERM)
     with (
-        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
+        trio.open_signal_receiver(*numbers) as signals,
         open_hangups() as hangups,
     ):
         kept = beside(options.database)
         change = None if kept is None else f"{kept}.change"
         stopping = Stopping(config.server.shutdown_seconds)
         async with (
-            _open_watch(stopping, signals),
+            _open_watch(stopping, signals, worker),
             open_database(options.database, wait=config.database.wait) as database,
             open_log_writer(database) as log_writer,
-            open_retention(database, config.database.retention_days),
+            open_retention(
+                database,
+                None
+                if worker is not None and not worker.sweeps
+                else config.database.retention_days,
+            ),
             Transport() as transport,
             _open_drains() as drains,
             _open_mock(config, options.mock) as settled,
@@ -171,27 +187,38 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 ratios=await read_ratios(database),
                 lengths=await read_lengths(database),
             )
-            listeners = await _listen(config.server.listen_host, config.server.listen_port)
+            if worker is not None:
+                worker.join(hub, database.boot_id)
+                listeners = worker.listeners()
+            else:
+                listeners = await _listen(config.server.listen_host, config.server.listen_port)
             server = Server(App(hub, make_quart(hub, Reports(database))), listeners)
             async with trio.open_nursery() as nursery:
                 hub.nodes = nodes = Nodes(transport, database, hub.reprice)
                 await nodes.restore(hub.snapshot)
+                shared = worker is not None or is_shared(options.database)
                 hub.accounts = accounts = Accounts(
-                    transport, database, log_writer, hub.budget, charged=hub.charged
+                    transport,
+                    database,
+                    log_writer,
+                    hub.budget,
+                    charged=hub.charged,
+                    others_seconds=SEEN_SECONDS if shared else 0.0,
                 )
                 accounts.changed(hub.snapshot)
-                share = Leases if is_shared(options.database) else Today
+                share = Leases if shared else Today
                 hub.today = today = share(hub.budget, database, lambda: log_writer.recovered)
                 await today.read()
                 nursery.start_soon(today.run)
                 nursery.start_soon(nodes.run)
                 nursery.start_soon(accounts.run)
-                hub.lanes = Lanes(transport, database, log_writer, hub.budget, nursery)
+                part = (1, 1) if worker is None else (worker.number, config.server.workers)
+                hub.lanes = Lanes(transport, database, log_writer, hub.budget, nursery, part)
                 hub.lanes.changed(hub.snapshot)
                 nursery.start_soon(transport.close_by_time)
                 nursery.start_soon(hub.kept.run)
                 _calm_the_collector()
-                announce(_base_url(listeners))
+                announce(base_url(listeners[0].socket.getsockname()))
                 # Not before: what it may open is no part of why it cannot start.
                 raise_descriptor_limit()
                 if hangups is not None:
@@ -226,10 +253,15 @@ def _calm_the_collector() -> None:
 
 
 @asynccontextmanager
-async def _open_watch(stopping: Stopping, signals: AsyncIterator[int]) -> AsyncIterator[None]:
-    """Watches for signals until everything within is closed."""
+async def _open_watch(
+    stopping: Stopping, signals: AsyncIterator[int], worker: "Worker | None"
+) -> AsyncIterator[None]:
+    """Watches for signals, and for a parent's word, until everything within is closed."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(stopping.watch, signals)
+        if worker is None:
+            nursery.start_soon(stopping.watch, signals)
+        else:
+            nursery.start_soon(worker.run, stopping, signals)
         yield
         nursery.cancel_scope.cancel()
 
@@ -271,19 +303,25 @@ async def _listen(host: str, port: int) -> list[EagerListener]:
     try:
         return [EagerListener(each) for each in await trio.open_tcp_listeners(port, host=host)]
     except OSError as error:
-        # Not os.strerror(errno): the numbers of a failed name lookup are not those of errno.
-        reason = error.strerror or str(error)
-        free_it = "stop the program that uses it, or " if error.errno == errno.EADDRINUSE else ""
-        raise StartError(
-            (
-                f"cannot listen on {host}:{port}: {reason}; {free_it}choose another address "
-                "with [server] listen or -l HOST:PORT",
-            )
-        ) from None
+        raise cannot_listen(host, port, error) from None
 
 
-def _base_url(listeners: list[EagerListener]) -> str:
-    host, port = listeners[0].socket.getsockname()[:2]
+def cannot_listen(host: str, port: int, error: OSError) -> StartError:
+    """Why nobody can be served there, and what to do."""
+    # Not os.strerror(errno): the numbers of a failed name lookup are not those of errno.
+    reason = error.strerror or str(error)
+    free_it = "stop the program that uses it, or " if error.errno == errno.EADDRINUSE else ""
+    return StartError(
+        (
+            f"cannot listen on {host}:{port}: {reason}; {free_it}choose another address "
+            "with [server] listen or -l HOST:PORT",
+        )
+    )
+
+
+def base_url(address: tuple[Any, ...]) -> str:
+    """Where a client reaches the socket of this address."""
+    host, port = address[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -74,20 +74,13 @@ class Reloader:
                 await self._reload(self._read)
 
     async def _reload(self, read: Reader) -> None:
-        try:
-            # It only reads, so at shutdown a file that hangs is left to its thread.
-            reading = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-            changes = change(self._hub.snapshot.config, reading.config)
-            snapshot = Snapshot.of(changes.config)
-        except ConfigError as error:
-            for problem in error.problems:
-                log.error("SIGHUP: %s", problem)
-            log.error("SIGHUP: the configuration stays as it was")
+        # It only reads, so at shutdown a file that hangs is left to its thread.
+        found = await trio.to_thread.run_sync(
+            read_again, read, self._hub.snapshot.config, abandon_on_cancel=True
+        )
+        if found is None:
             return
-        except Exception as error:
-            # A bug of ours, or a file that went away while it was read: no reason to stop serving.
-            log_bug(log, "SIGHUP: the configuration stays as it was", error)
-            return
+        reading, changes, snapshot = found
         # What is in flight may still meet an old secret.
         self._secrets = _once((*self._secrets, *snapshot.catalog.secrets))
         configure_logging(reading.level, changes.config.logging.format, self._secrets)
@@ -95,6 +88,25 @@ class Reloader:
         _tell(changes)
         for warning in reading.warnings:
             log.warning("%s", warning)
+
+
+def read_again(read: Reader, old: Config) -> tuple[Reading, Change, Snapshot] | None:
+    """What is to be used in the place of `old`; `None` if it will not do, and the log says why.
+
+    Blocks.
+    """
+    try:
+        reading = read()
+        changes = change(old, reading.config)
+        return reading, changes, Snapshot.of(changes.config)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("SIGHUP: %s", problem)
+        log.error("SIGHUP: the configuration stays as it was")
+    except Exception as error:
+        # A bug of ours, or a file that went away while it was read: no reason to stop serving.
+        log_bug(log, "SIGHUP: the configuration stays as it was", error)
+    return None
 
 
 def _once(secrets: tuple[Secret, ...]) -> tuple[Secret, ...]:

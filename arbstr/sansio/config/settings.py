@@ -36,6 +36,9 @@ BEARER: Final = "bearer"
 X_API_KEY: Final = "x-api-key"
 """How a provider takes its key: as `Authorization: Bearer`, or bare under a name of Anthropic's."""
 
+MOST_WORKERS: Final = 64
+"""Processes that serve one address: more than cores of a machine gain nothing. Picked."""
+
 MEGABYTE: Final = 1_000_000
 
 _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -44,7 +47,10 @@ _EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
 @final
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """`[server]`: where arbstr listens, who may call, how much it takes in."""
+    """`[server]`: where arbstr listens, who may call, how much it takes in.
+
+    `workers`: how many processes serve the address.
+    """
 
     listen: Annotated[str, values.listen] = "127.0.0.1:8080"
     auth_token: Annotated[Secret | None, values.secret] = None
@@ -53,6 +59,7 @@ class ServerConfig:
     max_body_mb: Annotated[Decimal, values.megabytes] = Decimal(64)
     max_answer_mb: Annotated[Decimal, values.megabytes] = Decimal(64)
     shutdown_seconds: Annotated[float, values.seconds] = 30.0
+    workers: Annotated[int, values.whole_number(1, MOST_WORKERS)] = 1
 
     @property
     def listen_host(self) -> str:

@@ -262,6 +262,12 @@ class Budget:
         self._limit = limit
         self._is_open = is_open
 
+    def own(self, now: float) -> Account:
+        """What this process alone has spent and set aside on the day."""
+        day = day_of(now)
+        book = self._books.get(day) or _Book()
+        return Account(self._limit, book.spent, book.reserved, (day + 1) * DAY_SECONDS - now)
+
     def view(self, now: float) -> Account:
         """How the day stands now."""
         day = day_of(now)

@@ -10,7 +10,8 @@ At a clean end what was not used is given back; of a process that was killed it 
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from functools import partial
@@ -18,6 +19,7 @@ from typing import Final, final
 
 import trio
 
+from arbstr.sansio.money import add_sats
 from arbstr.sansio.routing.budget import Budget, day_of
 from arbstr.sansio.routing.lease import Ask, Lease, Row, exchanged
 from arbstr.trio_runtime.ledger.budget import HOLD_SECONDS, sum_of_day
@@ -30,6 +32,9 @@ TICK_SECONDS: Final = 1.0
 
 PATIENCE_SECONDS: Final = 2.5
 """How long a request waits for an exchange, which takes milliseconds; picked."""
+
+LOOK_SECONDS: Final = 0.5
+"""How long whoever only looks waits for the ledger; picked."""
 
 WANTED_SECONDS: Final = 3.0
 """How long others give back what is idle after somebody found no room."""
@@ -113,6 +118,15 @@ class Leases:
                 except (Trouble, ArithmeticError) as error:
                     log.warning("what the budget has left cannot be given back (%s)", error)
                     return
+
+    async def others(self, boots: Collection[str]) -> Decimal:
+        """What the ledger holds of today for all processes but these, in sats: of those that are
+        gone all they had. As last told, if it cannot be read at once."""
+        now = time.time()
+        with trio.move_on_after(LOOK_SECONDS), suppress(Trouble):
+            return await self._database.read(partial(_held, day_of(now), frozenset(boots)))
+        own = self._budget.own(now).spent
+        return add_sats(self._budget.view(now).spent, own.copy_negate())
 
     async def _exchange(self, now: float) -> bool:
         """Whatever is to be asked now, of today and of what still runs since yesterday."""
@@ -244,6 +258,11 @@ def exchange(
     else:
         put(boot_id, after, now)
     return Exchanged(after, caps - mine.cap, until > now)
+
+
+def _held(day: int, boots: Collection[str], session: Session) -> Decimal:
+    rows = session.execute(session.question("leases"), {"day": day})
+    return Decimal(sum(int(cap) for name, cap, _, _ in rows if name not in boots)) / 1000
 
 
 def _is_wanted(day: int, now: float, session: Session) -> bool:

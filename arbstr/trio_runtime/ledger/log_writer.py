@@ -50,6 +50,9 @@ LINGER_SECONDS: Final = 0.2
 """How long the first record of a batch waits for company. A hop to the thread costs about 0.7 ms
 (measured), and while it works the requests share the interpreter with it; picked."""
 
+SEEN_SECONDS: Final = 0.5
+"""What another process has sent is in the ledger by then: `LINGER_SECONDS`, and the transaction."""
+
 BACKOFF_SECONDS: Final = 0.1
 """The first wait after a failure of the database; doubled each time ..."""
 

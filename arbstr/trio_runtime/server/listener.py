@@ -25,19 +25,51 @@ PAUSE_SECONDS: Final = 0.1
 QUIET_SECONDS: Final = 60.0
 """Between two lines about a shortage, which may come and go with each connection; picked."""
 
+BACKLOG: Final = 0xFFFF
+"""Connections that may wait to be accepted; the system has a limit of its own, and takes that."""
+
 MOST: Final = 64
 """Connections accepted in one turn; picked."""
+
+MOST_OF_SHARED: Final = 1
+"""The same where several processes accept from one socket: the others wake as well."""
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen, for processes that are to share them; one an address of the host.
+
+    As `trio.open_tcp_listeners`, before Trio runs. Blocks. Raises `OSError`.
+    """
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            each = socket.socket(family, kind, protocol)
+            bound.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind(address)
+            each.listen(BACKLOG)
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+    return bound
 
 
 @final
 class EagerListener(trio.abc.Listener[trio.SocketStream]):
-    """A `trio.SocketListener` whose `accept` has a checkpoint only if nobody waits.
+    """A `trio.SocketListener` whose `accept` has a checkpoint only if nobody waits, or `most` were
+    taken.
 
     `trio.serve_listeners` starts a task for each, so they come to no harm in here.
     """
 
-    def __init__(self, listener: trio.SocketListener) -> None:
+    def __init__(self, listener: trio.SocketListener, most: int = MOST) -> None:
         self._listener = listener
+        self._most = most
         self.socket = listener.socket
         # The same socket once more: Trio's own has no `accept` that does not wait.
         self._now = socket.socket(
@@ -58,7 +90,7 @@ class EagerListener(trio.abc.Listener[trio.SocketStream]):
                 self._tell(error)
                 await trio.sleep(PAUSE_SECONDS)
             else:
-                self._accept_others()
+                self._accept_others(self._most)
         return self._accepted.popleft()
 
     def _tell(self, error: OSError) -> None:
@@ -82,7 +114,7 @@ class EagerListener(trio.abc.Listener[trio.SocketStream]):
         self._accepted.clear()
         return taken
 
-    def _accept_others(self, most: float = MOST) -> None:
+    def _accept_others(self, most: float) -> None:
         while len(self._accepted) < most:
             try:
                 connected, _ = self._now.accept()

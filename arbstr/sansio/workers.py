@@ -1,0 +1,374 @@
+"""Several processes behind one address: when one is started, told and ended, and when all are.
+
+    phase    OPENING --the first serves--> SERVING --stop--> STOPPING --stop--> HURRYING
+                |                             |                  |                  |
+         the first ends                   `GIVE_UP`        the last is gone         |
+                v                             v                  v                  v
+              ENDED <----------------------------------------------------------------
+
+The parent owns the listening sockets and hears the signals; each worker is a whole arbstr that
+accepts from the same sockets. One is started first: what is wrong with the ledger or the
+configuration it says once, and arbstr ends with its exit code. Once it serves, the others start.
+
+What follows the end of a worker is a row of `FATES`, what a signal does a row of `SIGNALS`. A
+worker that ended is started again after `pause(ends in a row)`; who had served for `STEADY_SECONDS`
+begins to count anew.
+
+What may not live here: processes, signals, sockets, the clock (`now` is monotonic, in seconds).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from math import inf
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
+
+from arbstr.sansio.errors import LocalProtocolError
+
+STEADY_SECONDS: Final = 10.0
+"""Who served so long did not end for what it met at its start. Picked."""
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+"""Before a worker is started again; four times as long after each further end in a row ..."""
+
+LONGEST_PAUSE_SECONDS: Final = 30.0
+"""... up to this. Picked: a machine that is short of memory has a moment to recover."""
+
+MOST_ENDS: Final = 5
+"""So often in a row a worker ends before arbstr is given up, if none serves: 35 s. Picked."""
+
+STOP_SECONDS: Final = 10.0
+"""Past the grace of requests in flight, until workers that hang are killed: a worker's own watchdog
+ends it after eight (`trio_runtime.main.WATCHDOG_SECONDS`)."""
+
+HURRY_SECONDS: Final = 7.0
+"""The same after a second signal; a worker's own comes after five."""
+
+
+class Phase(Enum):
+    """Where all of them together stand."""
+
+    OPENING = auto()
+    SERVING = auto()
+    STOPPING = auto()
+    HURRYING = auto()
+    ENDED = auto()
+
+
+class State(StrEnum):
+    """Where one worker stands, as /health says it."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    RESTING = "to be started again"
+    GONE = "gone"
+
+
+class Word(StrEnum):
+    """What workers are told."""
+
+    STOP = "stop"
+    HURRY = "hurry"
+    RELOAD = "reload"
+
+
+class Sign(Enum):
+    """What the parent is told from outside, by signals."""
+
+    STOP = auto()
+    RELOAD = auto()
+
+
+class Level(StrEnum):
+    """How much a sentence for the log matters."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+SIGNALS: Final[Mapping[tuple[Phase, Sign], tuple[Phase, Word]]] = MappingProxyType(
+    {
+        (Phase.OPENING, Sign.STOP): (Phase.STOPPING, Word.STOP),
+        (Phase.SERVING, Sign.STOP): (Phase.STOPPING, Word.STOP),
+        (Phase.STOPPING, Sign.STOP): (Phase.HURRYING, Word.HURRY),
+        (Phase.OPENING, Sign.RELOAD): (Phase.OPENING, Word.RELOAD),
+        (Phase.SERVING, Sign.RELOAD): (Phase.SERVING, Word.RELOAD),
+    }
+)
+"""What all workers are told at a signal, and the phase then. Any other changes nothing."""
+
+
+class End(StrEnum):
+    """How it stands when a worker has ended; the first that is so. Said as the README does."""
+
+    UNWANTED = "all were told to stop"
+    FIRST = "it was the first, and none has served yet"
+    HOPELESS = f"none serves, and it ended {MOST_ENDS} times in a row, soon each time"
+    OTHERWISE = "anything else"
+
+
+class Fate(StrEnum):
+    """What follows."""
+
+    NOTHING = "nothing; after the last arbstr ends"
+    END = "arbstr ends with its exit code, or 1"
+    GIVE_UP = "arbstr ends, exit code 1"
+    AGAIN = "it is started again, the sooner the longer it had served"
+
+
+FATES: Final[Mapping[End, Fate]] = MappingProxyType(
+    {
+        End.UNWANTED: Fate.NOTHING,
+        End.FIRST: Fate.END,
+        End.HOPELESS: Fate.GIVE_UP,
+        End.OTHERWISE: Fate.AGAIN,
+    }
+)
+
+
+def workers_table() -> str:
+    """FATES as a Markdown table for the README."""
+    lines = ["| a worker ended, and | what follows |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {end} | {fate} |" for end, fate in FATES.items())]) + "\n"
+
+
+def pause(ends: int) -> float:
+    """Seconds until a worker is started again that has ended so often in a row."""
+    return float(min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 4 ** min(ends - 1, 10)))
+
+
+# -- what happens ----------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker serves."""
+
+    worker: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker is gone, with its exit code, or less than 0 if it could not say why: killed, or not
+    even started. `how` is a predicate: "was killed by SIGKILL"."""
+
+    worker: int
+    code: int
+    how: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """A signal came; `name` is its own."""
+
+    sign: Sign
+    name: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Elapsed:
+    """What was due may be."""
+
+
+Event: TypeAlias = Ready | Ended | Signalled | Elapsed
+
+
+# -- what is to be done ----------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this worker."""
+
+    worker: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell this to all workers that live."""
+
+    word: Word
+    why: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End all workers that live, at once."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Requests are being accepted: say where."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A line for the log."""
+
+    level: Level
+    sentence: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """No worker is left: end with this code."""
+
+    code: int
+
+
+Command: TypeAlias = Start | Tell | Kill | Announce | Say | Leave
+
+
+@final
+@dataclass(slots=True)
+class _Worker:
+    """One place. `ends` counts in a row; `due`: when it is started again."""
+
+    state: State = State.GONE
+    since: float = 0.0
+    ends: int = 0
+    due: float = inf
+
+
+@final
+class Workers:
+    """The workers 1 to `count`. `grace` in seconds is how long a stop waits for answers."""
+
+    def __init__(self, count: int, grace: float) -> None:
+        self._workers = {number: _Worker() for number in range(1, count + 1)}
+        self._grace = grace
+        self._deadline = inf
+        self._code = 0
+        self.phase = Phase.OPENING
+
+    @property
+    def states(self) -> Mapping[int, State]:
+        """Where each stands."""
+        return {number: worker.state for number, worker in self._workers.items()}
+
+    @property
+    def due(self) -> float:
+        """When `Elapsed` is to be told at the latest."""
+        return min(self._deadline, *(worker.due for worker in self._workers.values()))
+
+    def start(self) -> tuple[Command, ...]:
+        """The first of them."""
+        return (self._start(1),)
+
+    def handle(self, event: Event, now: float) -> tuple[Command, ...]:
+        """What is to be done, in this order. Raises `LocalProtocolError` after the end."""
+        if self.phase is Phase.ENDED:
+            raise LocalProtocolError(f"{event} after the end")
+        match event:
+            case Ready(number):
+                return self._ready(number, now)
+            case Ended(number, code, how):
+                return self._ended(number, code, how, now)
+            case Signalled(sign, name):
+                return self._signalled(sign, name, now)
+            case Elapsed():
+                return self._elapsed(now)
+
+    def _ready(self, number: int, now: float) -> tuple[Command, ...]:
+        worker = self._workers[number]
+        if worker.state is not State.STARTING:
+            raise LocalProtocolError(f"worker {number} is {worker.state}, and cannot become ready")
+        worker.state, worker.since = State.SERVING, now
+        match self.phase:
+            case Phase.OPENING:
+                self.phase = Phase.SERVING
+                others = tuple(self._start(other) for other in self._workers if other != number)
+                return (Announce(), *others, *self._serves(number))
+            case Phase.SERVING:
+                return self._serves(number)
+            case _:
+                return ()
+
+    def _serves(self, number: int) -> tuple[Command, ...]:
+        said = Say(Level.INFO, f"worker {number} serves")
+        if any(state is not State.SERVING for state in self.states.values()):
+            return (said,)
+        return (said, Say(Level.INFO, f"all {len(self._workers)} workers serve"))
+
+    def _ended(self, number: int, code: int, how: str, now: float) -> tuple[Command, ...]:
+        worker = self._workers[number]
+        steady = worker.state is State.SERVING and now - worker.since >= STEADY_SECONDS
+        worker.state, worker.ends = State.GONE, 1 if steady else worker.ends + 1
+        match FATES[self._end_of(worker)]:
+            case Fate.NOTHING:
+                if code and not self._code:
+                    self._code = 1
+                return self._unless_gone()
+            case Fate.END:
+                self._code = code if code >= 0 else 1
+                said = Say(Level.ERROR, f"worker {number} {how} before it served")
+                return (*((said,) if code < 0 else ()), *self._unless_gone())
+            case Fate.GIVE_UP:
+                self._code, self.phase = 1, Phase.STOPPING
+                self._deadline = now + self._grace + STOP_SECONDS
+                for each in self._workers.values():
+                    each.due = inf
+                said = Say(Level.ERROR, f"worker {number} {how}, as often before; giving up")
+                return (said, Tell(Word.STOP, "giving up"), *self._unless_gone())
+            case Fate.AGAIN:
+                seconds = pause(worker.ends)
+                worker.state, worker.due = State.RESTING, now + seconds
+                again = f"it is started again in {seconds:g} s"
+                return (Say(Level.WARNING, f"worker {number} {how}: {again}"),)
+
+    def _end_of(self, worker: _Worker) -> End:
+        if self.phase in (Phase.STOPPING, Phase.HURRYING):
+            return End.UNWANTED
+        if self.phase is Phase.OPENING:
+            return End.FIRST
+        serves = any(state is State.SERVING for state in self.states.values())
+        return End.HOPELESS if worker.ends >= MOST_ENDS and not serves else End.OTHERWISE
+
+    def _signalled(self, sign: Sign, name: str, now: float) -> tuple[Command, ...]:
+        row = SIGNALS.get((self.phase, sign))
+        if row is None:
+            return ()
+        self.phase, word = row
+        match word:
+            case Word.STOP:
+                self._deadline = now + self._grace + STOP_SECONDS
+                for worker in self._workers.values():
+                    worker.due = inf
+            case Word.HURRY:
+                self._deadline, self._code = now + HURRY_SECONDS, 130
+            case Word.RELOAD:
+                pass
+        return (Tell(word, name), *self._unless_gone())
+
+    def _elapsed(self, now: float) -> tuple[Command, ...]:
+        if now >= self._deadline:
+            self._deadline, self._code = inf, self._code or 1
+            return (Say(Level.ERROR, "workers that do not stop are killed"), Kill())
+        due = [number for number, worker in self._workers.items() if worker.due <= now]
+        return tuple(self._start(number) for number in due)
+
+    def _start(self, number: int) -> Start:
+        worker = self._workers[number]
+        worker.state, worker.due = State.STARTING, inf
+        return Start(number)
+
+    def _unless_gone(self) -> tuple[Command, ...]:
+        """The end, if there is nobody left to wait for."""
+        if any(state in (State.STARTING, State.SERVING) for state in self.states.values()):
+            return ()
+        if self.phase in (Phase.OPENING, Phase.STOPPING, Phase.HURRYING):
+            self.phase = Phase.ENDED
+            return (Leave(self._code),)
+        return ()
