@@ -397,12 +397,14 @@ async def open_proxy(
     environ: Mapping[str, str] | None = None,
     routes: Routes = ROUTES,
     books: bool = False,
+    part: tuple[int, int] = (1, 1),
 ) -> AsyncIterator[Proxy]:
     """Serves arbstr with this configuration until the block ends.
 
     `database`: the file the log is really written to. `change`: where stray ecash goes. `routes`:
     which doors there are.
-    `books`: nodes are asked what their keys were charged, which needs a `database`.
+    `books`: nodes are asked what their keys were charged, which needs a `database`. `part`: which
+    of how many processes it is that share the lanes.
     """
     settled = parse_config(config_text, environ or {})
     failure: Exception | None = None
@@ -441,7 +443,7 @@ async def open_proxy(
                 )
                 hub.accounts.changed(hub.snapshot)
                 nursery.start_soon(hub.accounts.run)
-                hub.lanes = Lanes(transport, ledger, log_writer, hub.budget, nursery)
+                hub.lanes = Lanes(transport, ledger, log_writer, hub.budget, nursery, part)
                 hub.lanes.changed(hub.snapshot)
             nursery.start_soon(hub.kept.run)
             try:

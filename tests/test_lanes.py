@@ -102,6 +102,25 @@ async def test_lanes_of_the_last_run_are_used_again(tmp_path: Path) -> None:
     assert len(node.bank.accounts[KEY].children) == 2
 
 
+async def test_processes_that_share_a_key_have_lanes_of_their_own(tmp_path: Path) -> None:
+    """Only one request at a time may be on a lane, and a process knows its own requests alone."""
+    node, database = Node(), tmp_path / "arbstr.db"
+    found: list[set[str]] = []
+    async with open_fake_provider(node.serve) as fake:
+        text = config(provider("node", fake.url, kind="routstr", key=KEY, more="lanes = 3"))
+        for part, count in ((1, 2), (2, 1), (1, 2), (2, 1)):
+            async with open_proxy(text, database=database, books=True, part=(part, 2)) as proxy:
+                await wait_free(proxy, count)
+                lanes = proxy.hub.lanes
+                assert lanes is not None
+                found.append({way.lane.key.reveal() for way in lanes._ways["node"]})
+    first, second, *again = found
+    assert (len(first), len(second)) == (2, 1)
+    assert again == [first, second]
+    assert not first & second
+    assert len(node.bank.accounts[KEY].children) == 3
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_node_that_died_and_took_nothing_is_followed_without_consent(
     tmp_path: Path, stream: bool

@@ -27,7 +27,7 @@ from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, shown
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
 from arbstr.trio_runtime.main import Mock, Options, leave_when_told_again
-from arbstr.trio_runtime.main import run as serve_alone
+from arbstr.trio_runtime.main import run as serve
 from arbstr.trio_runtime.reload import Reading
 
 log = logging.getLogger("arbstr")
@@ -50,6 +50,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if options.mock:
         mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
     database = IN_MEMORY if mock or path is None else ledger_path(path, config, environ)
+    if config.server.workers > 1:
+        _check_many(database)
     configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
 
     described = tuple(_described(path, config, database))
@@ -71,16 +73,14 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         except OutputError as error:
             log.warning("listens on %s, but cannot print so: %s", url, error.strerror)
 
-    if config.server.workers > 1:
-        _check_many(database)
-        from arbstr.trio_runtime.workers import run as serve_by_many  # one does without
-
-        serve = serve_by_many
-    else:
-        serve = serve_alone
+    what = Options(database, mock, None if mock else read)
     try:
         leave_when_told_again()
-        return serve(config, Options(database, mock, None if mock else read), announce)
+        if config.server.workers == 1:
+            return serve(config, what, announce)
+        from arbstr.trio_runtime.workers import run as serve_with_others
+
+        return serve_with_others(config, what, announce)
     finally:
         flush_logging()
 

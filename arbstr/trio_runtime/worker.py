@@ -144,9 +144,9 @@ class Worker:
     # -- the post
 
     async def run(self, stops: Stops, signals: AsyncIterator[int]) -> None:
-        """Reads and writes the post, until cancelled."""
+        """Reads and writes the post, until cancelled; and closes it."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._post))
-        async with trio.open_nursery() as nursery:
+        async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_by_signal, stops, signals)
             nursery.start_soon(self._write, stream)
             await self._read(stream, stops)

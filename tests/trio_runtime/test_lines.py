@@ -4,6 +4,8 @@ import errno
 import os
 import pty
 import select
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -274,3 +276,31 @@ def test_lines_of_several_threads_stay_whole_and_each_threads_in_order(pipe: End
     for name in "abcd":
         assert [int(n) for who, n, _ in said if who == name] == list(range(500))
     assert {rest for _, _, rest in said} == {"x" * 100}
+
+
+FORKED: Final = """
+import os, threading
+from arbstr.trio_runtime.lines import LineWriter
+reader, end = os.pipe()
+lines = LineWriter(end, str)
+lines._takes = lambda size: False  # a terminal: all by the thread
+lines.offer(20, "parent\\n")
+assert lines.flush(60) and os.read(reader, 99) == b"parent\\n"
+holder = threading.Thread(target=lines._lock.acquire)  # as the log's thread may at the fork
+holder.start()
+holder.join()
+child = os.fork()
+if child == 0:
+    lines.forked()
+    lines.offer(20, "child\\n")
+    os._exit(0 if lines.flush(60) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert os.read(reader, 99) == b"child\\n"
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system that does not fork")
+def test_a_child_has_neither_the_lines_nor_the_thread_nor_the_lock_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], timeout=PATIENCE, check=False)
+    assert done.returncode == 0

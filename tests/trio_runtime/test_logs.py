@@ -17,6 +17,7 @@ from arbstr.trio_runtime.logs import (
     NOISY,
     configure_logging,
     flush_logging,
+    log_as_worker,
     log_bug,
     log_request,
 )
@@ -319,6 +320,27 @@ def test_a_line_is_there_before_the_next_thing_happens(stderr: Written) -> None:
         log.info("key %s", KEY, extra={"request_id": "r-1"})
         line = reader.readline()
     assert re.fullmatch(TIME + r" INFO    key \[REDACTED\] request_id=r-1\n", line)
+
+
+def test_the_lines_of_one_of_several_processes_bear_its_number(stderr: Written) -> None:
+    with piped() as reader:
+        configure_logging("info", "text", ())
+        log.info("the parent's")
+        log_as_worker(2)
+        log.info("one", extra={"request_id": "r-1"})
+        log_request(log, "two", "r-2")
+        log.info("three")
+        said = [reader.readline()[25:] for _ in range(4)]
+        configure_logging("info", "json", ())
+        log.info("four", extra={"request_id": "r-4"})
+        line = json.loads(reader.readline())
+    assert said == [
+        "INFO    the parent's\n",
+        "INFO    one worker=2 request_id=r-1\n",
+        "INFO    two worker=2 request_id=r-2\n",
+        "INFO    three worker=2\n",
+    ]
+    assert (line["worker"], line["request_id"], line["message"]) == (2, "r-4", "four")
 
 
 def test_set_up_again_it_goes_on_with_what_it_had(stderr: Written) -> None:

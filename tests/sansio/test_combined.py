@@ -1,0 +1,135 @@
+"""What several workers say, as one answer."""
+
+from typing import Any
+
+from arbstr.sansio.combined import Said, combined_health, combined_providers
+from arbstr.sansio.workers import State
+
+CLOSED: dict[str, Any] = {"state": "closed", "failure_count": 0}
+OPEN: dict[str, Any] = {"state": "open", "failure_count": 3, "retry_at": "2026-01-01T00:00:30Z"}
+LOG = {"queued": 1, "written": 10, "dropped": 0}
+
+
+def health(status: str = "ok", **providers: dict[str, Any]) -> dict[str, Any]:
+    return {"status": status, "providers": providers, "log": LOG}
+
+
+def said(*reports: dict[str, Any] | None, state: State = State.SERVING) -> list[Said]:
+    return [Said(number, 100 + number, state, report) for number, report in enumerate(reports, 1)]
+
+
+def shown(name: str, **members: Any) -> dict[str, Any]:
+    usual: dict[str, Any] = {
+        "name": name,
+        "url": f"http://{name}",
+        "kind": "openai",
+        "circuit": "closed",
+        "resting_until": None,
+        "resting_for": None,
+    }
+    return {**usual, **members}
+
+
+def test_all_are_well() -> None:
+    one = health(alpha=CLOSED)
+    assert combined_health(one, said(one, one)) == {
+        "status": "ok",
+        "providers": {"alpha": CLOSED},
+        "log": {"queued": 2, "written": 20, "dropped": 0},
+        "workers": [
+            {"worker": 1, "pid": 101, "status": "ok"},
+            {"worker": 2, "pid": 102, "status": "ok"},
+        ],
+    }
+
+
+def test_the_worst_circuit_counts_and_who_has_which_is_told() -> None:
+    one, two = health("degraded", alpha=OPEN), health(alpha={**CLOSED, "failure_count": 2})
+    found = combined_health(two, said(one, two))
+    assert found["status"] == "degraded"
+    assert found["providers"]["alpha"] == {**OPEN, "workers": {"1": "open", "2": "closed"}}
+
+
+def test_of_two_open_ones_the_later_and_the_most_failures() -> None:
+    later = {**OPEN, "failure_count": 1, "retry_at": "2026-01-01T00:00:40Z", "last_error": "no"}
+    one = health("unhealthy", alpha=OPEN)
+    found = combined_health(one, said(one, health("unhealthy", alpha=later)))
+    assert found["status"] == "unhealthy"  # nobody can serve
+    assert found["providers"]["alpha"] == {**later, "failure_count": 3}
+
+
+def test_one_that_can_serve_is_enough_not_to_be_unhealthy() -> None:
+    one, two = health("unhealthy", alpha=OPEN), health("degraded", alpha=CLOSED)
+    assert combined_health(one, said(one, two))["status"] == "degraded"
+
+
+def test_a_worker_that_is_not_there_or_says_nothing_is_told_of() -> None:
+    one = health(alpha=CLOSED)
+    who = [
+        Said(1, 101, State.SERVING, one),
+        Said(2, 102, State.SERVING),
+        Said(3, 103, State.STARTING),
+        Said(4, None, State.RESTING),
+    ]
+    found = combined_health(one, who)
+    assert found["status"] == "degraded"
+    assert [each["status"] for each in found["workers"]] == [
+        "ok",
+        "silent",
+        "starting",
+        "to be started again",
+    ]
+    assert found["log"] == LOG
+
+
+def test_models_and_balances_and_damage() -> None:
+    sick = {"m": OPEN}
+    old = {"free_sats": 1.0, "reserved_sats": 0.0, "asked_at": "2026-01-01T00:00:00Z"}
+    new = {**old, "free_sats": 2.0, "asked_at": "2026-01-01T00:01:00Z"}
+    one = health(alpha={**CLOSED, "balance": new})
+    two = health("degraded", alpha={**CLOSED, "models": sick, "balance": old})
+    two["log"] = {**LOG, "damaged": True}
+    found = combined_health(one, said(one, two))
+    assert found["providers"]["alpha"] == {**CLOSED, "models": sick, "balance": new}
+    assert found["log"]["damaged"] is True
+
+
+def test_a_worker_that_was_reloaded_a_moment_earlier() -> None:
+    one, two = health(alpha=CLOSED), health(beta=OPEN)
+    assert combined_health(one, said(one, two))["providers"] == {"alpha": CLOSED}
+    first, second = ({"providers": [shown(name)]} for name in ("alpha", "beta"))
+    assert combined_providers(first, said(first, second))["providers"] == [shown("alpha")]
+    other = {"providers": [shown("alpha", url="http://elsewhere", circuit="open")]}
+    assert combined_providers(first, said(first, other))["providers"] == [shown("alpha")]
+
+
+def test_providers_are_one_list_of_the_worst_and_the_newest() -> None:
+    soon, late = "2026-01-01T00:00:10Z", "2026-01-01T00:00:50Z"
+    one = shown(
+        "alpha",
+        resting_until=soon,
+        resting_for="rate limit",
+        missing_endpoints={"messages": ["b"], "embeddings": None},
+        prices={"fetched_at": None, "models": {}},
+    )
+    two = shown(
+        "alpha",
+        kind="routstr",
+        circuit="open",
+        resting_until=late,
+        resting_for="no balance",
+        circuits={"m": OPEN},
+        missing_endpoints={"messages": ["a"], "embeddings": ["c"], "responses": None},
+        prices={"fetched_at": soon, "models": {"m": 1}},
+    )
+    own = {"providers": [one]}
+    found = combined_providers(own, said(own, {"providers": [two]}, None))
+    assert found["providers"] == [
+        {
+            **two,
+            "missing_endpoints": {"messages": ["a", "b"], "embeddings": None, "responses": None},
+        }
+    ]
+    assert [each["status"] for each in found["workers"]] == ["serving", "serving", "silent"]
+    turned = {"providers": [two]}
+    assert combined_providers(turned, said(turned, own))["providers"][0]["kind"] == "routstr"
