@@ -70,6 +70,9 @@ QUESTIONS: Final = {
     "May a web page call?": (
         "sansio/callers", "Doorkeeper", "web page",
     ),
+    "What follows when one of several processes dies?": (
+        "sansio/workers", "FATES", "started, told and ended", "end of a worker",
+    ),
     "In which order is everything closed?": (
         "trio_runtime/main", "run", "the order of closing",
     ),

@@ -31,7 +31,7 @@ def test_all_that_is_said_is_taken(command: Command) -> None:
         if not each.flags or "--help" in each.flags:
             continue
         value = [each.values[0] if each.values else "127.0.0.1:1"] if each.value else []
-        if each.value == "SECONDS":
+        if each.value in ("SECONDS", "N"):
             value = ["1"]
         is_other_way_open = command.name == "cost" and each.other_way is None
         needed = ["--text", "x"] if is_other_way_open else []
