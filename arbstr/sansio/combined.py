@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.config.credentials import Kind
+from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.workers import State
 
 Report: TypeAlias = Mapping[str, Any]
@@ -146,9 +147,10 @@ def _provider(own: Report, every: Sequence[Report]) -> dict[str, Any]:
     missing = _missing([view["missing_endpoints"] for view in every if "missing_endpoints" in view])
     if missing:
         found["missing_endpoints"] = missing
-    if any(view["kind"] == Kind.ROUTSTR for view in every):
-        # One of them saw that it is a node; the others are told, and may not have read it yet.
-        found["kind"] = Kind.ROUTSTR.value
+    for view in every:
+        # One of them saw its signature; the others are told, and may not have read it yet.
+        if TRAITS[Kind(view["kind"])].signature is not None:
+            found["kind"] = view["kind"]
     for member, moment in (("prices", "fetched_at"), ("balance", "asked_at")):
         known = [view[member] for view in every if member in view]
         if known:
