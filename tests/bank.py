@@ -101,6 +101,13 @@ class Bank:
         for held in [held for held in self._held if now - held.at >= self.sweep]:
             self._end(held)
 
+    def finish(self) -> None:
+        """Whatever still runs ends now, and not at its time."""
+        self.turn()
+        due, self._later = self._later, []
+        for _, work in sorted(due, key=lambda each: each[0]):
+            work()
+
     def restart(self) -> None:
         """The node is started anew: what was reserved is free, and nothing of it is charged."""
         self.turn()

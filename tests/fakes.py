@@ -446,6 +446,8 @@ class FakeProvider:
         self.requests: list[Request] = []
         self.hits = self.connections = self.connections_open = self.left = self.closed = 0
         self.closed_at: float | None = None
+        self._up = trio.CancelScope()
+        self._gap = 0.0
         self._tls = tls
         self._ids = itertools.count(1)
         self._changed = trio.Event()
@@ -464,6 +466,20 @@ class FakeProvider:
         self.connections = self.connections_open
         self.closed_at = None
         self.set_script(self._first_script)
+
+    def go_down(self, seconds: float) -> None:
+        """Ends every connection, and takes none for so long: as if killed and started again."""
+        self._gap = seconds
+        self._up.cancel()
+
+    async def listen(self, listeners: list[trio.SocketListener]) -> None:
+        """Serves until cancelled, at the same port after every `go_down`."""
+        host, port = listeners[0].socket.getsockname()
+        while True:
+            with self._up:
+                await trio.serve_listeners(self.serve, listeners)
+            await trio.sleep(self._gap)
+            self._up, listeners = trio.CancelScope(), await trio.open_tcp_listeners(port, host=host)
 
     async def wait_requests(self, count: int = 1) -> None:
         """Until `count` requests have been read."""
@@ -735,7 +751,7 @@ async def open_fake_provider(
         scheme = "http" if tls is None else "https"
         number = listeners[0].socket.getsockname()[1]
         fake = FakeProvider(script, f"{scheme}://{host}:{number}/v1", tls)
-        await nursery.start(trio.serve_listeners, fake.serve, listeners)
+        nursery.start_soon(fake.listen, listeners)
         try:
             yield fake
         except Exception as error:

@@ -4,6 +4,7 @@
     async with open_fake_provider(node.serve) as fake:
         ...  one provider of kind "routstr" at fake.url, with a key
     node.visits         every request it read, what was charged for it, and whether it said so
+    node.restart()      as after kill -9: what ran is forgotten, and nothing of it is charged
 
 A node is a proxy in front of an upstream that fails in every way. What live nodes do about it, and
 what they charge, is the table `FAULTS`: one row a way, with the play for a plain request and for a
@@ -11,8 +12,9 @@ stream, the share of its chance, whether the node charges, and whether the answe
 it ends (a `stated` charge). The node finishes and charges what its client has left behind: so a
 visit is booked when it is read, whatever becomes of the connection.
 
-Its money is a `Bank` (`bank.py`): a request is reserved for when it is read, and ends `works`
-seconds later, whatever becomes of its connection: charged, given back, or lost until the sweep.
+Its money is a `Bank` (`bank.py`): a request is reserved for when it is read, and ends when its
+answer tells the price, or some time of `works` seconds later where it does not, whatever becomes of
+its connection: charged, given back, or lost until the sweep.
 Keys that nobody deposited anything on have more than any test spends. `models` is what it lists, in
 sats a token; a node that lists none serves any, at `rates`. `takes` times its price is what it
 takes and says; `unsaid` millisats more it takes without a word.
@@ -320,6 +322,17 @@ FAULTS: Final[tuple[Fault, ...]] = (
         stated=False,
         otherwise="reverted",
     ),
+    # The upstream's own refusals, passed on.
+    Fault("signed 400", _signed(400), _signed(400), False, False, 1, otherwise="reverted"),
+    Fault(
+        "signed 404",
+        lambda _: routstr_error(404, "invalid_request_error", "model_not_found"),
+        lambda _: routstr_error(404, "invalid_request_error", "model_not_found"),
+        charges=False,
+        stated=False,
+        weight=1,
+        otherwise="reverted",
+    ),
     # Without it a key that ran dry would not be seen; nothing is reserved.
     Fault(
         "an empty key",
@@ -335,14 +348,15 @@ FAULTS: Final[tuple[Fault, ...]] = (
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Visit:
-    """A request the node read. `who` is the `user` its client gave, `charged` in millisats."""
+    """A request the node read. `who` is the `user` its client gave; `charged` is what was taken so
+    far, in millisats."""
 
     who: str
     fault: str
-    charged: int
     stated: bool
+    charged: int = 0
 
 
 @final
@@ -406,7 +420,7 @@ class Node:
     """The node. `serve` is the script of a fake provider; the same seed makes the same faults.
 
     `rates` are millisats a token, read and written. `only`: the names of the faults it has, all of
-    those with a weight if not given. `works`: seconds from a request to its end.
+    those with a weight if not given. `works`: from how many seconds to how many a request takes.
     """
 
     def __init__(
@@ -416,7 +430,7 @@ class Node:
         rates: tuple[int, int] = (2, 6),
         only: Sequence[str] = ("good",),
         models: Mapping[str, Model] | None = None,
-        works: float = 0.0,
+        works: tuple[float, float] = (0.0, 0.0),
         sweep: float = 300.0,
         opens: int | None = RICH,
         children: bool = True,
@@ -454,8 +468,13 @@ class Node:
 
     @property
     def total_spent(self) -> int:
-        """What all keys were charged, so far and by what is under way."""
+        """What all keys were charged so far."""
+        self.bank.turn()
         return sum(visit.charged for visit in self.visits)
+
+    def restart(self) -> None:
+        """It is killed, and there again at once. Whoever has its connections cuts them first."""
+        self.bank.restart()
 
     def serve(self, request: Request) -> Behaviour:
         """Answers a question, or books a request and says how to answer it."""
@@ -518,16 +537,20 @@ class Node:
             price = math.ceil((PROMPT * model.prompt + ANSWER * model.completion) * 1000 - 1e-9)
         said = price * self.takes if fault.charges else 0
         charged = said + self.unsaid if fault.charges else 0
-        bill = Bill(said, rates)
-        visit = Visit(asked.get("user", ""), fault.name, charged, fault.stated)
+        play = make(Bill(said, rates))
+        visit = Visit(asked.get("user", ""), fault.name, fault.stated)
         self.visits.append(visit)
-        self.bank.later(self.works, lambda: self._end(fault, held, charged))
+        # It books before it says what it took; of what it does not tell, sooner or later.
+        tells = fault.stated or fault.otherwise == "reverted"
+        pauses = sum(step for step in play.steps if isinstance(step, float))
+        seconds = pauses if tells else self._dice.uniform(*self.works)
+        self.bank.later(seconds, lambda: self._end(fault, held, visit, charged))
         self.bank.turn()
-        return make(bill)
+        return play
 
-    def _end(self, fault: Fault, held: Reservation, charged: int) -> None:
+    def _end(self, fault: Fault, held: Reservation, visit: Visit, charged: int) -> None:
         if fault.charges or fault.otherwise == "settled":
-            self.bank.charge(held, charged)
+            visit.charged = self.bank.charge(held, charged)
         elif fault.otherwise == "reverted":
             self.bank.revert(held)
 

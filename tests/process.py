@@ -73,6 +73,7 @@ def run_arbstr(
     config_text: str | None = None,
     environ: Mapping[str, str] = NOTHING,
     directory: Path | None = None,
+    patience: float = PATIENCE,
 ) -> "subprocess.CompletedProcess[str]":
     """Runs a command to its end, in a directory that is empty but for `config.toml`, or in yours.
 
@@ -83,16 +84,17 @@ def run_arbstr(
         if config_text is not None:
             write_config(place, config_text)
         with TemporaryFile("w+") as stdout, TemporaryFile("w+") as stderr:
-            code = ended(begin(arguments, place, environ, stdout=stdout, stderr=stderr))
+            process = begin(arguments, place, environ, stdout=stdout, stderr=stderr)
+            code = ended(process, patience)
             stdout.seek(0)
             stderr.seek(0)
             return subprocess.CompletedProcess(arguments, code, stdout.read(), stderr.read())
 
 
-def ended(process: Process) -> int:
+def ended(process: Process, patience: float = PATIENCE) -> int:
     """The exit code of a command that ends by itself."""
     try:
-        return process.wait(PATIENCE)
+        return process.wait(patience)
     finally:
         process.kill()
         process.wait()

@@ -23,7 +23,7 @@ from typing import Any, Final, final
 import pytest
 import trio
 
-from tests.fakes import open_fake_provider
+from tests.fakes import FakeProvider, open_fake_provider
 from tests.node import FAULTS, Node, Visit
 from tests.process import CHAT_HEAD, ArbstrProcess, arbstr_process, chat_body
 
@@ -67,6 +67,7 @@ class Town:
     """Some nodes, arbstr in front of them, and who has asked for what."""
 
     nodes: Mapping[str, Node]
+    fakes: Mapping[str, FakeProvider]
     config: str
     directory: Path
     arbstr: ArbstrProcess | None = None
@@ -151,25 +152,38 @@ class Town:
 
 @asynccontextmanager
 async def open_town(
-    directory: Path, *, rates: Mapping[str, tuple[int, int]], seed: int, only: Sequence[str] = ()
+    directory: Path,
+    *,
+    rates: Mapping[str, tuple[int, int]],
+    seed: int,
+    only: Sequence[str] = (),
+    works: tuple[float, float] = (0.0, 0.0),
+    sweep: float = 300.0,
+    more: str = "",
 ) -> AsyncIterator[Town]:
-    """Nodes with these prices, in millisats a token read and written."""
+    """Nodes with these prices, in millisats a token read and written; `more` in every table."""
     async with AsyncExitStack() as stack:
         nodes: dict[str, Node] = {}
+        fakes: dict[str, FakeProvider] = {}
         tables = [SETTINGS]
         for number, (name, price) in enumerate(rates.items()):
-            nodes[name] = node = Node(seed=seed + number, rates=price, only=only)
+            node = Node(seed=seed + number, rates=price, only=only, works=works, sweep=sweep)
             fake = await stack.enter_async_context(open_fake_provider(node.serve))
-            tables.append(
-                PROVIDER.format(
-                    name=name,
-                    url=fake.url,
-                    key=f"{KEY[:-1]}{number}",
-                    input_rate=price[0],
-                    output_rate=price[1],
-                )
+            nodes[name], fakes[name] = node, fake
+            table = PROVIDER.format(
+                name=name,
+                url=fake.url,
+                key=key_of(number),
+                input_rate=price[0],
+                output_rate=price[1],
             )
-        yield Town(nodes, "".join(tables), directory)
+            tables.append(table + more)
+        yield Town(nodes, fakes, "".join(tables), directory)
+
+
+def key_of(number: int) -> str:
+    """The key of the node with this number."""
+    return f"{KEY[:-1]}{number}"
 
 
 @final
@@ -189,6 +203,7 @@ def paired(town: Town, rows: Sequence[Mapping[str, Any]], attempts: Sequence[Any
         made[asked[attempt["correlation_id"]], attempt["provider"]].append(attempt)
     pairs: list[Pair] = []
     for name, node in town.nodes.items():
+        node.bank.finish()
         visits: dict[str, list[Visit]] = defaultdict(list)
         for visit in node.visits:
             visits[visit.who].append(visit)

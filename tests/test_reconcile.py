@@ -18,7 +18,7 @@ from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.accounts import key_id
 from arbstr.trio_runtime.lanes import Parked, Way
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken
-from tests.fakes import FakeProvider, open_fake_provider
+from tests.fakes import FakeProvider, open_fake_provider, refused_url
 from tests.node import Node
 from tests.proxy import Proxy, config, open_proxy, rows
 from tests.test_prices import KEY
@@ -219,9 +219,25 @@ async def test_reconcile_says_what_stays_unknown_and_why(
         assert found["why"] == "they are older than the first look at the key's counters"
 
 
-async def reconcile(directory: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+async def test_reconcile_waits_for_nobody_of_whom_nothing_is_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = Node(only=("good",))
+    async with open_fake_provider(node.serve) as fake:
+        with refused_url() as nobody:
+            gone = provider(nobody).replace('"node"', '"gone"').replace("5a5a", "6b6b")
+            (tmp_path / "config.toml").write_text(config(gone, provider(fake.url), more=FAST))
+            code, printed = await reconcile(tmp_path, capsys, "--wait")
+    gone_one, other = json.loads(printed)
+    assert (code, gone_one["provider"], other["provider"]) == (0, "gone", "node")
+    assert (gone_one["unknown"], gone_one["why"]) == (0, None)
+
+
+async def reconcile(
+    directory: Path, capsys: pytest.CaptureFixture[str], *more: str
+) -> tuple[int, str]:
     """Runs the command as a person would; it has a trio of its own."""
-    command = ["reconcile", "--json", "-c", str(directory / "config.toml")]
+    command = ["reconcile", "--json", "-c", str(directory / "config.toml"), *more]
     code: Any = await trio.to_thread.run_sync(cli.main, command)
     return code, capsys.readouterr().out
 

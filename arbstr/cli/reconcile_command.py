@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, final
@@ -22,7 +23,7 @@ from arbstr.trio_runtime.accounts import Accounts, asked_for_balance
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken, Unknown, unknown_attempts
 from arbstr.trio_runtime.ledger.database import open_database, shown
 from arbstr.trio_runtime.ledger.log_writer import SEEN_SECONDS, open_log_writer
-from arbstr.trio_runtime.ledger.port import Trouble
+from arbstr.trio_runtime.ledger.port import Database, Trouble
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -106,8 +107,8 @@ def run(options: argparse.Namespace, config: Config, place: str) -> int:
 async def _all(
     config: Config, place: str, providers: Sequence[Provider], wait: bool
 ) -> list[Outcome] | Trouble:
-    """What became of each; or why the ledger could not be read."""
-    outcomes: list[Outcome] = []
+    """What became of each, asked at the same time; or why the ledger could not be read."""
+    found: dict[str, Taken | NotNow] = {}
     async with (
         open_database(place) as database,
         open_log_writer(database) as log_writer,
@@ -116,24 +117,35 @@ async def _all(
         accounts = Accounts(
             transport, database, log_writer, Budget(None), others_seconds=SEEN_SECONDS
         )
-        for provider in providers:
-            taken: list[Taken] = []
-            deadline = trio.current_time() + (LONGEST_SECONDS if wait else 0)
+        deadline = trio.current_time() + (LONGEST_SECONDS if wait else 0)
+
+        async def settle(provider: Provider) -> None:
             while True:
-                found = await accounts.check(provider)
-                if isinstance(found, Taken):
-                    taken.append(found)
-                    break
-                if trio.current_time() >= deadline:
-                    break
+                told = found[provider.name] = await accounts.check(provider)
+                if isinstance(told, Taken) or trio.current_time() >= deadline:
+                    return
+                with suppress(Trouble):
+                    if provider.name not in await _open(database):
+                        return  # who cannot be reached is waited for only where it matters
                 await trio.sleep(AGAIN_SECONDS)
-            try:
-                rest = {each.provider: each for each in await database.read(unknown_attempts)}
-            except Trouble as error:
-                return error
-            still = rest.get(provider.name)
-            outcomes.append(Outcome(provider.name, tuple(taken), still, _why(still, found)))
-    return outcomes
+
+        async with trio.open_nursery() as nursery:
+            for provider in providers:
+                nursery.start_soon(settle, provider)
+        try:
+            rest = await _open(database)
+        except Trouble as error:
+            return error
+    return [_outcome(each.name, found[each.name], rest.get(each.name)) for each in providers]
+
+
+async def _open(database: Database) -> dict[str, Unknown]:
+    return {each.provider: each for each in await database.read(unknown_attempts)}
+
+
+def _outcome(name: str, told: Taken | NotNow, still: Unknown | None) -> Outcome:
+    taken = (told,) if isinstance(told, Taken) else ()
+    return Outcome(name, taken, still, _why(still, told))
 
 
 def _why(still: Unknown | None, found: Taken | NotNow) -> str | None:
