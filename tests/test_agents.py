@@ -30,7 +30,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.process import clean_environ
+from tests.process import arbstr_process, clean_environ
 from tests.proxy import Proxy, config, open_proxy, provider
 
 pytestmark = pytest.mark.clients
@@ -238,12 +238,12 @@ wire_api = "responses"
 """
 
 
-async def codex(proxy: Proxy, home: Path) -> tuple[int, str]:
+async def codex(url: str, home: Path) -> tuple[int, str]:
     """Its exit code, and all it said."""
     assert CODEX.exists(), f"Codex is not installed; {HOW}"
     work = home / "work"
     work.mkdir()
-    (home / "config.toml").write_text(CODEX_CONFIG.format(url=proxy.url))
+    (home / "config.toml").write_text(CODEX_CONFIG.format(url=url))
     with trio.fail_after(120):
         done = await trio.run_process(
             [
@@ -269,7 +269,7 @@ async def codex(proxy: Proxy, home: Path) -> tuple[int, str]:
 @pytest.mark.node
 async def test_codex_does_a_task_of_two_rounds(tmp_path: Path) -> None:
     async with arbstr(task) as (proxy, fake):
-        code, said = await codex(proxy, tmp_path)
+        code, said = await codex(proxy.url, tmp_path)
         record = await proxy.record(ROUNDS + 1)
     assert (code, DONE in said) == (0, True), said
     assert (tmp_path / "work" / "steps").read_text() == "step 0\nstep 1\n"
@@ -278,9 +278,17 @@ async def test_codex_does_a_task_of_two_rounds(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
+async def test_codex_talks_to_the_mock_providers(tmp_path: Path) -> None:
+    with arbstr_process(arguments=["--mock"]) as process:
+        code, said = await codex(process.base_url, tmp_path)
+    assert code == 0, said
+    assert "mock-cheap" in said
+
+
+@pytest.mark.node
 async def test_codex_says_that_a_stream_broke_and_asks_once(tmp_path: Path) -> None:
     async with arbstr(broken) as (proxy, fake):
-        code, said = await codex(proxy, tmp_path)
+        code, said = await codex(proxy.url, tmp_path)
     assert "The answer is not complete" in said
     assert code != 0
     assert fake.hits == 1
@@ -289,7 +297,7 @@ async def test_codex_says_that_a_stream_broke_and_asks_once(tmp_path: Path) -> N
 @pytest.mark.node
 async def test_codex_never_notices_who_failed_before_output(tmp_path: Path) -> None:
     async with arbstr(never, second=task) as (proxy, _):
-        code, said = await codex(proxy, tmp_path)
+        code, said = await codex(proxy.url, tmp_path)
         await proxy.wait_idle()
         assert {record.provider for record in proxy.log.final} == {"beta"}
     assert (code, DONE in said) == (0, True), said

@@ -11,8 +11,8 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.fakes import Play, Request, open_fake_provider, stream
-from tests.process import clean_environ
+from tests.fakes import Play, Request, json_answer, open_fake_provider, stream
+from tests.process import arbstr_process, clean_environ
 from tests.proxy import Proxy, config, open_proxy, provider
 from tests.test_messages import one, streamed, two
 
@@ -121,18 +121,19 @@ def agent(request: Request) -> Play:
     )
 
 
-async def claude(proxy: Proxy, folder: Path) -> str:
-    """What it prints of a task."""
+async def claude(url: str, folder: Path, prompt: str = "make the files", **more: str) -> str:
+    """What it prints of a task. `more` is beside the rest of its environment."""
     environ = {
         "HOME": str(folder),
-        "ANTHROPIC_BASE_URL": proxy.url.removesuffix("/v1"),
+        "ANTHROPIC_BASE_URL": url.removesuffix("/v1"),
         "ANTHROPIC_AUTH_TOKEN": "anything",
         "ANTHROPIC_MODEL": "gpt-4o",
         "ANTHROPIC_SMALL_FAST_MODEL": "gpt-4o",
         "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        **more,
     }
-    command = [str(CLAUDE), "-p", "make the files", "--allowedTools", "Bash"]
+    command = [str(CLAUDE), "-p", prompt, "--allowedTools", "Bash"]
     with trio.fail_after(100):
         done = await trio.run_process(
             command, capture_stdout=True, check=False, cwd=folder, env=clean_environ(environ)
@@ -143,7 +144,7 @@ async def claude(proxy: Proxy, folder: Path) -> str:
 @needs_claude
 async def test_claude_code_does_its_task(tmp_path: Path) -> None:
     async with open_fake_provider(agent) as fake, open_proxy(one(fake)) as proxy:
-        assert "All done." in await claude(proxy, tmp_path)
+        assert "All done." in await claude(proxy.url, tmp_path)
         assert {row.status for row in proxy.log.final} == {"ok"}
     assert (tmp_path / "two.txt").read_text() == "one\n"
 
@@ -152,8 +153,43 @@ async def test_claude_code_does_its_task(tmp_path: Path) -> None:
 async def test_claude_code_says_that_a_stream_broke_and_asks_once(tmp_path: Path) -> None:
     broken = stream(list(agent_pieces()))
     async with open_fake_provider(broken) as fake, open_proxy(one(fake)) as proxy:
-        assert "The answer is not complete" in await claude(proxy, tmp_path)
+        assert "The answer is not complete" in await claude(proxy.url, tmp_path)
         assert fake.hits == 1
+
+
+@needs_claude
+async def test_what_claude_code_asks_again_unstreamed_is_not_paid_twice(tmp_path: Path) -> None:
+    broken = stream(list(agent_pieces()))
+    again = {"CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "0"}
+    async with open_fake_provider(broken) as fake, open_proxy(one(fake)) as proxy:
+        said = await claude(proxy.url, tmp_path, **again)
+        await proxy.wait_idle()
+        rows = [(row.status, row.streaming, row.error_status) for row in proxy.log.final]
+        assert fake.hits == 1
+    assert "The same request was sent before" in said
+    assert "X-Arbstr-Respend: allow" in said
+    assert rows == [("stream_incomplete", True, 502), ("rejected", False, 400)]
+
+
+@needs_claude
+async def test_claude_code_counts_tokens(tmp_path: Path) -> None:
+    def script(request: Request) -> Play:
+        counted = "/count_tokens" in request.path
+        return json_answer({"input_tokens": 4321}) if counted else agent(request)
+
+    async with open_fake_provider(script) as fake, open_proxy(one(fake)) as proxy:
+        said = await claude(proxy.url, tmp_path, prompt="/context")
+        assert fake.hits > 5
+        assert proxy.log.final == []
+    assert "4.3k" in said
+
+
+@needs_claude
+async def test_claude_code_talks_to_the_mock_providers(tmp_path: Path) -> None:
+    with arbstr_process(arguments=["--mock"]) as process:
+        said = await claude(process.base_url, tmp_path, prompt="Say hello to the mock")
+    assert "mock-cheap" in said
+    assert "Say hello to the mock" in said
 
 
 def agent_pieces() -> tuple[bytes, ...]:
@@ -175,5 +211,5 @@ async def test_claude_code_never_notices_who_breaks_before_output(tmp_path: Path
             config(provider("alpha", first.url, rate=1), provider("beta", second.url, rate=2))
         ) as proxy,
     ):
-        assert "All done." in await claude(proxy, tmp_path)
+        assert "All done." in await claude(proxy.url, tmp_path)
     assert (tmp_path / "two.txt").exists()
