@@ -6,6 +6,7 @@ machine and in every run, however busy. A change that makes a request dearer tha
 to say so in this file, next to why it is worth it.
 """
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -18,9 +19,14 @@ import h11
 import pytest
 
 import arbstr
+from arbstr.sansio.dialects.chat.completions import COMPLETIONS
 from arbstr.sansio.dialects.chat.reading import ChatReading
-from arbstr.sansio.dialects.dialect import Reading
+from arbstr.sansio.dialects.dialect import Dialect, Reading
+from arbstr.sansio.dialects.embeddings import EMBEDDINGS
+from arbstr.sansio.dialects.messages.door import MESSAGES
+from arbstr.sansio.dialects.messages.events import MessagesReading
 from arbstr.sansio.dialects.relay import Relay
+from arbstr.sansio.dialects.responses.door import RESPONSES
 from arbstr.sansio.dialects.responses.events import Reading as ResponsesReading
 from arbstr.trio_runtime.upstream.readers import ChunksReader, reader_of
 from tests.fakes import json_answer, open_fake_provider
@@ -115,6 +121,35 @@ DELTA: Final = (
     b'data: {"type":"response.output_text.delta","sequence_number":7,"item_id":"msg_1",'
     b'"output_index":0,"content_index":0,"delta":" token","logprobs":[]}\n\n'
 )
+MESSAGE: Final = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "gpt-4o",
+    "content": [{"type": "text", "text": "Hello"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 10, "output_tokens": 4},
+}
+BLOCK_DELTA: Final = (
+    b"event: content_block_delta\n"
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta",'
+    b'"text":" token"}}\n\n'
+)
+COMPLETION: Final = {
+    "id": "cmpl-1",
+    "object": "text_completion",
+    "created": 1760000000,
+    "model": "gpt-4o",
+    "choices": [{"index": 0, "text": "Hello", "finish_reason": "stop", "logprobs": None}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14},
+}
+VECTORS: Final = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.25] * 30}],
+    "model": "gpt-4o",
+    "usage": {"prompt_tokens": 10, "total_tokens": 10},
+}
 REQUEST: Final = h11.Request(method="POST", target="/", headers=[("host", "x")])
 HEAD: Final = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -145,9 +180,20 @@ async def test_a_plain_request_takes_no_more_than_it_did(tmp_path: Path) -> None
 
 
 @COUNTED
-async def test_a_plain_response_takes_little_more_than_a_chat(tmp_path: Path) -> None:
-    body = b'{"model": "gpt-4o", "input": [{"role": "user", "content": "Hi"}]}'
-    least = await least_of(tmp_path / "a.db", "/v1/responses", body, RESPONSE)
+@pytest.mark.parametrize(
+    ("door", "answer"),
+    [
+        pytest.param(RESPONSES, RESPONSE, id="responses"),
+        pytest.param(MESSAGES, MESSAGE, id="messages"),
+        pytest.param(COMPLETIONS, COMPLETION, id="completions"),
+        pytest.param(EMBEDDINGS, VECTORS, id="embeddings"),
+    ],
+)
+async def test_a_request_of_another_door_takes_little_more_than_a_chat(
+    tmp_path: Path, door: Dialect, answer: object
+) -> None:
+    body = json.dumps({"model": "gpt-4o", **door.saying("Hi")}).encode()
+    least = await least_of(tmp_path / "a.db", f"/v1{door.path}", body, answer)
     assert least["steps"] <= PLAIN_STEPS * OTHER_DOORS
     assert least["scopes"] <= SCOPES
     assert least["tasks"] <= TASKS
@@ -186,3 +232,4 @@ def test_an_event_takes_no_more_steps_than_it_did(events: int, most: int) -> Non
     chat = ChatReading(choices=1, asks_usage=False)
     assert steps_of(chat, EVENT, events) <= most * events
     assert steps_of(ResponsesReading(), DELTA, events) <= most * events * OTHER_DOORS
+    assert steps_of(MessagesReading(), BLOCK_DELTA, events) <= most * events * OTHER_DOORS

@@ -36,8 +36,10 @@ READ_ONCE: Final = frozenset({"model", "messages", "max_tokens", "stream", "cont
 FORWARDED: Final = ("anthropic-version", "anthropic-beta")
 """Headers that say how the body is to be read."""
 
-_TEXTS: Final = ("text", "thinking", "data", "title", "context")
+_TEXTS: Final = frozenset({"text", "thinking", "data", "title", "context"})
 """Members of a block that are text themselves, where they are strings."""
+
+_COMPACT: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def parse(
@@ -142,15 +144,23 @@ def _size(message: object) -> int:
     content = _content(message)
     if isinstance(content, str):
         return utf8_length(content)
-    return sum(_block_size(block) for block in _blocks([message]))
+    if not isinstance(content, list):
+        return 0
+    return sum([_block_size(block) for block in content if isinstance(block, dict)])
 
 
 def _block_size(block: Mapping[str, object]) -> int:
-    size = size_of(text for name in _TEXTS if isinstance(text := block.get(name), str))
+    size = 0
+    for name in _TEXTS.intersection(block):
+        text = block[name]
+        if isinstance(text, str):
+            size += utf8_length(text)
     given, inside = block.get("input"), block.get("content")
     if isinstance(given, dict) and given:  # of a call; it goes into the prompt as JSON
-        size += len(json.dumps(given, ensure_ascii=False, separators=(",", ":")))
-    return size + size_of(texts_of(inside))  # of a tool's result
+        size += utf8_length(_COMPACT(given))
+    if inside is not None:  # of a tool's result
+        size += utf8_length(inside) if isinstance(inside, str) else size_of(texts_of(inside))
+    return size
 
 
 def _last_user_text(messages: list[object]) -> str:

@@ -42,7 +42,7 @@ READ_ONCE: Final = frozenset(
 )
 """The members by which it is decided where a request may go and what it may cost."""
 
-_TEXTS: Final = ("content", "arguments", "output", "input", "summary", "text")
+_TEXTS: Final = frozenset({"content", "arguments", "output", "input", "summary", "text"})
 """Members of an item of `input` with text in them: a string, or a list of parts. Messages, calls of
 functions and of custom tools and what these gave, summaries of reasoning."""
 
@@ -156,9 +156,9 @@ def _size(given: object) -> int:
         if isinstance(item, str):
             size += utf8_length(item)
         elif isinstance(item, dict):
-            for name in _TEXTS:
-                if name in item:
-                    size += size_of(texts_of(item[name]))
+            for name in _TEXTS.intersection(item):
+                said = item[name]
+                size += utf8_length(said) if isinstance(said, str) else size_of(texts_of(said))
     return size
 
 
