@@ -72,7 +72,7 @@ ORDER: Final = {
         *wing(
             "upstream",
             "pipe tunnel connect readers http11 content_coding transport ask node target "
-            "answering call",
+            "witness answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),

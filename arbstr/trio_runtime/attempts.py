@@ -52,8 +52,8 @@ from arbstr.sansio.routing.plan import Candidate
 from arbstr.trio_runtime.drains import Drains, seconds_alone, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream.answering import Seen
 from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.upstream.witness import Seen
 
 if TYPE_CHECKING:
     from arbstr.trio_runtime.lanes import Way

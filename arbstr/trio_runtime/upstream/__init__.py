@@ -15,6 +15,7 @@ The order of the modules; each imports only from those before it:
     ask                a question that costs nothing, and its whole answer
     node               what a Routstr node is asked beside chats
     target             the heads of the requests to a provider, prepared once for each path
+    witness            what was seen of a call, and what it means
     answering          its answer, read to a verdict; exceptions become facts
     call               one request to one provider: sent, read, its connection given back
 

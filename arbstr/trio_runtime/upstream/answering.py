@@ -1,39 +1,27 @@
-"""One provider's answer, read to a verdict: what was seen of it, and what that means.
+"""One provider's answer, read to a verdict.
 
     a plain answer     _whole          the body, then what its door makes of it
     a stream           _first_output   until output begins, then event by event
     either in place of the other       put together, or taken apart, as it was asked for
 
-Whatever happens on the wire comes out as a `Failure`, named by what was seen (`failover/watch.py`),
-never by an exception. `call.py` is what is sent, and what becomes of the connection.
+Whatever happens on the wire comes out as a `Failure`, named by what was seen (`witness.py`), never
+by an exception. `call.py` is what is sent, and what becomes of the connection.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
-from enum import IntEnum
 from math import inf
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import trio
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Stored, Verdict
+from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer
 from arbstr.sansio.dialects.relay import Relay, fed
 from arbstr.sansio.dialects.sse import begins_as_stream
-from arbstr.sansio.dialects.usage import is_heavy, read_cost_header
+from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.dialects.whole import relayed
-from arbstr.sansio.failover.classify import from_error_body, from_status, request_id_of
-from arbstr.sansio.failover.failure import (
-    Failure,
-    FailureKind,
-    as_stated,
-    seen,
-)
-from arbstr.sansio.failover.kinds import TRAITS, stated_in
-from arbstr.sansio.failover.watch import ENDINGS, End, Stage
-from arbstr.sansio.money import Usage
+from arbstr.sansio.failover.failure import Failure, FailureKind
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.change import without_tokens
@@ -42,13 +30,10 @@ from arbstr.trio_runtime.upstream.content_coding import GZIP_MAGIC, Decoder
 from arbstr.trio_runtime.upstream.target import Target
 from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
-    Connection,
     Head,
     SendFailed,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from arbstr.trio_runtime.upstream.witness import Seen, Witness
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -68,21 +53,8 @@ TAIL_SECONDS: Final = 0.05
 client has its answer by then. Picked, not measured."""
 
 
-class Seen(IntEnum):
-    """How far a call has come, by what was seen on the wire."""
-
-    NOTHING_SENT = 0
-    SENT = 1
-    REFUSED = 2  # a complete head that is no answer; whatever follows, it stands
-    GOOD_HEAD = 3
-    OUTPUT = 4
-
-
-class Answering:
-    """What `UpstreamCall` knows of its answer. The request is on `_connection` once it was sent.
-
-    `secrets` are taken out of what the client may read of an error.
-    """
+class Answering(Witness):
+    """Reads the answer to a request that is on `_connection`, and sees what there is to see."""
 
     def __init__(
         self,
@@ -96,27 +68,19 @@ class Answering:
         path_served: bool = False,
         secrets: tuple[Secret, ...],
     ) -> None:
-        self.provider = provider
-        self.kind = kind
-        self.seen = Seen.NOTHING_SENT
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.relay = Relay(asked.dialect.reading(asked), max_body_bytes=max_answer_bytes)
-        self.answer: Answer | None = None
-        self._told: Verdict | None = None
-        self.ended = False
+        super().__init__(
+            provider,
+            kind=kind,
+            asked=asked,
+            max_answer_bytes=max_answer_bytes,
+            added_stream_options=added_stream_options,
+            path_served=path_served,
+            secrets=secrets,
+        )
         self.heard: Callable[[bytes], None] | None = None
         self._target = target
-        self._asked = asked
         self._max_answer_bytes = max_answer_bytes
-        self._added_stream_options = added_stream_options
-        self._path_served = path_served
-        self._secrets = secrets
-        self._connection: Connection | None = None
         self._decoder: Decoder | None = None
-        self._body = bytearray()
-        self._body_began = False
-        self._streams = False
         self._change_told: set[str] = set()
         # So long was the body when it was last looked through for ecash and had none: to look
         # through 200 kB takes 60 us.
@@ -129,113 +93,6 @@ class Answering:
         Its deadline moves on by the time arbstr itself takes to read something large.
         """
         self._limits.append(scope)
-
-    @property
-    def upstream_request_id(self) -> str | None:
-        """The provider's own id of this request, for asking its operator."""
-        return request_id_of(self.headers, self._secrets)
-
-    @property
-    def usage(self) -> Usage | None:
-        """Tokens seen so far."""
-        return self._told.usage if self._told is not None else self.relay.usage
-
-    @property
-    def provider_cost_msats(self) -> Decimal | None:
-        """What the provider says it charged, in millisats."""
-        if self._told is not None and self._told.provider_cost_msats is not None:
-            return self._told.provider_cost_msats
-        if self.relay.provider_cost_msats is not None:
-            return self.relay.provider_cost_msats
-        return read_cost_header(stated_in(self.headers))
-
-    @property
-    def stored(self) -> Stored | None:
-        """What the provider keeps of an answer that has come whole."""
-        return self.relay.stored if self.answer is None else self.answer.stored
-
-    @property
-    def can_be_read_on(self) -> bool:
-        """Whether the request is wholly out and its answer still to come."""
-        awaited = self.seen in (Seen.SENT, Seen.GOOD_HEAD, Seen.OUTPUT)
-        return self._connection is not None and awaited and not self.ended
-
-    @property
-    def price_is_open(self) -> bool:
-        """Whether the rest of a stream, complete or not, may still tell what it cost."""
-        readable = self.can_be_read_on and not self.relay.overflow
-        return readable and self._misses_price(self.usage, self.provider_cost_msats)
-
-    @property
-    def has_said_all(self) -> bool:
-        """Whether behind the last event of a stream there is nothing to wait for.
-
-        Behind that of an error a charge may stand. At some doors a node says only there what a
-        whole answer cost, and the client is to read it.
-        """
-        if self.relay.error is not None:
-            return False
-        follows = self._asked.dialect.price_follows and TRAITS[self.kind].states
-        return not follows or self.provider_cost_msats is not None
-
-    def stream_failure(self) -> Failure | None:
-        """What a stream's own bytes say went wrong: an error event, an event without end.
-
-        After an error event the provider's last word may still come, with what it charged.
-        """
-        relay = self.relay
-        if relay.complete:
-            return None
-        if relay.error is not None:
-            return self._ended(End.ERROR, "broke its stream off with an error")
-        if relay.overflow:
-            return self._ended(End.BROKE, "sent an event of over 16 MiB", own_limit=True)
-        return None
-
-    def ended_early(self) -> Failure:
-        """What it means that a stream ended by itself, and is not complete."""
-        if self.relay.missing and self.seen is Seen.OUTPUT:
-            return self._ended(End.ENDED, "sent an event that is no JSON, so a part is missing")
-        return self._ended(End.ENDED, "ended its stream before the answer was complete")
-
-    def cut_short(self, sentence: str, *, own_limit: bool = False) -> Failure:
-        """What it means that the answer ended here, by what had been seen. Our own timers, too.
-
-        `own_limit`: it was longer than arbstr takes, which says nothing about the provider.
-        """
-        if self.relay.error is not None and (failure := self.stream_failure()) is not None:
-            return failure
-        return self._ended(End.BROKE, sentence, own_limit=own_limit)
-
-    def given_up(self, kind: FailureKind, sentence: str) -> Failure:
-        """The attempt is stopped for a reason that is not the provider's."""
-        return self._ended(End.STOPPED, sentence, why=kind)
-
-    def _misses_price(self, usage: Usage | None, stated: Decimal | None) -> bool:
-        """Whether this does not tell what the answer cost."""
-        return usage is None or (TRAITS[self.kind].states and stated is None)
-
-    def _refused(self) -> Failure:
-        assert self.status is not None  # its head was seen
-        failure = from_status(
-            self.status,
-            self.headers,
-            bytes(self._body),
-            kind=self.kind,
-            added_stream_options=self._added_stream_options,
-            path_served=self._path_served,
-            now_utc=time.time(),
-            secrets=self._secrets,
-        )
-        return self._as_stated(failure)
-
-    def _as_stated(self, failure: Failure, *, counted: bool = False) -> Failure:
-        return as_stated(
-            failure,
-            stated_msats=self.provider_cost_msats,
-            counted=counted,
-            last_word=self.ended or self.relay.done,
-        )
 
     def _decoder_of(self, head: Head) -> Decoder | None:
         if "content-encoding" not in self.headers:
@@ -451,16 +308,6 @@ class Answering:
             case ErrorAnswer(data, counted=counted):
                 return self._error_answer(data, counted=counted)
 
-    def _error_answer(self, data: bytes, *, counted: bool = False) -> Failure:
-        failure = from_error_body(
-            data,
-            status=self.status or 200,
-            kind=self.kind,
-            upstream_request_id=self.upstream_request_id,
-            secrets=self._secrets,
-        )
-        return self._as_stated(failure, counted=counted or self.relay.tally.counted)
-
     async def _from_plain(self) -> bytes | Failure:
         """A stream was asked for and something else came: an answer is made into a stream."""
         self._streams = False
@@ -480,54 +327,6 @@ class Answering:
             return self._failure(FailureKind.BAD_ANSWER, "sent JSON that makes no stream")
         self.seen = Seen.OUTPUT
         return out
-
-    def _too_large(self) -> Failure:
-        return self.cut_short("answered with more than [server] max_answer_mb", own_limit=True)
-
-    def _ended_without_output(self) -> Failure:
-        nothing = "answered with nothing at all"
-        some = "ended its stream before any output"
-        return self._ended(End.ENDED, some if self._body_began else nothing)
-
-    @property
-    def _stage(self) -> Stage:
-        """How far this has come, in the words of the table."""
-        match self.seen:
-            case Seen.NOTHING_SENT:
-                written = self._connection is not None and self._connection.written > 0
-                return Stage.WRITTEN if written else Stage.UNWRITTEN
-            case Seen.SENT:
-                return Stage.WRITTEN
-            case Seen.REFUSED:
-                return Stage.REFUSED
-            case Seen.GOOD_HEAD if not self._streams:
-                return Stage.PLAIN
-            case Seen.GOOD_HEAD:
-                return Stage.STREAM if self._body_began else Stage.SILENT
-            case Seen.OUTPUT:
-                return Stage.OUTPUT
-
-    def _ended(
-        self, end: End, sentence: str, *, own_limit: bool = False, why: FailureKind | None = None
-    ) -> Failure:
-        """What it is called that the attempt ended so, here. `why`: arbstr stopped it."""
-        if self.seen is Seen.REFUSED:
-            return self._refused()
-        kind = ENDINGS[self._stage][end] or why
-        if kind is None:
-            return self._error_answer(self.relay.error or b"")
-        return self._failure(kind, sentence, own_limit=own_limit)
-
-    def _failure(self, kind: FailureKind, sentence: str, *, own_limit: bool = False) -> Failure:
-        failure = seen(
-            kind,
-            self.kind,
-            sentence,
-            status=self.status,
-            own_limit=own_limit,
-            upstream_request_id=self.upstream_request_id,
-        )
-        return self._as_stated(failure)
 
 
 def broke_off(error: AnswerBroken | SendFailed) -> str:

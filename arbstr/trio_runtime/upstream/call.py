@@ -1,9 +1,9 @@
 """One request to one provider: sent, its answer read, its connection given back.
 
-This is the seam where exceptions become facts: how its answer is read and what that means is
-`answering.py`. Deadlines are the caller's cancel scopes; when one fires, `cut_short` says what that
-means. A cancelled read loses nothing, so a call can be handed to `learn_the_rest`, which reads a
-departed client's answer to its end to learn what it cost.
+This is the seam where exceptions become facts: how its answer is read is `answering.py`, what that
+means `witness.py`. Deadlines are the caller's cancel scopes; when one fires, `cut_short` says what
+that means. A cancelled read loses nothing, so a call can be handed to `learn_the_rest`, which reads
+a departed client's answer to its end to learn what it cost.
 """
 
 from dataclasses import replace
@@ -26,7 +26,6 @@ from arbstr.trio_runtime.upstream.answering import (
     ERROR_BODY_SECONDS,
     TAIL_SECONDS,
     Answering,
-    Seen,
     broke_off,
 )
 from arbstr.trio_runtime.upstream.transport import (
@@ -35,6 +34,7 @@ from arbstr.trio_runtime.upstream.transport import (
     SendFailed,
     Transport,
 )
+from arbstr.trio_runtime.upstream.witness import Seen
 
 
 @final

@@ -18,11 +18,12 @@ from arbstr.sansio.dialects.dialect import Answer
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.trio_runtime.drains import LATE_SECONDS, seconds_to_read_on
-from arbstr.trio_runtime.upstream.answering import LAST_WORD_SECONDS, TAIL_SECONDS, Seen
+from arbstr.trio_runtime.upstream.answering import LAST_WORD_SECONDS, TAIL_SECONDS
 from arbstr.trio_runtime.upstream.ask import USER_AGENT
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.upstream.target import Target
 from arbstr.trio_runtime.upstream.transport import Transport
+from arbstr.trio_runtime.upstream.witness import Seen
 from tests.chats import chat
 from tests.fakes import (
     CLOSE_AFTER_REQUEST,
