@@ -85,8 +85,9 @@ ORDER: Final = {
         *row(
             "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
-            "connect_command status_command figures ledger_text "
-            "ledger_commands reconcile_command backup_command migrate_command run_command "
+            "connect_command status_command figures tables stats_text "
+            "request_text ledger_commands reconcile_command backup_command migrate_command "
+            "run_command "
             "help_command command_line grammar commands"
         ),
     ),
@@ -127,7 +128,7 @@ LIBRARIES: Final = {
         "trio_runtime/mock/providers",
     },
     "socksio": {"trio_runtime/upstream/tunnel"},
-    "rich": {"cli/help_command", "cli/ledger_text"},
+    "rich": {"cli/help_command", "cli/request_text", "cli/stats_text", "cli/tables"},
     "sqlite3": {
         *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),
         *("trio_runtime/ledger/sqlite_soundness", "trio_runtime/ledger/sqlite_backup"),

@@ -20,7 +20,9 @@ The order of the modules; each imports only from those before it:
     connect_command    `arbstr connect`
     status_command     `arbstr status`
     figures            figures of the ledger as words
-    ledger_text        what `stats` and `requests` print
+    tables             tables and lines on standard output
+    stats_text         what `stats` prints
+    request_text       what `requests` prints
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`
     backup_command     `arbstr backup`

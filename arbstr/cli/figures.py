@@ -133,3 +133,8 @@ def aligned_sats(amounts: Sequence[float | None]) -> list[str]:
         "unknown" if amount is None else digits if "<" in digits else f"{amount:,.{places}f}"
         for amount, digits in zip(amounts, shown, strict=True)
     ]
+
+
+def spelled(report: Report) -> str:
+    """The span of a report."""
+    return f"from {readable_time(report['since'])} to {readable_time(report['until'])} UTC"

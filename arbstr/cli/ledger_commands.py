@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
-from arbstr.cli.ledger_text import print_request, print_requests, print_stats
 from arbstr.cli.output import complain
+from arbstr.cli.request_text import print_request, print_requests
+from arbstr.cli.stats_text import print_stats
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.ledger.reports import (
