@@ -342,6 +342,10 @@ class Attempts:
         self._alone_until = trio.current_time() + seconds if finishes else inf
         return seconds
 
+    def accompanied(self) -> None:
+        """Somebody has joined: its time is its own again."""
+        self._alone_until = inf
+
     def answered_unattended(self) -> None:
         """The answer came whole, but not to its own client."""
         call = self.call
@@ -384,10 +388,12 @@ class Attempts:
         if self._alone_until is not None:
             seconds = min(seconds, self._alone_until - trio.current_time())
         n, reservation = self._exchange.attempts_made, self._reservation
-        # What was given up before its output may still come to who asks the same again.
-        keep = not self._exchange.answered and self._alone_until is None
-        keep = keep and call.seen is not Seen.OUTPUT
-        if seconds > 0 and self.drains.start(call, n, seconds, reservation, keep=keep):
+        # What was given up before its output may still come to who asks the same again; once its
+        # client has left, there is a source for it already.
+        fresh = not self._exchange.answered and call.seen is not Seen.OUTPUT
+        keep = fresh and self._alone_until is None
+        drains = self.drains
+        if seconds > 0 and drains.start(call, n, seconds, reservation, fresh=fresh, keep=keep):
             self._reservation = None
             return
         try:

@@ -17,14 +17,15 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.failover.kinds import TRAITS
-from arbstr.sansio.failover.repeats import Became
+from arbstr.sansio.failover.repeats import Became, Fingerprint
 from arbstr.sansio.failover.watch import READ_ON, Wait
 from arbstr.sansio.routing.budget import Reservation
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.repeats import Broken, Source, head_of, whole_of
+from arbstr.trio_runtime.repeats import Broken, Source, Whole, head_of, whole_of
 from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.upstream.witness import Seen
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +76,20 @@ def has_room(hub: Hub) -> bool:
 class Drains:
     """Those of one request. `drained` is called whenever one of them has ended.
 
-    `source` is what is kept of an answer that was given up before its output, and is read on:
-    whoever asks the same again may get it.
+    What was given up before its output, and is read on, is kept as a source: whoever asks the same
+    again may get it, once the request is over and its client has got no other answer.
     """
 
-    __slots__ = ("_drained", "_exchange", "_hub", "_secrets", "running", "source")
+    __slots__ = (
+        "_came",
+        "_drained",
+        "_exchange",
+        "_hub",
+        "_late",
+        "_secrets",
+        "_source",
+        "running",
+    )
 
     def __init__(
         self,
@@ -93,7 +103,9 @@ class Drains:
         self._drained = drained
         self._secrets = secrets
         self.running = 0
-        self.source: Source | None = None
+        self._source: Source | None = None
+        self._came: tuple[Whole, str] | None = None
+        self._late: tuple[UpstreamCall, trio.CancelScope] | None = None
 
     def start(
         self,
@@ -102,57 +114,89 @@ class Drains:
         seconds: float,
         reservation: Reservation | None,
         *,
+        fresh: bool,
         keep: bool,
     ) -> bool:
         """Takes the call of attempt `n` and what was set aside for it, unless there are too many
-        drains or the process is being stopped. `keep`: nothing of it has gone to a client."""
+        drains or the process is being stopped.
+
+        `fresh`: nothing of it has gone to a client. `keep`: so it is kept; else it may be adopted.
+        """
         hub = self._hub
         if not has_room(hub):
             return False
         limit = trio.CancelScope()
-        if keep and hub.kept.is_on and self.source is None:
-            self._keep(call).stop = limit.cancel
+        self._late = (call, limit) if fresh else None
+        if keep and hub.kept.is_on:
+            self.adopt(Source(hub.kept, self._exchange.correlation_id, self._exchange.policy))
         self.running += 1
         hub.draining += 1
         hub.drains.start_soon(self._drain, call, n, seconds, limit, reservation)
         return True
 
-    def _keep(self, call: UpstreamCall) -> Source:
-        exchange = self._exchange
-        source = Source(self._hub.kept, exchange.correlation_id, exchange.policy)
-        model, secrets = exchange.model, self._secrets
+    def adopt(self, source: Source) -> bool:
+        """Whether what comes of the answer given up last goes into this source from now on: that of
+        a request which is over, or a new one."""
+        late, self._late = self._late, None
+        if late is None or self._source is not None:
+            return False
+        call, limit = late
+        if not call.can_be_read_on or call.seen is Seen.OUTPUT:
+            return False
+        model, secrets = self._exchange.model, self._secrets
 
         def heard(data: bytes) -> None:
             if source.head is None:
                 source.head = head_of(call, model, secrets)
             source.keep(data)
 
-        self.source, call.heard = source, heard
-        return source
+        self._source, call.heard = source, heard
+        source.stop, source.wanted = limit.cancel, None
+        return True
+
+    @property
+    def keeps_source(self) -> bool:
+        """Whether there is an answer for who asks the same again, or may be."""
+        return self._source is not None
+
+    def leave_source(self, which: Fingerprint) -> None:
+        """The request is over, and its client has no answer: others may get this one."""
+        source, came = self._source, self._came
+        if source is None:
+            return
+        if came is None:
+            if source.which is None:
+                self._hub.kept.left(source, which, self._exchange.saw)
+            return
+        self._source = self._came = None
+        self._hub.kept.ended(source, which, Became.WHOLE, *came)
 
     def forget_source(self) -> None:
         """Nobody will ask for it: the client has got an answer, or is getting one."""
-        source, self.source = self.source, None
+        source, self._source, self._came = self._source, None, None
         if source is not None:
             source.let_go()
             self._hub.kept.forget(source.id)
 
     def _end_source(self, call: UpstreamCall) -> None:
         """What became of it, for those who wait for it and those who will ask."""
-        source, call.heard = self.source, None
-        if source is None or source.which is None:
-            self.forget_source()
+        source, whole, call.heard = self._source, whole_of(call), None
+        if source is None:
             return
-        self.source, whole = None, whole_of(call)
-        became = Became.SPENT if self._exchange.possibly_spent else Became.FREE
-        saw = self._exchange.saw
         if whole is not None:
-            became, name = Became.WHOLE, call.provider.name
-            self._hub.learn_stored(call.stored, name, self._exchange.model, call.usage)
-            saw = f'provider "{name}" answered it after it was given up, and that was not kept'
             source.head = head_of(call, self._exchange.model, self._secrets)
-        end = whole or Broken(ErrorReply("possibly_spent", f"The answer did not come: {saw}."))
-        self._hub.kept.ended(source, source.which, became, end, saw)
+            name = call.provider.name
+            saw = f'provider "{name}" answered it after it was given up, and that was not kept'
+            self._came = whole, saw
+            if source.which is not None:
+                self.leave_source(source.which)
+        elif source.which is None:
+            self.forget_source()
+        else:
+            self._source, saw = None, self._exchange.saw
+            became = Became.SPENT if self._exchange.possibly_spent else Became.FREE
+            end = Broken(ErrorReply("possibly_spent", f"The answer did not come: {saw}."))
+            self._hub.kept.ended(source, source.which, became, end, saw)
 
     async def _drain(
         self,

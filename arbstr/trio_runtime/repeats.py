@@ -269,13 +269,13 @@ class KeptAnswers:
     def left(self, source: Source, which: Fingerprint, saw: str) -> None:
         """Its client left, and it goes on."""
         source.which = which
-        self._sources[source.id] = source
+        self._hold(source)
         self._repeats.left(source.id, which, saw, trio.current_time())
 
     def ended(self, source: Source, which: Fingerprint, became: Became, end: End, saw: str) -> None:
         """It is over, and its own client has not got all of it."""
         source.end, source.wanted = end, None
-        self._sources[source.id] = source
+        self._hold(source)
         now = trio.current_time()
         self._let_go(self._repeats.ended(source.id, which, became, saw, now))
         if became is Became.WHOLE and isinstance(end, Whole) and source.pieces is not None:
@@ -294,6 +294,11 @@ class KeptAnswers:
         self._let_go(self._repeats.parted(source.id, whole=whole))
         if source.wanted is not None:
             source.wanted()
+
+    def _hold(self, source: Source) -> None:
+        """Unless it was let go: that is told once, and whoever asks is refused."""
+        if source.pieces is not None:
+            self._sources[source.id] = source
 
     def _let_go(self, ids: tuple[str, ...]) -> None:
         for first in ids:

@@ -98,6 +98,7 @@ class Run:
         self._relaying: Relaying | None = None
         self._last_bytes = b""
         self._source: Source | None = None
+        self._handed_over = False
         self._whole: UpstreamCall | None = None
 
     async def run(self) -> None:
@@ -117,6 +118,7 @@ class Run:
         if self._working:
             self._working = False
             self._error = self._cut_by_ourselves(attempts)
+            self._hand_over(attempts)
         with trio.CancelScope() as self._scope:
             await self._deliver(attempts)
 
@@ -164,6 +166,7 @@ class Run:
     async def _find(self, attempts: Attempts) -> None:
         error = await attempts.find()
         if error is not None:
+            self._hand_over(attempts)
             error = unserved_now(self._hub, self._request, self._candidates) or error
         elif self._request.stream:
             error = await self._relay(attempts)
@@ -349,6 +352,7 @@ class Run:
             return
         total = self._snapshot.config.timeouts.total
         if not self._deserted:
+            self._attempts.accompanied()
             self._scope.deadline = self._exchange.received + total if total else inf
             return
         seconds = self._attempts.alone_for(self._linger)
@@ -368,6 +372,11 @@ class Run:
             if not call.price_is_open:
                 await call.finish()
 
+    def _hand_over(self, attempts: Attempts) -> None:
+        """It was given up before its output: whoever has joined, and who will, may get it late."""
+        if self._source is not None and attempts.drains.adopt(self._source):
+            self._source, self._handed_over = None, True
+
     def _fingerprint(self) -> Fingerprint:
         if self._which is None:
             self._which = self._hub.kept.fingerprint(self._request, self._named)
@@ -376,8 +385,8 @@ class Run:
     def _remember(self) -> None:
         """Tells whoever asks the same again what became of it."""
         kept, source, exchange = self._hub.kept, self._source, self._exchange
-        if source is not None and source.end is not None:
-            return  # that is known already
+        if self._handed_over or (source is not None and source.end is not None):
+            return  # that is known already, or will be
         drains = self._attempts.drains if self._attempts is not None else None
         awaited = source is not None and source.readers > 0
         if exchange.delivered or not (kept.is_on or awaited):
@@ -388,8 +397,8 @@ class Run:
                 if source.is_booked:
                     kept.forget(source.id)
             return
-        if drains is not None and drains.source is not None and source is None:
-            kept.left(drains.source, self._fingerprint(), exchange.saw)
+        if drains is not None and drains.keeps_source and source is None:
+            drains.leave_source(self._fingerprint())
             return
         # An answer that a bug of ours kept from its client was paid for, too.
         spent = exchange.answered or exchange.possibly_spent > 0
