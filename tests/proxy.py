@@ -443,7 +443,12 @@ async def open_proxy(
                 )
                 hub.accounts.changed(hub.snapshot)
                 nursery.start_soon(hub.accounts.run)
-                hub.lanes = Lanes(transport, ledger, log_writer, hub.budget, nursery, part)
+                hub.lanes = Lanes(
+                    *(transport, ledger, log_writer, hub.budget, nursery),
+                    accounts=hub.accounts,
+                    part=part,
+                    charged=hub.charged_alone,
+                )
                 hub.lanes.changed(hub.snapshot)
             nursery.start_soon(hub.kept.run)
             try:

@@ -5,12 +5,22 @@ import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
 
 from arbstr.sansio.ledger.lanes import State
-from tests.fakes import FakeProvider, completion, json_answer, open_fake_provider
+from arbstr.trio_runtime.ledger.checkpoints import Taken
+from tests.fakes import (
+    Behaviour,
+    FakeProvider,
+    Request,
+    Script,
+    completion,
+    json_answer,
+    open_fake_provider,
+)
 from tests.node import Node
 from tests.proxy import Proxy, config, open_proxy, provider, rows
 from tests.test_prices import KEY
@@ -21,22 +31,31 @@ TOP = (
 )
 
 
+OTHER: Final = json_answer(completion("from the other"))
+
+
 @pytest.fixture(autouse=True)
 def _nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the node has read what it reads before anybody asks it."""
     monkeypatch.setattr("arbstr.sansio.ledger.lanes.FENCE_SECONDS", 0.0)
+    monkeypatch.setattr("arbstr.trio_runtime.lanes.LATE_SECONDS", 0.1)
     monkeypatch.setattr("arbstr.trio_runtime.lanes.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("arbstr.trio_runtime.lanes.AGAIN_SECONDS", 0.01)
 
 
 @asynccontextmanager
 async def serving(
-    node: Node, database: Path, *, lanes: int = 2, seconds: float = 3.0
+    node: Node,
+    database: Path,
+    *,
+    lanes: int = 2,
+    seconds: float = 3.0,
+    more: str = "",
+    other: Script = OTHER,
 ) -> AsyncIterator[tuple[Proxy, FakeProvider, FakeProvider]]:
     """The node, which is the cheapest, and another provider that answers."""
-    other = json_answer(completion("from the other"))
     async with open_fake_provider(node.serve) as fake, open_fake_provider(other) as second:
-        first = provider("node", fake.url, kind="routstr", key=KEY, more=f"lanes = {lanes}")
+        first = provider("node", fake.url, kind="routstr", key=KEY, more=f"lanes = {lanes}\n{more}")
         text = config(
             first, provider("other", second.url, rate=9), more=TOP.format(seconds=seconds)
         )
@@ -102,21 +121,28 @@ async def test_lanes_of_the_last_run_are_used_again(tmp_path: Path) -> None:
     assert len(node.bank.accounts[KEY].children) == 2
 
 
+async def lanes_of(proxy: Proxy, count: int) -> set[str]:
+    """The keys of so many lanes, once they are free."""
+    await wait_free(proxy, count)
+    lanes = proxy.hub.lanes
+    assert lanes is not None
+    return {way.lane.key.reveal() for way in lanes._ways["node"]}
+
+
 async def test_processes_that_share_a_key_have_lanes_of_their_own(tmp_path: Path) -> None:
     """Only one request at a time may be on a lane, and a process knows its own requests alone."""
     node, database = Node(), tmp_path / "arbstr.db"
     found: list[set[str]] = []
     async with open_fake_provider(node.serve) as fake:
         text = config(provider("node", fake.url, kind="routstr", key=KEY, more="lanes = 3"))
-        for part, count in ((1, 2), (2, 1), (1, 2), (2, 1)):
-            async with open_proxy(text, database=database, books=True, part=(part, 2)) as proxy:
-                await wait_free(proxy, count)
-                lanes = proxy.hub.lanes
-                assert lanes is not None
-                found.append({way.lane.key.reveal() for way in lanes._ways["node"]})
+        for _ in range(2):
+            async with open_proxy(text, database=database, books=True, part=(1, 2)) as one:
+                found.append(await lanes_of(one, 2))
+                async with open_proxy(text, database=database, books=True, part=(2, 2)) as two:
+                    found.append(await lanes_of(two, 1))
     first, second, *again = found
     assert (len(first), len(second)) == (2, 1)
-    assert again == [first, second]
+    assert again == [first, second], "those of the last run"
     assert not first & second
     assert len(node.bank.accounts[KEY].children) == 3
 
@@ -196,3 +222,129 @@ async def test_when_all_lanes_are_parked_the_key_itself_is_used(tmp_path: Path) 
         assert keys_of(fake)[-1] == KEY
         node.bank.restart()
         await wait_free(proxy, 1)
+
+
+async def test_a_node_alone_that_took_nothing_is_asked_again_without_consent(
+    tmp_path: Path,
+) -> None:
+    node, database = Node(only=("dies, and takes nothing",)), tmp_path / "arbstr.db"
+
+    def mended(request: Request) -> Behaviour:
+        """The first time it dies."""
+        does = node.serve(request)
+        if node.visits:
+            node.only("good")
+        return does
+
+    async with open_fake_provider(mended) as fake:
+        top = "[retry]\nbackoff = 0.01\nrepeat_guard = 0\n"
+        text = config(
+            provider("node", fake.url, kind="routstr", key=KEY, more="lanes = 2"), more=top
+        )
+        async with open_proxy(text, database=database, books=True) as proxy:
+            await wait_free(proxy, 2)
+            assert (await proxy.chat()).status == 200
+    first, last = rows(database, "attempts")
+    assert (first["failure"], first["money"], last["failure"]) == ("no_answer", "free", None)
+    assert node.total_spent == 500
+
+
+async def test_what_never_arrived_and_does_after_all_is_booked_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, database = Node(only=("dies, and takes nothing",)), tmp_path / "arbstr.db"
+
+    def other(_: Request) -> Behaviour:
+        (child,) = node.bank.accounts[KEY].children
+        node.bank.charge(node.bank.reserve(child, 300), 700)  # type: ignore[arg-type]
+        return json_answer(completion("from the other"))
+
+    async with serving(node, database, lanes=1, other=other) as (proxy, _, _second):
+        await wait_free(proxy, 1)
+        assert (await proxy.chat()).text == "from the other"
+        await wait_free(proxy, 1)
+    first, last = rows(database, "attempts")
+    assert (first["money"], first["cost_sats"], first["settled"]) == ("spent", 0.7, "lane")
+    assert last["provider"] == "other"
+    (request,) = rows(database)
+    assert request["possibly_spent"] == 1
+    assert "came after all and cost 0.7 sats" in caplog.text
+
+
+async def test_a_counter_that_falls_leaves_the_row_unknown_and_frees_the_lane(
+    tmp_path: Path,
+) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    async with serving(node, database, lanes=1, seconds=0.0) as (proxy, fake, _):
+        await wait_free(proxy, 1)
+        await proxy.chat()
+        node.only("closed before the head")
+        await proxy.chat()
+        node.bank.reset(keys_of(fake)[-1])
+        node.bank.restart()
+        await wait_free(proxy, 1)
+    *_, attempt = rows(database, "attempts")
+    assert (attempt["money"], attempt["cost_sats"], attempt["settled"]) == ("unknown", None, None)
+
+
+async def test_what_others_have_reserved_of_the_key_delays_a_verdict_no_longer_than_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arbstr.sansio.ledger.lanes.SWEPT_SECONDS", 0.2)
+    node, database = Node(only=("closed before the head",)), tmp_path / "arbstr.db"
+    async with serving(node, database, lanes=1, seconds=0.0) as (proxy, _, _second):
+        await wait_free(proxy, 1)
+        node.bank.reserve(KEY, 50)
+        await proxy.chat()
+        await wait_free(proxy, 1)
+    (attempt,) = rows(database, "attempts")
+    assert (attempt["money"], attempt["settled"]) == ("free", "lane")
+
+
+async def test_child_keys_that_cost_are_bought_where_that_is_allowed_and_the_books_agree(
+    tmp_path: Path,
+) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    node.bank.child_key_cost = 10
+    async with serving(node, database, more="lane_sats = 0.01") as (proxy, fake, _):
+        await wait_free(proxy, 2)
+        assert len(node.bank.accounts[KEY].children) == 2
+        assert (await proxy.chat()).status == 200
+        assert keys_of(fake)[0] in node.bank.accounts[KEY].children
+        accounts = proxy.hub.accounts
+        assert accounts is not None
+        await proxy.wait_idle()
+        node_provider, _ = proxy.hub.snapshot.catalog.providers
+        taken = await accounts.check(node_provider)
+        assert isinstance(taken, Taken)
+        assert taken.settlement.verdict in ("equal", "first")
+    every = rows(database, "checkpoints")
+    assert sum(row["charged_sats"] for row in every if row["verdict"] != "first") in (0.52, 0.5)
+    assert node.bank.accounts[KEY].total_spent == 520
+
+
+async def test_a_lost_lane_file_loses_no_money(tmp_path: Path) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    for _ in range(2):
+        async with serving(node, database) as (proxy, _fake, _):
+            await wait_free(proxy, 2)
+            assert (await proxy.chat()).status == 200
+            await wait_free(proxy, 2)
+        (tmp_path / "arbstr.db.lanes").unlink()
+    assert len(node.bank.accounts[KEY].children) == 4
+    assert sum(row["cost_sats"] for row in rows(database, "attempts")) == 1.0
+    assert node.total_spent == 1000
+
+
+async def test_what_lanes_were_charged_beyond_what_was_stated_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    node.unsaid = 100
+    async with serving(node, database, lanes=1) as (proxy, _, _second):
+        for _ in range(20):
+            await wait_free(proxy, 1)
+            assert (await proxy.chat()).headers["x-arbstr-provider"] == "node"
+        await wait_free(proxy, 1)
+    assert "charges something else than it states: 12 sats for the last 20" in caplog.text
+    assert "does anybody else use the key" not in caplog.text

@@ -76,7 +76,7 @@ ORDER: Final = {
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
-        *row("snapshot repeats nodes accounts lanes hub reload status"),
+        *row("snapshot repeats nodes accounts lane_file lanes hub reload status"),
         *row("whom drains attempts relaying books delivery run joined exchange counting"),
         *row("worker"),
         *row("app main workers"),

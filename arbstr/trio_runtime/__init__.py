@@ -55,8 +55,8 @@ in its page:
     upstream/                                       towards the providers
     server/                                         towards the clients
     mock/                                           providers without network and money
-    snapshot, repeats, nodes, accounts, lanes, hub, what requests share, what is told of it
-      reload, status
+    snapshot, repeats, nodes, accounts, lane_file,  what requests share, what is told of it
+      lanes, hub, reload, status
     whom, drains, attempts, relaying, books,        one request, from its parts ...
       delivery
       run, joined, exchange                         ... to its whole

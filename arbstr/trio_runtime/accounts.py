@@ -13,7 +13,8 @@ this.
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -180,6 +181,13 @@ class Accounts:
         if key is not None and key.ask_at == inf:
             key.ask_at = trio.current_time() + SOON_SECONDS
             self._wake.set()
+
+    @asynccontextmanager
+    async def undisturbed(self, provider: str) -> AsyncIterator[None]:
+        """No checkpoint of the provider's key is taken meanwhile."""
+        key = self._keys.get(provider)
+        async with trio.Lock() if key is None else key.turn:
+            yield
 
     # -- the watch
 

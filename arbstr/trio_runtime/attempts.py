@@ -185,7 +185,7 @@ class Attempts:
         self._note(life.Drained(n, None, None, None, msats, money))
         if n in self._guessed:
             self._hub.budget.correct(time.time(), self._guessed.pop(n), sats_from_msats(msats))
-        return replace(failure, money=money)
+        return replace(failure, money=money, settled=True)
 
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(trio.current_time())

@@ -220,9 +220,15 @@ class Hub:
         if mark is not None:
             log.warning("%s", mark_line(mark, account))
 
-    def charged(self, provider: str, compared: Sums, *, alone: bool = False) -> None:
-        """What a node charged for attempts of which something else may be known; `alone`: nobody
-        else can have used the key."""
+    def charged(self, provider: str, compared: Sums) -> None:
+        """What a node charged a key for attempts of which something else may be known."""
+        self._charged(provider, compared, alone=False)
+
+    def charged_alone(self, provider: str, compared: Sums) -> None:
+        """The same of lanes, which nobody else can have used."""
+        self._charged(provider, compared, alone=True)
+
+    def _charged(self, provider: str, compared: Sums, *, alone: bool) -> None:
         alarm = self.charge_alarms.note(provider, compared, trio.current_time(), alone=alone)
         if alarm is not None:
             self.alarmed(alarm)

@@ -1,42 +1,51 @@
 """The lanes of the configured keys: made, kept in `<ledger>.lanes` (mode 0600), asked.
 
-    at the start     the file; GET /info (free child keys alone) --POST /balance/child-key--> lanes
+    at the start     the file; GET /info (no dear child keys) --POST /balance/child-key--> lanes
     an attempt       takes a free lane, or none
     its failure      `settle`: what the lane tells within the time a client waits
     its row          a stated price frees the lane; without word it is parked, and asked until it
-                     tells; then row and budget follow
+                     tells; then row and budget follow; so they do if what "never arrived" did
 
-The keys stand in that file and nowhere else: not in the log, the ledger or a repr.
+The keys stand in that file (`lane_file`) and nowhere else: not in the log, the ledger or a repr.
 """
 
-import json
 import logging
-import os
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio.failover.failure import Money
-from arbstr.sansio.ledger.lanes import AskAgain, Charged, Lane, Lost, State, take
+from arbstr.sansio.ledger.alarms import Sums
+from arbstr.sansio.ledger.lanes import (
+    LATE_SECONDS,
+    AskAgain,
+    Charged,
+    Compared,
+    Lane,
+    Lost,
+    State,
+    take,
+)
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.moments import parse_moment
-from arbstr.sansio.money import sats_from_msats
+from arbstr.sansio.money import format_eyes, sats_from_msats
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
-from arbstr.trio_runtime.accounts import asked_for_balance, key_id
-from arbstr.trio_runtime.ledger.checkpoints import write_price
+from arbstr.trio_runtime.accounts import Accounts, asked_for_balance, key_id
+from arbstr.trio_runtime.lane_file import LaneFile, open_lane_file
+from arbstr.trio_runtime.ledger.checkpoints import bought, write_price
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream.node import balance, child_keys
+from arbstr.trio_runtime.upstream.node import Made, balance, child_keys
 from arbstr.trio_runtime.upstream.target import Targets
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -62,18 +71,21 @@ ASK_SECONDS: Final = 10.0
 @dataclass(slots=True, eq=False)
 class Way:
     """A lane as attempts use it: the provider with its key, and its prepared requests. `parent`
-    tells whose child it is."""
+    tells whose child it is. `missed`: its last request was not counted, and is taken for one that
+    never arrived."""
 
     lane: Lane
     parent: str
     provider: Provider = field(repr=False)
     targets: Targets = field(default_factory=Targets, repr=False)
+    missed: bool = False
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """An attempt that ended without word, and its lane. `counted`: sats the budget has for it."""
+    """An attempt that ended without word, and its lane. `counted`: sats the budget has for it.
+    `late`: its row has that it cost nothing."""
 
     way: Way
     correlation_id: str
@@ -81,14 +93,14 @@ class Parked:
     began: int
     counted: Decimal
     ended: float
+    late: bool = False
 
 
 @final
 class Lanes:
     """Those of the configuration in use. `run` makes and asks them until it is cancelled.
 
-    `part`: which of how many processes this is that share the file. A lane is one process's alone,
-    because only one request at a time may be on it.
+    `part`: which of how many processes this is that share the configured number of lanes.
     """
 
     def __init__(
@@ -98,22 +110,29 @@ class Lanes:
         log_writer: LogWriter,
         budget: Budget,
         nursery: trio.Nursery,
+        *,
+        accounts: Accounts,
         part: tuple[int, int] = (1, 1),
+        charged: Callable[[str, Sums], None] | None = None,
     ) -> None:
         self._part, self._parts = part
+        self._accounts = accounts
+        self._charged = charged
         self._transport = transport
         self._database = database
         self._log_writer = log_writer
         self._budget = budget
         self._nursery = nursery
-        self._path = None if database.beside is None else Path(f"{database.beside}.lanes")
+        self._beside = database.beside
+        self._file: LaneFile | None = None
+        self._opening = trio.Lock()
         self._ways: dict[str, list[Way]] = {}
+        self._owners: dict[str, tuple[str, str]] = {}
 
     def changed(self, snapshot: Snapshot) -> None:
         """There is another configuration: lanes of keys that stayed are kept."""
-        shares = {each.name: self._share(each.lanes) for each in snapshot.config.providers}
-        wanted = {name: count for name, count in shares.items() if count}
-        before, self._ways = self._ways, {}
+        wanted = {each.name: each for each in snapshot.config.providers if self._share(each.lanes)}
+        before, self._ways, self._owners = self._ways, {}, {}
         for provider in asked_for_balance(snapshot.catalog.providers):
             if provider.name not in wanted:
                 continue
@@ -123,8 +142,11 @@ class Lanes:
                 if way.provider.url == provider.url and way.parent == key_id(provider)
             ]
             self._ways[provider.name] = same
-            if len(same) < wanted[provider.name]:
-                self._nursery.start_soon(self._open, provider, wanted[provider.name])
+            self._owners[provider.name] = provider.url, key_id(provider)
+            config = wanted[provider.name]
+            share, most = self._share(config.lanes), int(config.lane_sats * 1000)
+            if len(same) < share:
+                self._nursery.start_soon(self._safely, self._open, provider, share, most)
 
     def _share(self, lanes: int) -> int:
         """Of this process: the first ones have the odd ones."""
@@ -147,6 +169,7 @@ class Lanes:
             while True:
                 told = await self._ask(way, ended)
                 if isinstance(told, Charged):
+                    way.missed = not told.counted
                     return Decimal(told.msats)
                 if isinstance(told, Lost):
                     return None
@@ -159,20 +182,25 @@ class Lanes:
             way = used.get(attempt.n)
             if way is None:
                 continue
-            stated = attempt.provider_cost_sats
+            stated, missed, way.missed = attempt.provider_cost_sats, way.missed, False
+            msats = 0 if stated is None else int(stated * 1000)
+            began = parse_moment(attempt.started_at) or 0
+            counted = attempt.cost_sats or attempt.set_aside_sats or Decimal(0)
+            now = trio.current_time()
+            parked = Parked(way, record.correlation_id, attempt.n, began, counted, now)
             if attempt.failure is None and stated is not None:
-                way.lane.answered(int(stated * 1000))
+                way.lane.answered(msats, seconds=attempt.duration_ms / 1000)
+                if way.lane.state is State.STALE:
+                    self._nursery.start_soon(self._safely, self._refresh, way)
+            elif attempt.money == Money.FREE and missed:
+                way.lane.parked()
+                self._nursery.start_soon(self._safely, self._until_told, replace(parked, late=True))
             elif stated is not None or attempt.money == Money.FREE:
-                way.lane.doubted()
-                self._nursery.start_soon(self._refresh, way)
+                way.lane.doubted(msats)
+                self._nursery.start_soon(self._safely, self._refresh, way)
             else:
                 way.lane.parked()
-                counted = attempt.cost_sats or attempt.set_aside_sats or Decimal(0)
-                began = parse_moment(attempt.started_at) or 0
-                parked = Parked(
-                    way, record.correlation_id, attempt.n, began, counted, trio.current_time()
-                )
-                self._nursery.start_soon(self._unpark, parked)
+                self._nursery.start_soon(self._safely, self._until_told, parked)
 
     # -- what nobody waits for
 
@@ -184,34 +212,55 @@ class Lanes:
         return AskAgain()
 
     async def _refresh(self, way: Way) -> None:
-        """Reads a lane's counters at a moment when nothing runs on its key."""
-        pause = AGAIN_SECONDS
+        """Reads a lane's counters at a moment when nothing runs on it."""
+        pause, began = AGAIN_SECONDS, trio.current_time()
         while way.lane.state is not State.FREE:
             with trio.move_on_after(ASK_SECONDS):
                 account = await balance(self._transport, way.provider)
-                if not isinstance(account, str) and not account.reserved:
-                    way.lane.read(account)
+                since = trio.current_time() - began
+                if not isinstance(account, str) and way.lane.is_quiet(account, since_end=since):
+                    self._compared(way, way.lane.read(account))
                     return
             await trio.sleep(pause)
             pause = min(LONGEST_SECONDS, pause * 2)
 
-    async def _unpark(self, parked: Parked) -> None:
+    def _compared(self, way: Way, compared: Compared | None) -> None:
+        if compared is not None and self._charged is not None:
+            charged, known = (
+                sats_from_msats(Decimal(each)) for each in (compared.charged, compared.known)
+            )
+            self._charged(way.provider.name, Sums(compared.answers, charged, known))
+
+    async def _safely(self, work: Callable[..., Awaitable[None]], *its: object) -> None:
         try:
-            await self._until_told(parked)
+            await work(*its)
         except Exception as error:
             # A bug of ours must not end the nursery, and with it the process.
-            log_bug(log, "a lane was given up", error, request_id=parked.correlation_id)
+            log_bug(log, "a lane was given up", error)
 
     async def _until_told(self, parked: Parked) -> None:
-        way, pause = parked.way, AGAIN_SECONDS
-        while isinstance(told := await self._ask(way, parked.ended), AskAgain):
+        way = parked.way
+        told: Charged | Lost = Charged(0, counted=False)
+        if not parked.late:
+            told = await self._answer(parked)
+            if isinstance(told, Charged):
+                await self.write(parked, sats_from_msats(Decimal(told.msats)))
+                if not told.counted:
+                    parked = replace(parked, counted=Decimal(0), late=True)
+        if parked.late:
+            await trio.sleep_until(parked.ended + LATE_SECONDS)
+            told = await self._answer(parked)
+            if isinstance(told, Charged) and told.msats:
+                await self.write(parked, sats_from_msats(Decimal(told.msats)))
+        way.lane.settled(told.msats if isinstance(told, Charged) else 0)
+        await self._refresh(way)
+
+    async def _answer(self, parked: Parked) -> Charged | Lost:
+        pause = AGAIN_SECONDS
+        while isinstance(told := await self._ask(parked.way, parked.ended), AskAgain):
             await trio.sleep(pause)
             pause = min(LONGEST_SECONDS, pause * 2)
-        if isinstance(told, Charged):
-            sats = sats_from_msats(Decimal(told.msats))
-            await self.write(parked, sats)
-        way.lane.state = State.STALE
-        await self._refresh(way)
+        return told
 
     async def write(self, parked: Parked, sats: Decimal) -> None:
         """The row and the budget follow, once the row is there, unless a checkpoint was first."""
@@ -225,77 +274,82 @@ class Lanes:
         if not first:
             return
         self._budget.correct(parked.began / 1000, parked.counted, sats)
-        log.info(
-            "attempt %d, which ended without word, cost %s sats",
-            parked.n,
-            sats,
-            extra={"request_id": parked.correlation_id},
-        )
+        extra = {"request_id": parked.correlation_id}
+        if parked.late:
+            log.warning(
+                "attempt %d, which was taken for one that never arrived, came after all and cost "
+                "%s sats",
+                *(parked.n, format_eyes(sats)),
+                extra=extra,
+            )
+        else:
+            what = "attempt %d, which ended without word, cost %s sats"
+            log.info(what, parked.n, format_eyes(sats), extra=extra)
 
     # -- making them
 
-    async def _open(self, provider: Provider, wanted: int) -> None:
-        """Lanes of the file, and new ones."""
+    async def _open(self, provider: Provider, wanted: int, most: int) -> None:
+        """Lanes of the file, and new ones for at most so many millisats each."""
         try:
-            known = await trio.to_thread.run_sync(self._read, key_id(provider))
-            missing = wanted - len(known)
-            while missing > 0:
-                made = await self._make(provider, min(EACH, missing))
-                if not made:
-                    break
-                await trio.to_thread.run_sync(self._keep, provider, made)
-                known += made
-                missing -= len(made)
+            async with self._opening:
+                known = await self._known(provider, wanted, most)
         except OSError as error:
             log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
             return
-        ways = self._ways.get(provider.name)
-        if ways is None:
+        if self._owners.get(provider.name) != (provider.url, key_id(provider)):
             return  # reloaded meanwhile
+        ways = self._ways[provider.name]
         have = {way.lane.key.reveal() for way in ways}
         for key in known[:wanted]:
             if key not in have:
                 own = replace(provider, key=Secret(key), authorization=Secret(f"Bearer {key}"))
                 way = Way(Lane(Secret(key)), key_id(provider), own)
                 ways.append(way)
-                self._nursery.start_soon(self._refresh, way)
+                self._nursery.start_soon(self._safely, self._refresh, way)
 
-    async def _make(self, provider: Provider, count: int) -> list[str]:
-        made: tuple[str, ...] | str = f"did not answer in {ASK_SECONDS:g} s"
-        with trio.move_on_after(ASK_SECONDS):
-            made = await child_keys(self._transport, provider, count)
+    async def _known(self, provider: Provider, wanted: int, most: int) -> list[str]:
+        if self._file is None:
+            self._file = await trio.to_thread.run_sync(open_lane_file, self._beside)
+            self._nursery.start_soon(self._hold, self._file)
+        known, parent = self._file.of(key_id(provider)), key_id(provider)
+        missing = wanted - len(known)
+        while missing > 0:
+            made = await self._make(provider, min(EACH, missing), most)
+            if not made:
+                break
+            await trio.to_thread.run_sync(self._file.keep, provider.name, parent, made)
+            known += made
+            missing -= len(made)
+        return known
+
+    async def _hold(self, file: LaneFile) -> None:
+        with closing(file):
+            await trio.sleep_forever()
+
+    async def _make(self, provider: Provider, count: int, most: int) -> list[str]:
+        made: Made | str = f"did not answer in {ASK_SECONDS:g} s"
+        async with self._accounts.undisturbed(provider.name):
+            with trio.move_on_after(ASK_SECONDS):
+                made = await child_keys(self._transport, provider, count, most=most)
+            if isinstance(made, Made) and made.cost:
+                await self._bought(provider, made.cost)
         if isinstance(made, str):
             log.warning('provider "%s" gets no lanes: it %s', provider.name, made)
             return []
-        return list(made)
+        return list(made.keys)
 
-    def _read(self, parent: str) -> list[str]:
-        if self._path is None or not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_text("utf-8").splitlines():
-            with suppress(ValueError, TypeError):
-                entry = json.loads(line)
-                ours = entry.get("parent") == parent and entry.get("part", 1) == self._part
-                if ours and isinstance(entry.get("key"), str):
-                    found.append(entry["key"])
-        return found
-
-    def _keep(self, provider: Provider, keys: list[str]) -> None:
-        """Before their first use, so that a crash loses none."""
-        if self._path is None:
-            return
-        parent = key_id(provider)
-        whose: dict[str, str | int] = {"provider": provider.name, "parent": parent}
-        if self._part > 1:
-            whose["part"] = self._part
-        lines = [json.dumps({**whose, "key": key}) for key in keys]
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    async def _bought(self, provider: Provider, msats: int) -> None:
+        """What lanes cost is no request's, and the key was charged it."""
+        now, sats = time.time(), sats_from_msats(Decimal(msats))
+        work = partial(bought, provider.name, key_id(provider), msats, round(now * 1000))
+        try:
+            await self._database.transaction(work)
+        except Trouble as error:
+            log.warning("what lanes cost cannot be noted in the ledger (%s)", error)
+        self._budget.correct(now, Decimal(0), sats)
+        log.info('provider "%s": its lanes cost %s sats', provider.name, format_eyes(sats))
 
 
 def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:
-    return write_price(session, parked.correlation_id, parked.n, sats, "lane")
+    row = parked.correlation_id, parked.n
+    return write_price(session, *row, sats, "lane", late=parked.late)

@@ -213,7 +213,12 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 nursery.start_soon(nodes.run)
                 nursery.start_soon(accounts.run)
                 part = (1, 1) if worker is None else (worker.number, config.server.workers)
-                hub.lanes = Lanes(transport, database, log_writer, hub.budget, nursery, part)
+                hub.lanes = Lanes(
+                    *(transport, database, log_writer, hub.budget, nursery),
+                    accounts=accounts,
+                    part=part,
+                    charged=hub.charged_alone,
+                )
                 hub.lanes.changed(hub.snapshot)
                 nursery.start_soon(transport.close_by_time)
                 nursery.start_soon(hub.kept.run)

@@ -162,7 +162,8 @@ class Failure:
     gives itself. `error` is an OpenAI-shaped error object for the client: always there for a
     client_error, a not_capable, and with an `own_status`; otherwise None. `trips` is whether the
     breaker counts it. `words` are the provider's own, on one short line without secrets, of an
-    account or no_model: for a person to read, never for the database.
+    account or no_model: for a person to read, never for the database. `settled`: what it cost is
+    known by the lane it was made on, afterwards.
     """
 
     kind: FailureKind
@@ -176,6 +177,7 @@ class Failure:
     upstream_request_id: str | None = None
     own_status: int | None = None
     words: str | None = None
+    settled: bool = False
 
 
 def is_answer(status: int) -> bool:

@@ -40,7 +40,7 @@ from arbstr.sansio.failover.board import Refused
 from arbstr.sansio.failover.breaker import Probing
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.failover.last_word import Standing, last_word
-from arbstr.sansio.failover.verdicts import VERDICTS, Verdict
+from arbstr.sansio.failover.verdicts import Verdict, verdict_of
 from arbstr.sansio.money import add_sats
 from arbstr.sansio.routing.budget import NotWithinBudget
 from arbstr.sansio.routing.listing import TooLow
@@ -259,7 +259,7 @@ class Retry:
         # A probe is a single attempt, whatever else the provider offers.
         if probe or failure.kind in OF_THE_PROVIDER or self._models_failed(name) >= MODELS_EACH:
             self._left.add(name)
-        match VERDICTS[failure.kind][failure.money]:
+        match verdict_of(failure):
             case Verdict.DELIVER_ERROR | Verdict.END:
                 return self._give_up(now)
             case Verdict.STOP_UNLESS_CONSENT:

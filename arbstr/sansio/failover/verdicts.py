@@ -3,7 +3,8 @@
     FailureKind x Money --VERDICTS--> Verdict
 
 `retry.py` obeys it, within what one request may try and spend. What a failure was and cost is
-judged before, in `failure.py`.
+judged before, in `failure.py`. An attempt without word of which its lane tells that it took nothing
+is followed like one that was not sent (`verdict_of`): nobody has served it, and nobody will.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from arbstr.sansio.config.reader import Kind
-from arbstr.sansio.failover.failure import FailureKind, Money, money_of
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, money_of
 
 
 class Verdict(Enum):
@@ -72,6 +73,14 @@ VERDICTS: Final[Mapping[FailureKind, Mapping[Money, Verdict]]] = MappingProxyTyp
 )
 """What may follow, by what was seen and what it may have cost. Total, also where a kind never
 has such money: a table without holes needs no judgement when `sansio.failover.failure` changes."""
+
+
+def verdict_of(failure: Failure) -> Verdict:
+    """What may follow it."""
+    found = VERDICTS[failure.kind][failure.money]
+    if failure.settled and found is Verdict.NEXT:
+        return Verdict.NEXT_THEN_AGAIN
+    return found
 
 
 def verdict_table() -> str:

@@ -1,8 +1,8 @@
 """Lanes: child keys of a node's key, one request at a time on each, whose counters tell its price.
 
-    FREE --take--> BUSY --the price was stated--> FREE
+    FREE --take--> BUSY --the price was stated--> FREE, or STALE after many or a long one
                     |  --it failed, and is known to be free--> STALE --asked--> FREE
-                    `--it ended without word--> PARKED --asked, until it tells--> FREE
+                    `--it ended without word--> PARKED --asked, until it tells--> STALE
 
     what the lane says, against what it said before     what became of the request
     `total_spent` has fallen, or `total_requests`       nobody knows: somebody put them back
@@ -10,12 +10,19 @@
     not counted, and `FENCE_SECONDS` after its end      nothing: it never arrived, or was reverted
     not counted, sooner                                 it may still arrive: ask again
     counted, nothing spent, nothing reserved            nothing: it was released
-    counted, nothing spent, something reserved          it may still run: ask again
+    the same, something reserved, after `SWEPT_SECONDS` nothing: it was released
+    the same, sooner                                    it may still run: ask again
 
-`reserved` is that of all lanes of a key together, so that only a quiet moment says "released". A
-node that restarts releases all it held, others bill a part of what was cut off: only the counters
-are believed. A parked lane costs nothing; where no lane is free, the key itself is used, and
-checkpoints (`reconcile.py`) tell the price.
+`reserved` is that of all lanes of a key together, so that only a quiet moment says "released", or
+the node's own sweep. A node that restarts releases all it held, others bill a part of what was cut
+off: only the counters are believed. What "never arrived" may do so after all, through a proxy that
+held it: its lane stays parked for `LATE_SECONDS` more, and is asked once again. A parked lane costs
+nothing; where no lane is free, the key itself is used, and checkpoints (`reconcile.py`) tell the
+price.
+
+What was stated is believed, and compared when the counters are read: after `MOST_ANSWERS`, or after
+an answer so slow (`SLOW_SECONDS`) that a node may have swept its reservation away and charged
+nothing.
 """
 
 from collections.abc import Iterable
@@ -31,13 +38,30 @@ FENCE_SECONDS: Final = 2.0
 """How long after its end a request may still arrive. Measured: a node counts what it read within
 milliseconds; what was on its way through a proxy has come by then."""
 
+LATE_SECONDS: Final = 60.0
+"""How long after its end something that was not counted may still come, against all reckoning."""
+
+SWEPT_SECONDS: Final = 360.0
+"""How long after its end a request holds a reservation at most. Measured: a node looks for those
+older than 300 s once a minute."""
+
+MOST_ANSWERS: Final = 20
+"""Answers after which the counters of a lane are compared with what was stated; as many as an alarm
+looks at."""
+
+SLOW_SECONDS: Final = 240.0
+"""From here on an answer may have outlived its reservation: then a node states a price and takes
+nothing (measured). Below the 300 s of its sweep."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """The request was answered and paid: so many millisats, 0 if it was free."""
+    """The request was answered and paid: so many millisats, 0 if it was free. `counted`: the node
+    has seen it; if not, it may come after all."""
 
     msats: int
+    counted: bool = True
 
 
 @final
@@ -65,14 +89,28 @@ class State(Enum):
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What was charged on a lane for so many answers since its counters were read before, and what
+    is known of them, in millisats."""
+
+    answers: int
+    charged: int
+    known: int
+
+
+@final
 @dataclass(slots=True, eq=False)
 class Lane:
-    """One child key, and its counters as of before the request on it."""
+    """One child key, and its counters as of before the request on it, by what is known. `read_at`
+    is `total_spent` as last read, `answers` came since."""
 
     key: Secret = field(repr=False)
     spent: int = 0
     requests: int = 0
     state: State = State.STALE
+    answers: int = 0
+    read_at: int | None = None
 
     def judge(self, now: Account, *, since_end: float) -> Told:
         """What became of the request, so many seconds after it ended."""
@@ -81,19 +119,24 @@ class Lane:
         if now.total_spent > self.spent:
             return Charged(now.total_spent - self.spent)
         if now.total_requests == self.requests:
-            return Charged(0) if since_end >= FENCE_SECONDS else AskAgain()
-        return AskAgain() if now.reserved else Charged(0)
+            return Charged(0, counted=False) if since_end >= FENCE_SECONDS else AskAgain()
+        return AskAgain() if now.reserved and since_end < SWEPT_SECONDS else Charged(0)
 
-    def answered(self, msats: int) -> None:
-        """The request was answered and said its price."""
+    def answered(self, msats: int, *, seconds: float = 0.0) -> None:
+        """The request was answered after so many seconds, and said its price."""
         self._leave(State.BUSY)
         self.spent += msats
         self.requests += 1
-        self.state = State.FREE
+        self.answers += 1
+        is_due = self.answers >= MOST_ANSWERS or seconds >= SLOW_SECONDS
+        self.state = State.STALE if is_due else State.FREE
 
-    def doubted(self) -> None:
-        """It ended, nothing is open, and its counters are to be read before it is used."""
+    def doubted(self, msats: int = 0) -> None:
+        """It ended and cost so much: nothing is open, and its counters are to be read before it is
+        used."""
         self._leave(State.BUSY)
+        self.spent += msats
+        self.answers += bool(msats)
         self.state = State.STALE
 
     def parked(self) -> None:
@@ -101,12 +144,31 @@ class Lane:
         self._leave(State.BUSY)
         self.state = State.PARKED
 
-    def read(self, now: Account) -> None:
-        """Its counters are these, and nothing runs on it."""
+    def settled(self, msats: int) -> None:
+        """What it was parked for is over, and was charged so much: it is to be read."""
+        self._leave(State.PARKED)
+        self.spent += msats
+        self.answers += 1
+        self.state = State.STALE
+
+    def is_quiet(self, now: Account, *, since_end: float) -> bool:
+        """Whether nothing runs on it, by what its counters say so long after its last request."""
+        as_known = (now.total_spent, now.total_requests) == (self.spent, self.requests)
+        known = as_known and self.read_at is not None
+        return known or not now.reserved or since_end >= SWEPT_SECONDS
+
+    def read(self, now: Account) -> Compared | None:
+        """Its counters are these, and nothing runs on it. `None`: for the first time, or somebody
+        put them back."""
         if self.state is State.BUSY:
             raise LocalProtocolError("the counters of a lane that is used are no beginning")
-        self.spent, self.requests = now.total_spent, now.total_requests
+        before, known, answers = self.read_at, self.spent, self.answers
+        self.spent = self.read_at = now.total_spent
+        self.requests, self.answers = now.total_requests, 0
         self.state = State.FREE
+        if before is None or now.total_spent < before:
+            return None
+        return Compared(answers, now.total_spent - before, known - before)
 
     def _leave(self, state: State) -> None:
         if self.state is not state:

@@ -28,6 +28,9 @@ from arbstr.trio_runtime.ledger.port import Session, named
 SETTLED_BY: Final = {Verdict.SETTLED: "checkpoint", Verdict.SHARED: "shared"}
 """What stands in the column `settled`."""
 
+BOUGHT: Final = "bought"
+"""What stands in the column `verdict` of what is no checkpoint, but moves the last one."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -181,13 +184,48 @@ def take(reading: Reading, session: Session) -> Taken | NotNow:
     return Taken(settlement, stated, charged_sats, corrections, known_rows, still_open)
 
 
-def write_price(session: Session, correlation_id: str, n: int, sats: Decimal, settled: str) -> bool:
+def bought(provider: str, key_id: str, msats: int, moment: int, session: Session) -> None:
+    """A key was charged so much for something else than a request: the next checkpoint is compared
+    with what it was before and that."""
+    known = _last_checkpoint(session, provider, key_id)
+    if known is None:
+        return  # nothing is compared yet
+    _, spent, requests, balance, after = known
+    sats = float(sats_from_msats(Decimal(msats)))
+    session.execute(
+        session.question("insert_checkpoint"),
+        {
+            "provider": provider,
+            "key_id": key_id,
+            "taken_at": format_moment(moment),
+            "total_spent": spent + msats,
+            "total_requests": requests,
+            "balance": balance - msats,
+            "after_request": after,
+            "stated_sats": sats,
+            "charged_sats": sats,
+            "open_attempts": 0,
+            "verdict": BOUGHT,
+        },
+    )
+
+
+def write_price(
+    session: Session,
+    correlation_id: str,
+    n: int,
+    sats: Decimal,
+    settled: str,
+    *,
+    late: bool = False,
+) -> bool:
     """An attempt that ended without word turned out to have cost so much. False: its price was
-    known before, and stays."""
+    known before, and stays. `late`: it was settled before, at nothing."""
     money = Money.SPENT if sats else Money.FREE
     price = {"correlation_id": correlation_id, "n": n, "cost": float(sats)}
+    question = "settle_late_attempt" if late else "settle_attempt"
     written = session.execute(
-        session.question("settle_attempt"), {**price, "money": money.value, "settled": settled}
+        session.question(question), {**price, "money": money.value, "settled": settled}
     )
     if not written.rowcount:
         return False

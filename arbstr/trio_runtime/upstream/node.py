@@ -2,16 +2,17 @@
 
     list_models     GET /models: no key
     balance         GET /balance/info with a key
-    child_keys      GET /info, and if they are free, POST /balance/child-key
+    child_keys      GET /info, and if they are cheap enough, POST /balance/child-key
 
-None of it costs anything. What comes back is read by `sansio.routing.listing` and
-`sansio.ledger.reconcile`; what did not come is a sentence about the node. How long an answer may
-take is the caller's scope.
+None of it costs anything but the latter, where the configuration allows that. What comes back is
+read by `sansio.routing.listing` and `sansio.ledger.reconcile`; what did not come is a sentence
+about the node. How long an answer may take is the caller's scope.
 """
 
 import json
 import re
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, final
 
 from arbstr.sansio.ledger.reconcile import Account, parse_account
 from arbstr.sansio.routing.catalog import Provider
@@ -50,19 +51,30 @@ async def balance(transport: Transport, provider: Provider) -> Account | str:
     return answer if isinstance(answer, str) else parse_account(answer)
 
 
-async def child_keys(transport: Transport, provider: Provider, count: int) -> tuple[str, ...] | str:
+@final
+@dataclass(frozen=True, slots=True)
+class Made:
+    """New child keys, and what they cost together, in millisats."""
+
+    keys: tuple[str, ...] = field(repr=False)
+    cost: int
+
+
+async def child_keys(
+    transport: Transport, provider: Provider, count: int, *, most: int = 0
+) -> Made | str:
     """So many new child keys of the provider's key, or why there are none.
 
-    Only where the node says that they cost nothing: of others a POST might be passed on, and paid.
+    Only where the node says what they cost, and that this is at most so many millisats each: of
+    others a POST might be passed on, and paid.
     """
     described = await _get(transport, provider, INFO_PATH, MOST_BALANCE_BYTES)
     if isinstance(described, str):
         return described
     match _json(described):
-        case {"child_key_cost_msats": 0}:
-            pass
-        case {"child_key_cost_msats": int(cost)}:
-            return f"asks {cost} millisats for a child key"
+        case {"child_key_cost_msats": int(each)} if not isinstance(each, bool) and each >= 0:
+            if each > most:
+                return f"asks {each} millisats for a child key, and lane_sats allows {most}"
         case _:
             return "knows no child keys"
     assert provider.authorization is not None  # whoever asks has a key
@@ -78,7 +90,7 @@ async def child_keys(transport: Transport, provider: Provider, count: int) -> tu
         return answer.sentence
     match _json(answer.body) if answer.status == 200 else None:
         case {"api_keys": [*keys]} if all(_KEY.fullmatch(str(key)) for key in keys):
-            return tuple(str(key) for key in keys)
+            return Made(tuple(str(key) for key in keys), each * len(keys))
         case _:
             pass
     return f"answered status {answer.status} where child keys are made"

@@ -130,6 +130,11 @@ def went_on(kind: FailureKind, money: Money = FREE, **more: Any) -> Playbook:
     )
 
 
+def settled(kind: FailureKind, money: Money = FREE) -> Any:
+    """One of which its lane told what it cost."""
+    return failed(kind, money, settled=True)
+
+
 def tried_again(kind: FailureKind) -> Playbook:
     return Playbook(
         f"after {kind.value} the same provider is tried twice more, then the next",
@@ -185,6 +190,33 @@ MAY_COST = [
 ]
 
 BOOKS = [
+    Playbook(
+        "what a lane tells took nothing is followed without consent, in the end by the same again",
+        "1 alpha",
+        [
+            (settled(K.NO_ANSWER), "2 beta"),
+            (settled(K.STREAM_DIED), FIRST_BACKOFF),
+            (Elapsed(), "3 alpha"),
+            (Answered(), Deliver()),
+        ],
+    ),
+    Playbook(
+        "a node alone is asked again, up to max_retries, while its lanes tell of nothing",
+        "1 alpha",
+        [
+            (settled(K.NO_ANSWER), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+            (settled(K.NO_ANSWER), SECOND_BACKOFF),
+            (Elapsed(), "3 alpha"),
+            (settled(K.NO_ANSWER), UPSTREAM_ERROR),
+        ],
+        {"names": "alpha"},
+    ),
+    Playbook(
+        "what a lane tells was paid is followed by nothing",
+        "1 alpha",
+        [(settled(K.NO_ANSWER, SPENT), SPENT_REPLY)],
+    ),
     Playbook("an answer is delivered", "1 alpha", [(Answered(), Deliver())]),
     Playbook(
         "nobody could be reached: each once, then each again after a backoff, twice",
@@ -1176,6 +1208,7 @@ ANY_FAILURE = st.builds(
     status=st.sampled_from([None, 200, 402, 429, 503]),
     retry_after=st.sampled_from([None, 0.1, 7.0]),
     timed_out_connecting=st.booleans(),
+    settled=st.booleans(),
 )
 
 
@@ -1276,7 +1309,11 @@ class RetryMachine(RuleBasedStateMachine):
         self.now += self.command.at_most
         self.tell(Elapsed())
         assert self.waits_on(Attempt)
-        unreached = {name for name, failure, _ in self.failures if failure.kind is K.NOT_SENT}
+        unreached = {
+            name
+            for name, failure, _ in self.failures
+            if failure.kind is K.NOT_SENT or failure.settled
+        }
         assert self.asked in unreached | {self.failures[-1][0]}, "a backoff for somebody else"
 
     @precondition(lambda self: self.waits_on(AwaitProbe))

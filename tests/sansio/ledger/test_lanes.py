@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.ledger.lanes import FENCE_SECONDS, AskAgain, Charged, Lane, Lost, State, take
+from arbstr.sansio.ledger.lanes import (
+    FENCE_SECONDS,
+    MOST_ANSWERS,
+    SLOW_SECONDS,
+    SWEPT_SECONDS,
+    AskAgain,
+    Charged,
+    Compared,
+    Lane,
+    Lost,
+    State,
+    take,
+)
 from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.secrets import Secret
 from tests.bank import Bank, Reservation
@@ -30,8 +42,15 @@ def told(spent: int, requests: int, reserved: int = 0) -> Account:
         pytest.param(told(1005, 4), 0.0, Charged(505), id="charged-is-told-at-once"),
         pytest.param(told(1005, 4, 300), 0.0, Charged(505), id="whatever-others-have-reserved"),
         pytest.param(told(500, 3), 0.0, AskAgain(), id="not-counted-may-be-not-yet"),
-        pytest.param(told(500, 3), FENCE_SECONDS, Charged(0), id="not-counted-behind-the-fence"),
-        pytest.param(told(500, 4, 300), 400.0, AskAgain(), id="counted-and-reserved-may-run"),
+        pytest.param(
+            *(told(500, 3), FENCE_SECONDS, Charged(0, counted=False)),
+            id="not-counted-behind-the-fence",
+        ),
+        pytest.param(told(500, 4, 300), 300.0, AskAgain(), id="counted-and-reserved-may-run"),
+        pytest.param(
+            *(told(500, 4, 300), SWEPT_SECONDS, Charged(0)), id="or-others-hold-it-after-the-sweep"
+        ),
+        pytest.param(told(505, 4, 300), 400.0, Charged(5), id="part-of-a-cut-stream-is-billed"),
         pytest.param(told(500, 4), 0.0, Charged(0), id="counted-and-released"),
         pytest.param(told(0, 4), 9.0, Lost(), id="a-counter-that-falls"),
         pytest.param(told(500, 2), 9.0, Lost(), id="requests-that-are-taken-back"),
@@ -50,9 +69,76 @@ def test_a_lane_serves_one_request_at_a_time() -> None:
     assert take(lanes) is lanes[0]
 
 
+@pytest.mark.parametrize(
+    ("answers", "seconds", "state"),
+    [
+        pytest.param(MOST_ANSWERS - 1, 0.0, State.FREE, id="few-quick-ones"),
+        pytest.param(MOST_ANSWERS, 0.0, State.STALE, id="many"),
+        pytest.param(1, SLOW_SECONDS, State.STALE, id="one-that-may-have-been-swept-away"),
+    ],
+)
+def test_what_was_stated_is_compared_with_the_counters(
+    answers: int, seconds: float, state: State
+) -> None:
+    lane = Lane(Secret(KEY))
+    assert lane.read(told(700, 2)) is None, "the first look tells nothing"
+    for _ in range(answers):
+        assert take([lane]) is lane
+        lane.answered(5, seconds=seconds)
+    assert lane.state is state
+    charged = 5 * answers - 5
+    assert lane.read(told(700 + charged, 2 + answers)) == Compared(answers, charged, 5 * answers)
+    assert take([lane]) is lane, "whatever was found"
+    assert lane.judge(told(700 + charged + 9, 3 + answers), since_end=0.0) == Charged(9)
+
+
+def test_a_parked_lane_is_read_before_it_serves_again() -> None:
+    lane = Lane(Secret(KEY))
+    lane.read(told(100, 1))
+    take([lane])
+    lane.parked()
+    assert take([lane]) is None
+    lane.settled(505)
+    assert take([lane]) is None
+    assert lane.read(told(605, 2)) == Compared(1, 505, 505)
+    assert take([lane]) is lane
+
+
+def test_a_failure_that_was_charged_is_known_to_be() -> None:
+    lane = Lane(Secret(KEY))
+    lane.read(told(100, 1))
+    take([lane])
+    lane.doubted(505)
+    assert lane.read(told(605, 2)) == Compared(1, 505, 505)
+
+
+def test_counters_that_were_put_back_are_compared_with_nothing() -> None:
+    lane = Lane(Secret(KEY))
+    lane.read(told(100, 1))
+    assert lane.read(told(0, 0)) is None
+    assert lane.read(told(7, 1)) == Compared(0, 7, 0)
+
+
+@pytest.mark.parametrize(
+    ("account", "since", "quiet"),
+    [
+        pytest.param(told(500, 3, 300), 0.0, True, id="as-known-whoever-has-reserved"),
+        pytest.param(told(500, 4, 300), 0.0, False, id="counted-may-run"),
+        pytest.param(told(500, 4), 0.0, True, id="nobody-has-reserved"),
+        pytest.param(told(500, 4, 300), SWEPT_SECONDS, True, id="swept"),
+    ],
+)
+def test_when_nothing_runs_on_a_lane(account: Account, since: float, quiet: bool) -> None:
+    known = Lane(Secret(KEY))
+    known.read(told(500, 3))
+    assert known.is_quiet(account, since_end=since) is quiet
+    unread = Lane(Secret(KEY), 500, 3)
+    assert unread.is_quiet(told(500, 3, 300), since_end=0.0) is False, "one of the last run's"
+
+
 def test_what_is_not_busy_has_no_request_to_end() -> None:
     free = Lane(Secret(KEY), state=State.FREE)
-    for end in (free.parked, free.doubted, lambda: free.answered(1)):
+    for end in (free.parked, free.doubted, lambda: free.answered(1), lambda: free.settled(1)):
         with pytest.raises(LocalProtocolError):
             end()
 
@@ -86,8 +172,14 @@ def test_a_verdict_is_what_the_node_charged(seed: int) -> None:
         if arrives is not None:
             bank.later(arrives, partial(_serve, bank, child, dice, charged))
     told: dict[str, int] = {}
-    for _ in range(200):
+    restarts = dice.choice((None, None, dice.randrange(100)))
+    foreign = bank.reserve(KEY, 77) if dice.random() < 0.3 else None
+    for turn in range(200):
         now[0] += 0.1
+        if turn == restarts:
+            bank.restart()
+        if turn == 120 and isinstance(foreign, Reservation):
+            bank.charge(foreign, 50)
         for child, used, ended, _ in open_ones:
             if child in told or now[0] < ended:
                 continue

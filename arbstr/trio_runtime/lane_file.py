@@ -1,0 +1,92 @@
+"""The file with the keys of lanes: `<ledger>.lanes`, for its owner alone (mode 0600).
+
+    beside the ledger --open_lane_file--> LaneFile
+    LaneFile.of(a key's id) --> its child keys      LaneFile.keep(...) before their first use
+
+Whoever uses a file holds a lock on it (`flock`), because a lane serves one request at a time, and
+so one process: another on the same ledger takes `<ledger>.lanes-2`, and so on. The kernel lets go
+of the lock however the process ends, and the next one has its lanes. A line is one JSON object;
+what is none is passed over. A lost file loses no money: child keys own none.
+"""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Final, final
+
+if sys.platform != "win32":
+    import fcntl
+
+MOST_FILES: Final = 64
+"""Processes on one ledger that have lanes of their own; more than there are."""
+
+
+@final
+class LaneFile:
+    """One that is ours; without a descriptor nothing is kept. All methods block."""
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._descriptor = descriptor
+
+    def of(self, parent: str) -> list[str]:
+        """The child keys of the key with that id."""
+        return [key for its, key in self._entries() if its == parent]
+
+    def keep(self, provider: str, parent: str, keys: Sequence[str]) -> None:
+        """Before their first use, so that a crash loses none. Raises `OSError`."""
+        if self._descriptor is None:
+            return
+        entries = ({"provider": provider, "parent": parent, "key": key} for key in keys)
+        text = "".join(f"{json.dumps(entry)}\n" for entry in entries)
+        if self._content()[-1:] not in (b"\n", b""):
+            text = f"\n{text}"  # a line was cut off by a crash
+        with open(self._descriptor, "a", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Lets go of it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _content(self) -> bytes:
+        if self._descriptor is None:
+            return b""
+        with open(self._descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+
+    def _entries(self) -> Iterator[tuple[str, str]]:
+        for line in self._content().decode("utf-8", "replace").splitlines():
+            with suppress(ValueError, RecursionError):
+                match json.loads(line):
+                    case {"parent": str(parent), "key": str(key)}:
+                        yield parent, key
+                    case _:
+                        pass
+
+
+def open_lane_file(beside: str | None) -> LaneFile:
+    """The first that no other process uses. `beside` is where, as `port.Database` says: None for
+    none at all. Blocks. Raises `OSError`."""
+    if beside is None:
+        return LaneFile()
+    for number in range(1, MOST_FILES + 1):
+        path = f"{beside}.lanes" + ("" if number == 1 else f"-{number}")
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            if sys.platform != "win32":
+                os.fchmod(descriptor, 0o600)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return LaneFile(descriptor)
+    raise OSError(errno.EBUSY, "other processes use all files of lanes", f"{beside}.lanes")
