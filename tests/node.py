@@ -351,11 +351,12 @@ FAULTS: Final[tuple[Fault, ...]] = (
 @dataclass(slots=True, eq=False)
 class Visit:
     """A request the node read. `who` is the `user` its client gave; `charged` is what was taken so
-    far, in millisats."""
+    far, in millisats; `told_at` is when the answer says so, if it does."""
 
     who: str
     fault: str
     stated: bool
+    told_at: float
     charged: int = 0
 
 
@@ -475,6 +476,9 @@ class Node:
     def restart(self) -> None:
         """It is killed, and there again at once. Whoever has its connections cuts them first."""
         self.bank.restart()
+        for visit in self.visits:
+            # What was written a moment ago may not have been read.
+            visit.stated = visit.stated and visit.told_at < self.bank.clock() - 0.5
 
     def serve(self, request: Request) -> Behaviour:
         """Answers a question, or books a request and says how to answer it."""
@@ -538,11 +542,12 @@ class Node:
         said = price * self.takes if fault.charges else 0
         charged = said + self.unsaid if fault.charges else 0
         play = make(Bill(said, rates))
-        visit = Visit(asked.get("user", ""), fault.name, fault.stated)
+        pauses = sum(step for step in play.steps if isinstance(step, float))
+        told_at = self.bank.clock() + pauses
+        visit = Visit(asked.get("user", ""), fault.name, fault.stated, told_at)
         self.visits.append(visit)
         # It books before it says what it took; of what it does not tell, sooner or later.
         tells = fault.stated or fault.otherwise == "reverted"
-        pauses = sum(step for step in play.steps if isinstance(step, float))
         seconds = pauses if tells else self._dice.uniform(*self.works)
         self.bank.later(seconds, lambda: self._end(fault, held, visit, charged))
         self.bank.turn()

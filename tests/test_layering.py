@@ -47,8 +47,8 @@ ORDER: Final = {
         *wing("dialects", "doors"),
         *wing(
             "routing",
-            "listing prices catalog paths affinity policy origins latency ratios holds plan "
-            "quote budget lease gauge",
+            "listing announced prices catalog paths affinity policy origins latency ratios holds "
+            "plan quote budget lease gauge",
         ),
         *wing(
             "failover",
@@ -71,8 +71,8 @@ ORDER: Final = {
         ),
         *wing(
             "upstream",
-            "pipe tunnel connect readers http11 content_coding transport ask node target "
-            "witness answering call",
+            "pipe tunnel connect readers http11 content_coding transport ask node "
+            "websocket discovery target witness answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
@@ -86,8 +86,8 @@ ORDER: Final = {
             "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
             "connect_command status_command figures tables stats_text "
-            "request_text ledger_commands reconcile_command backup_command migrate_command "
-            "run_command "
+            "request_text ledger_commands reconcile_command discover_command backup_command "
+            "migrate_command run_command "
             "help_command command_line grammar commands"
         ),
     ),
@@ -128,6 +128,7 @@ LIBRARIES: Final = {
         "trio_runtime/mock/providers",
     },
     "socksio": {"trio_runtime/upstream/tunnel"},
+    "wsproto": {"trio_runtime/upstream/websocket"},
     "rich": {"cli/help_command", "cli/request_text", "cli/stats_text", "cli/tables"},
     "sqlite3": {
         *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),

@@ -31,7 +31,7 @@ SEEDS: Final = tuple(map(int, os.environ.get("SOAK_SEEDS", "1,2,3").split(",")))
 SWEEP: Final = 5.0
 """Seconds after which these nodes give back what a lost request had reserved."""
 
-KNOWN: Final = "SELECT DISTINCT provider FROM checkpoints"
+KNOWN: Final = "SELECT DISTINCT provider FROM checkpoints WHERE provider <> 'empty'"
 
 EMPTY: Final = "sk-" + "0" * 64
 """A key without money on the first node."""

@@ -25,6 +25,7 @@ The order of the modules; each imports only from those before it:
     request_text       what `requests` prints
     ledger_commands    `arbstr stats` and `arbstr requests`
     reconcile_command  `arbstr reconcile`
+    discover_command   `arbstr discover`
     backup_command     `arbstr backup`
     migrate_command    `arbstr migrate`
     run_command        `arbstr run`

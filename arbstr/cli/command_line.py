@@ -131,6 +131,31 @@ def _reconcile(reconcile: Parser) -> None:
     _json(reconcile)
 
 
+def _discover(discover: Parser) -> None:
+    source = discover.add_mutually_exclusive_group()
+    source.add_argument(
+        "--directory",
+        metavar="URL",
+        help="an HTTP directory, or a node that keeps one at /v1/providers/",
+    )
+    source.add_argument(
+        "--relay",
+        action="append",
+        metavar="URL",
+        help="a Nostr relay, wss://... (repeatable; default: three that nodes announce at)",
+    )
+    discover.add_argument(
+        "-m",
+        "--model",
+        action="append",
+        default=[],
+        help="show what it costs, and only who serves it (repeatable)",
+    )
+    discover.add_argument(
+        "--proxy", metavar="URL", help="ask through it: socks5://127.0.0.1:9050 is Tor"
+    )
+
+
 def _backup(backup: Parser) -> None:
     backup.add_argument("file", metavar="FILE", help="where the copy is to be")
     backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
@@ -157,7 +182,7 @@ def _none(command: Parser) -> None:
     """Takes nothing but a configuration."""
 
 
-WITHOUT_CONFIGURATION: Final = frozenset({"help"})
+WITHOUT_CONFIGURATION: Final = frozenset({"help", "discover"})
 """Those that need to know nothing of it."""
 
 ALIASES: Final = {"run": ("serve",)}
@@ -170,6 +195,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "stats": ("what was spent, on what, with whom", stats_arguments),
     "requests": ("the last requests, or all about one of them", requests_arguments),
     "reconcile": ("ask the nodes what attempts cost that ended without word", _reconcile),
+    "discover": ("which Routstr nodes there are, as TOML to paste; adds nothing", _discover),
     "backup": ("copy the ledger, also while it is in use", _backup),
     "migrate": ("move the ledger to PostgreSQL, or to another file", _migrate),
     "init": ("write a first configuration", _none),

@@ -70,6 +70,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "connect": _connect,
         "status": _status,
         "reconcile": _reconcile,
+        "discover": _discover,
         "backup": _backup,
         "migrate": _migrate,
         "help": _help,
@@ -151,6 +152,12 @@ def _reconcile(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = config_path(options, environ)
     config = read_config(path, environ)
     return run(options, config, ledger_path(path, config, environ))
+
+
+def _discover(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.discover_command import run
+
+    return run(options)
 
 
 def _backup(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

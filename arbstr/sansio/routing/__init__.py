@@ -12,6 +12,7 @@ asked here, that is `failover`.
 The order of the modules; each imports only from those before it:
 
     listing    what a node lists, read
+    announced  where nodes are, as a directory or a Nostr relay tells
     prices     what a node asks, how old that is, and which model a name means
     catalog    who offers what at which price, and what to redact
     paths      which APIs providers turned out not to serve

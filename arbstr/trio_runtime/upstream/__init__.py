@@ -14,6 +14,8 @@ The order of the modules; each imports only from those before it:
     transport          idle connections, handed out for one exchange each, never leaked
     ask                a question that costs nothing, and its whole answer
     node               what a Routstr node is asked beside chats
+    websocket          a conversation in texts, for relays
+    discovery          where nodes are, and which of them are there
     target             the heads of the requests to a provider, prepared once for each path
     witness            what was seen of a call, and what it means
     answering          its answer, read to a verdict; exceptions become facts
