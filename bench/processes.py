@@ -187,12 +187,15 @@ def start_floor(folder: Path, provider: str) -> Process:
     return Process("floor", command, folder, clean_environment())
 
 
-def start_arbstr(folder: Path, provider: str, model: str, command: Sequence[str]) -> Process:
-    """`arbstr run` with a request log. `command` is what comes before `run`."""
+def start_arbstr(
+    folder: Path, provider: str, model: str, command: Sequence[str], more: Sequence[str] = ()
+) -> Process:
+    """`arbstr run` with a request log. `command` is what comes before `run`, `more` behind it."""
     config = folder / "config.toml"
     config.write_text(CONFIG.format(folder=folder, provider=provider, model=model))
     config.chmod(0o600)
-    return Process("arbstr", [*command, "run", "-c", str(config)], folder, clean_environment())
+    run = [*command, "run", "-c", str(config), *more]
+    return Process("arbstr", run, folder, clean_environment())
 
 
 @final

@@ -48,6 +48,9 @@ MOST_BYTES: Final = 64 * 1024 * 1024
 """What all files of a process may take together: at 1,000 requests a second without a database it
 is a minute's, and what a start reads back in some seconds; picked."""
 
+TRIES: Final = 3
+"""To begin a file, each another; picked."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -165,9 +168,7 @@ class Intents:
             self._in_trouble = False
 
     def _begin_file(self) -> _File:
-        self._number += 1
-        path = f"{self._prefix}{self._number}"
-        descriptor = _open_locked(path)
+        path, descriptor = self._open_next()
         file = _File(path, descriptor)
         try:
             _write_header(descriptor)
@@ -176,6 +177,21 @@ class Intents:
             raise
         self._file = file
         return file
+
+    def _open_next(self) -> tuple[str, int]:
+        """A file of ours that was not there before, and its path."""
+        tries = TRIES
+        while True:
+            self._number += 1
+            path = f"{self._prefix}{self._number}"
+            try:
+                return path, _open_locked(path)
+            except (BlockingIOError, FileNotFoundError):
+                # A start beside us saw it before it was locked, and took it for a dead one's. The
+                # next it has not seen.
+                tries -= 1
+                if not tries:
+                    raise
 
     def _empty(self, file: _File) -> None:
         try:

@@ -1,5 +1,6 @@
 """The file that outlives kill -9, against real files: written, emptied, taken over."""
 
+import fcntl
 import logging
 import os
 import sqlite3
@@ -160,6 +161,20 @@ def test_a_disk_that_takes_only_a_part_costs_one_line_and_one_warning(
 
 def full() -> int:
     raise OSError(28, "No space left on device")
+
+
+def test_a_file_that_a_start_beside_it_took_for_a_dead_ones_is_left_to_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken = tmp_path / "arbstr.db.intents-boot-1"
+    with intents(tmp_path) as noted, taken.open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # between its making and its locking
+        noted.begin(INTENT)
+        assert [told(path) for path in files(tmp_path)] == [[], [INTENT.correlation_id]]
+        noted.end(END)
+        noted.settled([INTENT.correlation_id], {})
+    assert files(tmp_path) == [taken]
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("obstacle", ["no directory", "no space"])
