@@ -1,14 +1,20 @@
 """How long questions to a ledger of a million rows take, and what old rows cost to remove.
 
     python bench/million_rows.py [--rows N] [--days N] [--rounds N] [--directory PATH]
+    python bench/million_rows.py --postgres [URL]
 
 Makes the rows in a temporary directory (about 650 MB for a million of them and their attempts),
 spread evenly over 30 days, and asks as commands do: each time over a new read-only connection.
 Prints the median and the longest of the rounds in ms, and the CPU time, which other work on the
 machine does not change; the exit code is 1 if a median is over `LIMIT_MS`.
+
+With `--postgres` the ledger is then moved there, to an empty database or one of a server that the
+tests' means start (tests/postgres.py), asked the same, and its answers are compared byte for byte,
+with those to `MORE` questions thrown by dice. Its CPU time is the server's own affair.
 """
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -17,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,9 +31,12 @@ from typing import Any, Final
 
 import trio
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from arbstr.sansio.ledger.reports import Filters, Group, Names, RequestsQuery, Sort, StatsQuery
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
 from arbstr.trio_runtime.ledger.database import open_for_reading
+from arbstr.trio_runtime.ledger.move import move
 from arbstr.trio_runtime.ledger.port import Session
 from arbstr.trio_runtime.ledger.reports import read_report, read_requests
 from arbstr.trio_runtime.ledger.retention import BATCH_ROWS, Retention
@@ -141,7 +151,7 @@ def questions() -> dict[str, Callable[[Session], object]]:
     }
 
 
-def measure(database: SqliteDatabase, rounds: int) -> bool:
+def measure(place: str, rounds: int) -> bool:
     """Asks everything; returns whether all was in time."""
     in_time = True
     print(f"\n{'question':40} {'median':>8} {'longest':>8} {'CPU':>8} ms")
@@ -149,7 +159,7 @@ def measure(database: SqliteDatabase, rounds: int) -> bool:
         took, cpu = [], []
         for _ in range(rounds):
             begin, began = time.perf_counter(), time.process_time()
-            with open_for_reading(database.path) as session:
+            with open_for_reading(place) as session:
                 ask(session)
             took.append((time.perf_counter() - begin) * 1000)
             cpu.append((time.process_time() - began) * 1000)
@@ -160,6 +170,61 @@ def measure(database: SqliteDatabase, rounds: int) -> bool:
             f"{what:40} {median(took):8.1f} {max(took):8.1f} {median(cpu):8.1f}{mark}", flush=True
         )
     return in_time
+
+
+MORE: Final = 300
+"""Questions thrown by dice, for the comparison."""
+
+
+def thrown(number: int) -> Callable[[Session], object]:
+    """One of them: a span, some filters, and a group or a page."""
+    dice = random.Random(number)
+    ends = sorted(NOW - dice.randrange(31 * DAY_MS) for _ in range(2))
+    filters = Filters(
+        Span(ends[0], ends[1] + 1),
+        model=dice.choice((None, *MODELS)),
+        provider=dice.choice((None, *PROVIDERS)),
+        policy=dice.choice(POLICIES),
+    )
+    names = Names(frozenset(MODELS), frozenset(PROVIDERS), frozenset(filter(None, POLICIES)))
+    if dice.random() < 0.5:
+        query = StatsQuery(filters, dice.choice((None, *Group)))
+        return partial(read_report, query=query, configured=names)
+    page = RequestsQuery(
+        filters,
+        success=dice.choice((None, True, False)),
+        streaming=dice.choice((None, True, False)),
+        status=dice.choice((None, *STATUSES)),
+        page=dice.choice((1, 2, 50)),
+        per_page=dice.choice((1, 20, 100)),
+        sort=dice.choice(tuple(Sort)),
+        descending=dice.random() < 0.5,
+    )
+    return partial(read_requests, query=page, configured=names)
+
+
+def compare(one: str, other: str) -> bool:
+    """Whether two ledgers answer everything with the same bytes; says where they do not."""
+    asked = {**questions(), **{f"thrown {n}": thrown(n) for n in range(MORE)}}
+    differ = 0
+    with open_for_reading(one) as first, open_for_reading(other) as second:
+        for what, ask in asked.items():
+            if json.dumps(ask(first), default=repr) != json.dumps(ask(second), default=repr):
+                print(f"not the same: {what}")
+                differ += 1
+    print(f"\n{len(asked) - differ} of {len(asked)} answers are the same, byte for byte")
+    return not differ
+
+
+async def move_and_measure(path: str, url: str, rounds: int) -> bool:
+    """The same in PostgreSQL."""
+    begin = time.perf_counter()
+    moved = await move(path, url, lambda *_: None)
+    took = time.perf_counter() - begin
+    rows = moved.sums.rows["requests"] + moved.sums.rows["attempts"]
+    print(f"\nmoved to PostgreSQL: {rows:,} rows in {took:.0f} s")
+    in_time = measure(url, rounds)
+    return compare(path, url) and in_time
 
 
 async def remove(database: SqliteDatabase, count: int, days: int) -> None:
@@ -180,12 +245,23 @@ async def remove(database: SqliteDatabase, count: int, days: int) -> None:
 
 async def run(options: argparse.Namespace, directory: Path) -> bool:
     """Makes, asks, removes."""
-    async with open_sqlite(str(directory / "arbstr.db")) as database:
+    path = str(directory / "arbstr.db")
+    async with open_sqlite(path) as database:
         begin = time.perf_counter()
         await database.transaction(partial(fill, count=options.rows, days=options.days))
         took = time.perf_counter() - begin
         print(_described(options, took, database.path))
-        in_time = measure(database, options.rounds)
+        in_time = measure(database.path, options.rounds)
+    if options.postgres is not None:
+        with ExitStack() as stack:
+            url = options.postgres
+            os.environ["XDG_STATE_HOME"] = str(directory)
+            if not url:
+                from tests.postgres import running_postgres
+
+                url = stack.enter_context(running_postgres()).url("million")
+            in_time &= await move_and_measure(path, url, options.rounds)
+    async with open_sqlite(path) as database:
         await remove(database, options.rows, options.days)
     return in_time
 
@@ -207,6 +283,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--directory", type=Path, help="where to make it (default: a temporary one)"
+    )
+    parser.add_argument(
+        "--postgres", nargs="?", const="", metavar="URL", help="the same there, and compare"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
