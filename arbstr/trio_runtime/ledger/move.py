@@ -116,6 +116,7 @@ async def move(source: str, target: str, progress: Progress) -> Moved:
             there = await after.read(add_up)
             if different := there.differences(sums):
                 raise _refused(target, f"it is not the same as the other: {different[0]}")
+            await after.many_came()
             await after.transaction(_end)
     return Moved(sums, already, anew)
 

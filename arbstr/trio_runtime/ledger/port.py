@@ -115,6 +115,10 @@ class Database(Protocol):
     async def others(self) -> int:
         """How many other processes keep their ledger here just now. Raises `Trouble`."""
 
+    async def many_came(self) -> None:
+        """Very many rows were written: what the engine knows of its tables is told it now, and not
+        when it next looks. Raises `Trouble`."""
+
 
 def named(rows: Rows) -> list[dict[str, Any]]:
     """All rows, by the names of their columns."""

@@ -234,6 +234,10 @@ class SqliteDatabase:
         """As `port.Database`: who holds a lock."""
         return 0 if self._lock is None else await self._in_thread(self._lock.others)
 
+    async def many_came(self) -> None:
+        """As `port.Database`: SQLite's planner goes by what the questions say."""
+        await trio.lowlevel.checkpoint()
+
     def connect_reader(self) -> SqliteSession:
         """A new read-only connection. Raises `sqlite3.OperationalError`."""
         uri = self._memory_uri if self.path == IN_MEMORY else f"{Path(self.path).as_uri()}?mode=ro"
