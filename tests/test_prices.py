@@ -4,15 +4,27 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import trio
 from trio.testing import MockClock
 
+from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.money import Rates
+from arbstr.sansio.routing.listing import Listed
+from arbstr.sansio.routing.prices import Price
+from arbstr.trio_runtime.ledger.database import open_database
+from arbstr.trio_runtime.nodes import INTERVAL_SECONDS, Nodes
+from arbstr.trio_runtime.snapshot import Snapshot
 from tests.fakes import FakeProvider, open_fake_provider
 from tests.node import Model, Node
 from tests.proxy import Proxy, config, open_proxy, pass_time, rows
+
+if TYPE_CHECKING:
+    from arbstr.trio_runtime.upstream.transport import Transport
 
 KEY = "sk-" + "5a" * 32
 
@@ -187,3 +199,49 @@ async def test_a_named_model_that_the_node_does_not_list_is_not_asked_for() -> N
         reply = await proxy.chat(model="gone")
         assert reply.status == 400
         assert "does not list it" in reply.error["message"]
+
+
+async def test_of_those_who_share_a_ledger_one_asks_and_the_others_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    rate = 6
+
+    async def list_models(*_: object) -> tuple[Listed, ...]:
+        asked.append(rate)
+        return (Listed("gpt-4o", (), Rates(Decimal(1), Decimal(rate))),)
+
+    def later(seconds: float) -> None:
+        monkeypatch.setattr("arbstr.trio_runtime.nodes.time", Later(seconds))
+
+    monkeypatch.setattr("arbstr.trio_runtime.nodes.list_models", list_models)
+    snapshot = Snapshot.of(parse_config(config(node_provider("https://node.example")), {}))
+    (provider,) = snapshot.catalog.providers
+    transport = cast("Transport", None)
+    async with open_database(str(tmp_path / "arbstr.db")) as database:
+        one, other = (Nodes(transport, database, lambda *_: None) for _ in range(2))
+
+        async def ask(nodes: Nodes) -> Price:
+            (node,) = nodes._nodes.values()
+            await nodes._ask(node)
+            prices = nodes.prices_of(provider)
+            assert prices is not None
+            return prices.prices["gpt-4o"]
+
+        for nodes in (one, other):
+            await nodes.restore(snapshot)
+            await ask(nodes)
+        assert asked == [6, 6]
+        rate = 8
+        later(200)
+        price = await ask(one)
+        later(210)
+        assert await ask(other) == price
+        assert asked == [6, 6, 8]
+        # In time for the next listing of all.
+        (node,) = other._nodes.values()
+        assert node.due - trio.current_time() < INTERVAL_SECONDS * 1.1 - 10
+        # Of what nobody was told lately each asks itself.
+        later(400)
+        await ask(other)
+        assert asked == [6, 6, 8, 8]

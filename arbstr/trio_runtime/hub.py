@@ -259,6 +259,12 @@ class Hub:
             key = policy or NO_POLICY
             self._ratios[key] = self._ratios.get(key, NOTHING_LEARNT).after(sample)
 
+    def learn_of_others(self, ratios: Mapping[str, Ratio], lengths: Lengths) -> None:
+        """What all who share the ledger learnt, this process too, takes the place of its own."""
+        self._ratios.clear()
+        self._ratios.update(ratios)
+        self._lengths.become(lengths)
+
     def home_of(self, asked: Asked) -> tuple[Key | None, Home | None]:
         """What the request's conversation is known by, and who answered it last."""
         if asked.conversation is None or not self.snapshot.config.policies.affinity:

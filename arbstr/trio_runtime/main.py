@@ -36,7 +36,7 @@ from arbstr.trio_runtime.ledger.budget import Today
 from arbstr.trio_runtime.ledger.database import beside, is_shared, open_database
 from arbstr.trio_runtime.ledger.leases import Leases
 from arbstr.trio_runtime.ledger.log_writer import SEEN_SECONDS, open_log_writer
-from arbstr.trio_runtime.ledger.ratios import read_lengths, read_ratios
+from arbstr.trio_runtime.ledger.ratios import learn_of_others, read_lengths, read_ratios
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.retention import open_retention
 from arbstr.trio_runtime.logs import flush_logging
@@ -212,6 +212,8 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 nursery.start_soon(today.run)
                 nursery.start_soon(nodes.run)
                 nursery.start_soon(accounts.run)
+                if shared:
+                    nursery.start_soon(learn_of_others, database, hub.learn_of_others)
                 part = (1, 1) if worker is None else (worker.number, config.server.workers)
                 hub.lanes = Lanes(
                     *(transport, database, log_writer, hub.budget, nursery),

@@ -1,7 +1,8 @@
 """The prices of the Routstr nodes, kept up to date while arbstr runs.
 
     at start      what the ledger knows of the last run
-    every 120 s   GET /models of each node --PriceBook--> ledger, and a new catalog (`adopt`)
+    every 120 s   GET /models of each node --PriceBook--> ledger, and a new catalog (`adopt`);
+                  of several processes that share a ledger one asks, and the others take that
     after a reload, the nodes that are new
 
 A request takes the catalog there is. Only one that finds no price at all, because its node has not
@@ -22,7 +23,13 @@ from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.routing.prices import Age, NodePrices, Price, PriceBook, age_of, moved
 from arbstr.trio_runtime.ledger.port import Database, Trouble
-from arbstr.trio_runtime.ledger.prices import Listing, keep_prices, read_before, read_listings
+from arbstr.trio_runtime.ledger.prices import (
+    Listing,
+    keep_prices,
+    read_before,
+    read_listings,
+    read_newer,
+)
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.node import list_models
@@ -193,20 +200,43 @@ class Nodes:
             self._adopt()
 
     async def _ask(self, node: _Node) -> None:
+        pause = INTERVAL_SECONDS
         try:
-            await self._refresh(node)
+            age = await self._learn(node)
+            if age is None:
+                await self._refresh(node)
         except Exception as error:
             # A bug of ours must not end the watch of all nodes, and with it the process.
             log_bug(log, "the prices of a node were not read", error)
             node.trouble = "could not be understood"
-            pause = INTERVAL_SECONDS
         else:
-            pause = INTERVAL_SECONDS if node.trouble is None else node.pause
+            pause = max(0.0, INTERVAL_SECONDS - (age or 0.0))
+            if node.trouble is not None:
+                pause = node.pause
             node.pause = min(INTERVAL_SECONDS, node.pause * 2) if node.trouble else AGAIN_SECONDS
         node.due = trio.current_time() + pause * random.uniform(1 - JITTER, 1 + JITTER)
         node.asking = False
         node.asked.set()
         self._wake.set()
+
+    async def _learn(self, node: _Node) -> float | None:
+        """How old in seconds is what another process was told since; None: the node is asked."""
+        if self._database is None or not node.asked.is_set():
+            return None  # at the start it was looked up a moment ago
+        name, url, now = node.provider.name, node.provider.shown_url, time.time()
+        known = node.book.prices
+        since = max(now - INTERVAL_SECONDS, 0.0 if known is None else known.fetched)
+        try:
+            prices = await self._database.read(partial(read_newer, name, url, since))
+        except Trouble:
+            return None  # and what it lists cannot be kept, which is said
+        if prices is None or prices.fetched > now:
+            return None
+        if node.trouble is not None or known is None:
+            log.info('prices of provider "%s": another arbstr asked', name)
+        node.book, node.trouble, node.age = PriceBook(prices), None, Age.FRESH
+        self._adopt()
+        return now - prices.fetched
 
     async def _refresh(self, node: _Node) -> None:
         name = node.provider.name

@@ -124,6 +124,10 @@ class Lengths:
             del self._pairs[next(iter(self._pairs))]
         last.add(min(LONGEST_ANSWER, -(-output_tokens // choices)))
 
+    def become(self, other: "Lengths") -> None:
+        """Takes all that another one knows in the place of what is known here."""
+        self._pairs = other._pairs
+
     def known(self, policy: str | None, model: str) -> Known:
         """What is known of the answers of a model under a policy."""
         last = self._pairs.get((policy or NO_POLICY, model))

@@ -2,6 +2,7 @@
 
 a listing, and prices that are to be kept --keep_prices--> node_listings, node_prices
 at start: node_listings --read_listings--> what was known before
+before a node is asked: node_listings --read_newer--> what another process was told
 node_prices --read_before--> what a price is compared with a day later
 """
 
@@ -13,7 +14,7 @@ from typing import Final, final
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.prices import NodePrices, Price, kept, restored
-from arbstr.trio_runtime.ledger.port import Session
+from arbstr.trio_runtime.ledger.port import Rows, Session
 
 ENDED: Final = 1 << 19
 """From the number of a price to that of the row which says that it is listed no more."""
@@ -85,10 +86,21 @@ def _moment(seconds: float) -> str:
 
 def read_listings(session: Session) -> tuple[Listing, ...]:
     """The last listing of each node; what cannot be read is left out."""
+    return _listings(session.execute(session.question("node_listings")))
+
+
+def read_newer(provider: str, url: str, since: float, session: Session) -> NodePrices | None:
+    """What another process was told of a provider's node after a moment, in seconds since 1970."""
+    rows = session.execute(
+        session.question("newer_node_listing"),
+        {"provider": provider, "url": url, "since": _moment(since)},
+    )
+    return next((each.prices for each in _listings(rows)), None)
+
+
+def _listings(rows: Rows) -> tuple[Listing, ...]:
     found = []
-    for provider, url, fetched_at, version, text in session.execute(
-        session.question("node_listings")
-    ):
+    for provider, url, fetched_at, version, text in rows:
         moment = parse_moment(fetched_at)
         prices = None if moment is None else restored(text, moment / 1000)
         if prices is not None:

@@ -4,14 +4,17 @@
     row --read_ratios, at start--> Hub
     row --learnt_at--> arbstr cost
     the last rows of `requests` --read_lengths, learnt_at--> how long answers are: the same two
+    both, each minute --learn_of_others--> Hub, where several processes share a ledger
 
-Whoever shares the file learns into the same rows; each process goes by its own samples since it
-started, and what it found there.
+Whoever shares a ledger learns into the same rows. Between two looks each process goes by what it
+found there and its own samples since.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
+
+import trio
 
 from arbstr.sansio.routing.holds import Lengths
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio, restored
@@ -21,6 +24,10 @@ from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 _log: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LEARN_SECONDS: Final = 60.0
+"""How long it takes at most until a process goes by what others learnt; a look takes milliseconds
+in a thread. Picked."""
 
 ROWS_READ: Final = 10_000
 """Rows that are looked at for the length of answers: 20 pairs of a policy and a model whole, in a
@@ -83,3 +90,18 @@ async def read_ratios(database: Database) -> dict[str, Ratio]:
 async def read_lengths(database: Database) -> Lengths:
     """How long answers were, as `read_ratios`."""
     return await _in_database(database, "lengths of answers", select_lengths, Lengths())
+
+
+async def learn_of_others(
+    database: Database, adopt: Callable[[dict[str, Ratio], Lengths], None]
+) -> None:
+    """Tells `adopt` what all who share the ledger learnt, again and again, until cancelled."""
+    while True:
+        await trio.sleep(LEARN_SECONDS)
+        try:
+            ratios, lengths = await database.read(
+                lambda session: (select_ratios(session), select_lengths(session))
+            )
+        except Trouble:
+            continue  # the log writer says so, if it has something to write
+        adopt(ratios, lengths)

@@ -6,15 +6,19 @@ from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import trio
+import trio.testing
 
 from arbstr.sansio.ledger.record import Record
-from arbstr.sansio.routing.holds import NOTHING_KNOWN, Known
+from arbstr.sansio.routing.holds import NOTHING_KNOWN, Known, Lengths
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio
+from arbstr.trio_runtime.ledger import ratios as module
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
+from arbstr.trio_runtime.ledger.port import Database, Trouble
 from arbstr.trio_runtime.ledger.ratios import (
     ROWS_READ,
     learn,
@@ -22,7 +26,10 @@ from arbstr.trio_runtime.ledger.ratios import (
     read_lengths,
     read_ratios,
 )
+from tests.engines import place, postgres
 from tests.records import RECORD
+
+__all__ = ["place", "postgres"]
 
 
 def row(correlation_id: str, ratio: float | None = 0.5, policy: str | None = None) -> Record:
@@ -31,7 +38,7 @@ def row(correlation_id: str, ratio: float | None = 0.5, policy: str | None = Non
     )
 
 
-async def write(path: Path, *records: Record) -> None:
+async def write(path: Path | str, *records: Record) -> None:
     """One run of arbstr, as far as the database sees it."""
     async with (
         open_database(str(path)) as database,
@@ -47,6 +54,43 @@ def learnt(*samples: float) -> Ratio:
     for sample in samples:
         ratio = ratio.after(sample)
     return ratio
+
+
+async def test_what_others_learn_is_known_here_soon(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEARN_SECONDS", 0.01)
+    told: list[tuple[dict[str, Ratio], Known]] = []
+    seen = trio.Event()
+
+    def adopt(ratios: dict[str, Ratio], lengths: Lengths) -> None:
+        told.append((ratios, lengths.known("code", RECORD.model)))
+        if ratios.get("code") == learnt(*[1.5] * 30):
+            seen.set()
+
+    async with open_database(place) as here, trio.open_nursery() as nursery:
+        nursery.start_soon(module.learn_of_others, here, adopt)
+        await write(place, *(row(f"id-{n}", 1.5, "code") for n in range(30)))
+        with trio.fail_after(60):
+            await seen.wait()
+        nursery.cancel_scope.cancel()
+    assert told[-1][1].answers == 30
+
+
+async def test_a_ledger_that_cannot_be_read_leaves_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    class Away:
+        tries = 0
+
+        async def read(self, work: object) -> object:
+            self.tries += 1
+            raise Trouble("it is away")
+
+    away = Away()
+    with trio.move_on_after(5 * module.LEARN_SECONDS):
+        await module.learn_of_others(cast("Database", away), lambda *_: pytest.fail("nothing was"))
+    assert away.tries == 4
 
 
 async def test_every_row_teaches_its_policy_and_the_next_start_knows_it(tmp_path: Path) -> None:
