@@ -8,11 +8,13 @@ the very edges of what it counts.
 """
 
 import json
+import random
 import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final, Self, final
 
@@ -29,6 +31,9 @@ GRACE_SECONDS: Final = 20.0
 MAX_SAMPLES: Final = 20_000
 """Samples of one run that are reported; of more, every n-th."""
 
+PLAYED: Final = 1
+"""The seed of an open loop's moments."""
+
 WARM_UP: Final = 5
 """Requests of each connection before anything is counted."""
 
@@ -36,9 +41,11 @@ WARM_UP: Final = 5
 @final
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run. With `ramp` it is one long stream per connection, else requests in a closed loop.
+    """One run. With `ramp` it is one long stream per connection, with `rate` requests in an open
+    loop, else in a closed one.
 
-    `seconds`: how long is counted. `ramp`: over how many seconds the streams are started.
+    `seconds`: how long is counted. `ramp`: over how many seconds the streams are started. `rate`:
+    how many requests a second begin, whatever became of those before (as a Poisson process).
     `door`: whose request it is; `path` is where.
     `limit`: of a closed loop, the most requests. `pids`: whose CPU time is counted.
     """
@@ -53,6 +60,7 @@ class Plan:
     order: Order
     seconds: float
     ramp: float | None = None
+    rate: float | None = None
     limit: int = 100_000
     pids: tuple[int, ...] = ()
     door: str = "chat"
@@ -73,11 +81,12 @@ class Result:
     """What a run measured. Times of single answers and events in microseconds."""
 
     latency: list[int] = field(default_factory=list)
-    """Request to last byte (closed loop), or to the first event (streams)."""
+    """Request to last byte (of an open loop: from when it was due), or to the first event
+    (streams)."""
     delay: list[int] = field(default_factory=list)
     """Of single events, from the provider's write to our read."""
     count: int = 0
-    """Requests (closed loop) or events (streams) between the two samples of the CPU clock."""
+    """Requests (loops) or events (streams) between the two samples of the CPU clock."""
     cpu: float | None = None
     """Seconds of CPU used in between; None if the processes are not known."""
     seconds: float = 0.0
@@ -136,15 +145,15 @@ class Client:
         self.busy = False
         self.began = False
 
-    def ask(self) -> None:
-        """Sends the request."""
+    def ask(self, due: float | None = None) -> None:
+        """Sends the request, which was due now, or some time ago."""
         self.busy, self.began, self._whole = True, False, False
         self._answer, self._tail, self._size, self.events = AnswerReader(), b"", 0, 0
         self._unsent = memoryview(self._request)
         try:
             if self._sock is None:
                 self._connect()
-            self.sent_at = time.monotonic()
+            self.sent_at = time.monotonic() if due is None else due
             self._send()
         except OSError as error:
             self._failed(f"cannot send: {error}")
@@ -262,7 +271,7 @@ def run(plan: Plan) -> Result:
         body_of(plan.door, plan.model, plan.order, plan.request_bytes),
     )
     clients: list[Client] = []
-    work = _closed_loop if plan.ramp is None else _streams
+    work = _streams if plan.ramp is not None else _closed_loop if plan.rate is None else _open_loop
     try:
         work(loop, plan, result, clients, request)
     finally:
@@ -292,19 +301,72 @@ def _closed_loop(
     def drive(deadline: float) -> None:
         for client in clients:
             next_request(client)
-        while any(client.busy for client in clients):
-            if time.monotonic() > deadline:
-                raise Stuck("answers did not come in time")
-            loop.turn(min(deadline, time.monotonic() + 1.0))
+        _until_answered(loop, clients, deadline)
+
+    def count() -> None:
+        nonlocal left, until
+        until = time.monotonic() + plan.seconds
+        left = plan.limit
+        drive(until + GRACE_SECONDS)
 
     clients += [Client(loop, plan, request, result, next_request) for _ in range(plan.connections)]
     drive(time.monotonic() + GRACE_SECONDS)
+    _counted(loop, plan, result, count)
+
+
+def _open_loop(
+    loop: Loop, plan: Plan, result: Result, clients: list[Client], request: bytes
+) -> None:
+    """Requests begin when they are due. One that finds no idle connection waits for one, and its
+    wait counts: a gateway that stalls is not asked less for it (coordinated omission)."""
+    warm, due, idle = WARM_UP * plan.connections, deque[float](), list[Client]()
+
+    def next_request(client: Client) -> None:
+        nonlocal warm
+        if warm > 0 and result.errors < 20:
+            warm -= 1
+            client.ask()
+        elif due:
+            client.ask(due.popleft())
+        else:
+            idle.append(client)
+
+    def count() -> None:
+        # The same moments for every target of every round.
+        gaps = random.Random(PLAYED)
+        start = time.monotonic()
+        at = gaps.expovariate(plan.rate or 1.0)
+        while at < plan.seconds and result.errors < 20:
+            while time.monotonic() < start + at:
+                loop.turn(start + at)
+            if idle:
+                idle.pop().ask(start + at)
+            else:
+                due.append(start + at)
+            at += gaps.expovariate(plan.rate or 1.0)
+        _until_answered(loop, clients, time.monotonic() + GRACE_SECONDS)
+
+    clients += [Client(loop, plan, request, result, next_request) for _ in range(plan.connections)]
+    for client in clients:
+        next_request(client)
+    _until_answered(loop, clients, time.monotonic() + GRACE_SECONDS)
+    _counted(loop, plan, result, count)
+
+
+def _until_answered(loop: Loop, clients: Sequence[Client], deadline: float) -> None:
+    while any(client.busy for client in clients):
+        if time.monotonic() > deadline:
+            raise Stuck("answers did not come in time")
+        loop.turn(min(deadline, time.monotonic() + 1.0))
+
+
+def _counted(loop: Loop, plan: Plan, result: Result, work: Callable[[], None]) -> None:
+    """Of loops: what `work` does counts, and what came before does not."""
     loop.rest(SETTLE_SECONDS)
     result.latency.clear()
     result.delay.clear()
     before, own, start = cpu_seconds(plan.pids), time.process_time(), time.monotonic()
-    left, until = plan.limit, start + plan.seconds
-    drive(until + GRACE_SECONDS)
+    work()
     result.seconds, result.own_cpu = time.monotonic() - start, time.process_time() - own
     result.count = len(result.latency)
     loop.rest(SETTLE_SECONDS)

@@ -159,5 +159,6 @@ def _plan(scenario: Scenario, target: Target, model: str) -> Plan:
         order=scenario.order,
         seconds=scenario.seconds,
         ramp=scenario.ramp,
+        rate=scenario.rate,
         pids=target.pids,
     )

@@ -16,7 +16,8 @@ the last has begun. On a machine with other work 1.5 was too little for 500 stre
 @final
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One row of the table. With `ramp` it is one long stream per connection.
+    """One row of the table. With `ramp` it is one long stream per connection, with `rate` so many
+    requests a second begin whatever became of those before.
 
     `seconds` are counted in each of `rounds`. `about` is for a person.
     """
@@ -30,6 +31,7 @@ class Scenario:
     rounds: int
     ramp: float | None = None
     door: str = "chat"
+    rate: float | None = None
 
     @property
     def unit(self) -> str:
@@ -106,6 +108,16 @@ SCENARIOS: Final = (
     *(
         _plain(c, KB, 200 * KB, name="answer-200k", about="1 kB asked, 200 kB answered", rounds=5)
         for c in (1, 8, 64)
+    ),
+    Scenario(
+        "open-300",
+        "1 kB asked, 1 kB answered, 300 requests a second in an open loop",
+        64,
+        KB,
+        Order(answer=KB),
+        2.0,
+        5,
+        rate=300.0,
     ),
     Scenario(
         "short-stream-c8",

@@ -1,8 +1,11 @@
 """The benchmark runs, cleans up and tells the truth about what it read. No time is judged here."""
 
+import http.server
 import json
+import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from arbstr.sansio.dialects.dialect import Answer, Asked
 from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.dialects.relay import Relay
+from bench.load import PLAYED, WARM_UP, Plan, run
 from bench.overhead import main, parse_peers
 from bench.provider import SHAPES, plain_answer
 from bench.scenarios import SCENARIOS, chosen, shortened
@@ -94,6 +98,45 @@ def test_an_answer_is_read_the_same_however_it_is_cut(wire: bytes) -> None:
         assert reader.complete
         assert reader.status == 200
         assert reader.closes == (wire is CHUNKED)
+
+
+def test_an_open_loop_asks_as_often_whatever_the_answers_take() -> None:
+    """One connection, and a server that holds its first answer back until others are due."""
+    held, count = threading.Event(), 0
+
+    class Server(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            nonlocal count
+            self.rfile.read(int(self.headers["content-length"]))
+            count += 1
+            if count == WARM_UP + 1:
+                held.wait(0.2)
+            self.send_response(200)
+            self.send_header("content-length", "1")
+            self.end_headers()
+            self.wfile.write(b"x")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    with server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        host, port = server.server_address[:2]
+        plan = Plan(
+            str(host), int(port), "/", (), "m", 1, 100, Order(answer=1), seconds=0.3, rate=100.0
+        )
+        result = run(plan)
+        server.shutdown()
+    moments, due = random.Random(PLAYED), list[float]()
+    while sum(due) < plan.seconds:
+        due.append(moments.expovariate(100.0))
+    assert (result.errors, result.error) == (0, "")
+    assert result.count == len(due) - 1
+    # Who came in the meantime waited for it, too.
+    assert sum(each > 50_000 for each in result.latency) > 5
 
 
 def test_an_order_survives_its_way_through_every_door() -> None:
