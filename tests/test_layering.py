@@ -85,11 +85,12 @@ ORDER: Final = {
         *row(
             "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
-            "connect_command status_command figures tables stats_text "
+            "connect_command routes status_command figures tables stats_text "
             "request_text ledger_commands reconcile_command discover_command backup_command "
-            "migrate_command run_command "
-            "help_command command_line grammar commands"
+            "migrate_command run_command"
         ),
+        *wing("watch", "keys cells model view detail screen lines reader terminal command"),
+        *row("help_command command_line grammar commands"),
     ),
 }
 """The modules of each half, in wings and beside them, each below those it may import. What the rows

@@ -18,6 +18,7 @@ The order of the modules; each imports only from those before it:
     ledger_options     what `stats` and `requests` take
     clients            what to set in each client: a table
     connect_command    `arbstr connect`
+    routes             those of the running arbstr, asked
     status_command     `arbstr status`
     figures            figures of the ledger as words
     tables             tables and lines on standard output
@@ -29,6 +30,7 @@ The order of the modules; each imports only from those before it:
     backup_command     `arbstr backup`
     migrate_command    `arbstr migrate`
     run_command        `arbstr run`
+    watch/             `arbstr watch`
     help_command       `arbstr help`: the pages of arbstr/docs
     command_line       which commands there are, and what each takes
     grammar            the same as data, for the page of commands

@@ -200,6 +200,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "migrate": ("move the ledger to PostgreSQL, or to another file", _migrate),
     "init": ("write a first configuration", _none),
     "status": ("one line about the running arbstr", _json),
+    "watch": ("the running arbstr, live: requests, spending, providers", _none),
     "connect": ("what to set in a client; writes nothing", _connect),
     "help": ("the manual: what arbstr does and why, a page a question", _help),
 }

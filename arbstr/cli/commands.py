@@ -69,6 +69,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "init": _init,
         "connect": _connect,
         "status": _status,
+        "watch": _watch,
         "reconcile": _reconcile,
         "discover": _discover,
         "backup": _backup,
@@ -123,6 +124,13 @@ def _connect(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.status_command import run
+
+    config, _ = _config_and_database(options, environ)
+    return run(options, config)
+
+
+def _watch(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.watch.command import run
 
     config, _ = _config_and_database(options, environ)
     return run(options, config)

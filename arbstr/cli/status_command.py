@@ -1,46 +1,35 @@
 """`arbstr status`: one line about the running arbstr, for a status bar; 1 if it does not serve.
 
-It is asked over its own routes, at the address and with the token of the configuration. All three
-answer without a provider being asked.
+What its own routes say (`routes`), and of that what is not as it should be.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from arbstr.cli.connect_command import base_url
-from arbstr.cli.ledger_options import NOT_SET
 from arbstr.cli.output import complain
+from arbstr.cli.routes import LATE, PATIENCE_SECONDS, PORT_IS_OPEN, Report, Routes
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.visible import escaped
-from arbstr.trio_runtime.upstream.ask import Replied, ask
 from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
     from arbstr.sansio.config.reader import Config
 
-PATIENCE_SECONDS: Final = 3.0
-"""How long arbstr may take for all of it: a status bar asks every few seconds."""
-
-MOST_BYTES: Final = 16_000_000
-"""Of an answer: /providers lists every price of every node."""
-
 SHOWN_PROVIDERS: Final = 3
 """That the line names; of more, how many."""
-
-Report = Mapping[str, Any]
 
 
 def run(options: argparse.Namespace, config: "Config") -> int:
     """Prints it; returns the exit code."""
     if config.server.listen_port == 0:
-        complain("[server] listen leaves the port open, so nobody knows where arbstr listens")
+        complain(PORT_IS_OPEN)
         return 1
     found = trio.run(_asked, config)
     if isinstance(found, str):
@@ -59,45 +48,15 @@ async def _asked(config: "Config") -> tuple[Report, Report, Report] | str:
     answers: list[Report] = []
     with trio.move_on_after(PATIENCE_SECONDS):
         async with Transport() as transport:
+            routes = Routes(transport, config)
             for path in ("/health", f"/stats?since={today}", "/providers"):
-                answer = await _one(transport, config, path)
+                answer = await routes.get(path)
                 if isinstance(answer, str):
                     return answer
                 answers.append(answer)
         health, stats, providers = answers
         return health, stats, providers
-    return f"did not answer within {PATIENCE_SECONDS:g} s"
-
-
-async def _one(transport: Transport, config: "Config", path: str) -> Report | str:
-    token, headers = config.server.auth_token, []
-    if token is not None and token.fits_a_header() and NOT_SET not in token.reveal():
-        headers.append((b"authorization", f"Bearer {token.reveal()}".encode()))
-    url = base_url(config.server.listen) + path
-    answer = await ask(transport, url, headers=headers, most_bytes=MOST_BYTES)
-    if not isinstance(answer, Replied):
-        return answer.sentence
-    if answer.status == 401:
-        return "wants [server] auth_token; set its variable here, too"
-    try:
-        found = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        found = None
-    # An arbstr that is unhealthy says so with a 503.
-    is_report = answer.status == 200 or (answer.status == 503 and path == "/health")
-    if not (is_report and isinstance(found, dict) and "error" not in found):
-        return f"answered status {answer.status} at {path.partition('?')[0]}"
-    if not _ROUTES[path.partition("?")[0]] <= found.keys():
-        return "is something else than arbstr"
-    return found
-
-
-_ROUTES: Final = {
-    "/health": {"status", "providers", "log"},
-    "/stats": {"counts", "costs"},
-    "/providers": {"providers"},
-}
-"""What stands in every answer of that route."""
+    return LATE
 
 
 def reported(health: Report, stats: Report, providers: Report) -> dict[str, Any]:

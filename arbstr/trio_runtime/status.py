@@ -56,9 +56,18 @@ def _circuit(view: CircuitView) -> dict[str, Any]:
     return shown
 
 
+def _rest(view: CircuitView) -> dict[str, Any]:
+    """Until when it is left alone, if it is, and why."""
+    if view.resting_until is None:
+        return {}
+    why = None if view.why is None else view.why.value
+    return {"resting_until": _wall(view.resting_until), "resting_for": why}
+
+
 def health(hub: Hub) -> dict[str, Any]:
     """Circuits of each provider, of its models those that are not closed, and the log's counters;
-    `status` sums them up."""
+    `status` sums them up. `settled` are attempts of the running day that ended without word, and
+    whose price was learnt since."""
     now = trio.current_time()
     views = {p.name: hub.board.view(p.name, now) for p in hub.snapshot.catalog.providers}
     sick = {name: hub.board.sick(name, now) for name in views}
@@ -71,7 +80,7 @@ def health(hub: Hub) -> dict[str, Any]:
         status = "degraded"
     found: dict[str, dict[str, Any]] = {}
     for name, view in views.items():
-        found[name] = {**_circuit(view), **_balance(hub, name)}
+        found[name] = {**_circuit(view), **_rest(view), **_balance(hub, name)}
         if sick[name]:
             found[name]["models"] = {model: _circuit(seen) for model, seen in sick[name].items()}
     counters = hub.log_writer.statistics()
@@ -80,6 +89,7 @@ def health(hub: Hub) -> dict[str, Any]:
     day = budget(hub)
     return {
         "status": status,
+        "started_at": _STARTED_AT,
         "providers": found,
         "log": {
             "queued": counters.queued,
@@ -87,6 +97,7 @@ def health(hub: Hub) -> dict[str, Any]:
             "dropped": counters.dropped,
             **({"damaged": True} if counters.damaged else {}),
         },
+        "settled": hub.budget.view(time.time()).corrected,
         **({} if day is None else {"budget": day}),
     }
 

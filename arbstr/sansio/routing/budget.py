@@ -56,12 +56,16 @@ class Reservation:
 @final
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How the day stands, in sats. `limit` is `None` without a budget; `ends_in` is in seconds."""
+    """How the day stands, in sats. `limit` is `None` without a budget; `ends_in` is in seconds.
+
+    `corrected` counts the attempts of the day that turned out to have cost another amount.
+    """
 
     limit: Decimal | None
     spent: Decimal
     reserved: Decimal
     ends_in: float
+    corrected: int = 0
 
 
 @final
@@ -122,6 +126,7 @@ class _Book:
     cap: Decimal = _ZERO
     refused: tuple[Decimal, float] | None = None
     demand: tuple[Decimal, int] = (_ZERO, 0)
+    corrected: int = 0
 
 
 @final
@@ -200,6 +205,7 @@ class Budget:
         """An attempt that began at `at` turned out to have cost another amount than was booked."""
         book = self._book(day_of(at))
         book.spent = add_sats(book.spent, costs, counted.copy_negate())
+        book.corrected += 1
 
     def remember(self, amount: Decimal, at: float) -> None:
         """The ledger says what was spent on the day of `at` before this process, and beside it."""
@@ -273,7 +279,8 @@ class Budget:
         day = day_of(now)
         book = self._books.get(day) or _Book()
         spent = book.spent if book.others is None else add_sats(book.spent, book.others)
-        return Account(self._limit, spent, book.reserved, (day + 1) * DAY_SECONDS - now)
+        ends_in = (day + 1) * DAY_SECONDS - now
+        return Account(self._limit, spent, book.reserved, ends_in, book.corrected)
 
     def _is_unread(self, book: _Book) -> bool:
         known = book.others is not None or (self._is_open and book.presumed)
