@@ -7,6 +7,8 @@
                        Where they differ, `workers` says how each has it
     log                the sums; damaged if it is for any
     a rest             the longest
+    started_at         of the one that serves longest
+    settled            the sum
     a path not served  by any worker's word
     prices, balance    the newest
     workers            each of them, with its process and its status: a worker's own, or starting,
@@ -56,8 +58,11 @@ def combined_health(own: Report, said: Sequence[Said]) -> dict[str, Any]:
         status = "unhealthy"
     else:
         status = "degraded"
+    since = [report["started_at"] for report in reports.values() if "started_at" in report]
     return {
         "status": status,
+        **({"started_at": min(since)} if since else {}),
+        "settled": sum(report.get("settled", 0) for report in reports.values()),
         "providers": {
             name: _circuits_of(
                 {
@@ -110,12 +115,20 @@ def _circuits_of(views: Mapping[int, Report]) -> dict[str, Any]:
             model: _worst(view["models"][model] for view in views.values() if _has(view, model))
             for model in sorted(models)
         }
+    resting = [view for view in views.values() if "resting_until" in view]
+    if resting:
+        found.update(_longest_rest(resting))
     balances = [view["balance"] for view in views.values() if "balance" in view]
     if balances:
         found["balance"] = max(balances, key=partial(_moment, "asked_at"))
     if len({view["state"] for view in views.values()}) > 1:
         found["workers"] = {str(worker): view["state"] for worker, view in views.items()}
     return found
+
+
+def _longest_rest(views: Sequence[Report]) -> dict[str, Any]:
+    longest = max(views, key=lambda view: str(view["resting_until"]))
+    return {member: longest[member] for member in ("resting_until", "resting_for")}
 
 
 def _has(view: Report, model: str) -> bool:
@@ -134,8 +147,7 @@ def _provider(own: Report, every: Sequence[Report]) -> dict[str, Any]:
     found["circuit"] = max((view["circuit"] for view in every), key=RANKS.index)
     resting = [view for view in every if view["resting_until"] is not None]
     if resting:
-        longest = max(resting, key=lambda view: str(view["resting_until"]))
-        found.update({key: longest[key] for key in ("resting_until", "resting_for")})
+        found.update(_longest_rest(resting))
     sick = {model for view in every for model in view.get("circuits", ())}
     if sick:
         found["circuits"] = {

@@ -34,6 +34,7 @@ def test_all_are_well() -> None:
     one = health(alpha=CLOSED)
     assert combined_health(one, said(one, one)) == {
         "status": "ok",
+        "settled": 0,
         "providers": {"alpha": CLOSED},
         "log": {"queued": 2, "written": 20, "dropped": 0},
         "workers": [
@@ -48,6 +49,16 @@ def test_the_worst_circuit_counts_and_who_has_which_is_told() -> None:
     found = combined_health(two, said(one, two))
     assert found["status"] == "degraded"
     assert found["providers"]["alpha"] == {**OPEN, "workers": {"1": "open", "2": "closed"}}
+
+
+def test_a_rest_is_the_longest_and_what_was_settled_is_added_up() -> None:
+    rest = {"resting_until": "2026-01-01T00:00:30Z", "resting_for": "balance"}
+    longer = {"resting_until": "2026-01-01T00:01:30Z", "resting_for": "key"}
+    one = {**health(alpha={**CLOSED, **rest}), "settled": 2, "started_at": "2026-01-01T00:00:07Z"}
+    two = {**health(alpha={**CLOSED, **longer}), "settled": 1, "started_at": "2026-01-01T00:00:05Z"}
+    found = combined_health(one, said(one, health(alpha=CLOSED), two))
+    assert found["providers"]["alpha"] == {**CLOSED, **longer}
+    assert (found["settled"], found["started_at"]) == (3, "2026-01-01T00:00:05Z")
 
 
 def test_of_two_open_ones_the_later_and_the_most_failures() -> None:

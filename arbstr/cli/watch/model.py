@@ -16,6 +16,7 @@ from arbstr.sansio.moments import DAY_MS, parse_moment
 Report: TypeAlias = Mapping[str, Any]
 """A JSON object, as a route answers it."""
 
+SECOND_MS: Final = 1000
 MINUTE_MS: Final = 60_000
 
 UNSEEN: Final = "has not been asked yet"
@@ -104,13 +105,15 @@ class Day:
 class Model:
     """All of it, as of `now`.
 
-    `trouble` is why arbstr does not answer, since `since`; `ledger`, why its ledger does not.
-    `total` counts the requests that were asked for, `rows` are the newest of them. `spendings` are
-    (moment, sats of the day until then) of the last minute, the first from before it.
+    It answered last when `answered`; `trouble` is why it does not any more, since `since`;
+    `ledger`, why its ledger does not. `total` counts the requests that were asked for, `rows` are
+    the newest of them. `spendings` are (moment, sats of the day until then) of the last minute, the
+    first from before it.
     """
 
     where: str
     now: int
+    answered: int = 0
     status: str = ""
     trouble: str | None = UNSEEN
     since: int | None = None
@@ -141,7 +144,13 @@ class Model:
         listed = self.listed if seen.providers is None else seen.providers
         day = None if stats is None else _day(health, stats)
         started = _moment(health.get("started_at"))
-        again = self.started is not None and started is not None and started != self.started
+        # Of several workers the oldest may have been replaced: that was long before we last looked.
+        again = (
+            self.started is not None
+            and started is not None
+            and started != self.started
+            and started + SECOND_MS > self.answered
+        )
         rows = self.rows if seen.page is None else tuple(map(row_of, seen.page["data"]))
         running = tuple(row for row in rows if row.status == "in_flight")
         if seen.running is not None:
@@ -151,6 +160,7 @@ class Model:
         return replace(
             self,
             now=now,
+            answered=now,
             status=str(health["status"]),
             trouble=None,
             since=None,

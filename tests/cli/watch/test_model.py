@@ -115,6 +115,8 @@ def test_since_when_arbstr_does_not_answer_is_kept_until_it_does() -> None:
     assert (again.trouble, again.since, again.restarted) == (None, None, None)
     new = Seen(health(started_at="2026-02-03T12:04:07.000Z"))
     assert model.told(new, NOW + 3000).restarted == NOW + 3000
+    older = Seen(health(started_at="2026-02-03T08:52:01.000Z"))  # of another worker
+    assert model.told(older, NOW + 3000).restarted is None
 
 
 @pytest.mark.parametrize(

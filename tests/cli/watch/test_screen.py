@@ -134,10 +134,11 @@ def test_with_a_model_the_prices_are_those_of_that_model() -> None:
 
 
 def test_a_restart_is_told_for_a_while_and_a_fault_of_arbstr_as_what_it_is() -> None:
-    again = busy().told(Seen(health(started_at="2026-02-03T12:04:00.000Z")), NOW)
-    assert "started again at 12:04:05" in as_text(again, View(), 80, 24, colour=False)
-    later = again.told(Seen(health(started_at="2026-02-03T12:04:00.000Z")), NOW + 61_000)
-    assert "up 66 s" in as_text(later, View(), 80, 24, colour=False)
+    new = Seen(health(started_at="2026-02-03T12:04:07.000Z"))
+    again = busy().missed("is gone", NOW + 1000).told(new, NOW + 3000)
+    assert "started again at 12:04:08" in as_text(again, View(), 80, 24, colour=False)
+    later = again.told(new, NOW + 64_000)
+    assert "up 62 s" in as_text(later, View(), 80, 24, colour=False)
     nobody = Model(WHERE, NOW).missed("wants [server] auth_token", NOW)
     assert "127.0.0.1:8080 wants [server] auth_token" in as_text(
         nobody, View(), 80, 24, colour=False
