@@ -78,7 +78,7 @@ ORDER: Final = {
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row("snapshot repeats nodes accounts lane_file lanes hub reload status"),
         *row("whom drains attempts relaying books delivery run joined exchange counting"),
-        *row("worker"),
+        *row("stopping worker"),
         *row("app main workers"),
     ),
     "cli": (

@@ -21,7 +21,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import Config, parse_config
 from arbstr.sansio.failover import refusal, rests, retry
-from arbstr.trio_runtime import main, relaying
+from arbstr.trio_runtime import main, relaying, stopping
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database
@@ -343,7 +343,7 @@ async def test_a_second_ctrl_c_ends_it_now_with_130_and_the_row_is_there() -> No
 def watchdogs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     """Seconds and exit code of each watchdog that was started; none of them bites."""
     started: list[tuple[float, int]] = []
-    monkeypatch.setattr(main, "_start_watchdog", lambda *given: started.append(given))
+    monkeypatch.setattr(stopping, "_start_watchdog", lambda *given: started.append(given))
     return started
 
 
@@ -357,7 +357,7 @@ def here() -> Config:
     ("seconds", "promised"),
     [
         pytest.param(connection.STALL_SECONDS, 60, id="a client that takes nothing is cut"),
-        pytest.param(main.WATCHDOG_SECONDS, 8, id="beyond shutdown_seconds the exit is forced"),
+        pytest.param(stopping.WATCHDOG_SECONDS, 8, id="beyond shutdown_seconds the exit is forced"),
         pytest.param(relaying.AFTER_COMPLETE_SECONDS, 2, id="for usage and [DONE]"),
         pytest.param(retry.PROBE_WAIT, 5, id="for another request's probe"),
         pytest.param(rests.LONGEST_REST, 600, id="a provider rests"),
@@ -382,7 +382,7 @@ def test_a_ctrl_c_while_the_database_opens_is_not_lost(
     announced: list[str] = []
     assert main.run(here(), main.Options(IN_MEMORY), announced.append) == 0
     assert len(announced) == 1
-    assert watchdogs == [(7.0 + main.WATCHDOG_SECONDS, 1)]
+    assert watchdogs == [(7.0 + stopping.WATCHDOG_SECONDS, 1)]
 
 
 def test_each_signal_starts_a_watchdog_and_the_second_waits_for_nobody(
@@ -399,7 +399,7 @@ def test_each_signal_starts_a_watchdog_and_the_second_waits_for_nobody(
 
     monkeypatch.setattr(main, "_serve", never_finished)
     assert main.run(here(), main.Options(IN_MEMORY), announce) == 130
-    assert watchdogs == [(7.0 + main.WATCHDOG_SECONDS, 1), (main.HURRY_SECONDS, 130)]
+    assert watchdogs == [(7.0 + stopping.WATCHDOG_SECONDS, 1), (stopping.HURRY_SECONDS, 130)]
 
 
 def test_a_second_signal_counts_though_only_the_log_is_left_to_flush(
@@ -417,7 +417,7 @@ def test_a_second_signal_counts_though_only_the_log_is_left_to_flush(
     monkeypatch.setattr(main, "open_log_writer", interrupted)
     ends = main.run(here(), main.Options(IN_MEMORY), lambda _: signal.raise_signal(SIGINT))
     assert ends == 130
-    assert watchdogs == [(7.0 + main.WATCHDOG_SECONDS, 1), (main.HURRY_SECONDS, 130)]
+    assert watchdogs == [(7.0 + stopping.WATCHDOG_SECONDS, 1), (stopping.HURRY_SECONDS, 130)]
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
@@ -430,7 +430,7 @@ def test_a_signal_when_everything_is_closed_ends_the_process_with_130(
     monkeypatch.setattr(os, "_exit", codes.append)
     before = {each: signal.getsignal(each) for each in (SIGINT, SIGTERM)}
     try:
-        main.leave_when_told_again()
+        stopping.leave_when_told_again()
         ends = main.run(here(), main.Options(IN_MEMORY), lambda _: signal.raise_signal(SIGINT))
         assert (ends, codes) == (0, [])
         signal.raise_signal(number)
@@ -446,6 +446,6 @@ def test_a_watchdog_ends_the_process_whatever_the_rest_of_it_does(
 ) -> None:
     codes: queue.Queue[int] = queue.Queue()
     monkeypatch.setattr(os, "_exit", codes.put)
-    main._start_watchdog(0.0, 5)
+    stopping._start_watchdog(0.0, 5)
     assert codes.get(timeout=PATIENCE) == 5
     assert "giving up waiting" in caplog.text

@@ -26,9 +26,10 @@ from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.routing.catalog import build_catalog
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, shown
 from arbstr.trio_runtime.logs import configure_logging, flush_logging
-from arbstr.trio_runtime.main import Mock, Options, leave_when_told_again
+from arbstr.trio_runtime.main import Mock, Options
 from arbstr.trio_runtime.main import run as serve
 from arbstr.trio_runtime.reload import Reading
+from arbstr.trio_runtime.stopping import leave_when_told_again
 
 log = logging.getLogger("arbstr")
 

@@ -40,7 +40,7 @@ MOST_ENDS: Final = 5
 
 STOP_SECONDS: Final = 10.0
 """Past the grace of requests in flight, until workers that hang are killed: a worker's own watchdog
-ends it after eight (`trio_runtime.main.WATCHDOG_SECONDS`)."""
+ends it after eight (`trio_runtime.stopping.WATCHDOG_SECONDS`)."""
 
 HURRY_SECONDS: Final = 7.0
 """The same after a second signal; a worker's own comes after five."""

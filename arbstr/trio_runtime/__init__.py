@@ -61,6 +61,7 @@ in its page:
       delivery
       run, joined, exchange                         ... to its whole
       counting                                      a free question beside it
+    stopping                                        how the process ends
     worker                                          one process of several, and its siblings
     app, main, workers                              the routes, the process, and several of it
 """

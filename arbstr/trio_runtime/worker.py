@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
 import trio
 
@@ -31,6 +31,7 @@ from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.leases import Leases
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.server.listener import MOST_OF_SHARED, EagerListener
+from arbstr.trio_runtime.stopping import Stopping
 
 log = logging.getLogger("arbstr")
 
@@ -44,15 +45,6 @@ HEALTH: Final = "health"
 PROVIDERS: Final = "providers"
 BUDGET: Final = "budget"
 """What siblings are asked for."""
-
-
-class Stops(Protocol):
-    """`main.Stopping`, as far as a worker tells it."""
-
-    asked: trio.Event
-
-    def told(self, name: str) -> None:
-        """To stop; once more: to hurry."""
 
 
 @final
@@ -143,20 +135,20 @@ class Worker:
 
     # -- the post
 
-    async def run(self, stops: Stops, signals: AsyncIterator[int]) -> None:
+    async def run(self, stopping: Stopping, signals: AsyncIterator[int]) -> None:
         """Reads and writes the post, until cancelled; and closes it."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(self._post))
         async with stream, trio.open_nursery() as nursery:
-            nursery.start_soon(self._stop_by_signal, stops, signals)
+            nursery.start_soon(self._stop_by_signal, stopping, signals)
             nursery.start_soon(self._write, stream)
-            await self._read(stream, stops)
+            await self._read(stream, stopping)
 
-    async def _stop_by_signal(self, stops: Stops, signals: AsyncIterator[int]) -> None:
+    async def _stop_by_signal(self, stopping: Stopping, signals: AsyncIterator[int]) -> None:
         # A service manager tells all processes to stop, and the parent tells us, too: that is one
         # word, not two.
         async for number in signals:
-            if not stops.asked.is_set():
-                stops.told(signal.Signals(number).name)
+            if not stopping.asked.is_set():
+                stopping.told(signal.Signals(number).name)
 
     async def _write(self, stream: trio.SocketStream) -> None:
         while True:
@@ -169,32 +161,32 @@ class Worker:
             self._wanted = trio.Event()
             await self._wanted.wait()
 
-    async def _read(self, stream: trio.SocketStream, stops: Stops) -> None:
+    async def _read(self, stream: trio.SocketStream, stopping: Stopping) -> None:
         lines = Lines()
         while data := await _some(stream):
             for message in lines.feed(data):
                 try:
-                    self._take(message, stops)
+                    self._take(message, stopping)
                 except Exception as error:
                     # A bug of ours in a report must not end the process.
                     log_bug(log, "a message of the parent was not understood", error)
-        if not stops.asked.is_set():
-            log.warning("the parent process is gone: this worker stops, too")
-            stops.told("its end")
+        if not stopping.asked.is_set():
+            log.warning("the parent process is gone: this worker stopping, too")
+            stopping.told("its end")
 
     def _put(self, message: Mapping[str, Any]) -> None:
         self._outgoing.append(line_of(message))
         self._wanted.set()
 
-    def _take(self, message: Mapping[str, Any], stops: Stops) -> None:
+    def _take(self, message: Mapping[str, Any], stopping: Stopping) -> None:
         match message:
             case {"word": Word.STOP, "why": why}:
-                if not stops.asked.is_set():
-                    stops.told(why)
+                if not stopping.asked.is_set():
+                    stopping.told(why)
             case {"word": Word.HURRY, "why": why}:
-                if not stops.asked.is_set():
-                    stops.told(why)
-                stops.told(why)
+                if not stopping.asked.is_set():
+                    stopping.told(why)
+                stopping.told(why)
             case {"word": Word.RELOAD}:
                 signal.raise_signal(signal.SIGHUP)
             case {"ask": number, "from": sibling, "what": what}:

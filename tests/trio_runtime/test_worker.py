@@ -11,9 +11,12 @@ from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 
+from arbstr.trio_runtime import stopping
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.leases import Leases
+from arbstr.trio_runtime.stopping import Stopping
 from arbstr.trio_runtime.worker import Lines, Worker, line_of
 from tests.proxy import Proxy, config, open_proxy, provider
 
@@ -22,17 +25,10 @@ LIMITED: Final = config(
 )
 
 
-class Stops:
-    """What `main.Stopping` is told."""
-
-    def __init__(self) -> None:
-        self.asked = trio.Event()
-        self.names: list[str] = []
-        self.again = trio.Event()
-
-    def told(self, name: str) -> None:
-        (self.again if self.names else self.asked).set()
-        self.names.append(name)
+@pytest.fixture(autouse=True)
+def _no_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would end the tests."""
+    monkeypatch.setattr(stopping, "_start_watchdog", lambda seconds, code: None)
 
 
 class Parent:
@@ -59,9 +55,9 @@ async def nothing() -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def open_worker(number: int = 1) -> AsyncIterator[tuple[Worker, Parent, Stops]]:
+async def open_worker(number: int = 1) -> AsyncIterator[tuple[Worker, Parent, Stopping]]:
     ours, theirs = socket.socketpair()
-    worker, parent, stops = Worker(number, (), theirs), Parent(ours), Stops()
+    worker, parent, stops = Worker(number, (), theirs), Parent(ours), Stopping(30.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run, stops, nothing())
         yield worker, parent, stops
@@ -84,12 +80,14 @@ async def test_it_stops_once_however_often_it_is_told_and_hurries_when_that_is_s
         await parent.say(word="stop", why="SIGTERM")
         await parent.say(word="stop", why="SIGTERM")
         await stops.asked.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not stops.hurried.is_set()
         await parent.say(word="hurry", why="SIGTERM")
-        await stops.again.wait()
-        assert stops.names == ["SIGTERM"] * 2
+        await stops.hurried.wait()
+        assert stops.name == "SIGTERM"
     async with open_worker() as (_, parent, stops):
         await parent.say(word="hurry", why="SIGINT")
-        await stops.again.wait()
+        await stops.hurried.wait()
 
 
 async def test_a_signal_of_its_own_and_its_parents_word_are_one() -> None:
@@ -99,14 +97,15 @@ async def test_a_signal_of_its_own_and_its_parents_word_are_one() -> None:
         await trio.sleep_forever()
 
     ours, theirs = socket.socketpair()
-    worker, parent, stops = Worker(1, (), theirs), Parent(ours), Stops()
+    worker, parent, stops = Worker(1, (), theirs), Parent(ours), Stopping(30.0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker.run, stops, twice())
         await stops.asked.wait()
         await parent.say(word="stop", why="SIGTERM")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not stops.hurried.is_set()
         await parent.say(word="hurry", why="SIGTERM")
-        await stops.again.wait()
-        assert len(stops.names) == 2  # by the signals and the word, and by "hurry"
+        await stops.hurried.wait()
         nursery.cancel_scope.cancel()
     await parent.stream.aclose()
 

@@ -42,7 +42,7 @@ CONNECT_SECONDS: Final = 2
 
 LATE_SECONDS: Final = 4.0
 """How long a transaction may take from our side. With the log writer's 3 s it fits into what an end
-of the process has (main.WATCHDOG_SECONDS); a batch takes milliseconds."""
+of the process has (stopping.WATCHDOG_SECONDS); a batch takes milliseconds."""
 
 LOOK_SECONDS: Final = 0.5
 """How often somebody looks whether one is late."""
