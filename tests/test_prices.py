@@ -128,15 +128,17 @@ def priced_at(proxy: Proxy, model: str = "gpt-4o") -> float | None:
     return None if rates is None else round(float(rates.output_rate), 6)
 
 
-async def test_a_jump_by_four_waits_for_its_confirmation(mock_clock: MockClock) -> None:
+async def test_a_jump_by_four_waits_for_its_confirmation(
+    mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     node = Node(models={"gpt-4o": CHEAP})
     async with serving(node) as (proxy, _):
         await pass_time(mock_clock, 5, until=lambda: priced_at(proxy) == 6)
         node.move_bitcoin(4)
-        await pass_time(mock_clock, 140, until=lambda: node.listings == 2, step=1)
-        await pass_time(mock_clock, 1, until=lambda: proxy.hub.nodes is not None)
-        assert priced_at(proxy) == 6
+        await pass_time(mock_clock, 140, until=lambda: "24 out where it was" in caplog.text, step=1)
+        assert (node.listings, priced_at(proxy)) == (2, 6)
         await pass_time(mock_clock, 140, until=lambda: priced_at(proxy) == 24, step=1)
+        assert node.listings == 3
 
 
 async def test_without_network_the_last_known_prices_serve_and_are_marked(
@@ -152,8 +154,8 @@ async def test_without_network_the_last_known_prices_serve_and_are_marked(
         for hours, age, status in ((0.1, "fresh", 200), (1, "aged", 400), (30, "old", 400)):
             monkeypatch.setattr("arbstr.trio_runtime.nodes.time", Later(hours * 3600))
             monkeypatch.setattr("arbstr.trio_runtime.status.time", Later(hours * 3600))
+            node.down = True
             async with open_proxy(text, database=database) as proxy:
-                node.down = True
                 (shown,) = (await proxy.get("/providers")).json["providers"]
                 assert shown["prices"]["age"] == age
                 node.down = False
