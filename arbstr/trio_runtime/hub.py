@@ -83,6 +83,9 @@ class Siblings(Protocol):
     def showed_itself(self, provider: str, url: str) -> None:
         """A provider turned out to be a Routstr node."""
 
+    def stored(self, kept: Stored, provider: str, model: str, usage: Usage | None) -> None:
+        """A provider keeps this of its answer."""
+
 
 @final
 class Hub:
@@ -282,8 +285,11 @@ class Hub:
         self, stored: Stored | None, provider: str, model: str, usage: Usage | None
     ) -> None:
         """An answer came whole, of which its provider keeps this."""
-        if stored is not None:
-            self.origins.answered(stored, provider, model, usage)
+        if stored is None:
+            return
+        self.origins.answered(stored, provider, model, usage)
+        if self.siblings is not None:
+            self.siblings.stored(stored, provider, model, usage)
 
     def learn_length(self, record: Record, choices: int) -> None:
         """A request is over; only whole answers teach how long answers are."""

@@ -23,7 +23,8 @@ from typing import Any, Final, final
 import trio
 
 from arbstr.sansio.combined import Said, combined_health, combined_providers
-from arbstr.sansio.money import add_sats
+from arbstr.sansio.dialects.dialect import Stored
+from arbstr.sansio.money import Usage, add_sats
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.workers import State, Word
 from arbstr.trio_runtime import status
@@ -209,6 +210,11 @@ class Worker:
                 self._nodes.add((name, url))
                 if self._hub is not None:
                     self._hub.is_node(name, url)
+            case {"stored": [wholes, parts, provider, model, tokens]}:
+                if self._hub is not None:
+                    usage = None if tokens is None else Usage(*tokens)
+                    kept = Stored(tuple(wholes), tuple(parts))
+                    self._hub.origins.answered(kept, provider, model, usage)
             case _:
                 raise ValueError("no such message")
 
@@ -267,6 +273,11 @@ class Worker:
         """As `hub.Siblings`."""
         self._nodes.add((provider, url))
         self._put({"node": [provider, url]})
+
+    def stored(self, kept: Stored, provider: str, model: str, usage: Usage | None) -> None:
+        """As `hub.Siblings`."""
+        tokens = None if usage is None else [usage.input_tokens, usage.output_tokens]
+        self._put({"stored": [kept.wholes, kept.parts, provider, model, tokens]})
 
     def _own(self, said: Sequence[Said]) -> Mapping[str, Any]:
         return next(each.report for each in said if each.worker == self.number and each.report)

@@ -210,9 +210,9 @@ class _Parent:
             case {"node": [name, url]}:
                 if (name, url) not in self._nodes:
                     self._nodes.append((name, url))
-                for other in self._seats.values():
-                    if other is not seat:
-                        self._send(other, message)
+                self._send_siblings(seat, message)
+            case {"stored": _}:
+                self._send_siblings(seat, message)
             case _:
                 log.error("worker %d says what nobody understands", seat.worker)
 
@@ -305,6 +305,11 @@ class _Parent:
         if always or len(seat.waiting) + len(data) <= MOST_WAITING:
             seat.waiting += data
             self._write(seat)
+
+    def _send_siblings(self, seat: _Seat, message: dict[str, Any]) -> None:
+        for other in self._seats.values():
+            if other is not seat:
+                self._send(other, message)
 
     def _write(self, seat: _Seat) -> None:
         if seat.post.fileno() < 0:

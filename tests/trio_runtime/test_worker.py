@@ -13,6 +13,9 @@ import pytest
 import trio
 import trio.testing
 
+from arbstr.sansio.dialects.dialect import Stored
+from arbstr.sansio.money import Usage
+from arbstr.sansio.routing.origins import Origin
 from arbstr.trio_runtime import stopping
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.leases import Leases
@@ -144,6 +147,28 @@ async def test_siblings_are_told_what_it_has_seen_and_it_believes_them() -> None
         proxy.hub.showed_itself(alpha, "a request")
         proxy.hub.is_node("other", "http://other")
         assert proxy.hub.kind_of(alpha) == "routstr"
+
+
+async def test_who_keeps_an_answer_is_known_to_all() -> None:
+    """A client's next request may come to another worker, and can be answered by that one alone."""
+    async with open_worker() as (worker, parent, _), open_proxy(LIMITED) as proxy:
+        joined(worker, proxy)
+        await parent.next()
+        await parent.say(stored=[["resp_1"], ["item_1"], "alpha", "gpt-4o", [10, 5]])
+        await parent.say(stored=[["resp_2"], [], "alpha", "gpt-4o", None])
+        proxy.hub.learn_stored(Stored(("resp_3",), ("item_3",)), "alpha", "gpt-4o", Usage(1, 2))
+        proxy.hub.learn_stored(Stored(("resp_4",)), "alpha", "gpt-4o", None)
+        said = [await parent.next() for _ in range(2)]
+        assert said == [
+            {"stored": [["resp_3"], ["item_3"], "alpha", "gpt-4o", [1, 2]]},
+            {"stored": [["resp_4"], [], "alpha", "gpt-4o", None]},
+        ]
+        await parent.say(ask=1, what="budget", **{"from": 2})
+        await parent.next()  # so that what was said before is read
+        origins = proxy.hub.origins
+        assert origins.of("resp_1") == Origin("alpha", "gpt-4o", 15)
+        assert origins.of("item_1") == Origin("alpha", "gpt-4o", 5)
+        assert origins.of("resp_2") == Origin("alpha", "gpt-4o", 0)
 
 
 async def test_one_that_is_started_later_knows_what_the_others_saw() -> None:

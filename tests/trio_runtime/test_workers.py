@@ -1,0 +1,120 @@
+"""The parent of several workers, at its end of their posts; whole processes are in
+tests/test_workers.py."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Final
+
+import pytest
+
+from arbstr.sansio import workers as machine
+from arbstr.sansio.config.reader import parse_config
+from arbstr.sansio.workers import Word
+from arbstr.trio_runtime import workers
+from arbstr.trio_runtime.main import Options
+from arbstr.trio_runtime.worker import Lines
+from arbstr.trio_runtime.workers import _Parent, _Seat
+
+CONFIG: Final = "[server]\nworkers = 3\n"
+
+
+def heard(post: socket.socket) -> list[dict[str, Any]]:
+    """What has come to a worker."""
+    post.setblocking(False)
+    lines, found = Lines(), []
+    while True:
+        try:
+            found += lines.feed(post.recv(1 << 20))
+        except BlockingIOError:
+            return found
+
+
+@pytest.fixture
+def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[_Parent, dict[int, socket.socket]]]:
+    """A parent whose workers 1 to 3 are sockets; 1 and 2 serve, 3 starts."""
+    monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail("nobody is to be killed"))
+    parent = _Parent(parse_config(CONFIG, {}), Options("arbstr.db"), lambda url: None, [])
+    posts = {}
+    parent._workers.start()
+    for number in (1, 2, 3):
+        ours, posts[number] = socket.socketpair()
+        ours.setblocking(False)
+        seat = parent._seats[number] = _Seat(number, 100 + number, ours)
+        parent._selector.register(ours, 1, seat)
+        if number < 3:
+            parent._happened(machine.Ready(number))
+    yield parent, posts
+    for seat in parent._seats.values():
+        seat.post.close()
+    for post in posts.values():
+        post.close()
+    parent._selector.close()
+
+
+def test_a_question_goes_to_those_who_serve_and_its_answer_to_whoever_asked(
+    family: tuple[_Parent, dict[int, socket.socket]],
+) -> None:
+    parent, posts = family
+    parent._carry(parent._seats[1], {"ask": 7, "what": "health"})
+    assert heard(posts[2]) == [{"ask": 7, "from": 1, "what": "health"}]
+    assert heard(posts[3]) == []
+    who = [
+        {"worker": 1, "pid": 101, "state": "serving"},
+        {"worker": 2, "pid": 102, "state": "serving"},
+        {"worker": 3, "pid": 103, "state": "starting"},
+    ]
+    assert heard(posts[1]) == [{"who": 7, "workers": who}]
+    answer = {"told": 7, "to": 1, "by": 2, "report": {"status": "ok"}}
+    parent._carry(parent._seats[2], answer)
+    parent._carry(parent._seats[2], {**answer, "to": 9})  # who is gone by now
+    assert heard(posts[1]) == [answer]
+
+
+def test_what_one_has_seen_goes_to_all_others_and_to_those_that_come_later(
+    family: tuple[_Parent, dict[int, socket.socket]],
+) -> None:
+    parent, posts = family
+    seen = {"node": ["alpha", "http://alpha"]}
+    kept = {"stored": [["resp_1"], [], "alpha", "m", None]}
+    for message in (seen, seen, kept):
+        parent._carry(parent._seats[2], message)
+    assert [heard(posts[number]) for number in (1, 2, 3)] == [
+        [seen, seen, kept],
+        [],
+        [seen, seen, kept],
+    ]
+    assert parent._nodes == [("alpha", "http://alpha")]
+
+
+def test_one_that_reads_nothing_holds_up_nobody_and_is_told_to_stop_all_the_same(
+    family: tuple[_Parent, dict[int, socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "MOST_WAITING", 1_000_000)
+    parent, posts = family
+    long = {"stored": [["x" * 300_000], [], "alpha", "m", None]}
+    for _ in range(20):
+        parent._carry(parent._seats[1], long)
+    seat = parent._seats[2]
+    assert 0 < len(seat.waiting) <= 1_000_000
+    parent._tell(Word.STOP, "SIGTERM")
+    found: list[dict[str, Any]] = []
+    lines = Lines()
+    with closing(posts[2]):
+        posts[2].setblocking(False)
+        while {"word": "stop", "why": "SIGTERM"} not in found:
+            found += lines.feed(posts[2].recv(1 << 20))
+            parent._write(seat)
+    assert len(found) < 20
+
+
+def test_a_post_that_is_closed_is_left_alone(
+    family: tuple[_Parent, dict[int, socket.socket]],
+) -> None:
+    parent, posts = family
+    posts[2].close()
+    parent._read_post(parent._seats[2])
+    parent._tell(Word.HURRY, "SIGTERM")
+    assert heard(posts[1]) == [{"word": "hurry", "why": "SIGTERM"}]
+    assert parent._seats[2].post.fileno() == -1
