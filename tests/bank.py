@@ -83,6 +83,7 @@ class Bank:
         self.accounts: dict[str, Account] = {}
         self._held: list[Reservation] = []
         self._later: list[tuple[float, Callable[[], object]]] = []
+        self._turning = False
 
     def deposit(self, key: str, msats: int) -> None:
         self.accounts.setdefault(key, Account(key)).balance += msats
@@ -92,21 +93,31 @@ class Bank:
         self._later.append((self.clock() + seconds, work))
 
     def turn(self) -> None:
-        """Does what is due: what was put off, and the sweep."""
-        now = self.clock()
-        due = sorted((each for each in self._later if each[0] <= now), key=lambda each: each[0])
-        self._later = [each for each in self._later if each[0] > now]
-        for _, work in due:
-            work()
-        for held in [held for held in self._held if now - held.at >= self.sweep]:
-            self._end(held)
+        """Does what is due, each at its time: what was put off, and the sweep."""
+        self._until(self.clock())
 
     def finish(self) -> None:
-        """Whatever still runs ends now, and not at its time."""
+        """Whatever still runs ends now, and not at its time; nothing of it is swept away."""
         self.turn()
-        due, self._later = self._later, []
-        for _, work in sorted(due, key=lambda each: each[0]):
-            work()
+        self._until(self.clock(), early=True)
+
+    def _until(self, now: float, *, early: bool = False) -> None:
+        if self._turning:
+            return  # what is put off asks us itself
+        self._turning = True
+        try:
+            while due := [each for each in self._later if early or each[0] <= now]:
+                first = min(due, key=lambda each: each[0])
+                self._later.remove(first)
+                self._sweep(min(first[0], now))
+                first[1]()
+            self._sweep(now)
+        finally:
+            self._turning = False
+
+    def _sweep(self, now: float) -> None:
+        for held in [held for held in self._held if now - held.at >= self.sweep]:
+            self._end(held)
 
     def restart(self) -> None:
         """The node is started anew: what was reserved is free, and nothing of it is charged."""

@@ -150,3 +150,16 @@ def test_a_restart_gives_back_what_was_reserved() -> None:
     made.restart()
     assert made.charge(held, 500) == 0
     assert made.accounts[KEY].reserved == 0
+
+
+def test_what_ended_in_time_is_charged_however_late_the_bank_is_asked() -> None:
+    now = 0.0
+    bank = Bank(clock=lambda: now, sweep=5.0)
+    bank.deposit("sk-a", 1000)
+    in_time, late = bank.reserve("sk-a", 100), bank.reserve("sk-a", 100)
+    bank.later(4.0, lambda: bank.charge(in_time, 100))  # type: ignore[arg-type]
+    bank.later(6.0, lambda: bank.charge(late, 100))  # type: ignore[arg-type]
+    now = 60.0
+    info = bank.info("sk-a")
+    assert isinstance(info, dict)
+    assert (info["total_spent"], info["total_requests"], info["reserved"]) == (100, 2, 0)

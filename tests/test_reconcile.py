@@ -126,6 +126,19 @@ async def test_several_share_what_they_cost_together_and_are_marked(tmp_path: Pa
     assert spent(database) == node.total_spent == 1500
 
 
+async def test_who_has_the_smallest_share_is_not_known_to_have_been_free(tmp_path: Path) -> None:
+    node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
+    node.rates = (0, 0)
+    async with serving(node, database) as (proxy, _):
+        for _ in range(3):
+            await proxy.chat(headers={"x-arbstr-respend": "allow"})
+        held = node.bank.reserve(KEY, 1)
+        node.bank.charge(held, 1)  # type: ignore[arg-type]
+        await checkpoint(proxy)
+    shares = sorted((row["money"], row["cost_sats"]) for row in rows(database, "attempts"))
+    assert shares == [("spent", 0), ("spent", 0), ("spent", 0.001)]
+
+
 async def test_what_was_stated_is_not_counted_twice(tmp_path: Path) -> None:
     node, database = Node(only=("good",)), tmp_path / "arbstr.db"
     async with serving(node, database) as (proxy, _):

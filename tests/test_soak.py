@@ -2,7 +2,8 @@
 
 After `arbstr reconcile --wait` the sum of `cost_sats` of a provider's attempts is what its node
 took from the key, to the millisat, and nothing is left open. `pytest -m soak tests/test_soak.py -s`
-prints both books side by side, by what the ledger says of an attempt.
+prints both books side by side, by what the ledger says of an attempt (SOAK_REQUESTS and SOAK_SEEDS
+say how many, and which).
 """
 
 import json
@@ -16,14 +17,16 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 import trio
 
+from arbstr.trio_runtime.ledger.checkpoints import Taken
 from tests.node import FAULTS
-from tests.process import run_arbstr
-from tests.test_books import PROVIDER, THREE, Pair, Town, check, key_of, msats, open_town
+from tests.process import ArbstrProcess, run_arbstr
+from tests.proxy import Proxy, open_proxy
+from tests.test_books import PROVIDER, SETTINGS, THREE, Pair, Town, check, key_of, msats, open_town
 
 REQUESTS: Final = int(os.environ.get("SOAK_REQUESTS", "5000"))
 SEEDS: Final = tuple(map(int, os.environ.get("SOAK_SEEDS", "1,2,3").split(",")))
@@ -32,6 +35,10 @@ SWEEP: Final = 5.0
 """Seconds after which these nodes give back what a lost request had reserved."""
 
 KNOWN: Final = "SELECT DISTINCT provider FROM checkpoints WHERE provider <> 'empty'"
+
+ATTEMPTS: Final = (
+    "SELECT attempts.* FROM attempts JOIN requests USING (correlation_id) ORDER BY requests.id, n"
+)
 
 EMPTY: Final = "sk-" + "0" * 64
 """A key without money on the first node."""
@@ -74,6 +81,14 @@ def _line(name: str, *figures: str) -> str:
 
 def _cost(attempt: Mapping[str, Any]) -> Decimal:
     return msats(attempt["cost_sats"]) or Decimal(0)
+
+
+def sums(town: Town, pairs: Iterable[Pair]) -> Mapping[str, Decimal]:
+    """Millisats of each node's attempts in the ledger."""
+    ours: dict[str, Decimal] = defaultdict(Decimal)
+    for pair in pairs:
+        ours[pair.attempt["provider"]] += _cost(pair.attempt)
+    return {name: ours[name] for name in town.nodes}
 
 
 def taken_by(town: Town) -> Mapping[str, int]:
@@ -162,17 +177,70 @@ async def test_after_all_the_sum_is_the_nodes(tmp_path: Path, seed: int, lanes: 
         await lives(town, 20, REQUESTS, seed)
         found = await reconciled(town)
         rows = _select(town, "SELECT * FROM requests ORDER BY id")
-        attempts = _select(
-            town,
-            "SELECT attempts.* FROM attempts JOIN requests USING (correlation_id) "
-            "ORDER BY requests.id, n",
-        )
-        pairs = check(town, rows, attempts)
+        pairs = check(town, rows, _select(town, ATTEMPTS))
         print(f"\n{len(rows)} requests, seed {seed}, {lanes} lanes\n{table(pairs)}")
-        ours: dict[str, Decimal] = defaultdict(Decimal)
-        for attempt in attempts:
-            ours[attempt["provider"]] += _cost(attempt)
-        assert {name: ours[name] for name in town.nodes} == taken_by(town), found
+        assert sums(town, pairs) == taken_by(town), found
         assert [each["unknown"] for each in found] == [0] * len(found), found
     seen = {pair.visit.fault for pair in pairs if pair.visit is not None}
     assert seen == {fault.name for fault in FAULTS if fault.weight}
+
+
+SMALL: Final = """
+[retry]
+max_retries = 1
+backoff = 0.01
+reconcile_seconds = 1
+[timeouts]
+first_output = 0.3
+answer = 0.3
+idle = 0.3
+[breaker]
+failures = 1000
+"""
+
+
+@pytest.mark.parametrize("lanes", [0, 16], ids=["key", "lanes"])
+async def test_after_a_hundred_requests_it_is_so_too(
+    tmp_path: Path, lanes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in one process, without kills, and with nobody slower than a moment."""
+    for name, seconds in QUICK.items():
+        monkeypatch.setattr(name, seconds)
+    more = f"lanes = {lanes}\n" if lanes else ""
+    async with open_town(
+        tmp_path, rates=THREE, seed=7, works=(0.0, 0.05), sweep=1.0, more=more
+    ) as town:
+        config = town.config.replace(SETTINGS, SMALL)
+        async with open_proxy(config, database=tmp_path / "arbstr.db", books=True) as proxy:
+            await _all_checked(proxy)
+            town.arbstr = cast("ArbstrProcess", proxy)  # of which only the port is asked
+            await town.load(100, seed=7, consent=0.3, leaving=0.1)
+            await proxy.wait_idle()
+            await _all_checked(proxy)
+        rows = _select(town, "SELECT * FROM requests ORDER BY id")
+        pairs = check(town, rows, _select(town, ATTEMPTS))
+        assert sums(town, pairs) == taken_by(town)
+    assert not [pair for pair in pairs if booked(pair.attempt).endswith("unknown")]
+
+
+QUICK: Final = {
+    "tests.node.SLOW": 0.5,
+    "tests.node.LATE": 0.4,
+    "arbstr.trio_runtime.relaying.AFTER_COMPLETE_SECONDS": 0.1,
+    "arbstr.trio_runtime.ledger.checkpoints.LATE_SECONDS": 0.0,
+    "arbstr.sansio.ledger.lanes.FENCE_SECONDS": 0.0,
+    "arbstr.trio_runtime.lanes.LATE_SECONDS": 0.1,
+    "arbstr.trio_runtime.lanes.LOOK_SECONDS": 0.01,
+    "arbstr.trio_runtime.lanes.AGAIN_SECONDS": 0.01,
+}
+"""What takes long where nodes are real, in seconds."""
+
+
+async def _all_checked(proxy: Proxy) -> None:
+    """Until the counters of every key were compared with the ledger."""
+    assert proxy.hub.accounts is not None
+    with trio.fail_after(30):
+        for provider in proxy.hub.snapshot.catalog.providers:
+            # A node has no event for its quiet moments.
+            while not isinstance(await proxy.hub.accounts.check(provider), Taken):  # noqa: ASYNC110
+                await trio.sleep(0.02)

@@ -25,7 +25,8 @@ NOTES: Final[Mapping[FailureKind, str]] = MappingProxyType(
         FailureKind.BAD_ANSWER: "a whole 2xx body that is no answer: not JSON, `choices` absent or"
         " empty, a choice without a message, over `max_answer_mb`",
         FailureKind.ERROR_ANSWER: "as or beside the answer, in a choice, or before any output;"
-        " spent if a charge or counted tokens stand with it",
+        " spent if a charge or counted tokens stand with it, of a node unknown if the connection"
+        " breaks behind it, before it says what it took",
         FailureKind.STREAM_CUT: "of a node it is unknown until the price is learnt",
         FailureKind.CLIENT_LEFT: "the client went away; arbstr stopped it",
         FailureKind.SHUTDOWN: "arbstr was told to stop",

@@ -207,18 +207,27 @@ def money_of(failure: FailureKind, kind: Kind, *, signed: bool) -> Money:
 
 
 def as_stated(
-    failure: Failure, *, stated_msats: Decimal | None, counted: bool, last_word: bool
+    failure: Failure,
+    *,
+    stated_msats: Decimal | None,
+    counted: bool,
+    last_word: bool,
+    unheard: bool = False,
 ) -> Failure:
     """A statement outranks a class: what the provider itself says it took, in millisats.
 
-    `last_word`: nothing more can come. `counted`: it counted tokens for what is no answer; that
-    makes an error under a 2xx, which is free otherwise, possibly paid for.
+    `last_word`: nothing more can come. An error under a 2xx is free, but for two cases. `counted`:
+    it counted tokens for what is no answer; that may be paid for. `unheard`: it says last what it
+    took, and the connection broke before that word.
     """
     money = failure.money
     if stated_msats is not None and (stated_msats > 0 or last_word):
         money = Money.SPENT if stated_msats > 0 else Money.FREE
-    elif counted and money is Money.FREE and is_answer(failure.status or 0):
-        money = Money.SPENT
+    elif money is Money.FREE and is_answer(failure.status or 0):
+        if counted:
+            money = Money.SPENT
+        elif unheard:
+            money = Money.UNKNOWN
     return failure if money is failure.money else replace(failure, money=money)
 
 

@@ -23,7 +23,7 @@ accounts are millisats.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
 from typing import Any, Final, final
 
@@ -162,6 +162,6 @@ def _shares(rest: Decimal, open_ones: Sequence[Open]) -> tuple[tuple[Open, Decim
     shares: list[Decimal] = []
     for weight in weights[1:]:
         part = rest * weight / whole if whole else rest / len(weights)
-        shares.append(min(left, part.quantize(Decimal("0.001"))))
+        shares.append(min(left, part.quantize(Decimal("0.001"), ROUND_DOWN)))
         left = add_sats(left, shares[-1].copy_negate())
     return tuple(zip(open_ones, (left, *shares), strict=True))

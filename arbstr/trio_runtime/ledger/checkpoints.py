@@ -220,8 +220,12 @@ def write_price(
     late: bool = False,
 ) -> bool:
     """An attempt that ended without word turned out to have cost so much. False: its price was
-    known before, and stays. `late`: it was settled before, at nothing."""
-    money = Money.SPENT if sats else Money.FREE
+    known before, and stays. `late`: it was settled before, at nothing.
+
+    A share is no price of its own: who has the smallest is not known to have been free.
+    """
+    is_share = settled == SETTLED_BY[Verdict.SHARED]
+    money = Money.SPENT if sats or is_share else Money.FREE
     price = {"correlation_id": correlation_id, "n": n, "cost": float(sats)}
     question = "settle_late_attempt" if late else "settle_attempt"
     written = session.execute(

@@ -121,6 +121,7 @@ class Answering(Witness):
                 try:
                     data = await self._receive()
                 except AnswerBroken as error:
+                    self.broke = True
                     return self.cut_short(broke_off(error))
                 heavy = self.relay.is_heavy(data)
                 out = await self._fed_apart(data) if heavy else self._fed(data)
@@ -214,6 +215,7 @@ class Answering(Witness):
                 except AnswerBroken as error:
                     if watch is not None:
                         watch.broke()
+                        self.broke = not watch.done
                         if watch.complete or watch.error is not None:
                             return None
                     elif self._body.rstrip().endswith(b"}"):

@@ -66,6 +66,7 @@ class Witness:
         self.relay = Relay(asked.dialect.reading(asked), max_body_bytes=max_answer_bytes)
         self.answer: Answer | None = None
         self.ended = False
+        self.broke = False
         self._told: Verdict | None = None
         self._asked = asked
         self._added_stream_options = added_stream_options
@@ -181,6 +182,7 @@ class Witness:
             stated_msats=self.provider_cost_msats,
             counted=counted,
             last_word=self.ended or self.relay.done,
+            unheard=self.broke and not self.relay.done and TRAITS[self.kind].states,
         )
 
     def _error_answer(self, data: bytes, *, counted: bool = False) -> Failure:

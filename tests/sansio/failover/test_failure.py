@@ -147,6 +147,22 @@ def test_a_stated_0_is_free_only_if_nothing_more_can_come(money: Money) -> None:
     assert stated(last_word=False) is money
 
 
+def test_an_error_before_whose_charge_the_connection_broke_may_have_cost() -> None:
+    failure = Failure(FailureKind.ERROR_ANSWER, Money.FREE, "answered", status=200)
+
+    def found(failure: Failure, stated: str | None = None, *, counted: bool = False) -> Money:
+        price = None if stated is None else Decimal(stated)
+        return as_stated(
+            failure, stated_msats=price, counted=counted, last_word=False, unheard=True
+        ).money
+
+    assert found(failure) is Money.UNKNOWN
+    assert found(failure, "0") is Money.UNKNOWN
+    assert found(failure, "505") is Money.SPENT
+    assert found(failure, counted=True) is Money.SPENT
+    assert found(replace(failure, status=502)) is Money.FREE
+
+
 @pytest.mark.parametrize(
     ("status", "money", "expected"),
     [
