@@ -283,7 +283,7 @@ class _Parent:
             case Word.STOP:
                 for each in self._listening:
                     each.close()  # or who connects now waits until the last worker is gone
-                log.info("%s: the workers are told to stop (send it again to stop now)", why)
+                log.info("%s: the workers are told to stop", why)
             case Word.RELOAD:
                 found = None if self._read is None else read_again(self._read, self.config)
                 if found is None:
