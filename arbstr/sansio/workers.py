@@ -36,8 +36,8 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 """... up to this. Picked: a machine that is short of memory has a moment to recover."""
 
 MOST_ENDS: Final = 5
-"""So often in a row a worker ends before arbstr is given up, if none serves: within 9 s, and what it
-takes to start. Picked."""
+"""So often in a row a worker ends before arbstr is given up, if none serves: 9 s, and what it takes
+to start. Picked."""
 
 STOP_SECONDS: Final = 10.0
 """Past the grace of requests in flight, until workers that hang are killed: a worker's own watchdog
