@@ -173,7 +173,8 @@ async def test_what_the_lane_tells_was_paid_is_not_paid_again(tmp_path: Path) ->
         assert second.hits == 0
         await proxy.wait_idle()
     (attempt,) = rows(database, "attempts")
-    assert (attempt["money"], attempt["cost_sats"]) == ("spent", 0.5)
+    assert (attempt["money"], attempt["cost_sats"], attempt["settled"]) == ("spent", 0.5, "lane")
+    assert attempt["provider_cost_sats"] is None, "nobody has stated it"
 
 
 async def test_what_still_runs_is_told_the_client_and_settled_afterwards(tmp_path: Path) -> None:
@@ -348,3 +349,35 @@ async def test_what_lanes_were_charged_beyond_what_was_stated_is_told(
         await wait_free(proxy, 1)
     assert "charges something else than it states: 12 sats for the last 20" in caplog.text
     assert "does anybody else use the key" not in caplog.text
+
+
+async def test_what_a_node_says_of_a_lane_shows_its_key_to_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+
+    def telling(request: Request) -> Behaviour:
+        if request.method != "POST" or not request.path.endswith("/chat/completions"):
+            return node.serve(request)
+        key = (request.header("authorization") or "").removeprefix("Bearer ")
+        said = f"the balance of {key} is too low"
+        error = {"message": said, "type": "insufficient_quota", "code": "insufficient_balance"}
+        return json_answer({"error": error}, 402)
+
+    caplog.set_level("DEBUG")
+    async with open_fake_provider(telling) as fake:
+        text = config(provider("node", fake.url, kind="routstr", key=KEY, more="lanes = 1"))
+        async with open_proxy(text, database=database, books=True) as proxy:
+            await wait_free(proxy, 1)
+            (child,) = node.bank.accounts[KEY].children
+            reply = await proxy.chat()
+            assert reply.status == 402
+            assert "the balance of [REDACTED] is too low" in reply.error["message"]
+            shown = [await proxy.get(path) for path in ("/providers", "/health", "/v1/requests")]
+            await wait_free(proxy, 1)
+            lanes = proxy.hub.lanes
+            assert lanes is not None
+            held = repr(lanes._ways) + repr(vars(lanes))
+    said = reply.body.decode() + "".join(each.body.decode() for each in shown) + caplog.text + held
+    assert child not in said + text_beside(tmp_path / "arbstr.db.lanes")
+    assert child in (tmp_path / "arbstr.db.lanes").read_text()

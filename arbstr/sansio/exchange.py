@@ -156,6 +156,7 @@ class Exchange:
                 event.usage,
                 event.provider_cost_msats,
                 event.money,
+                by_lane=event.by_lane,
             )
             return
         try:

@@ -154,7 +154,8 @@ class ClientLeft:
 class Drained:
     """A background drain of attempt `n` (1-based) ended, with what it learnt.
 
-    `money` is what the end of the answer tells; `None` if it never came.
+    `money` is what the end of the answer tells; `None` if it never came. `by_lane`: it is what the
+    counters of the attempt's lane tell, and no provider has stated it.
     """
 
     n: int
@@ -163,6 +164,7 @@ class Drained:
     usage: Usage | None
     provider_cost_msats: Decimal | None
     money: Money | None
+    by_lane: bool = False
 
 
 Event: TypeAlias = (

@@ -150,7 +150,8 @@ class Accounts:
                 continue
             key.open = max(0, key.open - 1)
             key.used = True
-            if attempt.money != Money.FREE and attempt.provider_cost_sats is None:
+            known = attempt.provider_cost_sats is not None or attempt.settled is not None
+            if attempt.money != Money.FREE and not known:
                 if not key.unknown:
                     key.due, key.pause = trio.current_time() + AGAIN_SECONDS, AGAIN_SECONDS
                     self._wake.set()

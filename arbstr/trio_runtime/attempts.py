@@ -182,7 +182,7 @@ class Attempts:
         if msats is None:
             return failure
         money = Money.SPENT if msats else Money.FREE
-        self._note(life.Drained(n, None, None, None, msats, money))
+        self._note(life.Drained(n, None, None, None, msats, money, by_lane=True))
         if n in self._guessed:
             self._hub.budget.correct(time.time(), self._guessed.pop(n), sats_from_msats(msats))
         return replace(failure, money=money, settled=True)

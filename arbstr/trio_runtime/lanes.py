@@ -21,7 +21,9 @@ from typing import Final, final
 import trio
 
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.ledger import lanes
 from arbstr.sansio.ledger.alarms import Sums
+from arbstr.sansio.ledger.attempt import BY_LANE
 from arbstr.sansio.ledger.lanes import (
     LATE_SECONDS,
     AskAgain,
@@ -183,7 +185,8 @@ class Lanes:
             if way is None:
                 continue
             stated, missed, way.missed = attempt.provider_cost_sats, way.missed, False
-            msats = 0 if stated is None else int(stated * 1000)
+            told = attempt.cost_sats if attempt.settled is not None else stated
+            msats = 0 if told is None else int(told * 1000)
             began = parse_moment(attempt.started_at) or 0
             counted = attempt.cost_sats or attempt.set_aside_sats or Decimal(0)
             now = trio.current_time()
@@ -195,7 +198,7 @@ class Lanes:
             elif attempt.money == Money.FREE and missed:
                 way.lane.parked()
                 self._nursery.start_soon(self._safely, self._until_told, replace(parked, late=True))
-            elif stated is not None or attempt.money == Money.FREE:
+            elif told is not None or attempt.money == Money.FREE:
                 way.lane.doubted(msats)
                 self._nursery.start_soon(self._safely, self._refresh, way)
             else:
@@ -292,7 +295,7 @@ class Lanes:
         """Lanes of the file, and new ones for at most so many millisats each."""
         try:
             async with self._opening:
-                known = await self._known(provider, wanted, most)
+                kept, made = await self._known(provider, wanted, most)
         except OSError as error:
             log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
             return
@@ -300,27 +303,34 @@ class Lanes:
             return  # reloaded meanwhile
         ways = self._ways[provider.name]
         have = {way.lane.key.reveal() for way in ways}
-        for key in known[:wanted]:
+        for key in (*kept, *made)[:wanted]:
             if key not in have:
                 own = replace(provider, key=Secret(key), authorization=Secret(f"Bearer {key}"))
                 way = Way(Lane(Secret(key)), key_id(provider), own)
                 ways.append(way)
-                self._nursery.start_soon(self._safely, self._refresh, way)
+                begin = self._begin if key in kept else self._refresh
+                self._nursery.start_soon(self._safely, begin, way)
 
-    async def _known(self, provider: Provider, wanted: int, most: int) -> list[str]:
+    async def _begin(self, way: Way) -> None:
+        """One of the last run's, which may have been killed with a request on its way."""
+        await trio.sleep(lanes.FENCE_SECONDS)
+        await self._refresh(way)
+
+    async def _known(
+        self, provider: Provider, wanted: int, most: int
+    ) -> tuple[list[str], list[str]]:
+        """The keys of the file, and those that are new."""
         if self._file is None:
             self._file = await trio.to_thread.run_sync(open_lane_file, self._beside)
             self._nursery.start_soon(self._hold, self._file)
-        known, parent = self._file.of(key_id(provider)), key_id(provider)
-        missing = wanted - len(known)
-        while missing > 0:
+        kept, parent, new = self._file.of(key_id(provider)), key_id(provider), list[str]()
+        while (missing := wanted - len(kept) - len(new)) > 0:
             made = await self._make(provider, min(EACH, missing), most)
             if not made:
                 break
             await trio.to_thread.run_sync(self._file.keep, provider.name, parent, made)
-            known += made
-            missing -= len(made)
-        return known
+            new += made
+        return kept, new
 
     async def _hold(self, file: LaneFile) -> None:
         with closing(file):
@@ -352,4 +362,4 @@ class Lanes:
 
 def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:
     row = parked.correlation_id, parked.n
-    return write_price(session, *row, sats, "lane", late=parked.late)
+    return write_price(session, *row, sats, BY_LANE, late=parked.late)

@@ -31,6 +31,10 @@ UNSEEN_INPUT: Final = 32_768
 images or the file beside it, some thirty pages, are not in it. Picked."""
 
 
+BY_LANE: Final = "lane"
+"""What stands in the column `settled` of an attempt whose lane told its price."""
+
+
 def milliseconds(seconds: float) -> int:
     """Of a span in seconds, never below zero."""
     return max(0, round(seconds * 1000))
@@ -54,14 +58,20 @@ class AttemptState:
     answered: bool = False
     drained: Money | None = None
     doubt: str | None = None
+    by_lane: bool = False
     _told: Usage | None = None
 
     @property
     def provider_cost(self) -> Decimal | None:
-        """What the provider says it charged, in sats."""
+        """What the provider says it charged, in sats; or its counters, without a word of it."""
         if self.provider_cost_msats is None:
             return None
         return sats_from_msats(self.provider_cost_msats)
+
+    @property
+    def stated(self) -> Decimal | None:
+        """What the provider itself said that it charged, in sats."""
+        return None if self.by_lane else self.provider_cost
 
     @property
     def money(self) -> Money | None:
@@ -124,11 +134,15 @@ class AttemptState:
         usage: Usage | None,
         provider_cost_msats: Decimal | None,
         money: Money | None,
+        *,
+        by_lane: bool = False,
     ) -> None:
-        """Takes what a background drain learnt after the attempt had failed.
+        """Takes what a background drain learnt after the attempt had failed, or its lane told.
 
         `money` is what the end of the answer tells; `None` if it never came.
         """
+        if provider_cost_msats is not None:
+            self.by_lane = by_lane
         if status is not None:
             self.status = status
             self.upstream_request_id = upstream_request_id
@@ -158,10 +172,11 @@ class AttemptState:
             cost_sats=self._cost(money, stated),
             expected_sats=self.expected,
             estimated_cost_sats=candidate.estimated_cost,
-            provider_cost_sats=stated,
+            provider_cost_sats=self.stated,
             upstream_request_id=self.upstream_request_id,
             set_aside_sats=candidate.hold_cost,
             price_id=None if candidate.offer.price is None else candidate.offer.price.id,
+            settled=BY_LANE if self.by_lane else None,
         )
 
     def disbelief(self) -> str | None:

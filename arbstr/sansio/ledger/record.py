@@ -29,6 +29,7 @@ class AttemptRow:
 
     `set_aside_sats` is what the budget held for it, and books if nobody learns the price; rows of
     an older arbstr have none. `price_id` is the price a node listed by which it was routed.
+    `settled`: how its price was learnt that nobody stated.
     """
 
     n: int
@@ -48,6 +49,7 @@ class AttemptRow:
     upstream_request_id: str | None
     set_aside_sats: Decimal | None = None
     price_id: int | None = None
+    settled: str | None = None
 
     @property
     def may_have_cost(self) -> bool:
