@@ -29,7 +29,6 @@ from arbstr.sansio.life import (
     Delivered,
     Drained,
     Event,
-    Failed,
     HeadSeen,
     Interrupted,
     Joined,
@@ -37,6 +36,7 @@ from arbstr.sansio.life import (
     Phase,
     Refused,
     Routed,
+    Unanswered,
     UsageSeen,
 )
 from arbstr.sansio.money import format_sats
@@ -193,7 +193,7 @@ class Exchange:
             case Refused(error, policy):
                 self.policy = policy if policy is not None else self.policy
                 self._end("failed" if self._attempts else "rejected", error, now)
-            case Failed(error):
+            case Unanswered(error):
                 self._end("failed", error, now)
             case Interrupted(error):
                 self._end("stream_incomplete", error, now)

@@ -2,13 +2,13 @@
 
     phase        ROUTING --Routed--> READY --AttemptStarted--> ATTEMPTING --Answered--> ANSWERED
                     |                  ^ |                         |                        |
-                 Refused               | Refused, Failed,      AttemptFailed       Delivered, Failed
-                    |                  | Interrupted               |                        |
+                 Refused               | Refused, Unanswered,  AttemptFailed           Delivered,
+                    |                  | Interrupted               |                   Unanswered
                     v                  +-|-------------------------+                        v
                   ENDED <----------------+----------------------------------------------- ENDED
 
 A request that gets the answer of an earlier one makes no attempt: ROUTING --Joined--> JOINED, and
-from there `Delivered`, `Failed` or `Interrupted` to ENDED.
+from there `Delivered`, `Unanswered` or `Interrupted` to ENDED.
 
 `ClientLeft` leads from every open phase but ATTEMPTING, whose attempt is ended first, to ENDED.
 `HeadSeen`, `OutputBegan` and `UsageSeen` are facts about the running attempt; `Drained` adds what a
@@ -129,7 +129,7 @@ class Delivered:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Failed:
+class Unanswered:
     """All attempts are over, or a bug of ours kept the answer; the client gets `error`."""
 
     error: ErrorReply
@@ -178,7 +178,7 @@ Event: TypeAlias = (
     | AttemptFailed
     | Answered
     | Delivered
-    | Failed
+    | Unanswered
     | Interrupted
     | ClientLeft
     | Drained
@@ -195,7 +195,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
         Phase.READY: {
             AttemptStarted: Phase.ATTEMPTING,
             Refused: Phase.ENDED,
-            Failed: Phase.ENDED,
+            Unanswered: Phase.ENDED,
             Interrupted: Phase.ENDED,
             ClientLeft: Phase.ENDED,
         },
@@ -209,14 +209,14 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type[Event], Phase]]] = MappingProxyTy
         # The whole answer is known but not yet in the client's hands.
         Phase.ANSWERED: {
             Delivered: Phase.ENDED,
-            Failed: Phase.ENDED,
+            Unanswered: Phase.ENDED,
             ClientLeft: Phase.ENDED,
         },
         Phase.JOINED: {
             Joined: Phase.JOINED,
             OutputBegan: Phase.JOINED,
             Delivered: Phase.ENDED,
-            Failed: Phase.ENDED,
+            Unanswered: Phase.ENDED,
             Interrupted: Phase.ENDED,
             ClientLeft: Phase.ENDED,
         },

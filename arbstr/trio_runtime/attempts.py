@@ -2,7 +2,7 @@
 
     Attempts.find      runs Retry's commands until something can be delivered or all is over
       _attempt, _try   one attempt: admitted by budget and breaker, within its deadlines
-      failed           its books: exchange, breaker, rest, connection, budget
+      write_off        its books: exchange, breaker, rest, connection, budget
       end              whatever happened: verdict given, connection closed or left to a drain
 
 At any moment at most one call is open and at most one breaker ticket is held.
@@ -166,7 +166,7 @@ class Attempts:
                 self._admit(command.candidate.offer)
             return Answered()
         probe = self._ticket is not None and self._ticket.probe
-        self.failed(failure)
+        self.write_off(failure)
         failure = await self._settled(failure)
         charged = self._exchange.charged(self._exchange.attempts_made)
         return TryFailed(failure, probe=probe, charged=charged)
@@ -298,7 +298,7 @@ class Attempts:
         self.first_bytes = output
         return None
 
-    def failed(self, failure: Failure, *, counts: bool = True) -> None:
+    def write_off(self, failure: Failure, *, counts: bool = True) -> None:
         """The open call is over without an answer. With `counts` the breaker hears of it."""
         call = self.call
         assert call is not None  # somebody failed

@@ -79,7 +79,7 @@ class Delivery:
 
     async def error(self, error: ErrorReply, *, asked: bool, policy: str | None = None) -> None:
         """There is no answer. `asked`: somebody was asked for one."""
-        self._note(life.Failed(error) if asked else life.Refused(error, policy))
+        self._note(life.Unanswered(error) if asked else life.Refused(error, policy))
         await self._responder.error(error, self.early_headers() + self._retry_headers())
 
     def early_headers(self) -> Headers:

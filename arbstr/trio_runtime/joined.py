@@ -181,7 +181,7 @@ class Joined:
         if self._exchange.phase is life.Phase.ROUTING:
             self._note(life.Refused(error))
         elif self._exchange.phase is not life.Phase.ENDED:
-            self._note(life.Failed(error))
+            self._note(life.Unanswered(error))
 
     def end(self) -> None:
         """Whatever happened: one record. Has no checkpoint to be cancelled at."""

@@ -204,7 +204,7 @@ class Run:
             return self._unless_spent(why)
         if self._exchange.output_began:
             return self._cut(attempts, failure, counts=False)
-        attempts.failed(failure, counts=False)
+        attempts.write_off(failure, counts=False)
         command = attempts.retry.handle(TryFailed(failure), trio.current_time())
         return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
 
@@ -246,7 +246,7 @@ class Run:
             f"{charged}",
         )
         self._last_bytes = call.relay.interrupt(error)
-        attempts.failed(failure, counts=counts)
+        attempts.write_off(failure, counts=counts)
         return error
 
     async def _finish_stream(self, attempts: Attempts) -> None:
@@ -432,7 +432,7 @@ class Run:
         if self._exchange.phase is life.Phase.ROUTING:
             self._note(life.Refused(error))
         elif self._exchange.phase is not life.Phase.ENDED:
-            self._note(life.Failed(error))
+            self._note(life.Unanswered(error))
 
     def end(self) -> None:
         """Whatever happened: breaker, connection, record. Has no checkpoint to be cancelled at."""

@@ -24,7 +24,6 @@ from arbstr.sansio.life import (
     Delivered,
     Drained,
     Event,
-    Failed,
     HeadSeen,
     Interrupted,
     Joined,
@@ -32,6 +31,7 @@ from arbstr.sansio.life import (
     Phase,
     Refused,
     Routed,
+    Unanswered,
     UsageSeen,
 )
 from arbstr.sansio.money import Rates, Usage
@@ -60,7 +60,7 @@ EVENTS: Final[dict[type[Any], Event]] = {
     AttemptFailed: AttemptFailed(UNKNOWN),
     Answered: Answered(),
     Delivered: Delivered(),
-    Failed: Failed(ERROR),
+    Unanswered: Unanswered(ERROR),
     Interrupted: Interrupted(ERROR),
     ClientLeft: ClientLeft(),
     Joined: Joined("first"),
@@ -230,7 +230,7 @@ def test_a_failed_request_names_the_last_provider_and_why() -> None:
         AttemptFailed(FREE),
         AttemptStarted(BETA, "2026-02-03T04:05:07.790Z"),
         AttemptFailed(UNKNOWN),
-        Failed(ERROR),
+        Unanswered(ERROR),
     )
     assert (record.status, record.provider, record.possibly_spent) == ("failed", "beta", 1)
     assert [(row.n, row.provider, row.failure, row.money) for row in record.attempts] == [
@@ -241,7 +241,7 @@ def test_a_failed_request_names_the_last_provider_and_why() -> None:
 
 
 def test_free_failures_have_cost_nothing() -> None:
-    record = closed(*ATTEMPTING, AttemptFailed(FREE), Failed(ERROR))
+    record = closed(*ATTEMPTING, AttemptFailed(FREE), Unanswered(ERROR))
     assert (record.possibly_spent, record.may_have_cost) == (0, False)
 
 
@@ -362,7 +362,7 @@ def test_a_row_in_flight_says_nothing_of_an_end_that_is_still_to_come() -> None:
     streaming = told(*ATTEMPTING, OutputBegan(), streaming=True).in_flight(110.0)
     assert (streaming.ttft_ms is not None, streaming.stream_duration_ms) == (True, None)
     # Its client has its error, and a drain goes on.
-    drained = told(*ATTEMPTING, AttemptFailed(UNKNOWN), Failed(ERROR)).in_flight(110.0)
+    drained = told(*ATTEMPTING, AttemptFailed(UNKNOWN), Unanswered(ERROR)).in_flight(110.0)
     assert (drained.status, drained.error_status, drained.error_message) == (
         "in_flight",
         None,
@@ -506,7 +506,7 @@ def test_counts_that_cannot_be_are_told_for_each_attempt_that_made_them() -> Non
 
 
 def test_an_attempt_that_was_free_has_no_cost_but_what_it_would_have_been() -> None:
-    record = closed(*ATTEMPTING, UsageSeen(USAGE, None), AttemptFailed(FREE), Failed(ERROR))
+    record = closed(*ATTEMPTING, UsageSeen(USAGE, None), AttemptFailed(FREE), Unanswered(ERROR))
     [row] = record.attempts
     assert (record.cost_sats, record.expected_sats) == (None, Decimal("0.002"))
     assert (row.cost_sats, row.expected_sats) == (None, Decimal("0.002"))
@@ -515,9 +515,9 @@ def test_an_attempt_that_was_free_has_no_cost_but_what_it_would_have_been() -> N
 def test_an_answer_stays_answered_whatever_becomes_of_the_request() -> None:
     assert closed(*ENDED).answered
     assert closed(*ANSWERED, ClientLeft()).answered
-    assert closed(*ANSWERED, Failed(ERROR)).answered
+    assert closed(*ANSWERED, Unanswered(ERROR)).answered
     assert not told(*ATTEMPTING).in_flight(110.0).answered
-    assert not closed(*ATTEMPTING, AttemptFailed(SPENT), Failed(ERROR)).answered
+    assert not closed(*ATTEMPTING, AttemptFailed(SPENT), Unanswered(ERROR)).answered
     assert not closed(Refused(ERROR)).answered
 
 
