@@ -52,8 +52,8 @@ ORDER: Final = {
         ),
         *wing(
             "failover",
-            "kinds refusal capable rests failure statuses classify watch evidence verdicts breaker "
-            "board last_word retry repeats",
+            "kinds refusal capable rests failure statuses classify watch cut_off evidence verdicts "
+            "breaker board last_word retry repeats",
         ),
         *wing("ledger", "record intents alarms reconcile lanes attempt reports retention"),
         *row("life exchange"),

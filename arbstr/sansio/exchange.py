@@ -16,6 +16,7 @@ from typing import Final, final
 
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
+from arbstr.sansio.failover.cut_off import LEFT
 from arbstr.sansio.failover.failure import FailureKind, seen
 from arbstr.sansio.ledger.attempt import AttemptState, milliseconds
 from arbstr.sansio.ledger.intents import Intent
@@ -254,7 +255,7 @@ class Exchange:
             if self.phase is Phase.ATTEMPTING:
                 last = self._attempts[-1]
                 kind = last.candidate.offer.provider.kind
-                last.failure = seen(FailureKind.CLIENT_LEFT, kind, "was given up: the client left")
+                last.failure = seen(FailureKind.CLIENT_LEFT, kind, LEFT)
                 last.ended = now
             self._end("client_disconnected", None, now)
             self.phase = Phase.ENDED

@@ -26,6 +26,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
 from arbstr.sansio.failover.breaker import Outcome
+from arbstr.sansio.failover.cut_off import LEFT
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen, told
 from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.retry import (
@@ -59,9 +60,6 @@ if TYPE_CHECKING:
     from arbstr.trio_runtime.lanes import Way
 
 log = logging.getLogger(__name__)
-
-
-LEFT: Final = "was given up: the client left"
 
 NOBODY_WAITS: Final = ErrorReply("upstream_error", "Nobody waited for the answer any more.")
 """What nobody reads."""

@@ -23,6 +23,7 @@ from arbstr.sansio import life
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
+from arbstr.sansio.failover.cut_off import CUTS, FOLLOWS, Follows, Standing, Why
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.failover.last_word import LastWord
 from arbstr.sansio.failover.repeats import Became, Fingerprint
@@ -183,30 +184,37 @@ class Run:
             await self._deliver_plain(attempts)
 
     def _cut_by_ourselves(self, attempts: Attempts) -> ErrorReply | None:
-        """The work was cancelled: by the shutdown, or by `[timeouts] total`."""
-        call = attempts.call
+        """The work was cancelled, and it was not its own client that left."""
+        call, cut = attempts.call, CUTS[self._why_cut]
+        total = self._snapshot.config.timeouts.total
         if self._request.stream and call is not None:
             call.relay.broke()
-            if call.relay.complete:
-                return None  # it only waited for its usage
-        if self._stopped:
-            why = ErrorReply("shutting_down", "arbstr was shut down before there was an answer.")
-            failure = call and call.given_up(
-                FailureKind.SHUTDOWN, "was given up: arbstr was shut down"
-            )
-        else:
-            limit = f"[timeouts] total = {self._snapshot.config.timeouts.total:g} s"
-            why = ErrorReply(
-                "upstream_error", f"There was no answer within {limit}.", should_retry=False
-            )
-            failure = call and call.cut_short(f"had not answered within {limit}")
-        if failure is None or self._exchange.phase is not life.Phase.ATTEMPTING:
+        follows = FOLLOWS[self._standing(call)]
+        if follows is Follows.THE_ANSWER:
+            return None
+        why = cut.reply(total)
+        if follows is Follows.WHY or call is None:
             return self._unless_spent(why)
-        if self._exchange.output_began:
+        sentence = cut.said(total)
+        failure = call.given_up(cut.kind, sentence) if cut.kind else call.cut_short(sentence)
+        if follows is Follows.THE_BREAK:
             return self._cut(attempts, failure, counts=False)
         attempts.write_off(failure, counts=False)
         command = attempts.retry.handle(TryFailed(failure), trio.current_time())
         return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
+
+    @property
+    def _why_cut(self) -> Why:
+        if self._stopped:
+            return Why.SHUTDOWN
+        return Why.LEFT if self._deserted else Why.TOTAL
+
+    def _standing(self, call: UpstreamCall | None) -> Standing:
+        if self._request.stream and call is not None and call.relay.complete:
+            return Standing.WHOLE
+        if call is None or self._exchange.phase is not life.Phase.ATTEMPTING:
+            return Standing.BETWEEN
+        return Standing.OUTPUT if self._exchange.output_began else Standing.RUNNING
 
     def _unless_spent(self, why: ErrorReply) -> ErrorReply:
         """With consent, attempts before this one may have cost: that is the more useful word."""

@@ -19,7 +19,8 @@ takes messages, a provider a connection that is told what comes. Everything betw
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
@@ -44,7 +45,7 @@ from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.fakes import DONE, ROUTSTR_ID, chunk, completion, sse, usage
-from tests.proxy import RecordingLog, config, provider
+from tests.proxy import STREAMED, RecordingLog, config, provider
 
 WINDOW: Final = 60.0
 PROMPT: Final = "quagga"
@@ -287,13 +288,10 @@ class World:
 
     async def ask(self, which: int, *, stream: bool, consent: bool) -> None:
         now = trio.current_time()
-        client = Client(f"id-{len(self.clients)}", which, stream, consent, now)
         same = [call for call in self.calls if call.client.which == which]
         beside = all(self.may_stand_beside(call, now) for call in same)
         joinable = [call for call in same if self.can_be_joined(call, now)]
-        self.clients.append(client)
-        self._nursery.start_soon(self._serve, client)
-        await settled()
+        client = await self.begin(which, stream=stream, consent=consent)
         if consent:
             assert client.call is not None
             return
@@ -301,6 +299,15 @@ class World:
         if joinable and self.limit > 10_000:
             assert client.call is None, "an answer was there to join"
             assert client.waits or client.status == 200
+
+    async def begin(self, which: int, *, stream: bool, consent: bool = False) -> Client:
+        """Sends a request."""
+        now = trio.current_time()
+        client = Client(f"id-{len(self.clients)}", which, stream, consent, now)
+        self.clients.append(client)
+        self._nursery.start_soon(self._serve, client)
+        await settled()
+        return client
 
     async def _serve(self, client: Client) -> None:
         self._asking[trio.lowlevel.current_task()] = client
@@ -468,9 +475,9 @@ async def end(world: World) -> None:
         assert (row.status == "ok") <= (client.whole or client.left)
 
 
-async def scenario(data: st.DataObject, said: list[str]) -> None:
-    kind = data.draw(st.sampled_from(["openai", "routstr"]))
-    limit = data.draw(st.sampled_from([10_000_000, 10_000_000, 3_000]))
+@asynccontextmanager
+async def open_world(kind: str, limit: int = 10_000_000) -> AsyncIterator[World]:
+    """At the end of the block everything is over."""
     settled_config = parse_config(config(provider("alpha", "http://h", kind=kind), more=MORE), {})
     log = RecordingLog()
     async with Transport() as transport, trio.open_nursery() as nursery:
@@ -485,11 +492,18 @@ async def scenario(data: st.DataObject, said: list[str]) -> None:
         world = World(hub, log, nursery, kind, limit)
         transport.connect = world.connect  # type: ignore[method-assign, assignment]
         nursery.start_soon(hub.kept.run)
-        for _ in range(data.draw(st.integers(1, 25))):
-            await step(world, data)
+        yield world
         await end(world)
         nursery.cancel_scope.cancel()
-    told = " ".join(said) + repr(log.offered)
+
+
+async def scenario(data: st.DataObject, said: list[str]) -> None:
+    kind = data.draw(st.sampled_from(["openai", "routstr"]))
+    limit = data.draw(st.sampled_from([10_000_000, 10_000_000, 3_000]))
+    async with open_world(kind, limit) as world:
+        for _ in range(data.draw(st.integers(1, 25))):
+            await step(world, data)
+    told = " ".join(said) + repr(world.log.offered)
     assert WORD not in told
     assert PROMPT not in told
 
@@ -508,3 +522,23 @@ def test_whatever_happens_nobody_pays_twice_without_a_word(data: st.DataObject) 
             trio.run(scenario, data, said, clock=MockClock(autojump_threshold=0))
         finally:
             log.removeHandler(handler)
+
+
+@STREAMED
+@pytest.mark.parametrize("turn", range(4))
+async def test_who_joins_as_the_answer_is_given_up_is_not_told_of_a_time_that_is_not_set(
+    streaming: bool, turn: int, autojump_clock: MockClock
+) -> None:
+    async with open_world("openai") as world:
+        (await world.begin(0, stream=streaming)).go()
+        await settled()
+        # Both are due in one turn of the scheduler, in either order.
+        autojump_clock.jump(2.0)
+        for _ in range(turn):
+            await trio.lowlevel.checkpoint()
+        client = await world.begin(0, stream=streaming)
+        assert client.status == 400
+        error = json.loads(client.body)["error"]
+        assert error["code"] == "possibly_spent"
+        assert "total" not in error["message"]
+        assert len(world.calls) == 1

@@ -2,6 +2,7 @@
 
     a provider's no --refusal--> its codes, its words, how long to wait --classify--> Failure
     an end on the wire --watch--> ENDINGS: what it is called
+    an end of ours --cut_off--> CUTS, FOLLOWS: what its client reads
     Failure --failure--> MONEY: free, spent or unknown, by kind of provider
     Failure --retry--> one command           VERDICTS: the same again, the next one, or nothing
     nothing follows --last_word--> ErrorReply   LAST_WORDS: the most useful of all that went wrong
@@ -22,6 +23,7 @@ The order of the modules; each imports only from those before it:
     statuses     what a complete answer is called, by its status and what it says
     classify     status, headers and body of a complete answer -> Failure
     watch        what an attempt is called that ended on the wire
+    cut_off      what follows where arbstr itself ends the work for a request
     evidence     all of that as the manual's table
     verdicts     what may follow a failed attempt
     breaker      one circuit: its states, and what changes them
