@@ -37,7 +37,10 @@ ORDER: Final = {
             "addresses ledger_url credentials values settings faults tables cautions reader reload",
         ),
         *row("callers"),
-        *wing("dialects", "flat members usage sse dialect complaints request relay whole"),
+        *wing(
+            "dialects",
+            "flat members usage sse dialect complaints request relay_states relay whole",
+        ),
         *wing(
             "dialects/chat", "request glance facts ending reading assembly answer door completions"
         ),

@@ -12,20 +12,21 @@ must change.
 
 The order of the modules; each imports only from those before it. A door does not know another:
 
-    flat        JSON objects with nothing nested, as parts of regular expressions
-    members     the members of a JSON object, and where their values stand
-    usage       token counts and stated prices
-    sse         bytes -> server-sent events, whatever the cutting
-    dialect     what is asked of a door, and what everybody else knows of a request and an event
-    complaints  errors, words and signs of life, where an event or an answer should be
-    request     what the bodies of all requests have in common
-    relay       a stream of events -> the client's bytes
-    whole       a stream in place of a whole answer, and the reverse
-    chat/       the first door
-    responses/  the second
-    messages/   the third
-    embeddings  the door without streams
-    doors       all doors by name
+    flat          JSON objects with nothing nested, as parts of regular expressions
+    members       the members of a JSON object, and where their values stand
+    usage         token counts and stated prices
+    sse           bytes -> server-sent events, whatever the cutting
+    dialect       what is asked of a door, and what everybody else knows of a request and an event
+    complaints    errors, words and signs of life, where an event or an answer should be
+    request       what the bodies of all requests have in common
+    relay_states  how far a stream has come, and what follows what
+    relay         a stream of events -> the client's bytes
+    whole         a stream in place of a whole answer, and the reverse
+    chat/         the first door
+    responses/    the second
+    messages/     the third
+    embeddings    the door without streams
+    doors         all doors by name
 
 Start reading at `dialect`, then at `chat/door` for one that is there, at `relay` for the way out.
 """

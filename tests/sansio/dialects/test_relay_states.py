@@ -1,4 +1,4 @@
-"""relay.py: one state follows another, drawn as a table and walked with real bytes."""
+"""relay_states.py: one state follows another, drawn as a table and walked with real bytes."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 
 from arbstr.sansio.dialects.chat.reading import ChatReading
-from arbstr.sansio.dialects.relay import FINISHED, TRANSITIONS, Happened, Relay, State
+from arbstr.sansio.dialects.relay import Relay
+from arbstr.sansio.dialects.relay_states import FINISHED, TRANSITIONS, Happened, State
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 
 
