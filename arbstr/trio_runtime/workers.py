@@ -176,10 +176,7 @@ class _Parent:
     def _ended(self, seat: _Seat, code: int) -> None:
         del self._seats[seat.worker]
         self._leave(seat)
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-        self._happened(workers.Ended(seat.worker, code, f"(pid {seat.pid}) {how}"))
+        self._happened(workers.Ended(seat.worker, code, f"(pid {seat.pid}) {_how(code)}"))
 
     def _read_post(self, seat: _Seat) -> None:
         try:
@@ -329,6 +326,16 @@ class _Parent:
         if seat.post.fileno() >= 0:
             self._selector.unregister(seat.post)
             seat.post.close()
+
+
+def _how(code: int) -> str:
+    """A process ended, as a predicate; `code` is less than 0 by a signal."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"  # one of the many without a name
 
 
 def _to_be_read(number: int, frame: object) -> None:

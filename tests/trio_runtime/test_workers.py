@@ -118,3 +118,19 @@ def test_a_post_that_is_closed_is_left_alone(
     parent._tell(Word.HURRY, "SIGTERM")
     assert heard(posts[1]) == [{"word": "hurry", "why": "SIGTERM"}]
     assert parent._seats[2].post.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [(0, "ended with exit code 0"), (-9, "killed by SIGKILL"), (-40, "killed by signal 40")],
+)
+def test_an_end_is_told_whatever_it_was(
+    code: int, how: str, family: tuple[_Parent, dict[int, socket.socket]]
+) -> None:
+    parent, _ = family
+    parent._todo.clear()
+    parent._ended(parent._seats[2], code)
+    (said,) = parent._todo
+    assert isinstance(said, machine.Say)
+    assert f"worker 2 (pid 102) {how}" in said.sentence.replace("was killed", "killed")
+    assert 2 not in parent._seats
