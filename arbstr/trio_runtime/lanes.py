@@ -356,7 +356,7 @@ class Lanes:
             await self._database.transaction(work)
         except Trouble as error:
             log.warning("what lanes cost cannot be noted in the ledger (%s)", error)
-        self._budget.correct(now, Decimal(0), sats)
+        self._budget.pay(sats, now)
         log.info('provider "%s": its lanes cost %s sats', provider.name, format_eyes(sats))
 
 

@@ -20,6 +20,11 @@ held it: its lane stays parked for `LATE_SECONDS` more, and is asked once again.
 nothing; where no lane is free, the key itself is used, and checkpoints (`reconcile.py`) tell the
 price.
 
+A key of its own for each request, limited to what that one reserves, would even let the same node
+be asked while the first may still run, and refuse all but one. But a node tells all child keys with
+every balance, 230 bytes each: some thousands of requests would be the end of checkpoints. So what a
+lane does not tell in time may have been paid.
+
 What was stated is believed, and compared when the counters are read: after `MOST_ANSWERS`, or after
 an answer so slow (`SLOW_SECONDS`) that a node may have swept its reservation away and charged
 nothing.

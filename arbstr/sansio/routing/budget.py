@@ -207,6 +207,11 @@ class Budget:
         book.spent = add_sats(book.spent, costs, counted.copy_negate())
         book.corrected += 1
 
+    def pay(self, sats: Decimal, at: float) -> None:
+        """So much was paid for something else than an attempt."""
+        book = self._book(day_of(at))
+        book.spent = add_sats(book.spent, sats)
+
     def remember(self, amount: Decimal, at: float) -> None:
         """The ledger says what was spent on the day of `at` before this process, and beside it."""
         self._book(day_of(at)).others = amount

@@ -275,6 +275,14 @@ def test_amounts_are_added_exactly() -> None:
 sats = st.decimals(min_value=0, max_value=8, places=3)
 
 
+def test_what_was_paid_for_something_else_is_spent_and_corrects_no_attempt() -> None:
+    budget = Budget(Decimal(10))
+    budget.pay(Decimal("0.02"), NOON)
+    budget.correct(NOON, Decimal(3), Decimal(4))
+    account = budget.view(NOON)
+    assert (account.spent, account.corrected) == (Decimal("1.02"), 1)
+
+
 class AnyOrder(RuleBasedStateMachine):
     """A day's requests as they come, end, fail and are lost, beside an account kept by hand."""
 
