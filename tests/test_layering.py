@@ -80,7 +80,7 @@ ORDER: Final = {
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row("snapshot repeats nodes accounts lane_file lanes hub reload status"),
-        *row("whom drains attempts relaying books delivery run joined exchange counting"),
+        *row("whom drains permit attempts relaying books delivery run joined exchange counting"),
         *row("stopping worker"),
         *row("app main workers"),
     ),

@@ -57,8 +57,8 @@ in its page:
     mock/                                           providers without network and money
     snapshot, repeats, nodes, accounts, lane_file,  what requests share, what is told of it
       lanes, hub, reload, status
-    whom, drains, attempts, relaying, books,        one request, from its parts ...
-      delivery
+    whom, drains, permit, attempts, relaying,       one request, from its parts ...
+      books, delivery
       run, joined, exchange                         ... to its whole
       counting                                      a free question beside it
     stopping                                        how the process ends

@@ -1,11 +1,11 @@
-"""The attempts of one request: the retry loop, leave to send, deadlines.
+"""The attempts of one request: the retry loop, deadlines, what becomes of each call.
 
     Attempts.find      runs Retry's commands until something can be delivered or all is over
-      _attempt, _try   one attempt: admitted by budget and breaker, within its deadlines
+      _attempt, _try   one attempt: with its permit (permit.py), within its deadlines
       write_off        its books: exchange, breaker, rest, connection, budget
       end              whatever happened: verdict given, connection closed or left to a drain
 
-At any moment at most one call is open and at most one breaker ticket is held.
+At any moment at most one call is open. What it needs to be sent it has of its `Permit`.
 """
 
 import logging
@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from decimal import Decimal
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -24,7 +23,6 @@ from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
 from arbstr.sansio.failover.breaker import Outcome
 from arbstr.sansio.failover.cut_off import LEFT
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen, told
@@ -46,17 +44,16 @@ from arbstr.sansio.failover.retry import (
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import sats_from_msats
-from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, Reservation
-from arbstr.sansio.routing.catalog import Offer, Provider
-from arbstr.sansio.routing.listing import TooLow
-from arbstr.sansio.routing.plan import Candidate
+from arbstr.sansio.routing.budget import LedgerUnread
 from arbstr.trio_runtime.drains import Drains, seconds_alone, seconds_to_read_on
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.permit import Permit
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.upstream.witness import Seen
 
 if TYPE_CHECKING:
+    from arbstr.sansio.routing.catalog import Offer
     from arbstr.trio_runtime.lanes import Way
 
 log = logging.getLogger(__name__)
@@ -89,10 +86,7 @@ class Attempts:
         self._snapshot = snapshot
         self._request = request
         self._exchange = exchange
-        self._reservation: Reservation | None = None
-        self._ticket: Ticket | None = None
-        self._verdict = Outcome.NEUTRAL
-        self._last_error: str | None = None
+        self.permit = Permit(hub, snapshot, request, exchange)
         self._offer: Offer | None = None
         self._refused_options: str | None = None
         self._deserted = deserted
@@ -103,7 +97,6 @@ class Attempts:
         self.drains = Drains(hub, exchange, drained, snapshot.catalog.secrets)
         # The lanes that attempts were made on, by the attempt's number.
         self.ways: dict[int, Way] = {}
-        self._guessed: dict[int, Decimal] = {}
 
     async def find(self) -> ErrorReply | None:
         """Runs Retry's commands. `None` means that `call` has something to deliver."""
@@ -130,10 +123,10 @@ class Attempts:
             command = self.retry.handle(event, trio.current_time())
 
     async def _attempt(self, command: Attempt) -> Event:
-        refused = self._may_send(command.candidate)
+        refused = self.permit.take(command.candidate)
         if isinstance(refused, LedgerUnread) and self._hub.today is not None:
             await self._hub.today.wait(refused.most)
-            refused = self._may_send(command.candidate)
+            refused = self.permit.take(command.candidate)
         if refused is not None:
             return Skipped(refused)
         price = command.candidate.offer.price
@@ -147,12 +140,13 @@ class Attempts:
         failure = await self._try(command)
         if failure is None:
             provider, now = command.candidate.offer.provider, trio.current_time()
-            if self._is_known(provider):
+            if self.permit.is_known(provider):
                 self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
                 self._hub.answered(provider, self._request.dialect.name)
-                if self._refused_options == provider.name and self._is_current():
+                if self._refused_options == provider.name and self.permit.is_current():
                     self._hub.refuse_stream_options.add(provider.name)
-            self._give_verdict(Outcome.SUCCESS)
+            self.permit.verdict = Outcome.SUCCESS
+            self.permit.settle()
             model = command.candidate.offer.model
             if (
                 self._request.stream
@@ -161,9 +155,9 @@ class Attempts:
                 # The first output was a success. To break off later is a failure of its own, so
                 # it takes a leave of its own, and with it a generation; but never the probe's,
                 # which a stream would keep for as long as it runs.
-                self._admit(command.candidate.offer)
+                self.permit.admit(command.candidate.offer)
             return Answered()
-        probe = self._ticket is not None and self._ticket.probe
+        probe = self.permit.is_probe
         self.write_off(failure)
         failure = await self._settled(failure)
         charged = self._exchange.charged(self._exchange.attempts_made)
@@ -181,61 +175,11 @@ class Attempts:
             return failure
         money = Money.SPENT if msats else Money.FREE
         self._note(life.Drained(n, None, None, None, msats, money, by_lane=True))
-        if n in self._guessed:
-            self._hub.budget.correct(time.time(), self._guessed.pop(n), sats_from_msats(msats))
+        self.permit.correct(n, sats_from_msats(msats))
         return replace(failure, money=money, settled=True)
 
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(trio.current_time())
-
-    def _may_send(self, candidate: Candidate) -> Refused | NotWithinBudget | TooLow | None:
-        """Asks what the key holds, sets aside what it may cost, takes the breaker's leave."""
-        if self._hub.accounts is not None:
-            low = self._hub.accounts.too_low(candidate.offer, self._request)
-            if low is not None:
-                return low
-        reserved = self._hub.budget.reserve(candidate.hold_cost, time.time(), candidate)
-        if not isinstance(reserved, Reservation):
-            return reserved
-        refused: Refused | None = None
-        try:
-            refused = self._admit(candidate.offer)
-            if refused is None:
-                self._reservation = reserved
-            return refused
-        finally:
-            if self._reservation is not reserved:
-                self._hub.budget.settle(reserved, Decimal(0))
-
-    def _is_known(self, provider: Provider) -> bool:
-        """Whether what is learnt of it may be kept: a reload may have given its name away."""
-        return self._snapshot is self._hub.snapshot or self._hub.still_has(provider)
-
-    def _is_current(self) -> bool:
-        """Whether no reload came since; it forgets what was learnt of requests like this one."""
-        return self._snapshot.config is self._hub.snapshot.config
-
-    def _admit(self, offer: Offer) -> Refused | None:
-        """Takes the breaker's leave, with the ticket there is or another."""
-        board, name, model, now = (
-            self._hub.board,
-            offer.provider.name,
-            offer.model,
-            trio.current_time(),
-        )
-        if not self._is_known(offer.provider):
-            self._give_verdict(self._verdict)
-            return None  # nobody keeps a circuit for it
-        if self._ticket is not None:
-            renewed = board.renew(self._ticket, name, model, now)
-            if renewed is not None:
-                return renewed if isinstance(renewed, Resting) else None
-            self._give_verdict(self._verdict)
-        admission = board.admit(name, model, now)
-        if not isinstance(admission, Admitted):
-            return admission
-        self._ticket, self._verdict, self._last_error = admission.ticket, Outcome.NEUTRAL, None
-        return None
 
     async def _try(self, command: Attempt) -> Failure | None:
         """One attempt within its deadlines. `None`: there is something to deliver."""
@@ -307,12 +251,12 @@ class Attempts:
             self.leave_call()
             return
         self._note(life.AttemptFailed(failure))
-        self._verdict = Outcome.NEUTRAL
+        self.permit.verdict = Outcome.NEUTRAL
         if failure.trips and counts:
             reached = failure.kind is not FailureKind.NOT_SENT
-            self._verdict = Outcome.FAILURE if reached else Outcome.UNREACHED
-        self._last_error = failure.sentence
-        if self._offer is not None and self._is_known(self._offer.provider):
+            self.permit.verdict = Outcome.FAILURE if reached else Outcome.UNREACHED
+        self.permit.last_error = failure.sentence
+        if self._offer is not None and self.permit.is_known(self._offer.provider):
             self._hub.rest(self._offer, failure, self._request.dialect.name)
         if failure.kind is FailureKind.NO_STREAM_OPTIONS:
             # Believed once it has answered without: a refusal may only have repeated the request.
@@ -334,7 +278,8 @@ class Attempts:
         """
         if self.call is None or self._exchange.phase is not life.Phase.ATTEMPTING:
             return 0.0
-        self._give_verdict(Outcome.NEUTRAL)
+        self.permit.verdict = Outcome.NEUTRAL
+        self.permit.settle()
         seconds = seconds_alone(self.call, linger)
         finishes = TRAITS[self.call.kind].finishes
         self._alone_until = trio.current_time() + seconds if finishes else inf
@@ -385,31 +330,21 @@ class Attempts:
         seconds = seconds_to_read_on(call, failed=not self._exchange.answered)
         if self._alone_until is not None:
             seconds = min(seconds, self._alone_until - trio.current_time())
-        n, reservation = self._exchange.attempts_made, self._reservation
+        n, reservation = self._exchange.attempts_made, self.permit.reservation
         # What was given up before its output may still come to who asks the same again; once its
         # client has left, there is a source for it already.
         fresh = not self._exchange.answered and call.seen is not Seen.OUTPUT
         keep = fresh and self._alone_until is None
         drains = self.drains
         if seconds > 0 and drains.start(call, n, seconds, reservation, fresh=fresh, keep=keep):
-            self._reservation = None
+            self.permit.reservation = None
             return
         try:
             change, name = call.stray_change(), call.provider.name
             self._hub.keep_change(change, name, self._exchange.correlation_id)
         finally:
             call.close()
-            self.book()
-
-    def book(self) -> None:
-        """The attempt is over: what it was charged is spent, and the rest of what was set aside
-        for it is free again."""
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None:
-            charged = self._exchange.charged(self._exchange.attempts_made)
-            if charged is None:
-                self._guessed[self._exchange.attempts_made] = reservation.most
-            self._hub.book(reservation, charged)
+            self.permit.book()
 
     def end(self, left_at: float | None) -> None:
         """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at.
@@ -424,16 +359,13 @@ class Attempts:
                     self._note_answer(self.call)
                 self._exchange.note(life.AttemptFailed(failure), left_at or trio.current_time())
             if self._exchange.phase is life.Phase.READY:
-                self._verdict = Outcome.NEUTRAL  # the client left, in an attempt or between two
+                self.permit.verdict = (
+                    Outcome.NEUTRAL
+                )  # the client left, in an attempt or between two
         finally:
-            self._give_verdict(self._verdict)
+            self.permit.settle()
             self.leave_call()
-            self.book()
-
-    def _give_verdict(self, outcome: Outcome) -> None:
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._hub.settle(ticket, outcome, self._last_error)
+            self.permit.book()
 
     def _note(self, event: life.Event) -> None:
         self._exchange.note(event, trio.current_time())

@@ -265,7 +265,7 @@ class Run:
         self._came_whole(call)
         late = call.price_is_open
         if not late:
-            attempts.book()
+            attempts.permit.book()
         # Nothing is unsent unless the work was cancelled just then.
         unsent = self._relaying.unsent if self._relaying is not None else b""
         await self._delivery.end(unsent + call.relay.finish(self._delivery.summary()))
