@@ -121,8 +121,10 @@ def questions() -> dict[str, Callable[[Session], object]]:
     """What is asked, by how it is shown."""
     names = Names(frozenset(MODELS), frozenset(PROVIDERS), frozenset(filter(None, POLICIES)))
 
-    def last(ms: int, **filters: str) -> Filters:
-        return Filters(Span(NOW - ms - 1234, NOW - 1234), **filters)
+    def last(
+        ms: int, model: str | None = None, provider: str | None = None, policy: str | None = None
+    ) -> Filters:
+        return Filters(Span(NOW - ms - 1234, NOW - 1234), model, provider, policy)
 
     month = last(30 * DAY_MS)
 

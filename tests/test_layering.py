@@ -58,7 +58,7 @@ ORDER: Final = {
             "kinds refusal capable rests failure statuses classify watch cut_off evidence verdicts "
             "breaker board last_word retry repeats",
         ),
-        *wing("ledger", "record intents alarms reconcile lanes attempt reports retention"),
+        *wing("ledger", "record intents alarms reconcile lanes attempt periods reports retention"),
         *row("life exchange"),
         *row("workers combined"),
     ),
@@ -69,7 +69,7 @@ ORDER: Final = {
             "port statements boot_lock sqlite_session sqlite_soundness sqlite "
             "sqlite_backup postgres_session postgres database "
             "budget leases ratios prices checkpoints store intents log_writer move retention "
-            "stats charges "
+            "stats charges zones "
             "reports",
         ),
         *wing(
@@ -88,7 +88,7 @@ ORDER: Final = {
         *row(
             "output progress config_file first_config node_prices provider_text check_command "
             "providers_command cost_command ledger_options clients "
-            "connect_command routes status_command figures tables stats_text "
+            "connect_command routes status_command figures tables stats_csv stats_text "
             "request_text ledger_commands reconcile_command discover_command backup_command "
             "migrate_command run_command"
         ),

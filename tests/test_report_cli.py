@@ -3,10 +3,14 @@
 The pages show what they print about the ledger of tests/weeks.py (tests/test_readme.py).
 """
 
+import csv
+import io
 import json
 import os
 import re
 import sqlite3
+import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from signal import SIGKILL
@@ -17,7 +21,7 @@ import pytest
 from arbstr.cli import commands as cli
 from arbstr.sansio.ledger.reports import REQUESTS_PARAMETERS, STATS_PARAMETERS
 from tests.ledgers import attempt, request, write_ledger
-from tests.process import arbstr_process, clean_environ, run_arbstr
+from tests.process import ONE, arbstr_process, clean_environ, run_arbstr, write_config
 from tests.weeks import a_week
 
 ROOT = Path(__file__).parents[1]
@@ -150,7 +154,7 @@ def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> N
     usage: tuple[tuple[tuple[str, ...], str], ...] = (
         (("stats", "--range", "week"), '"range" must be one of last_1h, last_24h'),
         (("stats", "--group-by", "id"), '"group_by" must be one of model, provider'),
-        (("stats", "--since", "yesterday"), '"since" must be a date or time'),
+        (("stats", "--since", "tuesday"), '"since" must be a date or time'),
         (("stats", "--model", ""), '"model" is empty'),
         (("requests", "--per-page", "1000"), '"per_page" must be a whole number from 1 to 100'),
         (("requests", "--sort", "id; DROP TABLE requests"), '"sort" must be one of timestamp'),
@@ -550,3 +554,99 @@ def test_who_only_chats_is_not_told_of_doors(ask: Ask) -> None:
     write_ledger(Path("arbstr.db"), [request("chatted", tries=[attempt()])])
     assert "endpoint" not in ask("requests", *SPAN).out
     assert "endpoint" not in ask("stats", *SPAN).out
+
+
+# -- periods, zones, CSV
+
+
+@pytest.fixture
+def _in_nepal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A zone without a name, three quarters of an hour from UTC's hours."""
+    monkeypatch.setenv("TZ", "<+0545>-5:45")
+    time.tzset()
+    yield
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_nepal")
+def test_days_of_this_machine_begin_at_its_midnight(ask: Ask) -> None:
+    rows = [
+        request("late", timestamp="2026-02-03T18:14:59.999Z", tries=[attempt()]),
+        request("early", timestamp="2026-02-03T18:15:00.000Z", tries=[attempt()]),
+    ]
+    write_ledger(Path("arbstr.db"), rows)
+    span = ("--since", "2026-02-03", "--until", "2026-02-05")
+    done = ask("stats", *span, "--group-by", "day", "--local")
+    assert (done.code, done.err) == (0, "")
+    assert "from 2026-02-03 00:00:00 +05:45 to 2026-02-05 00:00:00 +05:45" in done.out
+    assert re.search(r"^day \(local\) +requests", done.out, re.MULTILINE)
+    assert re.search(r"^2026-02-03 +1 .*\n2026-02-04 +1 ", done.out, re.MULTILINE)
+    listed = ask("requests", *span, "--local").out
+    assert re.search(r"^time \(local\) ", listed)
+    assert "02-03 23:59:59" in listed
+    assert "02-04 00:00:00" in listed
+    report = ask("stats", *span, "--local", "--json").json
+    assert (report["since"], report["zone"]) == ("2026-02-02T18:15:00.000Z", "local")
+
+
+@pytest.mark.usefixtures("_in_nepal")
+def test_the_budget_s_day_stays_utc_s_and_says_so(ask: Ask) -> None:
+    small_ledger()
+    write_config(Path.cwd(), "[budget]\nsats_per_day = 5\n" + ONE)
+    assert "of today's budget are spent, whose day is UTC's" in ask("stats", "--local").out
+    assert "whose day" not in ask("stats").out
+
+
+def test_figures_come_as_csv(ask: Ask) -> None:
+    write_ledger(Path("arbstr.db"), a_week())
+    span = ("--since", "2026-02-02", "--until", "2026-02-09")
+    done = ask("stats", *span, "--csv", "--group-by", "day,model")
+    assert (done.code, done.err) == (0, "")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    report = ask("stats", *span, "--json", "--group-by", "day,model").json
+    assert [*rows[0]][:3] == ["day", "model", "total"]
+    assert len(rows) == len(report["groups"])
+    for row, group in zip(rows, report["groups"], strict=True):
+        assert (row["day"], row["model"]) == (group["day"], group["model"])
+        assert float(row["total_cost_sats"]) == group["costs"]["total_cost_sats"]
+        assert float(row["total"]) == group["counts"]["total"]
+    (sums,) = csv.DictReader(io.StringIO(ask("stats", *span, "--csv").out))
+    assert sums["since"] == "2026-02-02T00:00:00.000Z"
+    assert float(sums["total_cost_sats"]) == report["costs"]["total_cost_sats"]
+    assert "p95_latency_ms" in sums
+
+
+def test_a_name_is_no_formula_and_moves_no_cursor(ask: Ask) -> None:
+    rows = [request("one", model='=HYPERLINK("x")'), request("two", model="a\x1b[2J,b")]
+    write_ledger(Path("arbstr.db"), rows)
+    printed = ask("stats", *SPAN, "--csv", "--group-by", "model").out
+    names = [row["model"] for row in csv.DictReader(io.StringIO(printed))]
+    assert names[0].startswith("'=")
+    assert "\x1b" not in printed
+    assert len(names) == 2
+
+
+def test_nothing_is_a_csv_with_a_head_alone(ask: Ask) -> None:
+    small_ledger()
+    done = ask("stats", "--range", "12h", "--csv", "--group-by", "week")
+    assert done.out.startswith("week,total,")
+    assert done.out.count("\n") == 1
+    assert ask("stats", "--csv", "--json").code == 2
+
+
+def test_the_span_before_is_compared_with(ask: Ask) -> None:
+    rows = [
+        request(
+            f"of-{day}",
+            timestamp=f"2026-02-0{day}T10:00:00.000Z",
+            cost_sats=sats,
+            tries=[attempt(cost_sats=sats)],
+        )
+        for day, sats in ((2, 4.0), (3, 5.0))
+    ]
+    write_ledger(Path("arbstr.db"), rows)
+    out = ask("stats", *SPAN).out
+    assert "before: 4 sats for 1 request (+25 %)  from 2026-02-02 00:00:00" in out
+    earlier = ask("stats", "--since", "2026-02-02", "--until", "2026-02-03").out
+    assert "before:" not in earlier  # there was nothing

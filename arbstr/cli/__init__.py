@@ -22,6 +22,7 @@ The order of the modules; each imports only from those before it:
     status_command     `arbstr status`
     figures            figures of the ledger as words
     tables             tables and lines on standard output
+    stats_csv          the same for a spreadsheet: `stats --csv`
     stats_text         what `stats` prints
     request_text       what `requests` prints
     ledger_commands    `arbstr stats` and `arbstr requests`

@@ -6,6 +6,9 @@ Texts go out as they are: who prints them makes harmless what a client or a prov
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from arbstr.sansio.ledger.periods import in_zone
+from arbstr.sansio.moments import UTC, Zone, parse_moment
+
 Report: TypeAlias = Mapping[str, Any]
 """A JSON object, as the routes answer."""
 
@@ -135,6 +138,19 @@ def aligned_sats(amounts: Sequence[float | None]) -> list[str]:
     ]
 
 
-def spelled(report: Report) -> str:
-    """The span of a report."""
-    return f"from {readable_time(report['since'])} to {readable_time(report['until'])} UTC"
+def time_in(zone: Zone, timestamp: str) -> str:
+    """A moment of the log to the second, as clocks of the zone show it, without its name."""
+    return readable_time(in_zone(parse_moment(timestamp) or 0, zone))
+
+
+def spelled(report: Report, zone: Zone = UTC) -> str:
+    """The span of a report, with its zone."""
+    since, until = (_with_zone(zone, report[end]) for end in ("since", "until"))
+    return f"from {since} to {until}" + (" UTC" if zone == UTC else "")
+
+
+def _with_zone(zone: Zone, timestamp: str) -> str:
+    if zone == UTC:
+        return readable_time(timestamp)
+    shown = in_zone(parse_moment(timestamp) or 0, zone)
+    return f"{readable_time(shown)} {shown[23:]}"

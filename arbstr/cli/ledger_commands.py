@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from arbstr.cli.output import complain
 from arbstr.cli.request_text import print_request, print_requests
+from arbstr.cli.stats_csv import as_csv
 from arbstr.cli.stats_text import print_stats
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import ErrorReply, StartError
@@ -21,6 +22,7 @@ from arbstr.sansio.ledger.reports import (
     STATS_PARAMETERS,
     Group,
     Names,
+    StatsQuery,
     configured_names,
     parse_requests,
     parse_stats,
@@ -41,6 +43,7 @@ from arbstr.trio_runtime.ledger.reports import (
     read_request,
     read_requests,
 )
+from arbstr.trio_runtime.ledger.zones import find_zone
 
 T = TypeVar("T")
 
@@ -53,10 +56,18 @@ OVERVIEW: Final = (Group.PROVIDER, Group.MODEL, Group.POLICY, Group.ENDPOINT, Gr
 
 def run_stats(options: argparse.Namespace, config: Config, database: str) -> int:
     """Prints what was spent; returns the exit code. Raises `StartError` without a database."""
-    query = parse_stats(_given(options, STATS_PARAMETERS), now=present_moment())
+    given = _given(options, STATS_PARAMETERS)
+    if options.csv and options.json:
+        options.complain("--csv and --json exclude each other")
+    is_for_eyes = not (options.csv or options.json)
+    if is_for_eyes and options.before is None:
+        given = (*given, ("before", "true"))
+    query = parse_stats(given, now=present_moment(), zones=find_zone)
     if isinstance(query, ErrorReply):
         return _refuse(query, 2)
     names = _names(config)
+    if options.csv:
+        return _print_csv(query, _ask(database, lambda session: read_report(session, query, names)))
     if options.json:
 
         def read(session: Session) -> Report | ErrorReply:
@@ -70,14 +81,21 @@ def run_stats(options: argparse.Namespace, config: Config, database: str) -> int
     overview, ratios, budget = _ask(
         database,
         lambda session: (
-            read_overview(session, query.filters, groups, names),
+            read_overview(session, query, groups, names),
             select_ratios(session),
             _budget(session, config),
         ),
     )
     if isinstance(overview, ErrorReply):
         return _refuse(overview, 1)
-    print_stats(overview, ratios, budget.get("budget"))
+    print_stats(overview, ratios, budget.get("budget"), query)
+    return 0
+
+
+def _print_csv(query: StatsQuery, report: Report | ErrorReply) -> int:
+    if isinstance(report, ErrorReply):
+        return _refuse(report, 1)
+    print(as_csv(report, query.group, query.then), end="")
     return 0
 
 
@@ -98,7 +116,7 @@ def run_requests(options: argparse.Namespace, config: Config, database: str) -> 
         if given:
             options.complain("an ID goes with no other option but --json")
         return _run_request(options, database)
-    query = parse_requests(given, now=present_moment())
+    query = parse_requests(given, now=present_moment(), zones=find_zone)
     if isinstance(query, ErrorReply):
         return _refuse(query, 2)
     names = _names(config)
@@ -116,7 +134,7 @@ def run_requests(options: argparse.Namespace, config: Config, database: str) -> 
         return _print_json(report)
     if isinstance(report, ErrorReply):
         return _refuse(report, 1)
-    print_requests(report)
+    print_requests(report, query.filters.zone)
     return 0
 
 

@@ -22,23 +22,24 @@ from arbstr.cli.figures import (
     in_sats,
     may_have_cost,
     maybe_lost,
-    readable_time,
     spelled,
+    time_in,
     unlike_stated,
 )
 from arbstr.cli.tables import Justify, console, line, table, text
+from arbstr.sansio.moments import Zone
 from arbstr.trio_runtime.ledger.reports import Report
 
 
-def print_requests(report: Report) -> None:
+def print_requests(report: Report, zone: Zone) -> None:
     """One line a request. The `attempts` of each are the list of them."""
     out = console()
     rows = report["data"]
     if rows:
-        out.print(_requests(rows))
+        out.print(_requests(rows, zone))
         out.print()
     pages = f", page {report['page']} of {report['total_pages']}" if report["total"] else ""
-    out.print(line(f"{counted(report['total'], 'request')}{pages}", spelled(report)))
+    out.print(line(f"{counted(report['total'], 'request')}{pages}", spelled(report, zone)))
 
 
 def print_request(row: Report) -> None:
@@ -54,11 +55,11 @@ def print_request(row: Report) -> None:
         out.print(_attempts(row["attempts"]))
 
 
-def _requests(rows: Sequence[Report]) -> Table:
+def _requests(rows: Sequence[Report], zone: Zone) -> Table:
     doors = len({row["endpoint"] for row in rows}) > 1
     endpoint: list[tuple[str, Justify]] = [("endpoint", "left")] if doors else []
     shown = table(
-        ("time (UTC)", "left"),
+        (f"time ({zone.name})", "left"),
         ("id", "left"),
         ("status", "left"),
         ("model", "left"),
@@ -76,7 +77,7 @@ def _requests(rows: Sequence[Report]) -> Table:
         if row["cost"]["cost_sats"] is None and not any(map(may_have_cost, row["attempts"])):
             sats = "-"  # nothing was sent, or all of it was free
         shown.add_row(
-            text(readable_time(row["timestamp"])[5:]),  # the year is in the last line
+            text(time_in(zone, row["timestamp"])[5:]),  # the year is in the last line
             text(row["correlation_id"][-SHOWN_ID:]),
             text(row["status"], STYLES.get(row["status"], "")),
             text(row["model"]),

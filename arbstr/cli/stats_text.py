@@ -23,7 +23,8 @@ from arbstr.cli.figures import (
     spelled,
 )
 from arbstr.cli.tables import bar_character, console, line, table, text
-from arbstr.sansio.ledger.reports import Group
+from arbstr.sansio.ledger.reports import TIMES, Group, StatsQuery
+from arbstr.sansio.moments import UTC, Zone
 from arbstr.sansio.routing.ratios import Ratio
 from arbstr.trio_runtime.ledger.reports import Report
 
@@ -31,34 +32,33 @@ BAR_WIDTH: Final = 40
 MOST_BARS: Final = 62
 """Days of the chart: two months fit a screen, and more tell nothing at a glance."""
 
-_TITLES: Final[Mapping[Group, str]] = {
-    Group.MODEL: "model",
-    Group.PROVIDER: "provider",
-    Group.POLICY: "policy",
-    Group.ENDPOINT: "endpoint",
-    Group.DAY: "day (UTC)",
-    Group.HOUR: "hour (UTC)",
-}
-
 
 def print_stats(
-    overview: Mapping[Group, Report], ratios: Mapping[str, Ratio], budget: Report | None
+    overview: Mapping[Group, Report],
+    ratios: Mapping[str, Ratio],
+    budget: Report | None,
+    query: StatsQuery,
 ) -> None:
-    """The totals, today's budget, a table for each group, a chart of the days, what was learnt.
+    """The totals, what the span before had, today's budget, a table for each group, a chart of the
+    days, what was learnt.
 
     A single group is asked for by name: then days are a table as well.
     """
     out = console()
     totals = next(iter(overview.values()))
-    _print_totals(out, totals)
+    zone = query.filters.zone
+    _print_totals(out, totals, zone)
+    if "before" in totals:
+        _print_before(out, totals, totals["before"], zone)
     if budget is not None:
         spent, limit = in_sats(budget["spent"]), in_sats(budget["limit"])
         style = DOUBTFUL if budget["spent"] >= budget["limit"] else ""
         counts = totals["counts"]
         # Or the two sums would contradict each other.
         unpriced = counts["unknown_cost"] or counts["possibly_spent_attempts"]
+        days = "" if zone == UTC else ", whose day is UTC's"
         how = "; what has no known price counts as what was set aside for it" if unpriced else ""
-        out.print(text(f"{spent} of {limit} sats of today's budget are spent{how}", style))
+        out.print(text(f"{spent} of {limit} sats of today's budget are spent{days}{how}", style))
     for group, report in overview.items():
         rows = report["groups"]
         # Who only chats need not be told so.
@@ -66,9 +66,9 @@ def print_stats(
             continue
         out.print()
         if group is Group.DAY and len(overview) > 1:
-            out.print(_days(rows))
+            out.print(_days(rows, zone))
         else:
-            out.print(_groups(group, rows))
+            out.print(_groups(group, query, rows))
     if totals.get("nodes"):
         out.print()
         out.print(_nodes(totals["nodes"]))
@@ -77,7 +77,7 @@ def print_stats(
         out.print(_ratios(ratios))
 
 
-def _print_totals(out: Console, report: Report) -> None:
+def _print_totals(out: Console, report: Report, zone: Zone) -> None:
     counts, costs, performance = report["counts"], report["costs"], report["performance"]
     outcomes = listed(
         *(
@@ -92,7 +92,7 @@ def _print_totals(out: Console, report: Report) -> None:
         )
     )
     total = counted(counts["total"], "request")
-    out.print(line(f"{total}: {outcomes}" if outcomes else total, spelled(report)))
+    out.print(line(f"{total}: {outcomes}" if outcomes else total, spelled(report, zone)))
     if counts["total"]:
         unknown = counts["unknown_cost"]
         more = f"; {counted(unknown, 'request')} of unknown cost" if unknown else ""
@@ -122,9 +122,23 @@ def _print_totals(out: Console, report: Report) -> None:
         )
 
 
-def _groups(group: Group, rows: Sequence[Report]) -> Table:
+def _print_before(out: Console, report: Report, before: Report, zone: Zone) -> None:
+    """What the span before had, if anything, and by how much this one's costs differ."""
+    if not before["counts"]["total"]:
+        return
+    now, then = (each["costs"]["total_cost_sats"] for each in (report, before))
+    change = f" ({100 * (now - then) / then:+,.0f} %)" if then else ""
+    sums = f"before: {in_sats(then)} sats for {counted(before['counts']['total'], 'request')}"
+    out.print(text(f"{sums}{change}") + text(f"  {spelled(before, zone)}", DIM))
+
+
+def _title(group: Group, zone: Zone) -> str:
+    return f"{group.value} ({zone.name})" if group in TIMES else group.value
+
+
+def _groups(group: Group, query: StatsQuery, rows: Sequence[Report]) -> Table:
     """The dearest first, but times in their order."""
-    if group not in (Group.DAY, Group.HOUR):
+    if group not in TIMES:
         rows = sorted(rows, key=lambda row: -float(row["costs"]["total_cost_sats"]))
     columns: list[tuple[str, list[str]]] = [
         ("requests", [f"{row['counts']['total']:,}" for row in rows]),
@@ -144,12 +158,18 @@ def _groups(group: Group, rows: Sequence[Report]) -> Table:
         for name, cells in columns
         if name not in ("failed tries", "unknown", "maybe lost") or set(cells) != {"0"}
     ]
-    shown = table((_TITLES[group], "left"), *((name, "right") for name, _ in columns))
+    groups = (group,) if query.then is None else (group, query.then)
+    shown = table(
+        *((_title(each, query.filters.zone), "left") for each in groups),
+        *((name, "right") for name, _ in columns),
+    )
     for at, row in enumerate(rows):
-        name = row[group.value]
+        names = [row[each.value] for each in groups]
         if group is Group.HOUR:
-            name = readable_time(name)[:16]
-        shown.add_row(text(name or "-"), *(text(cells[at]) for _, cells in columns))
+            names[0] = f"{readable_time(names[0])[:16]} {names[0][23:].rstrip('Z')}".strip()
+        shown.add_row(
+            *(text(name or "-") for name in names), *(text(cells[at]) for _, cells in columns)
+        )
     return shown
 
 
@@ -179,7 +199,7 @@ def _nodes(nodes: Sequence[Report]) -> Table:
     return whole
 
 
-def _days(rows: Sequence[Report]) -> Table:
+def _days(rows: Sequence[Report], zone: Zone) -> Table:
     """The satoshis of each day, those between without requests too."""
     spent = {row["day"]: float(row["costs"]["total_cost_sats"]) for row in rows}
     first, last = (date.fromisoformat(end(spent)) for end in (min, max))
@@ -187,7 +207,7 @@ def _days(rows: Sequence[Report]) -> Table:
     days = [str(first + timedelta(days=n)) for n in range((last - first).days + 1)]
     amounts = [spent.get(day, 0.0) for day in days]
     most = max(amounts)
-    shown = table(("day (UTC)", "left"), ("sats", "right"), ("", "left"))
+    shown = table((_title(Group.DAY, zone), "left"), ("sats", "right"), ("", "left"))
     for day, amount, sats in zip(days, amounts, aligned_sats(amounts), strict=True):
         # A day that cost something is never without a bar.
         length = max(round(BAR_WIDTH * amount / most), 1) if amount > 0 else 0

@@ -38,7 +38,7 @@ def table(*columns: tuple[str, Justify]) -> Table:
     )
     for name, justify in columns:
         # Numbers are never folded; names may be long.
-        whole = justify == "right" or name in ("time (UTC)", "id", "status")
+        whole = justify == "right" or name in ("id", "status") or name.startswith("time (")
         empty.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     return empty
 

@@ -9,6 +9,7 @@ The calendar is arithmetic here, because a machine imports no clock, and `dateti
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, final
@@ -31,7 +32,7 @@ _MOMENT: Final = re.compile(
 )
 
 
-def _days(year: int, month: int, day: int) -> int:
+def days_of(year: int, month: int, day: int) -> int:
     """Days since 1970-01-01 of a date of the Gregorian calendar.
 
     Counted from March, so that the leap day is the last of its year
@@ -50,8 +51,8 @@ def _days(year: int, month: int, day: int) -> int:
     )
 
 
-def _date(days: int) -> tuple[int, int, int]:
-    """Year, month and day: the way back from `_days`."""
+def date_of(days: int) -> tuple[int, int, int]:
+    """Year, month and day: the way back from `days_of`."""
     era, day_of_era = divmod(days + 719_468, 146_097)
     year_of_era = (
         day_of_era - day_of_era // 1_460 + day_of_era // 36_524 - day_of_era // 146_096
@@ -63,20 +64,56 @@ def _date(days: int) -> tuple[int, int, int]:
     return era * 400 + year_of_era + (month <= 2), month, day
 
 
-EARLIEST: Final = _days(1, 1, 1) * DAY_MS
+EARLIEST: Final = days_of(1, 1, 1) * DAY_MS
 """The first moment whose text has four digits of a year that is not 0."""
 
-LATEST: Final = _days(10_000, 1, 1) * DAY_MS - 1
+LATEST: Final = days_of(10_000, 1, 1) * DAY_MS - 1
 """The last one."""
 
 
-def parse_moment(text: str) -> int | None:
+@final
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """Clocks by their name; `ahead` says by how much they are ahead of UTC at a moment, in ms."""
+
+    name: str
+    ahead: Callable[[int], int]
+
+
+def _not_ahead(moment: int) -> int:
+    return 0
+
+
+UTC: Final = Zone("UTC", _not_ahead)
+
+_AROUND: Final = 36 * HOUR_MS
+"""Clocks are put forward or back once in so long at most, and by less (Samoa left out a day)."""
+
+
+def first_at(local: int, zone: Zone) -> int:
+    """The first moment at which its clocks show this time or a later one.
+
+    `local` is the time shown, as if it were UTC's. One that is shown twice is the first; for one
+    that is left out it is the moment at which clocks are put forward.
+    """
+    before, after = zone.ahead(local - _AROUND), zone.ahead(local + _AROUND)
+    shown = [local - ahead for ahead in (before, after) if zone.ahead(local - ahead) == ahead]
+    if shown:
+        return min(shown)
+    early, late = local - max(before, after), local - min(before, after)
+    while late - early > 1:
+        middle = (early + late) // 2
+        early, late = (early, middle) if zone.ahead(middle) == after else (middle, late)
+    return late
+
+
+def parse_moment(text: str, zone: Zone = UTC) -> int | None:
     """A date or a time of ISO 8601 as a moment; `None` for anything else.
 
-    A bare date is its midnight; without `Z` or an offset the time is UTC. A blank counts as the
-    plus of an offset, for in a query string a plus means a blank. What is finer than a millisecond
-    is rounded up: a row of the log, whose time was cut to milliseconds, is then on the same side
-    of the moment as before.
+    A bare date is its midnight; without `Z` or an offset it is a time of the zone. A
+    blank counts as the plus of an offset, for in a query string a plus means a blank. What is finer
+    than a millisecond is rounded up: a row of the log, whose time was cut to milliseconds, is then
+    on the same side of the moment as before.
     """
     found = _MOMENT.fullmatch(text) if len(text) <= LONGEST_TEXT else None
     if found is None:
@@ -86,17 +123,20 @@ def parse_moment(text: str) -> int | None:
     zone_hour, zone_minute = int(found["zone_hour"] or 0), int(found["zone_minute"] or 0)
     if not (1 <= month <= 12 and day >= 1 and hour < 24 and minute < 60 and second < 60):
         return None
-    if _date(_days(year, month, day)) != (year, month, day) or zone_hour >= 24 or zone_minute >= 60:
+    if (
+        date_of(days_of(year, month, day)) != (year, month, day)
+        or zone_hour >= 24
+        or zone_minute >= 60
+    ):
         return None
     fraction = (found["fraction"] or "").ljust(3, "0")
     ms = int(fraction[:3]) + (fraction[3:].strip("0") != "")
     offset = (zone_hour * 60 + zone_minute) * 60_000
-    moment = (
-        _days(year, month, day) * DAY_MS
-        + ((hour * 60 + minute) * 60 + second) * 1000
-        + ms
-        - (-offset if found["sign"] == "-" else offset)
-    )
+    local = days_of(year, month, day) * DAY_MS + ((hour * 60 + minute) * 60 + second) * 1000 + ms
+    if found["zone"] is None:
+        moment = first_at(local, zone)
+    else:
+        moment = local - (-offset if found["sign"] == "-" else offset)
     return moment if EARLIEST <= moment <= LATEST else None
 
 
@@ -110,7 +150,7 @@ def format_moment(moment: int) -> str:
 def _to_the_second(second: int) -> str:
     """Cached, because each request has a few moments in the same second."""
     days, second = divmod(second, DAY_MS // 1000)
-    year, month, day = _date(days)
+    year, month, day = date_of(days)
     minutes, second = divmod(second, 60)
     return f"{year:04}-{month:02}-{day:02}T{minutes // 60:02}:{minutes % 60:02}:{second:02}"
 

@@ -11,6 +11,7 @@ The order of the modules; each imports only from those before it:
     reconcile    what attempts without word cost, by the counters of their key
     lanes        child keys whose own counters tell the price of one request
     attempt      one request to one provider: its money, its tokens, its price
+    periods      days, weeks and months of a zone
     reports      questions about rows: query parameters -> a query, or why not
     retention    which rows are too old, if the clock may be wrong
 

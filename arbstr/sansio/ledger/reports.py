@@ -11,17 +11,27 @@ that lists what would do. The words that may become part of an SQL statement are
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from arbstr.sansio.config.faults import quoted, quoted_list
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span, parse_moment
+from arbstr.sansio.ledger.periods import DAY, MONTH, WEEK, begin
+from arbstr.sansio.moments import (
+    DAY_MS,
+    EARLIEST,
+    HOUR_MS,
+    LATEST,
+    UTC,
+    Span,
+    Zone,
+    parse_moment,
+)
 from arbstr.sansio.routing.catalog import Catalog
 
 RANGES: Final[Mapping[str, int]] = MappingProxyType(
@@ -29,9 +39,27 @@ RANGES: Final[Mapping[str, int]] = MappingProxyType(
 )
 """The values of `range` that are a length, in ms."""
 
-DAYS: Final[Mapping[str, int]] = MappingProxyType({"today": 0, "yesterday": 1})
-"""The values of `range` that have ends of their own: how many days ago. Days are UTC's, as those of
-a budget are."""
+PERIODS: Final[Mapping[str, tuple[str, int]]] = MappingProxyType(
+    {
+        "today": (DAY, 0),
+        "yesterday": (DAY, 1),
+        "this_week": (WEEK, 0),
+        "last_week": (WEEK, 1),
+        "this_month": (MONTH, 0),
+        "last_month": (MONTH, 1),
+    }
+)
+"""The values of `range` that have ends of their own: what it is, and how many of them ago. They are
+the zone's, which is UTC unless another is asked for; days of a budget are always UTC's."""
+
+_LENGTH: Final = re.compile(r"(?:last_)?([1-9][0-9]{0,3})([hdw])")
+_UNITS: Final = MappingProxyType({"h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS})
+A_LENGTH: Final = "a number of hours, days or weeks like 12h, 90d, 2w"
+
+Zones: TypeAlias = Callable[[str], Zone | None]
+
+UTC_ALONE: Final[Zones] = MappingProxyType({"UTC": UTC}).get
+"""Finds a zone by its name, where no other is known."""
 
 DEFAULT_RANGE: Final = "last_7d"
 
@@ -60,6 +88,12 @@ class Group(StrEnum):
     ENDPOINT = "endpoint"
     DAY = "day"
     HOUR = "hour"
+    WEEK = "week"
+    MONTH = "month"
+
+
+TIMES: Final = frozenset({Group.DAY, Group.HOUR, Group.WEEK, Group.MONTH})
+"""The groups whose order is that of time."""
 
 
 class Sort(StrEnum):
@@ -80,15 +114,22 @@ class Filters:
     provider: str | None = None
     policy: str | None = None
     endpoint: str | None = None
+    zone: Zone = UTC
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
-    """What /v1/stats is asked."""
+    """What /v1/stats is asked.
+
+    then    by what each group is split once more
+    before  the span to compare with, if that is asked for
+    """
 
     filters: Filters
     group: Group | None = None
+    then: Group | None = None
+    before: Span | None = None
 
 
 @final
@@ -161,33 +202,36 @@ class _BadParameterError(Exception):
         )
 
 
-_SPAN: Final = ("range", "since", "until")
+_SPAN: Final = ("range", "since", "until", "zone")
 _FILTERS: Final = (*_SPAN, "model", "provider", "policy", "endpoint")
-STATS_PARAMETERS: Final = (*_FILTERS, "group_by")
+STATS_PARAMETERS: Final = (*_FILTERS, "group_by", "before")
 REQUESTS_PARAMETERS: Final = (
     *_FILTERS,
     *("success", "streaming", "status", "sort", "order", "page", "per_page"),
 )
 
 
-def parse_stats(parameters: Sequence[tuple[str, str]], *, now: int) -> StatsQuery | ErrorReply:
+def parse_stats(
+    parameters: Sequence[tuple[str, str]], *, now: int, zones: Zones = UTC_ALONE
+) -> StatsQuery | ErrorReply:
     """The query of /v1/stats. `now` is a moment: what began before it is in the last hour."""
     try:
-        given = _Given(parameters, STATS_PARAMETERS)
-        group = given.one_of("group_by", tuple(Group))
-        return StatsQuery(given.filters(now), Group(group) if group is not None else None)
+        given = _Given(parameters, STATS_PARAMETERS, zones)
+        group, then = given.groups()
+        filters, before = given.filters(now)
+        return StatsQuery(filters, group, then, before if given.truth("before") else None)
     except _BadParameterError as bad:
         return bad.reply
 
 
 def parse_requests(
-    parameters: Sequence[tuple[str, str]], *, now: int
+    parameters: Sequence[tuple[str, str]], *, now: int, zones: Zones = UTC_ALONE
 ) -> RequestsQuery | ErrorReply:
     """The query of /v1/requests. `now` as in `parse_stats`."""
     try:
-        given = _Given(parameters, REQUESTS_PARAMETERS)
+        given = _Given(parameters, REQUESTS_PARAMETERS, zones)
         return RequestsQuery(
-            given.filters(now),
+            given.filters(now)[0],
             success=given.truth("success"),
             streaming=given.truth("streaming"),
             status=given.one_of("status", STATUSES),
@@ -204,7 +248,9 @@ def parse_requests(
 class _Given:
     """The parameters of one question. Every method raises `_BadParameterError`."""
 
-    def __init__(self, parameters: Sequence[tuple[str, str]], known: tuple[str, ...]) -> None:
+    def __init__(
+        self, parameters: Sequence[tuple[str, str]], known: tuple[str, ...], zones: Zones
+    ) -> None:
         self._values: dict[str, str] = {}
         for name, value in parameters:
             if name not in known:
@@ -216,14 +262,46 @@ class _Given:
                 raise _BadParameterError(name, "is empty; give it a value or leave it out.")
             self._values[name] = value
 
-    def filters(self, now: int) -> Filters:
-        return Filters(
-            self._span(now),
+        self._zone = self._found(zones)
+
+    def _found(self, zones: Zones) -> Zone:
+        name = self._values.get("zone", UTC.name)
+        zone = zones(name)
+        if zone is None:
+            raise _BadParameterError(
+                "zone", 'must be one that this machine knows, like Europe/Berlin, UTC or "local".'
+            )
+        return zone
+
+    def groups(self) -> tuple[Group | None, Group | None]:
+        """By what figures are split, and by what once more."""
+        value = self._values.get("group_by")
+        if value is None:
+            return None, None
+        names = value.split(",")
+        if any(name not in tuple(Group) for name in names) or len({*names}) != len(names):
+            raise _BadParameterError(
+                "group_by", f"must be one of {', '.join(Group)}, or two of them like day,model."
+            )
+        groups = tuple(map(Group, names))
+        if len(groups) > 2 or (len(groups) == 2 and groups[1] in TIMES):
+            raise _BadParameterError(
+                "group_by", "may be two at most, and the second no time, as in day,model."
+            )
+        return groups[0], groups[1] if len(groups) == 2 else None
+
+    def filters(self, now: int) -> tuple[Filters, Span]:
+        """And the span before that."""
+        span, before = self._span(now)
+        filters = Filters(
+            span,
             self._name("model"),
             self._name("provider"),
             self._name("policy"),
             self.one_of("endpoint", ENDPOINTS),
+            self._zone,
         )
+        return filters, before
 
     def one_of(self, name: str, choices: Sequence[str]) -> str | None:
         value = self._values.get(name)
@@ -250,29 +328,45 @@ class _Given:
         # Half a surrogate pair, from a command line that is no UTF-8: the log cannot hold it.
         return value if value is None else value.encode("utf-8", "replace").decode()
 
-    def _moment(self, name: str) -> int | None:
+    def _moment(self, name: str, now: int) -> int | None:
         text = self._values.get(name)
         if text is None:
             return None
-        moment = parse_moment(text)
+        named = PERIODS.get(text)
+        if named is not None and named[0] == DAY:
+            return max(begin(DAY, now, self._zone, named[1]), EARLIEST)
+        moment = parse_moment(text, self._zone)
         if moment is None:
             raise _BadParameterError(
                 name,
                 "must be a date or time of ISO 8601, like 2026-02-03, 2026-02-03T04:05:06Z or "
-                "2026-02-03T04:05:06.789+01:00.",
+                "2026-02-03T04:05:06.789+01:00, or today or yesterday.",
             )
         return moment
 
-    def _span(self, now: int) -> Span:
-        """The ends that were given; `range` or its default makes the one that was not."""
-        wanted = self.one_of("range", (*RANGES, *DAYS))
-        since, until = self._moment("since"), self._moment("until")
-        if wanted is not None and wanted in DAYS:
+    def _span(self, now: int) -> tuple[Span, Span]:
+        """The ends that were given, and the span of the same kind before them."""
+        wanted = self._values.get("range")
+        since, until = self._moment("since", now), self._moment("until", now)
+        if wanted is not None and wanted in PERIODS:
             if since is not None or until is not None:
                 raise _BadParameterError("range", f'"{wanted}" goes with no "since" or "until".')
-            begin = now - now % DAY_MS - DAYS[wanted] * DAY_MS
-            return Span(max(begin, EARLIEST), min(begin + DAY_MS, now))
-        length = RANGES[wanted or DEFAULT_RANGE]
+            return self._period(*PERIODS[wanted], now)
+        span = self._ends(since, until, wanted, now)
+        return span, Span(max(span.since - (span.until - span.since), EARLIEST), span.since)
+
+    def _period(self, unit: str, back: int, now: int) -> tuple[Span, Span]:
+        """And the one before: of a period that is not over yet, as much of it as of this one."""
+        earlier, since, until = (
+            max(begin(unit, now, self._zone, n), EARLIEST) for n in (back + 1, back, back - 1)
+        )
+        so_far = Span(since, min(until, max(now, since)))
+        same = earlier + (so_far.until - since) if so_far.until < until else since
+        return so_far, Span(earlier, min(same, since))
+
+    def _ends(self, since: int | None, until: int | None, wanted: str | None, now: int) -> Span:
+        """`range` or its default makes the end that was not given."""
+        length = self._length(wanted or DEFAULT_RANGE)
         if since is not None and until is not None:
             if wanted is not None:
                 raise _BadParameterError("range", 'cannot go with both "since" and "until".')
@@ -284,3 +378,10 @@ class _Given:
             return Span(since, min(end, LATEST))
         end = now if until is None else until
         return Span(max(end - length, EARLIEST), end)
+
+    def _length(self, wanted: str) -> int:
+        found = _LENGTH.fullmatch(wanted)
+        if found is None:
+            named = ", ".join((*RANGES, *PERIODS))
+            raise _BadParameterError("range", f"must be one of {named}, or {A_LENGTH}.")
+        return int(found[1]) * _UNITS[found[2]]

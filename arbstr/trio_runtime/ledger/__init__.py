@@ -27,6 +27,7 @@ The order of the modules; each imports only from those before it:
     retention           old rows removed, in small batches
     stats               the figures of /v1/stats
     charges             what nodes stated, should have, and charged
+    zones               zones by their names, as this machine knows them
     reports             questions to the log
 
 An engine is the only one to import its library: `sqlite...` alone knows sqlite3, `postgres...`

@@ -9,6 +9,7 @@ asks in threads, for the server; the commands ask directly.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
@@ -30,6 +31,7 @@ from arbstr.sansio.ledger.reports import (
 from arbstr.trio_runtime.ledger.charges import read_charges
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble, named
 from arbstr.trio_runtime.ledger.stats import Where, count_requests, ends, read_stats
+from arbstr.trio_runtime.ledger.zones import find_zone
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]
 Report: TypeAlias = dict[str, Any]
@@ -77,14 +79,14 @@ class Reports:
 
     async def stats(self, parameters: Parameters, configured: Names) -> Report | ErrorReply:
         """The body of /v1/stats. `parameters` are those of the URL."""
-        query = parse_stats(parameters, now=present_moment())
+        query = parse_stats(parameters, now=present_moment(), zones=find_zone)
         if isinstance(query, ErrorReply):
             return query
         return await self._read(partial(read_report, query=query, configured=configured))
 
     async def requests(self, parameters: Parameters, configured: Names) -> Report | ErrorReply:
         """The body of /v1/requests. `parameters` are those of the URL."""
-        query = parse_requests(parameters, now=present_moment())
+        query = parse_requests(parameters, now=present_moment(), zones=find_zone)
         if isinstance(query, ErrorReply):
             return query
         return await self._read(partial(read_requests, query=query, configured=configured))
@@ -118,19 +120,29 @@ def _unknown(session: Session, filters: Filters, configured: Names) -> ErrorRepl
 def read_report(session: Session, query: StatsQuery, configured: Names) -> Report | ErrorReply:
     """The body of /v1/stats. Blocks. Raises what the session does."""
     return _unknown(session, query.filters, configured) or {
-        **read_stats(session, query.filters, query.group),
+        **read_stats(session, query.filters, query.group, query.then),
         **_nodes(session, query.filters),
+        **_before(session, query),
     }
+
+
+def _before(session: Session, query: StatsQuery) -> Report:
+    """The figures of the span to compare with, if there is one."""
+    if query.before is None:
+        return {}
+    return {"before": read_stats(session, replace(query.filters, span=query.before), None)}
 
 
 def read_overview(
-    session: Session, filters: Filters, groups: Sequence[Group], configured: Names
+    session: Session, query: StatsQuery, groups: Sequence[Group], configured: Names
 ) -> Mapping[Group, Report] | ErrorReply:
     """The same figures split in several ways, of one state of the log. As `read_report`."""
-    nodes = _nodes(session, filters)
-    return _unknown(session, filters, configured) or {
-        group: {**read_stats(session, filters, group), **nodes} for group in groups
-    }
+    filters = query.filters
+    wrong = _unknown(session, filters, configured)
+    if wrong is not None:
+        return wrong
+    same = _nodes(session, filters) | _before(session, query)
+    return {group: {**read_stats(session, filters, group, query.then), **same} for group in groups}
 
 
 def _nodes(session: Session, filters: Filters) -> Report:

@@ -18,14 +18,15 @@ SQL is filled in from the constants here and in `where`; what a person asked for
 here waits for more than the disk; call it in a thread. Raises what the session does.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
-from arbstr.sansio.ledger.reports import Filters, Group
-from arbstr.sansio.moments import DAY_MS, HOUR_MS, Span, format_moment
+from arbstr.sansio.ledger.periods import label
+from arbstr.sansio.ledger.reports import TIMES, Filters, Group
+from arbstr.sansio.moments import DAY_MS, HOUR_MS, UTC, Span, Zone, format_moment, parse_moment
 from arbstr.trio_runtime.ledger.port import Session
 
 SUM_PLACES: Final = 9
@@ -42,17 +43,18 @@ takes 1.1 us for each row asked for (measured, SQLite 3.40)."""
 
 _DAY_WIDTH: Final = len("2026-02-03")
 _HOUR_WIDTH: Final = len("2026-02-03T04")
-"""Characters of the log's text of a moment that say the day, and the hour."""
+_MINUTE_WIDTH: Final = len("2026-02-03T04:05")
+"""Characters of the log's text of a moment that say the day, the hour, the minute."""
 
-_ATTEMPT_KEYS: Final[Mapping[Group | None, str]] = MappingProxyType(
+_BETWEEN: Final = "\x1f"
+"""Stands between the two parts of a key: no name has it, as arbstr takes none with controls."""
+
+_ATTEMPT_COLUMNS: Final[Mapping[Group, str]] = MappingProxyType(
     {
-        None: "NULL",
         Group.MODEL: "coalesce(attempts.model, '')",
         Group.PROVIDER: "coalesce(attempts.provider, '')",
         Group.POLICY: "coalesce(requests.policy, '')",
         Group.ENDPOINT: "requests.endpoint",
-        Group.DAY: f"substr(requests.timestamp, 1, {_DAY_WIDTH})",
-        Group.HOUR: f"substr(requests.timestamp, 1, {_HOUR_WIDTH})",
     }
 )
 """What attempts are grouped by, in `sql/failed_attempts.sql`."""
@@ -87,6 +89,77 @@ _NO_FAILURES: Final = (0, 0, 0.0)
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """How rows are grouped in SQL, and what their keys come to.
+
+    Times are grouped there by the first `width` characters of their moment, and folded here into
+    periods of the zone. Both parts of a key stand in one text, `_BETWEEN` them.
+    """
+
+    group: Group | None
+    then: Group | None = None
+    zone: Zone = UTC
+    width: int = 0
+
+    @property
+    def is_time(self) -> bool:
+        """Whether its order is that of time."""
+        return self.group in TIMES
+
+    def of_attempts(self) -> str:
+        """The key in `sql/failed_attempts.sql`."""
+        moment = f"substr(requests.timestamp, 1, {self.width})"
+        return self._joined(
+            moment if group in TIMES else _ATTEMPT_COLUMNS[group] for group in self._groups()
+        )
+
+    def of(self, source: "_Source") -> str:
+        """The key in `sql/stats.sql`: where it can be, a column in whose order its rows lie."""
+        return self._joined(
+            source.beginning(self.width) if group in TIMES else group.value
+            for group in self._groups()
+        )
+
+    def _groups(self) -> Iterator[Group]:
+        return (group for group in (self.group, self.then) if group is not None)
+
+    def _joined(self, columns: Iterable[str]) -> str:
+        parts = tuple(columns)
+        if len(parts) < 2:
+            return "".join(parts) or "NULL"
+        return f" || '{_BETWEEN}' || ".join(f"coalesce({part}, '')" for part in parts)
+
+    def key(self, text: str) -> tuple[str, ...]:
+        """What the groups are called whose key in SQL is this."""
+        first, *more = text.split(_BETWEEN, 1) if self.then is not None else (text,)
+        if self.is_time:
+            assert self.group is not None
+            first = label(self.group.value, _moment(first), self.zone)
+        return (first, *more)
+
+    def is_too_coarse(self, text: str) -> bool:
+        """Whether a period of the zone may begin within what has this key."""
+        if not self.is_time or self.width != _HOUR_WIDTH or self.zone == UTC:
+            return False
+        since = _moment(text.partition(_BETWEEN)[0])
+        ahead = self.zone.ahead(since)
+        return ahead % HOUR_MS != 0 or self.zone.ahead(since + HOUR_MS - 1) != ahead
+
+
+def _moment(beginning: str) -> int:
+    """The first one whose text begins so."""
+    found = parse_moment(beginning if len(beginning) != _HOUR_WIDTH else f"{beginning}:00")
+    assert found is not None, "the log's own text of a moment"
+    return found
+
+
+def _split(group: Group | None, then: Group | None, zone: Zone) -> _Split:
+    fine = _HOUR_WIDTH if group is Group.HOUR or zone != UTC else _DAY_WIDTH
+    return _Split(group, then, zone, fine)
+
+
+@final
 class Where:
     """Conditions of an SQL statement, and the values bound in them.
 
@@ -107,36 +180,66 @@ def ends(span: Span) -> dict[str, str]:
     return {"since": format_moment(span.since), "until": format_moment(span.until)}
 
 
-def read_stats(session: Session, filters: Filters, group: Group | None) -> dict[str, Any]:
-    """The body of /v1/stats."""
-    figures = _read_figures(session, filters, group)
-    failures = _read_failures(session, filters, group)
-    joined = _read_joined(session, filters, group)
+def read_stats(
+    session: Session, filters: Filters, group: Group | None, then: Group | None = None
+) -> dict[str, Any]:
+    """The body of /v1/stats: of all, and of each group, split once more if `then` is given."""
+    split = _split(group, then, filters.zone)
+    figures, failures, joined = _read_all(session, filters, split)
+    if any(map(split.is_too_coarse, (*figures, *failures, *joined))):
+        # A quarter of the world lives where hours do not begin with UTC's.
+        split = replace(split, width=_MINUTE_WIDTH)
+        figures, failures, joined = _read_all(session, filters, split)
     everything = _sum(figures.values())
-    failed, lost, sats = zip(_NO_FAILURES, *failures.values(), strict=True)
-    all_failures = (sum(failed), sum(lost), fsum(sats))
     p50, p95 = _read_percentiles(session, filters, int(everything["timed"]))
+    zone = {} if filters.zone == UTC else {"zone": filters.zone.name}
     report = {
         **ends(filters.span),
+        **zone,
         **_shown(
             everything,
-            all_failures,
+            _sum_failures(failures.values()),
             sum(joined.values()),
             {"p50_latency_ms": p50, "p95_latency_ms": p95},
         ),
     }
     if group is not None:
+        keys: dict[tuple[str, ...], list[str]] = {}
+        for text in sorted({*figures, *failures}):
+            keys.setdefault(split.key(text), []).append(text)
         report["groups"] = [
             _shown_group(
-                group,
+                split,
                 key,
-                figures.get(key) or _sum(()),
-                failures.get(key, _NO_FAILURES),
-                joined.get(key, 0),
+                _sum(figures[text] for text in texts if text in figures),
+                _sum_failures(failures[text] for text in texts if text in failures),
+                sum(joined.get(text, 0) for text in texts),
             )
-            for key in sorted({*figures, *failures})
+            for key, texts in sorted(keys.items(), key=lambda item: _place(split, *item))
         ]
     return report
+
+
+def _place(split: _Split, key: tuple[str, ...], texts: Sequence[str]) -> tuple[str, ...]:
+    """Where a group stands: periods as they followed each other, also in a night that has an hour
+    twice, and names in theirs."""
+    first = _moment_key(texts) if split.is_time else key[0]
+    return (first, *key[1:])
+
+
+def _moment_key(texts: Sequence[str]) -> str:
+    return min(texts).partition(_BETWEEN)[0]
+
+
+def _read_all(
+    session: Session, filters: Filters, split: _Split
+) -> tuple[dict[str, _Figures], dict[str, _Failures], dict[str, int]]:
+    """Figures, failures and repeats, each by its key in SQL."""
+    return (
+        _read_figures(session, filters, split),
+        _read_failures(session, filters, split),
+        _read_joined(session, filters, split),
+    )
 
 
 def count_requests(
@@ -144,7 +247,7 @@ def count_requests(
 ) -> int:
     """How many requests there are. `also` are further conditions on `request_measures`, in which
     `values` are bound."""
-    figures = _read_figures(session, filters, None, also=also, values=values)
+    figures = _read_figures(session, filters, _ALL, also=also, values=values)
     return int(_sum(figures.values())["total"])
 
 
@@ -170,21 +273,13 @@ class _Source:
             return self.table
         return session.question("measures_of").format(those=self.those)
 
-    def key(self, group: Group | None) -> str:
-        """What its rows are grouped by: where it can be, a column in whose order they lie."""
-        match group:
-            case None:
-                return "NULL"
-            case Group.MODEL | Group.PROVIDER | Group.POLICY | Group.ENDPOINT:
-                return group.value
-            case Group.DAY:
-                return self._beginning(_DAY_WIDTH)
-            case Group.HOUR:
-                return self._beginning(_HOUR_WIDTH)
-
-    def _beginning(self, width: int) -> str:
+    def beginning(self, width: int) -> str:
+        """The first characters of its time."""
         return self.moment if width == self.width else f"substr({self.moment}, 1, {width})"
 
+
+_ALL: Final = _Split(None)
+"""Not split at all."""
 
 _DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
 _HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
@@ -195,9 +290,12 @@ _JOINED: Final = replace(_ROWS, those="SELECT id FROM requests WHERE joined IS N
 """Those that got the answer of another: so few that no sum keeps them apart."""
 
 
-def _sources(span: Span, group: Group | None) -> Iterator[tuple[_Source, Span]]:
+def _sources(span: Span, split: _Split) -> Iterator[tuple[_Source, Span]]:
     """The parts of a span, each with the coarsest sums that have it."""
-    if group is Group.HOUR:
+    if split.is_time and split.width == _MINUTE_WIDTH:
+        yield _ROWS, span
+        return
+    if split.is_time and split.width == _HOUR_WIDTH:
         pieces: tuple[Span, ...] = (span,)
     else:
         before, days, after = span.split(DAY_MS)
@@ -221,23 +319,28 @@ def _sum(every: Iterable[_Figures]) -> _Figures:
     return {name: fsum(figures[name] for figures in found) for name in _FIGURES}
 
 
+def _sum_failures(every: Iterable[_Failures]) -> _Failures:
+    failed, lost, sats = zip(_NO_FAILURES, *every, strict=True)
+    return sum(failed), sum(lost), fsum(sats)
+
+
 def _read_figures(
     session: Session,
     filters: Filters,
-    group: Group | None,
+    split: _Split,
     *,
     also: str = "",
     values: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, _Figures]:
-    """By the key of the group; nothing for a group without rows."""
-    sources = _sources(filters.span, group)
-    return _read_parts(session, filters, group, sources, also=also, values=values)
+    """By the key in SQL; nothing for a group without rows."""
+    sources = _sources(filters.span, split)
+    return _read_parts(session, filters, split, sources, also=also, values=values)
 
 
 def _read_parts(
     session: Session,
     filters: Filters,
-    group: Group | None,
+    split: _Split,
     sources: Iterable[tuple[_Source, Span]],
     *,
     also: str = "",
@@ -247,11 +350,11 @@ def _read_parts(
     parts: dict[str, list[_Figures]] = {}
     for source, span in sources:
         sql = session.question("stats").format(
-            key=source.key(group),
+            key=split.of(source),
             part=source.part(session),
             moment=source.moment,
             filters=where.sql,
-            group_by="GROUP BY 1" if group is not None else "",
+            group_by="GROUP BY 1" if split.group is not None else "",
         )
         its_ends = {name: text[: source.width] for name, text in ends(span).items()}
         for key, *row in session.execute(sql, {**where.values, **values, **its_ends}):
@@ -261,21 +364,21 @@ def _read_parts(
     return {key: _sum(found) for key, found in parts.items()}
 
 
-def _read_failures(session: Session, filters: Filters, group: Group | None) -> dict[str, _Failures]:
+def _read_failures(session: Session, filters: Filters, split: _Split) -> dict[str, _Failures]:
     """The attempts that brought no answer, by the key of the group."""
     where = Where(filters, _OF_ATTEMPT)
     sql = session.question("failed_attempts").format(
-        key=_ATTEMPT_KEYS[group],
+        key=split.of_attempts(),
         filters=where.sql,
-        group_by="GROUP BY 1" if group is not None else "",
+        group_by="GROUP BY 1" if split.group is not None else "",
     )
     rows = session.execute(sql, where.values)
     return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
 
 
-def _read_joined(session: Session, filters: Filters, group: Group | None) -> dict[str, int]:
+def _read_joined(session: Session, filters: Filters, split: _Split) -> dict[str, int]:
     """How many requests got the answer of another, by the key of the group."""
-    found = _read_parts(session, filters, group, [(_JOINED, filters.span)])
+    found = _read_parts(session, filters, split, [(_JOINED, filters.span)])
     return {key: int(figures["total"]) for key, figures in found.items()}
 
 
@@ -306,17 +409,18 @@ def _read_percentiles(
 # -- showing ---------------------------------------------------------------------------------------
 
 
-def _shown_key(group: Group, key: str) -> str | None:
-    return f"{key}:00:00.000Z" if group is Group.HOUR else key or None
-
-
 def _shown_group(
-    group: Group, key: str, figures: _Figures, failures: _Failures, joined: int
+    split: _Split,
+    key: tuple[str, ...],
+    figures: _Figures,
+    failures: _Failures,
+    joined: int,
 ) -> dict[str, Any]:
     shown = _shown(figures, failures, joined)
     # Of a provider that never answered this is all there is to see.
     shown["counts"]["failed_attempts"] = failures[0]
-    return {group.value: _shown_key(group, key), **shown}
+    names = (group.value for group in (split.group, split.then) if group is not None)
+    return {**{name: part or None for name, part in zip(names, key, strict=True)}, **shown}
 
 
 def _shown(

@@ -27,8 +27,19 @@ from arbstr.sansio.ledger.reports import (
     parse_stats,
     unknown_name,
 )
-from arbstr.sansio.moments import DAY_MS, EARLIEST, HOUR_MS, LATEST, Span
+from arbstr.sansio.moments import (
+    DAY_MS,
+    EARLIEST,
+    HOUR_MS,
+    LATEST,
+    UTC,
+    Span,
+    Zone,
+    format_moment,
+    parse_moment,
+)
 from arbstr.sansio.routing.catalog import build_catalog
+from tests.zones import zone_of
 
 NOW = 1_770_091_506_789
 """2026-02-03T04:05:06.789Z."""
@@ -177,7 +188,12 @@ def test_an_empty_and_a_second_value_are_refused(parse: Parse, known: tuple[str,
 @pytest.mark.parametrize(
     ("name", "value", "valid"),
     [
-        ("range", "last_2h", "last_1h, last_24h, last_7d, last_30d, today, yesterday"),
+        (
+            "range",
+            "last_0h",
+            "last_1h, last_24h, last_7d, last_30d, today, yesterday, this_week, last_week, "
+            "this_month, last_month, or a number of hours, days or weeks like 12h, 90d, 2w",
+        ),
         ("success", "yes", "true, false"),
         ("streaming", "True", "true, false"),
         ("status", "OK", ", ".join(STATUSES)),
@@ -193,9 +209,15 @@ def test_a_word_that_is_none_of_the_valid_ones_is_refused_with_them(
 
 
 def test_a_group_that_is_none_is_refused_with_the_groups() -> None:
-    valid = "model, provider, policy, endpoint, day, hour"
-    for value in ("week", "model, provider", "1; DROP TABLE requests"):
+    valid = (
+        "model, provider, policy, endpoint, day, hour, week, month, or two of them like day,model"
+    )
+    for value in ("year", "model, provider", "day,day", "1; DROP TABLE requests"):
         assert refusal(parse_stats, ("group_by", value)) == f'"group_by" must be one of {valid}.'
+    for value in ("model,day", "day,week", "day,model,provider"):
+        assert refusal(parse_stats, ("group_by", value)) == (
+            '"group_by" may be two at most, and the second no time, as in day,model.'
+        )
 
 
 def test_an_endpoint_that_is_none_is_refused_with_the_endpoints() -> None:
@@ -221,7 +243,7 @@ def test_a_page_may_be_far_beyond_every_end_but_a_page_holds_a_hundred_rows() ->
 
 def test_a_time_that_is_none_is_refused_with_examples() -> None:
     for name in ("since", "until"):
-        message = refusal(parse_stats, (name, "yesterday"))
+        message = refusal(parse_stats, (name, "the day before"))
         assert message.startswith(f'"{name}" must be a date or time of ISO 8601, like 2026-02-03,')
 
 
@@ -322,3 +344,56 @@ def test_a_day_by_its_name_has_ends_of_its_own() -> None:
         found = parse_stats((("range", "today"), (end, "2026-02-03")), now=now)
         assert isinstance(found, ErrorReply)
         assert 'goes with no "since" or "until"' in found.message
+
+
+def both_spans(*parameters: tuple[str, str], now: str, zone: Zone = UTC) -> list[str]:
+    """The ends of the span and of that before it, to the hour."""
+    at = parse_moment(now)
+    assert at is not None
+    given = (*parameters, ("before", "true"), ("zone", zone.name))
+    query = parse_stats(given, now=at, zones={zone.name: zone}.get)
+    assert isinstance(query, StatsQuery), query
+    assert query.before is not None
+    spans = (query.filters.span, query.before)
+    return [format_moment(end)[5:13] for span in spans for end in (span.since, span.until)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("today", ["03-31T00", "03-31T09", "03-30T00", "03-30T09"]),
+        ("yesterday", ["03-30T00", "03-31T00", "03-29T00", "03-30T00"]),
+        ("this_week", ["03-30T00", "03-31T09", "03-23T00", "03-24T09"]),
+        ("last_week", ["03-23T00", "03-30T00", "03-16T00", "03-23T00"]),
+        # As much of the month before as there is.
+        ("this_month", ["03-01T00", "03-31T09", "02-01T00", "03-01T00"]),
+        ("last_month", ["02-01T00", "03-01T00", "01-01T00", "02-01T00"]),
+        ("2d", ["03-29T09", "03-31T09", "03-27T09", "03-29T09"]),
+        ("12h", ["03-30T21", "03-31T09", "03-30T09", "03-30T21"]),
+        ("last_1w", ["03-24T09", "03-31T09", "03-17T09", "03-24T09"]),
+    ],
+)
+def test_a_range_is_compared_with_what_was_before_it(name: str, expected: list[str]) -> None:
+    assert both_spans(("range", name), now="2026-03-31T09:00") == expected
+
+
+def test_days_are_those_of_the_zone() -> None:
+    spring = zone_of(60, 120, at="2026-03-29T01:00")
+    now = "2026-03-29T20:00"
+    # Twenty-one hours of today, and as many of yesterday.
+    today = ["03-28T23", "03-29T20", "03-27T23", "03-28T20"]
+    assert both_spans(("range", "today"), now=now, zone=spring) == today
+    between = both_spans(("since", "yesterday"), ("until", "today"), now=now, zone=spring)
+    assert between[:2] == ["03-27T23", "03-28T23"]
+    dates = both_spans(("since", "2026-03-29"), ("until", "2026-03-30"), now=now, zone=spring)
+    assert dates == ["03-28T23", "03-29T22", "03-28T00", "03-28T23"]
+
+
+def test_a_zone_nobody_knows_is_refused() -> None:
+    assert refusal(parse_stats, ("zone", "Nowhere/Town")).startswith('"zone" must be one that')
+
+
+def test_a_group_may_be_split_once_more() -> None:
+    query = parse_stats((("group_by", "day,model"),), now=NOW)
+    assert isinstance(query, StatsQuery)
+    assert (query.group, query.then) == (Group.DAY, Group.MODEL)

@@ -14,7 +14,7 @@ import pytest
 from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.ledger.reports import Filters, Group, RequestsQuery, Sort, StatsQuery
-from arbstr.sansio.moments import DAY_MS, Span, format_moment, parse_moment
+from arbstr.sansio.moments import DAY_MS, UTC, Span, format_moment, parse_moment
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.listing import Listed
 from arbstr.sansio.routing.prices import NodePrices, Price
@@ -46,7 +46,8 @@ from tests.engines import place, postgres
 from tests.ledgers import TIMESTAMP, memory_ledger
 from tests.postgres import PostgresServer
 from tests.records import ATTEMPT, RECORD, RUNNING
-from tests.trio_runtime.ledger.test_reports import NOBODY, Dice, moment, write
+from tests.trio_runtime.ledger.test_reports import NOBODY, WHOLE, Dice, moment, write
+from tests.zones import zone_of
 
 __all__ = ["place", "postgres"]
 
@@ -123,12 +124,21 @@ class Prices(Dice):
         return None if sats is None else round(sats, 5)
 
 
+ZONES = (UTC, zone_of(330, name="half past"), zone_of(60, 120, at="2026-02-04T01:00"))
+"""That of the ledger, one whose hours do not begin with its, one that puts its clocks forward."""
+
+
 def asked(session: Session, dice: Dice) -> list[str]:
     """What a ledger answers to questions thrown by the dice, as the bytes a client gets."""
     found: list[object] = []
     for group in (None, *Group):
         query = StatsQuery(dice.filters(), group)
         found.append(read_report(session, query, NOBODY))
+    for zone in ZONES:
+        for group in Group:
+            then = None if group is Group.MODEL else Group.MODEL
+            filters = replace(dice.filters(), zone=zone)
+            found.append(read_report(session, StatsQuery(filters, group, then, WHOLE), NOBODY))
     pages = [
         RequestsQuery(
             dice.filters(),

@@ -7,6 +7,8 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
+from datetime import date
 from functools import partial
 from math import fsum
 from pathlib import Path
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.ledger.periods import label
 from arbstr.sansio.ledger.reports import (
     STATUSES,
     TIMED,
@@ -29,7 +32,7 @@ from arbstr.sansio.ledger.reports import (
     Sort,
     StatsQuery,
 )
-from arbstr.sansio.moments import HOUR_MS, Span, format_moment, parse_moment
+from arbstr.sansio.moments import HOUR_MS, Span, Zone, format_moment, parse_moment
 from arbstr.trio_runtime.ledger import stats as module
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.port import Session, named
@@ -55,6 +58,7 @@ from tests.ledgers import (
     memory_ledger,
     request,
 )
+from tests.zones import zone_of
 
 MODELS = ("gpt-4o", "a/b", "m'); DROP TABLE requests; --", "😀")
 PROVIDERS = ("alpha", "beta", "β")
@@ -316,10 +320,89 @@ def key_of(group: Group, row: dict[str, Any], request: dict[str, Any]) -> object
             return request["timestamp"][:10]
         case Group.HOUR:
             return f"{request['timestamp'][:13]}:00:00.000Z"
+        case Group.MONTH:
+            return request["timestamp"][:7]
+        case Group.WEEK:
+            year, week, _ = date.fromisoformat(request["timestamp"][:10]).isocalendar()
+            return f"{year:04}-W{week:02}"
         case Group.POLICY | Group.ENDPOINT:
             return request[group.value]
         case Group.MODEL | Group.PROVIDER:
             return row[group.value]
+
+
+NIGHTS = (
+    zone_of(120, 60, at="2026-02-03T04:00"),
+    zone_of(-60, 0, at="2026-02-04T00:00"),
+    zone_of(345),
+)
+"""Clocks put back, put forward, and 45 minutes from ours, in the days of this file's ledgers."""
+
+
+@given(seeds, sizes, st.sampled_from(NIGHTS), st.sampled_from(["hour", "day", "week", "month"]))
+@settings(deadline=None, max_examples=40)
+def test_periods_of_a_zone_have_the_rows_of_their_spans(
+    seed: int, size: int, zone: Zone, unit: str
+) -> None:
+    dice = Dice(seed)
+    asked = replace(dice.filters(), zone=zone)
+    with memory_ledger() as connection:
+        write(connection, dice.ledger(size))
+        every = contents(connection)
+        report = stats(connection, asked, Group(unit))
+        query = StatsQuery(asked, Group(unit), Group.MODEL)
+        twice = read_report(connection, query, EVERYBODY)
+    assert not isinstance(twice, ErrorReply)
+    assert report["zone"] == zone.name
+    names = list(dict.fromkeys(label(unit, moment(row["timestamp"]), zone) for row in every))
+    totals = dict.fromkeys(names, 0)
+    found = {row[unit]: row for row in report["groups"]}
+    assert len(found) == len(report["groups"])
+    for name in names:
+        rows = [row for row in every if label(unit, moment(row["timestamp"]), zone) == name]
+        expected = recomputed(rows, asked)
+        for percentile in ("p50_latency_ms", "p95_latency_ms"):
+            del expected["performance"][percentile]
+        row = found.pop(name, None)
+        if row is None:
+            assert expected["counts"]["total"] == 0
+            continue
+        assert row["counts"].pop("failed_attempts") >= row["counts"]["possibly_spent_attempts"]
+        assert {part: row[part] for part in expected} == expected
+        totals[name] = row["counts"]["total"]
+    assert found == {}
+    # Split once more, the parts of a period add up to it.
+    for name in names:
+        parts = [row for row in twice["groups"] if row[unit] == name]
+        assert len({row["model"] for row in parts}) == len(parts)
+        assert sum(row["counts"]["total"] for row in parts) == totals[name]
+
+
+def test_a_night_with_an_hour_twice_keeps_its_order() -> None:
+    rows = [request(f"r{n}", timestamp=f"2026-02-03T{n:02}:30:00.000Z") for n in (5, 4, 3, 2)]
+    with memory_ledger(rows) as connection:
+        report = stats(connection, replace(ALL, zone=NIGHTS[0]), Group.HOUR)
+    assert [row["hour"][11:] for row in report["groups"]] == [
+        "04:00:00.000+02:00",
+        "05:00:00.000+02:00",
+        "05:00:00.000+01:00",
+        "06:00:00.000+01:00",
+    ]
+
+
+def test_the_span_before_is_told_beside_this_one() -> None:
+    rows = [
+        request("old", timestamp="2026-02-02T10:00:00.000Z", tries=[attempt()]),
+        request("new", timestamp="2026-02-03T10:00:00.000Z", tries=[attempt()]),
+    ]
+    day = Span(moment("2026-02-03"), moment("2026-02-04"))
+    query = StatsQuery(Filters(day), before=Span(moment("2026-02-02"), day.since))
+    with memory_ledger(rows) as connection:
+        report = read_report(connection, query, NOBODY)
+    assert not isinstance(report, ErrorReply)
+    assert report["before"]["until"] == report["since"]
+    assert (report["counts"]["total"], report["before"]["counts"]["total"]) == (1, 1)
+    assert "before" not in report["before"]
 
 
 @pytest.mark.parametrize("share", [0, 10**9], ids=["by sorting", "by walking the index"])
@@ -835,7 +918,7 @@ def test_a_name_of_the_log_is_known_though_nobody_configured_it() -> None:
             asked = (
                 read_report(connection, StatsQuery(query), NOBODY),
                 read_requests(connection, RequestsQuery(query), NOBODY),
-                read_overview(connection, query, (Group.DAY,), NOBODY),
+                read_overview(connection, StatsQuery(query), (Group.DAY,), NOBODY),
             )
             for found in asked:
                 assert isinstance(found, ErrorReply)
@@ -848,7 +931,7 @@ def test_a_name_of_the_log_is_known_though_nobody_configured_it() -> None:
 
 def test_an_overview_has_a_report_for_each_group() -> None:
     with memory_ledger([request("one")]) as connection:
-        found = read_overview(connection, ALL, (Group.MODEL, Group.DAY), EVERYBODY)
+        found = read_overview(connection, StatsQuery(ALL), (Group.MODEL, Group.DAY), EVERYBODY)
         assert not isinstance(found, ErrorReply)
         assert {group: report["groups"][0][group.value] for group, report in found.items()} == {
             Group.MODEL: "gpt-4o",
