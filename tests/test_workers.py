@@ -3,10 +3,10 @@
 A request is sent to one of them by stopping the other (SIGSTOP) until it has been taken.
 """
 
+import ast
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -48,6 +48,7 @@ from tests.proxy import config, provider
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forks")
 
+PACKAGE: Final = Path(__file__).parents[1] / "arbstr"
 BOTH: Final = "all 2 workers serve"
 ANY: Final = """
 [[providers]]
@@ -369,7 +370,7 @@ def test_a_number_that_will_not_do(count: str, capsys: pytest.CaptureFixture[str
     assert "--workers: must be a whole number from 1 to 64" in capsys.readouterr().err
 
 
-def test_mocks_are_one_processs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mocks_are_of_one_process(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["run", "--mock", "--workers", "2"])
     assert left.value.code == 2
@@ -390,12 +391,11 @@ def test_a_ledger_in_memory_and_a_system_that_cannot_fork_are_refused(
 
 
 def test_one_worker_has_no_parent_and_loads_nothing_for_it() -> None:
-    script = "import arbstr.cli.run_command, sys; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.split()
-    assert "arbstr.trio_runtime.main" in loaded
-    assert not {name for name in loaded if name.endswith((".worker", ".workers", ".combined"))}
+    for module in ("cli/run_command", "trio_runtime/main"):
+        body = ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")).body
+        at_once = {node.module or "" for node in body if isinstance(node, ast.ImportFrom)}
+        assert "arbstr.sansio.errors" in at_once
+        assert not {name for name in at_once if name.endswith((".worker", ".workers", ".combined"))}
     with fake_process() as fake:
         text = "[server]\nworkers = 1\n" + ANY.format(url=fake.url)
         with arbstr_process(config_text=text) as process:
