@@ -69,6 +69,7 @@ async def test_a_url_and_a_key_are_enough() -> None:
         assert attempt.price_id == priced(proxy).price.id
         listed = (await proxy.get("/v1/models")).json["data"]
         assert [each["id"] for each in listed] == ["acme/claude", "gpt-4o"]
+        assert [each["context_length"] for each in listed] == [10_000, 10_000]
         (shown,) = (await proxy.get("/providers")).json["providers"]
         assert shown["rates"]["gpt-4o"]["output_rate"] == 6
         assert shown["prices"]["age"] == "fresh"

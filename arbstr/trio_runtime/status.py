@@ -255,10 +255,14 @@ def _named(model_id: str, owner: str) -> dict[str, Any]:
 
 
 def _model(hub: Hub, model_id: str) -> dict[str, Any]:
-    """With the rates of the cheapest, and the APIs by which somebody serves it."""
+    """With the rates of the cheapest, and the APIs by which somebody serves it.
+
+    Of several contexts that nodes tell, the shortest: a client that keeps to it may be sent to any.
+    """
     catalog, paths = hub.snapshot.catalog, hub.paths
     offers, owner = catalog.offers(model_id), catalog.cheapest_owner(model_id)
     rates = next((offer.rates for offer in offers if offer.provider.name == owner), None)
+    known = [offer.context for offer in offers if offer.context is not None]
     served = [
         endpoint
         for endpoint in ENDPOINTS
@@ -268,6 +272,7 @@ def _model(hub: Hub, model_id: str) -> dict[str, Any]:
         **_named(model_id, owner),
         "endpoints": served,
         **({} if rates is None else {"rates": _rates(rates)}),
+        **({"context_length": min(known)} if known else {}),
     }
 
 

@@ -103,6 +103,11 @@ class Offer:
     refused: str | None = None
 
     @property
+    def context(self) -> int | None:
+        """How many tokens a prompt and its answer may have together, where a node says it."""
+        return None if self.price is None else self.price.listed.context
+
+    @property
     def hold_rates(self) -> Rates | None:
         """What caps and budgets go by."""
         if self.rates is None or not self.aged:

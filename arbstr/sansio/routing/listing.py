@@ -34,6 +34,9 @@ LONGEST_ID: Final = 256
 MOST_MODELS: Final = 5000
 """Models that are read of a listing; the largest nodes list some hundred."""
 
+MOST_CONTEXT: Final = 2**31 - 1
+"""Tokens of a context that are believed; the largest models have ten millions."""
+
 CHARACTERS_A_TOKEN: Final = 3
 """By which a node estimates a prompt."""
 
@@ -56,12 +59,13 @@ class Most:
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A model as its node lists it. `names` are other ids it takes for it, `most` what it may
-    reserve."""
+    reserve, `context` how many tokens a prompt and its answer may have together."""
 
     model: str
     names: tuple[str, ...]
     rates: Rates
     most: Most | None = None
+    context: int | None = None
 
 
 def parse_models(body: bytes) -> tuple[Listed, ...] | str:
@@ -100,10 +104,21 @@ def _listed(item: dict[str, Any]) -> Listed | None:
         return None
     # 0 means that it is not priced apart.
     cached = _rate(pricing.get("input_cache_read")) or None
+    stored = _rate(pricing.get("input_cache_write")) or None
     aliases = item.get("alias_ids")
     others = (*(aliases if isinstance(aliases, list) else ()), item.get("canonical_slug"))
     names = tuple(dict.fromkeys(name for name in others if _is_id(name) and name != model))
-    return Listed(model, names, Rates(read, written, cached), _most(item, pricing, read))
+    rates = Rates(read, written, cached, cache_write_rate=stored)
+    return Listed(model, names, rates, _most(item, pricing, read), _context(item))
+
+
+def _context(item: dict[str, Any]) -> int | None:
+    limits = item.get("top_provider")
+    for holder in (limits if isinstance(limits, dict) else {}, item):
+        tokens = holder.get("context_length")
+        if type(tokens) is int and 0 < tokens <= MOST_CONTEXT:
+            return tokens
+    return None
 
 
 def _is_id(value: object) -> TypeGuard[str]:

@@ -219,13 +219,14 @@ def scaled(rates: Rates, times: Decimal) -> Rates:
     def more(rate: Decimal) -> Decimal:
         return rate * times
 
-    cached = rates.cached_input_rate
+    cached, stored = rates.cached_input_rate, rates.cache_write_rate
     return replace(
         rates,
         input_rate=more(rates.input_rate),
         output_rate=more(rates.output_rate),
         cached_input_rate=None if cached is None else more(cached),
         base_fee=more(rates.base_fee),
+        cache_write_rate=None if stored is None else more(stored),
     )
 
 
@@ -260,7 +261,11 @@ def kept(prices: NodePrices) -> str:
             [
                 *(price.id, price.since, price.listed.model, price.listed.names),
                 *(str(rate) for rate in (price.rates.input_rate, price.rates.output_rate)),
-                _text(price.rates.cached_input_rate),
+                [
+                    _text(price.rates.cached_input_rate),
+                    _text(price.rates.cache_write_rate),
+                    price.listed.context,
+                ],
                 *_most_texts(price.listed.most),
             ]
             for price in prices.prices.values()
@@ -280,12 +285,18 @@ def restored(text: str, fetched: float) -> NodePrices | None:
     """What `kept` made; `None` for what it cannot have made."""
     try:
         found = {}
-        for number, since, model, names, read, written, cached, *most in json.loads(text):
+        for number, since, model, names, read, written, more, *most in json.loads(text):
+            # What was kept before there were others is the price of cached input alone.
+            cached, stored, context = more if isinstance(more, list) else (more, None, None)
             rates = Rates(
-                Decimal(read), Decimal(written), None if cached is None else Decimal(cached)
+                Decimal(read),
+                Decimal(written),
+                None if cached is None else Decimal(cached),
+                cache_write_rate=None if stored is None else Decimal(stored),
             )
             whole = Most(*map(Decimal, most)) if most else None
-            found[model] = Price(number, Listed(model, tuple(names), rates, whole), since)
+            listed = Listed(model, tuple(names), rates, whole, context)
+            found[model] = Price(number, listed, since)
     except (ValueError, TypeError, InvalidOperation):
         return None
     return NodePrices(MappingProxyType(found), fetched)

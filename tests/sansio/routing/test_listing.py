@@ -123,6 +123,35 @@ def test_tokens_from_a_cache_have_a_price_of_their_own_if_it_is_not_zero() -> No
     assert found.rates.cached_input_rate is None
 
 
+def test_so_have_tokens_written_to_one() -> None:
+    pricing = {"prompt": 0.002, "completion": 0.006, "input_cache_write": 0.0025}
+    (found,) = parsed(listing(model(sats_pricing=pricing)))
+    assert found.rates.cache_write_rate == Decimal("2.5")
+    pricing["input_cache_write"] = 0.0
+    (found,) = parsed(listing(model(sats_pricing=pricing)))
+    assert found.rates.cache_write_rate is None
+
+
+@pytest.mark.parametrize(
+    ("more", "tokens"),
+    [
+        ({"context_length": 9, "top_provider": {"context_length": 8}}, 8),
+        ({"context_length": 9, "top_provider": {"context_length": None}}, 9),
+        ({"context_length": 9, "top_provider": None}, 9),
+        ({"context_length": 0}, None),
+        ({"context_length": True}, None),
+        ({"context_length": "9"}, None),
+        ({"context_length": 2**31}, None),
+        ({}, None),
+    ],
+)
+def test_a_context_is_what_is_served_and_not_what_could_be(
+    more: dict[str, Any], tokens: int | None
+) -> None:
+    (found,) = parsed(listing(model(**more)))
+    assert found.context == tokens
+
+
 def test_aliases_and_slugs_are_other_names() -> None:
     (found,) = parsed(listing(model(alias_ids=["m", "a", 7, "a"], canonical_slug="v/m-2024")))
     assert found.names == ("a", "v/m-2024")

@@ -1,5 +1,6 @@
 """What a node asks, from one listing to the next, and which model a name means."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -19,6 +20,7 @@ from arbstr.sansio.routing.prices import (
     moved,
     over_ceiling,
     restored,
+    scaled,
 )
 
 
@@ -146,8 +148,27 @@ def test_a_name_that_may_mean_two_models_means_neither() -> None:
 def test_what_is_kept_for_the_next_start_is_the_same_to_the_last_digit() -> None:
     rates = Rates(Decimal("2.0199999999999997"), Decimal("6.06"), Decimal("0.5"))
     most = Most(Decimal("28.28"), Decimal("16.16"), Decimal("12.12"))
-    node = prices(Listed("m", ("a", "b"), rates, most), listed("n"))
+    dear = replace(rates, cache_write_rate=Decimal("2.525"))
+    node = prices(
+        Listed("m", ("a", "b"), rates, most), Listed("o", (), dear, most, 200_000), listed("n")
+    )
     assert restored(kept(node), 5.0) == node
+
+
+def test_what_was_kept_without_what_is_written_to_a_cache_is_restored() -> None:
+    old = '[[1,5.0,"m",[],"2","6","0.5"],[2,5.0,"n",[],"2","6",null,"28","16","12"]]'
+    rates, most = Rates(Decimal(2), Decimal(6)), Most(Decimal(28), Decimal(16), Decimal(12))
+    cached = replace(rates, cached_input_rate=Decimal("0.5"))
+    found = restored(old, 5.0)
+    assert found is not None
+    assert found.prices["m"].listed == Listed("m", (), cached)
+    assert found.prices["n"].listed == Listed("n", (), rates, most)
+
+
+def test_an_aged_price_is_a_tenth_more_in_all_its_parts() -> None:
+    rates = Rates(Decimal(2), Decimal(6), Decimal(1), Decimal(10), Decimal(3))
+    more = scaled(rates, Decimal("1.1"))
+    assert more == Rates(*map(Decimal, ("2.2", "6.6", "1.1", "11", "3.3")))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "[[]]", '[["a"]]', "null"])
