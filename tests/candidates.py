@@ -29,7 +29,6 @@ def candidate(
         name=name,
         url=f"{base}/chat/completions",
         shown_url=base,
-        shown_endpoint=f"{base}/chat/completions",
         kind=kind,
         key=None,
         authorization=None,

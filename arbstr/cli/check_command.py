@@ -15,6 +15,7 @@ from arbstr.cli.config_file import (
 from arbstr.cli.node_prices import accounts_of, asked, described, known, problems
 from arbstr.cli.output import complain
 from arbstr.cli.provider_text import access
+from arbstr.sansio.endpoints import PATHS
 from arbstr.trio_runtime.ledger.database import shown
 
 
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         faults = tuple(problems(config, found, now))
     for provider in config.providers:
         print(
-            f"  {provider.name}  {provider.endpoint.shown_endpoint}  "
+            f"  {provider.name}  {provider.endpoint.shown_base}{PATHS[provider.endpoints[0]]}  "
             f"kind {provider.kind}  {access(provider)}"
         )
         if options.network and provider.asks_node:

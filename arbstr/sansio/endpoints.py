@@ -5,10 +5,22 @@ another message, on a 400 whose body is right for OpenAI's and for Anthropic's c
 and show it. An unknown path that is nobody's stays a 404.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 CHAT: Final = "chat"
-ENDPOINTS: Final = (CHAT, "responses", "messages", "embeddings", "completions")
+PATHS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        CHAT: "/chat/completions",
+        "responses": "/responses",
+        "messages": "/messages",
+        "embeddings": "/embeddings",
+        "completions": "/completions",
+    }
+)
+"""Where each door is, behind a provider's base URL."""
+ENDPOINTS: Final = tuple(PATHS)
 """The names of the doors: in the configuration, in the ledger and in what is told of both."""
 
 OURS: Final = frozenset(

@@ -12,9 +12,8 @@ from functools import lru_cache
 from typing import Final, final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
+from arbstr.sansio.endpoints import PATHS
 from arbstr.sansio.secrets import Secret
-
-CHAT_PATH: Final = "/chat/completions"
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
@@ -128,15 +127,15 @@ class Endpoint:
     """A provider's address, taken apart.
 
     `url` is the base that the paths of doors are put behind (`url_of`), with the query and without
-    userinfo; `shown_url` is the configured URL and `shown_endpoint` where chats are posted, both
-    without userinfo and query.
+    userinfo; `shown_url` is the configured URL and `shown_base` the base, both without userinfo and
+    query.
     `basic` is the Authorization header that the URL's userinfo stands for. `secrets` is what
     of the URL must be redacted by value.
     """
 
     url: str = field(repr=False)
     shown_url: str
-    shown_endpoint: str
+    shown_base: str
     host: str
     basic: Secret | None = None
     secrets: tuple[Secret, ...] = ()
@@ -145,20 +144,22 @@ class Endpoint:
 def parse_url(text: str) -> Endpoint:
     """A provider's base URL -> its `Endpoint`. Raises `ValueError` with the rule.
 
-    No path means `/v1`; a path is taken as it is, and one that already ends in
-    `/chat/completions` is not extended again.
+    No path means `/v1`; a path is taken as it is, and one that already ends in that of a door
+    is not extended again.
     """
     parts, host, port = _split(text, _URL_RULE)
     if parts.scheme not in ("http", "https") or port == 0:
         raise ValueError(_URL_RULE)
     if parts.fragment or text.endswith("#"):
         raise ValueError('must not have a fragment; remove the "#" and what follows')
-    base = parts.path.rstrip("/").removesuffix(CHAT_PATH) or "/v1"
+    path = parts.path.rstrip("/")
+    door = next((door for door in PATHS.values() if path.endswith(door)), "")
+    base = path.removesuffix(door) or "/v1"
     netloc = parts.netloc.rpartition("@")[2]
     return Endpoint(
         url=urlunsplit((parts.scheme, netloc, base, parts.query, "")),
         shown_url=urlunsplit((parts.scheme, netloc, parts.path, "", "")),
-        shown_endpoint=urlunsplit((parts.scheme, netloc, base + CHAT_PATH, "", "")),
+        shown_base=urlunsplit((parts.scheme, netloc, base, "", "")),
         host=host.rstrip("."),
         basic=None if parts.username is None else _basic(*_login(parts)),
         secrets=_url_secrets(parts),

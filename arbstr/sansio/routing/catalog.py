@@ -50,16 +50,14 @@ class Provider:
     """A provider as requests need it.
 
     `url` is the base of what is posted, see `url_of`; it may carry a query and is not for showing.
-    `shown_url` is the configured URL, `shown_endpoint` where chats are posted, both without
-    userinfo and query. `authorization` is what the header `key_header` says, whole, or `None` to
-    send none.
+    `shown_url` is the configured URL without userinfo and query. `authorization` is what the header
+    `key_header` says, whole, or `None` to send none.
     `proxy` is through whom it is reached, `None` for directly.
     """
 
     name: str
     url: str = field(repr=False)
     shown_url: str
-    shown_endpoint: str
     kind: Kind
     key: Secret | None
     authorization: Secret | None
@@ -273,7 +271,6 @@ def _provider(config: ProviderConfig) -> Provider:
         name=config.name,
         url=endpoint.url,
         shown_url=endpoint.shown_url,
-        shown_endpoint=endpoint.shown_endpoint,
         kind=config.kind,
         key=key,
         authorization=key if bare else shown,

@@ -8,11 +8,12 @@ import pytest
 from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.dialects.members import without
 from arbstr.sansio.dialects.responses.door import RESPONSES
-from arbstr.sansio.endpoints import ENDPOINTS
+from arbstr.sansio.endpoints import ENDPOINTS, PATHS
 
 
 def test_the_doors_are_named_as_everywhere_else() -> None:
-    assert set(DOORS) <= set(ENDPOINTS)
+    assert tuple(DOORS) == ENDPOINTS
+    assert {name: door.path for name, door in DOORS.items()} == PATHS
     assert all(name == door.name for name, door in DOORS.items())
     assert len({door.path for door in DOORS.values()}) == len(DOORS)
 

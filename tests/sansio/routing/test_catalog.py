@@ -88,6 +88,10 @@ def test_the_owner_is_the_cheapest_then_the_first_by_name_and_priced_before_unpr
         ("https://h/v1/", "https://h/v1/chat/completions"),
         ("https://h/api/v1", "https://h/api/v1/chat/completions"),
         ("https://h/v1/chat/completions", "https://h/v1/chat/completions"),
+        ("https://h/v1/messages", "https://h/v1/chat/completions"),
+        ("https://h/api/v1/responses/", "https://h/api/v1/chat/completions"),
+        ("https://h/v1/completions", "https://h/v1/chat/completions"),
+        ("https://h/embeddings", "https://h/v1/chat/completions"),
         ("http://[::1]:8000", "http://[::1]:8000/v1/chat/completions"),
         ("https://h/v1?version=2", "https://h/v1/chat/completions?version=2"),
     ],
@@ -100,8 +104,9 @@ def test_every_way_to_write_a_base_url_reaches_the_chat_route(base: str, posted:
 def test_what_is_shown_of_a_url_has_neither_userinfo_nor_query() -> None:
     beta = catalog(TWO).providers[0]
     assert beta.shown_url == "https://beta.example/api/v1"
-    assert beta.shown_endpoint == "https://beta.example/api/v1/chat/completions"
-    assert beta.url_of("/chat/completions") == beta.shown_endpoint + "?api-key=query-secret-99"
+    base = "https://beta.example/api/v1"
+    assert parse_config(TWO, {}).providers[0].endpoint.shown_base == base
+    assert beta.url_of("/chat/completions") == f"{base}/chat/completions?api-key=query-secret-99"
 
 
 def test_a_key_is_sent_as_bearer_and_userinfo_as_basic() -> None:
