@@ -1,10 +1,11 @@
 """A day's budget shared by several processes, on each engine."""
 
+import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import partial
 
 import pytest
@@ -243,3 +244,50 @@ async def test_another_day_has_a_slice_of_its_own(
         budget.settle(first, Decimal(9))
         assert budget.view(later).reserved == 9
         assert (await caps(database))["a"] >= 9000
+
+
+async def test_eight_share_a_day_and_some_are_killed(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never overdrawn, nearly all of it spent, and nothing held that no lease holds."""
+    # The day is spent in a second or two: what lies at hand for five is all of it.
+    monkeypatch.setattr("arbstr.sansio.routing.lease.RATE_SECONDS", 0.0)
+    limit, dice = Decimal(60), random.Random(8)
+    charged: dict[str, Decimal] = {}
+    held: dict[str, Decimal] = {}
+    kills = 2
+
+    async def spend(name: str) -> None:
+        nonlocal kills
+        async with process(place, name, limit=limit) as (budget, leases, _):
+            charged[name], refused = Decimal(0), 0
+            while refused < 4:
+                most = Decimal(dice.randint(1, 400)) / 1000 if not refused else Decimal("0.001")
+                got = await reserve(budget, leases, most)
+                if not isinstance(got, Reservation):
+                    refused += 1
+                    await trio.sleep(0.06)
+                    continue
+                if kills and sum(charged.values()) > limit / (kills + 1):
+                    kills -= 1
+                    held[name] = got.most
+                    return  # as kill -9 does it: with a request under way, and no word
+                price = most * dice.randint(0, 10) / 10
+                budget.settle(got, price)
+                charged[name] += price
+                refused = 0
+            await leases.close()
+
+    with trio.fail_after(120):
+        async with trio.open_nursery() as nursery:
+            for n in range(8):
+                nursery.start_soon(spend, f"p{n}")
+    assert kills == 0
+    assert limit * Decimal("0.95") <= sum(charged.values()) + sum(held.values()) <= limit
+    async with open_database(place) as database:
+        rows = await caps(database)
+    assert sum(rows.values()) <= limit * 1000
+    for name, amount in charged.items():
+        used = int(((amount + held.get(name, Decimal(0))) * 1000).to_integral_value(ROUND_CEILING))
+        assert rows[name] >= used
+        assert name in held or rows[name] == used
