@@ -116,7 +116,9 @@ async def test_a_node_that_charges_more_than_it_states_is_left_alone_if_so_confi
         assert "charges something else" not in warnings(caplog), "ten are too few"
         await ask(proxy, WINDOW // 2)
         await checkpoint(proxy)
-        assert (await shown(proxy))["resting_for"] == "overcharge"
+        provider = await shown(proxy)
+        assert provider["resting_for"] == "overcharge"
+        assert provider["resting_until"] == "9999-12-31T23:59:59Z"
         reply = await proxy.chat()
         assert (reply.status, reply.error["code"]) == (400, "no_price_allowed")
 

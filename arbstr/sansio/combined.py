@@ -163,6 +163,10 @@ def _provider(own: Report, every: Sequence[Report]) -> dict[str, Any]:
         # One of them saw its signature; the others are told, and may not have read it yet.
         if TRAITS[Kind(view["kind"])].signature is not None:
             found["kind"] = view["kind"]
+    for member in ("stated", "charged"):
+        sums = [view[member] for view in every if member in view]
+        if sums:
+            found[member] = _added_up(sums)
     for member, moment in (("prices", "fetched_at"), ("balance", "asked_at")):
         known = [view[member] for view in every if member in view]
         if known:
@@ -173,6 +177,15 @@ def _provider(own: Report, every: Sequence[Report]) -> dict[str, Any]:
 def _moment(name: str, report: Report) -> str:
     """In UTC, so that the text is in the order of time; none is the oldest."""
     return report[name] or ""
+
+
+def _added_up(every: Sequence[Report]) -> Report:
+    """Numbers, also those in the objects of an object."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for report in every for name in report):
+        values = [report[name] for report in every if name in report]
+        found[name] = _added_up(values) if isinstance(values[0], Mapping) else sum(values)
+    return found
 
 
 def _missing(every: Sequence[Mapping[str, Sequence[str] | None]]) -> dict[str, Any]:

@@ -34,15 +34,20 @@ STARTED: Final = int(datetime.now(UTC).timestamp())
 _STARTED_AT: Final = format_moment(STARTED * 1000)
 """The same for Anthropic's clients."""
 
+NEVER: Final = "9999-12-31T23:59:59Z"
+"""Until when rests what no time mends: a moment like any other, and after all of them."""
+
 LATE_SECONDS: Final = 10.0
 """How long a row may wait to be written before that is worth a look: a backup that locks the
 database is done by then, a full disk is not."""
 
 
 def _wall(monotonic: float | None) -> str | None:
-    """A monotonic moment as UTC text, as of now; `None` for never."""
-    if monotonic is None or isinf(monotonic):
+    """A monotonic moment as UTC text, as of now; what never comes is `NEVER`."""
+    if monotonic is None:
         return None
+    if isinf(monotonic):
+        return NEVER
     epoch = datetime.now(UTC).timestamp() + monotonic - trio.current_time()
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 

@@ -144,3 +144,27 @@ def test_providers_are_one_list_of_the_worst_and_the_newest() -> None:
     assert [each["status"] for each in found["workers"]] == ["serving", "serving", "silent"]
     turned = {"providers": [two]}
     assert combined_providers(turned, said(turned, own))["providers"][0]["kind"] == "routstr"
+
+
+def test_what_was_stated_and_charged_is_of_all_workers() -> None:
+    one = {"requests": 2, "stated_sats": 1.5, "expected_sats": 1.0}
+    sums = {"requests": 2, "charged_sats": 1.5, "known_sats": 1.5}
+    reports = [
+        {"providers": [shown("alpha", stated={"m": one}, charged=sums)]},
+        {"providers": [shown("alpha", stated={"m": one, "n": one})]},
+        {"providers": [shown("alpha")]},
+    ]
+    (found,) = combined_providers(reports[2], said(*reports))["providers"]
+    assert found["stated"] == {
+        "m": {"requests": 4, "stated_sats": 3.0, "expected_sats": 2.0},
+        "n": one,
+    }
+    assert found["charged"] == sums
+
+
+def test_a_rest_without_end_is_the_longest() -> None:
+    never = shown("alpha", resting_until="9999-12-31T23:59:59Z", resting_for="overcharge")
+    soon = shown("alpha", resting_until="2026-01-01T00:00:30Z", resting_for="balance")
+    reports = [{"providers": [each]} for each in (soon, never)]
+    (found,) = combined_providers(reports[0], said(*reports))["providers"]
+    assert found["resting_for"] == "overcharge"

@@ -35,7 +35,7 @@ from arbstr.cli.watch.cells import BOLD, CHOSEN, Line, Span, fit, fit_line
 from arbstr.cli.watch.detail import detail_lines
 from arbstr.cli.watch.model import Day, Model, Provider, Row
 from arbstr.cli.watch.view import View, shown_rows
-from arbstr.sansio.moments import format_moment
+from arbstr.sansio.moments import DAY_MS, format_moment
 from arbstr.sansio.money import format_eyes
 
 BAR_WIDTH: Final = 20
@@ -220,9 +220,15 @@ def _providers(model: Model, view: View, width: int, height: int) -> Iterator[Li
 _STATES: Final = {"ok": GOOD, "half open": DOUBTFUL, "rests": DOUBTFUL, "sick": DOUBTFUL}
 
 
+ENDLESS_MS: Final = 10 * 365 * DAY_MS
+"""What rests longer than that does so until a reload (`status.NEVER`)."""
+
+
 def state_of(provider: Provider, now: int) -> str:
     """How one stands, in words."""
     wait = "" if provider.until is None else f" {_long(provider.until - now)}"
+    if provider.until is not None and provider.until - now > ENDLESS_MS:
+        wait = " until a reload"
     why = "" if provider.why is None else f": {provider.why}"
     match provider.state:
         case "open":

@@ -13,9 +13,10 @@ from typing import Final
 import pytest
 
 from arbstr.cli.watch.cells import painted, width_of
-from arbstr.cli.watch.model import Model, Seen
-from arbstr.cli.watch.screen import KEYS, MAIN_KEYS, request_room, screen
+from arbstr.cli.watch.model import Model, Provider, Seen
+from arbstr.cli.watch.screen import KEYS, MAIN_KEYS, request_room, screen, state_of
 from arbstr.cli.watch.view import View, shown_rows
+from arbstr.sansio.moments import parse_moment
 from tests.cli.watch.seen import (
     NOW,
     WHERE,
@@ -155,3 +156,17 @@ def test_one_that_runs_is_as_old_as_now() -> None:
 def test_the_last_line_fits_and_names_keys_of_the_help() -> None:
     assert len(MAIN_KEYS) <= 80
     assert {key for key, _ in KEYS} >= {"q", "enter", "f", "u", "p", "m", "?"}
+
+
+@pytest.mark.parametrize(
+    ("until", "shown"),
+    [
+        ("2026-02-03T05:00:00Z", "rests 55 min: overcharge"),
+        ("9999-12-31T23:59:59Z", "rests until a reload: overcharge"),
+    ],
+)
+def test_a_rest_without_end_is_told_as_one(until: str, shown: str) -> None:
+    now, ends = parse_moment("2026-02-03T04:05:00Z"), parse_moment(until)
+    assert now is not None
+    provider = Provider("alpha", "rests", ends, "overcharge", {}, {}, None)
+    assert state_of(provider, now) == shown
