@@ -35,9 +35,10 @@ With `--workers N` there are N such trees, in forks of a parent that runs none o
 each has one task more, which reads and writes its post to the parent (`worker`).
 
 One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
-may call; which route) -> `exchange` (what it is, and whose answer it gets) -> `run` (its own) or
-`joined` (another's) -> `delivery` (what its client is told) and `attempts` (retry's commands, the
-breaker's leave, deadlines) -> `upstream` (one request to one provider; exceptions become facts) ->
+may call; which route) -> `exchange` (what it is, and whose answer it gets) -> `run` (its own, which
+others may get by `sharing`) or `joined` (another's) -> `delivery` (what its client is told) and
+`attempts` (retry's commands, deadlines; `permit`, the breaker's leave and the budget's) ->
+`upstream` (one request to one provider; exceptions become facts) ->
 `transport`, `http11`, `readers`, `connect`, `pipe`, `tunnel` (what was written and read, through
 which proxy). `hub` is what requests share, `snapshot` what one keeps from its first line to its
 last.
@@ -59,7 +60,7 @@ in its page:
       lanes, hub, reload, status
     whom, drains, permit, attempts, relaying,       one request, from its parts ...
       books, delivery
-      run, joined, exchange                         ... to its whole
+      sharing, run, joined, exchange                ... to its whole
       counting                                      a free question beside it
     stopping                                        how the process ends
     worker                                          one process of several, and its siblings

@@ -9,13 +9,13 @@
 
 A run outlives its client where its answer is paid for anyway, or where the client may be back in a
 moment (drains.seconds_alone). It goes on in the same task and in the same way; only nobody is
-written to, and without a client that has joined it makes no further attempt. What a joined one
-needs is in its `Source` (repeats.py).
+written to, and without a client that has joined it makes no further attempt. What others may get of
+it is in sharing.py.
 """
 
 import logging
 from math import inf
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
@@ -26,19 +26,20 @@ from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.cut_off import CUTS, FOLLOWS, Follows, Standing, Why
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money
 from arbstr.sansio.failover.last_word import LastWord
-from arbstr.sansio.failover.repeats import Became, Fingerprint
+from arbstr.sansio.failover.repeats import Fingerprint
 from arbstr.sansio.failover.retry import GiveUp, TryFailed
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.routing.plan import Candidate, NoRoute
 from arbstr.trio_runtime import books
 from arbstr.trio_runtime.attempts import Attempts
 from arbstr.trio_runtime.delivery import Delivery
-from arbstr.trio_runtime.drains import has_room
+from arbstr.trio_runtime.drains import Drains, has_room
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_request
 from arbstr.trio_runtime.relaying import Relaying
-from arbstr.trio_runtime.repeats import Broken, Head, Source, Whole, head_of, whole_of
+from arbstr.trio_runtime.repeats import Head, head_of
 from arbstr.trio_runtime.server.responder import Responder
+from arbstr.trio_runtime.sharing import Shared
 from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.whom import retry_of, route_of, unserved_now
 
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from arbstr.sansio.routing.affinity import Home, Key
 
 log = logging.getLogger(__name__)
-
-GONE: Final = ErrorReply("upstream_error", "The answer was given up.", should_retry=False)
-"""What nobody reads: an answer that nobody waited for was given up."""
 
 
 @final
@@ -79,10 +77,9 @@ class Run:
         self._request = request
         self._exchange = exchange
         self._policy = policy
-        self._named = named
         self._consent = consent
         self._affinity = affinity
-        self._which = which
+        self._shared = Shared(hub, request, exchange, named, which)
         self._attempts: Attempts | None = None
         self._candidates: tuple[Candidate, ...] = ()
         self._conversation: Key | None = None
@@ -98,8 +95,6 @@ class Run:
         self._ended = False
         self._relaying: Relaying | None = None
         self._last_bytes = b""
-        self._source: Source | None = None
-        self._handed_over = False
         self._whole: UpstreamCall | None = None
 
     async def run(self) -> None:
@@ -119,7 +114,7 @@ class Run:
         if self._working:
             self._working = False
             self._error = self._cut_by_ourselves(attempts)
-            self._hand_over(attempts)
+            self._shared.hand_over(attempts.drains)
         with trio.CancelScope() as self._scope:
             await self._deliver(attempts)
 
@@ -167,7 +162,7 @@ class Run:
     async def _find(self, attempts: Attempts) -> None:
         error = await attempts.find()
         if error is not None:
-            self._hand_over(attempts)
+            self._shared.hand_over(attempts.drains)
             error = unserved_now(self._hub, self._request, self._candidates) or error
         elif self._request.stream:
             error = await self._relay(attempts)
@@ -230,18 +225,16 @@ class Run:
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
         self._relaying = relaying = Relaying(call, attempts.first_bytes)
-        if self._source is None and self._hub.kept.is_on:
-            self._source = self._new_source()
         head = self._head(call)
-        if self._source is not None:
-            self._source.head = head
+        self._shared.begin(head, attempts.drains)
         await self._delivery.start(head)
         failure = await relaying.run(self._pass_on)
         return None if failure is None else self._cut(attempts, failure)
 
     async def _pass_on(self, data: bytes) -> None:
-        if self._source is not None:
-            self._source.keep(data)
+        source = self._shared.source
+        if source is not None:
+            source.keep(data)
         await self._delivery.write(data)
 
     def _cut(self, attempts: Attempts, failure: Failure, *, counts: bool = True) -> ErrorReply:
@@ -312,7 +305,7 @@ class Run:
 
     def is_deserted(self) -> bool:
         """Whether nobody waits for the answer, for now."""
-        return self._left_at is not None and not (self._source and self._source.is_wanted)
+        return self._left_at is not None and not self._shared.is_wanted
 
     def _is_here(self) -> bool:
         """Whether the answer is whole, and was just about to be delivered."""
@@ -329,27 +322,16 @@ class Run:
             return False
         self._alone = self._deserted = True
         hub.draining += 1
-        source = self._source = self._source or self._new_source()
-        source.wanted = self._wanted
-        provider = attempts.call.provider.name if attempts.call is not None else "-"
-        saw = f'its client left while provider "{provider}" was answering'
-        hub.kept.left(source, self._fingerprint(), saw)
+        self._shared.leave(attempts, self._wanted)
         self._scope.deadline = trio.current_time() + seconds
         hub.end_if_deserted()
         return True
 
-    def _new_source(self) -> Source:
-        exchange, attempts = self._exchange, self._attempts
-        if attempts is not None:
-            # One is kept of each request: an answer that was given up before gives way to this one.
-            attempts.drains.forget_source()
-        return Source(self._hub.kept, exchange.correlation_id, exchange.policy)
-
     @property
     def _linger(self) -> float:
         # With consent nobody joins, who repeats it pays again; and what was let go nobody gets.
-        lost = self._source is not None and self._source.pieces is None
-        return 0.0 if self._consent or lost else self._snapshot.config.retry.linger
+        nobody = self._consent or self._shared.is_lost
+        return 0.0 if nobody else self._snapshot.config.retry.linger
 
     def _wanted(self) -> None:
         """Somebody may have joined, or the last who had be gone or get no more of it."""
@@ -376,52 +358,13 @@ class Run:
         if self._error is None and call is not None:
             self._came_whole(call)
             attempts.answered_unattended()
-            self._remember()
+            self._remember(attempts.drains)
             if not call.price_is_open:
                 await call.finish()
 
-    def _hand_over(self, attempts: Attempts) -> None:
-        """It was given up before its output: whoever has joined, and who will, may get it late."""
-        if self._source is not None and attempts.drains.adopt(self._source):
-            self._source, self._handed_over = None, True
-
-    def _fingerprint(self) -> Fingerprint:
-        if self._which is None:
-            self._which = self._hub.kept.fingerprint(self._request, self._named)
-        return self._which
-
-    def _remember(self) -> None:
-        """Tells whoever asks the same again what became of it."""
-        kept, source, exchange = self._hub.kept, self._source, self._exchange
-        if self._handed_over or (source is not None and source.end is not None):
-            return  # that is known already, or will be
-        drains = self._attempts.drains if self._attempts is not None else None
-        awaited = source is not None and source.readers > 0
-        if exchange.delivered or not (kept.is_on or awaited):
-            if drains is not None:
-                drains.forget_source()
-            if source is not None:
-                source.wanted = None
-                if source.is_booked:
-                    kept.forget(source.id)
-            return
-        if drains is not None and drains.keeps_source and source is None:
-            drains.leave_source(self._fingerprint())
-            return
-        # An answer that a bug of ours kept from its client was paid for, too.
-        spent = exchange.answered or exchange.possibly_spent > 0
-        if self._whole is None and not spent and source is None:
-            return
-        source = self._source = source or self._new_source()
-        end: Whole | Broken | None = None if self._whole is None else whole_of(self._whole)
-        became, saw = (Became.SPENT if spent else Became.FREE), exchange.saw
-        if end is None or self._whole is None:
-            end = Broken(self._error or GONE)
-        else:
-            became, name = Became.WHOLE, self._whole.provider.name
-            saw = f'provider "{name}" answered it after its client had left, and that was not kept'
-            source.head = self._head(self._whole)
-        kept.ended(source, self._fingerprint(), became, end, saw)
+    def _remember(self, drains: Drains | None) -> None:
+        secrets = self._snapshot.catalog.secrets
+        self._shared.remember(drains, self._whole, self._error, secrets)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -452,7 +395,7 @@ class Run:
         finally:
             self._finish()
             self._ended = True
-            self._remember()
+            self._remember(None if self._attempts is None else self._attempts.drains)
             self._forget()
 
     def _forget(self) -> None:
@@ -480,10 +423,8 @@ class Run:
         """A drain has ended: the last one brings the row, if the client's part is over."""
         if self._over and not self._draining():
             self._enter(self._exchange.close(trio.current_time()))
-            free = not self._exchange.possibly_spent and self._whole is None
-            if free and self._source is not None:
-                # It turned out to have been free, so it stands in nobody's way.
-                self._hub.kept.forget(self._exchange.correlation_id)
+            if not self._exchange.possibly_spent and self._whole is None:
+                self._shared.was_free()
             self._forget()
 
     def _enter(self, record: Record) -> None:
