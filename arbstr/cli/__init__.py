@@ -34,7 +34,8 @@ The order of the modules; each imports only from those before it:
     watch/             `arbstr watch`
     help_command       `arbstr help`: the pages of arbstr/docs
     command_line       which commands there are, and what each takes
-    grammar            the same as data, for the page of commands
+    grammar            the same as data
+    completion_command `arbstr completion`
     commands           the command line obeyed
 
 Start reading at `command_line`.

@@ -161,6 +161,10 @@ def _backup(backup: Parser) -> None:
     backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
 
 
+def _completion(completion: Parser) -> None:
+    completion.add_argument("shell", choices=SHELLS, help="whose script it is to be")
+
+
 def _help(help_: Parser) -> None:
     help_.add_argument("topic", nargs="?", metavar="TOPIC", help="of the page; without: a list")
 
@@ -182,7 +186,9 @@ def _none(command: Parser) -> None:
     """Takes nothing but a configuration."""
 
 
-WITHOUT_CONFIGURATION: Final = frozenset({"help", "discover"})
+SHELLS: Final = ("bash", "zsh", "fish")
+
+WITHOUT_CONFIGURATION: Final = frozenset({"completion", "help", "discover"})
 """Those that need to know nothing of it."""
 
 ALIASES: Final = {"run": ("serve",)}
@@ -202,6 +208,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "status": ("one line about the running arbstr", _json),
     "watch": ("the running arbstr, live: requests, spending, providers", _none),
     "connect": ("what to set in a client; writes nothing", _connect),
+    "completion": ("a script that completes what one types to arbstr", _completion),
     "help": ("the manual: what arbstr does and why, a page a question", _help),
 }
 """What each does, and what it takes beside `-c`."""

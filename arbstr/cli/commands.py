@@ -75,6 +75,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "backup": _backup,
         "migrate": _migrate,
         "help": _help,
+        "completion": _completion,
     }[options.command]
     try:
         return command(options, os.environ)
@@ -146,6 +147,12 @@ def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.ledger_commands import run_requests
 
     return run_requests(options, *_config_and_database(options, environ))
+
+
+def _completion(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.completion_command import run
+
+    return run(options)
 
 
 def _help(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -26,7 +26,11 @@ def test_every_command_is_there_once_with_what_it_does() -> None:
 @pytest.mark.parametrize("command", commands(), ids=lambda command: command.name)
 def test_all_that_is_said_is_taken(command: Command) -> None:
     """One option a time, with a value if it is said to want one."""
-    places = ["x" for each in command.arguments if not (each.flags or each.needless)]
+    places = [
+        next(iter(each.values), "x")
+        for each in command.arguments
+        if not (each.flags or each.needless)
+    ]
     for each in command.arguments:
         if not each.flags or "--help" in each.flags:
             continue
