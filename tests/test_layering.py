@@ -94,7 +94,7 @@ ORDER: Final = {
             "migrate_command run_command"
         ),
         *wing("watch", "keys cells model view detail screen lines reader terminal command"),
-        *row("help_command command_line grammar completion_command commands"),
+        *row("service_command help_command command_line grammar completion_command commands"),
     ),
 }
 """The modules of each half, in wings and beside them, each below those it may import. What the rows

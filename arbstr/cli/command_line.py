@@ -165,6 +165,12 @@ def _completion(completion: Parser) -> None:
     completion.add_argument("shell", choices=SHELLS, help="whose script it is to be")
 
 
+def _service(service: Parser) -> None:
+    service.add_argument(
+        "--supervisor", choices=("systemd", "launchd"), help="default: launchd on macOS"
+    )
+
+
 def _help(help_: Parser) -> None:
     help_.add_argument("topic", nargs="?", metavar="TOPIC", help="of the page; without: a list")
 
@@ -208,6 +214,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "status": ("one line about the running arbstr", _json),
     "watch": ("the running arbstr, live: requests, spending, providers", _none),
     "connect": ("what to set in a client; writes nothing", _connect),
+    "service": ("a unit for systemd or launchd that runs this arbstr", _service),
     "completion": ("a script that completes what one types to arbstr", _completion),
     "help": ("the manual: what arbstr does and why, a page a question", _help),
 }

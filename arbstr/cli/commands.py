@@ -76,6 +76,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "migrate": _migrate,
         "help": _help,
         "completion": _completion,
+        "service": _service,
     }[options.command]
     try:
         return command(options, os.environ)
@@ -147,6 +148,13 @@ def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.ledger_commands import run_requests
 
     return run_requests(options, *_config_and_database(options, environ))
+
+
+def _service(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.service_command import run
+
+    path = config_path(options, environ)
+    return run(options, without_keys(partial(read_config, path), environ), path)
 
 
 def _completion(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -24,7 +24,7 @@ from arbstr.sansio.visible import escaped
 
 TOPICS: Final = (
     *("clients", "commands", "configuration", "choosing", "failing-over", "asking-again"),
-    *("money", "budget", "doors", "answers", "ledger", "operating", "tor", "house"),
+    *("questions", "money", "budget", "doors", "answers", "ledger", "operating", "tor", "house"),
 )
 """The pages, in the order in which one would read them."""
 

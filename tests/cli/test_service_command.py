@@ -1,0 +1,88 @@
+"""`arbstr service`: what it prints is what systemd and launchd take."""
+
+import plistlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+from arbstr.cli.commands import main
+from tests.process import PATIENCE, write_config
+
+KEYED = """
+[server]
+shutdown_seconds = 40
+[[providers]]
+name = "alpha"
+url = "http://127.0.0.1:9/v1"
+api_key = "${ALPHA_KEY}"
+models = ["m"]
+"""
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["service", *words]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return shown.out
+
+
+def test_a_unit_names_this_installation_and_this_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ALPHA_KEY", raising=False)  # it needs none
+    path = write_config(tmp_path, KEYED)
+    unit = printed(capsys, "-c", str(path), "--supervisor", "systemd")
+    assert f'ExecStart="{sys.executable}" "-m" "arbstr" "run" "-c" "{path}"\n' in unit
+    assert "# ALPHA_KEY belong there" in unit
+    assert "RestartPreventExitStatus=78\n" in unit
+    assert "TimeoutStopSec=55\n" in unit
+    assert f"WorkingDirectory={tmp_path}\n" in unit
+
+
+@pytest.mark.skipif(which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_unit_whatever_the_path_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = tmp_path / 'a $HOME of 100% "quotes"'
+    odd.mkdir()
+    path = write_config(odd, KEYED)
+    file = tmp_path / "arbstr.service"
+    file.write_text(printed(capsys, "-c", str(path), "--supervisor", "systemd"), "utf-8")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", "--man=no", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+    )
+    assert not re.search(r"arbstr\.service", done.stderr), done.stderr
+
+
+def test_launchd_gets_a_property_list_that_reads_the_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, KEYED)
+    told = plistlib.loads(printed(capsys, "-c", str(path), "--supervisor", "launchd").encode())
+    assert told["Label"] == "arbstr"
+    assert told["KeepAlive"] == {"SuccessfulExit": False}
+    shell, option, line = told["ProgramArguments"]
+    assert (shell, option) == ("/bin/sh", "-c")
+    home = tmp_path / "home"
+    (home / ".config" / "arbstr").mkdir(parents=True)
+    (home / ".config" / "arbstr" / "environment").write_text("ALPHA_KEY='a-key'\n", "utf-8")
+    check = line.replace(" run -c ", " check -c ")
+    assert check != line
+    done = subprocess.run([shell, option, check], capture_output=True, env={"HOME": str(home)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_broken_configuration_is_no_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, "[server]\nlisten = 1\n")
+    assert main(["service", "-c", str(path)]) == 78
+    assert capsys.readouterr().out == ""
