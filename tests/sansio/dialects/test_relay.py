@@ -931,6 +931,14 @@ def test_what_comes_behind_the_end_gives_the_answer_no_name() -> None:
     assert b"late" not in relay.finish(ARBSTR)
 
 
+def test_what_did_not_go_on_gives_the_answer_no_name() -> None:
+    first = b'data: {"id":"one","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    last = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    said = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'
+    check_honest([first + said + last + DONE], 1, False, 0)
+    check_honest([said + last.replace(b"{", b'{"id":"two",', 1) + DONE], 1, False, 0)
+
+
 def check_honest(pieces: list[bytes], choices: int, asks_usage: bool, early_end: int) -> None:
     relay = new(choices, asks_usage=asks_usage)
     sent: list[bytes] = []

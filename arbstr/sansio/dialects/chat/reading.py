@@ -42,7 +42,9 @@ class ChatReading:
         "_counted",
         "_finished",
         "_head",
+        "_named",
         "_over",
+        "_usage_facts",
         "began",
         "spoke",
         "usage_chunk",
@@ -53,11 +55,13 @@ class ChatReading:
         self._asks_usage = asks_usage
         self._finished: set[int] = set()
         self._head = Head(object_name)
+        self._named = False
         self._over = False
         self._counted = False
         self.began = False
         self.spoke = False
         self.usage_chunk: bytes | None = None
+        self._usage_facts: ChatFacts | None = None
 
     def passes_whole(self, block: bytes) -> int:
         """How many unremarkable chunks a block has, 0 if anything else is in it."""
@@ -78,8 +82,11 @@ class ChatReading:
         if event.name is not None:
             facts = _named(event.name, facts)
         if isinstance(facts, ChatFacts):
-            if not self._over:  # nothing behind the end is of the answer
+            # Up to the first output, and of what goes on: whoever gets the same answer later has
+            # nothing else, and may pass all behind that at a glance.
+            if facts.passes and not (facts.kept or self._named or self._over):
                 self._head.note(facts)
+                self._named = facts.output
             if facts.kept and not facts.error:
                 self._keep_usage(data, facts)
             elif facts.passes:
@@ -98,16 +105,13 @@ class ChatReading:
 
     def read_stray(self, stray: bytes) -> Facts:
         """What lines without a field say."""
-        facts = read_stray(stray, read_object)
-        if isinstance(facts, ChatFacts):
-            self._head.note(facts)
-        return facts
+        return read_stray(stray, read_object)
 
     def _keep_usage(self, data: bytes, facts: ChatFacts) -> None:
         # The last one, but never one of zeros for one with numbers; and none behind `[DONE]`.
         counts = facts.counts is not None and facts.counts.counted
         if not self._over and (counts or not self._counted):
-            self.usage_chunk = data
+            self.usage_chunk, self._usage_facts = data, facts
             self._counted = counts
 
     def finish(self, arbstr: bytes) -> bytes:
@@ -117,6 +121,8 @@ class ChatReading:
         comes after `[DONE]` because that is what every client tolerates: most stop at `[DONE]`, the
         Vercel AI SDK validates what follows.
         """
+        if self._usage_facts is not None:
+            self._head.note(self._usage_facts)
         return last_events(self._head, self.usage_chunk if self._asks_usage else None, arbstr)
 
     def rest(self) -> bytes:
