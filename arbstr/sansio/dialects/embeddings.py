@@ -7,7 +7,6 @@ out when it is read: what is parsed is the rest (`_without_vectors`), the usage 
 There are no streams here: what looks like one is no answer.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Final, final
@@ -24,13 +23,13 @@ from arbstr.sansio.dialects.dialect import (
 )
 from arbstr.sansio.dialects.members import Members, RefusedError
 from arbstr.sansio.dialects.request import (
-    edited,
     read_body,
     read_model,
     size_of,
     span_in_bytes,
     tokens_in,
     utf8_length,
+    with_model,
 )
 from arbstr.sansio.dialects.sse import BOM, Event, is_stream
 from arbstr.sansio.dialects.usage import (
@@ -159,10 +158,7 @@ class Embeddings:
 
     def outgoing(self, asked: Asked, *, model: str, ask_usage: bool, mirror_limit: bool) -> bytes:
         """The same bytes, or the model edited in place."""
-        if model == asked.model:
-            return asked.body
-        start, end = asked.own
-        return edited(asked.body, [(start, end, json.dumps(model))])
+        return with_model(asked, model)
 
     def reading(self, asked: Asked) -> NoStream:
         """For what should not come."""

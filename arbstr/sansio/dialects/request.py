@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias, TypeVar
 
+from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.dialects.members import Members, RefusedError, malformed, top_level
 from arbstr.sansio.errors import ErrorReply
 
@@ -73,6 +74,15 @@ def edited(body: bytes, edits: list[Edit]) -> bytes:
         done = end
     pieces.append(body[done:])
     return b"".join(pieces)
+
+
+def with_model(asked: Asked, model: str) -> bytes:
+    """The body for a provider that calls the model so, where that is all that is ever edited:
+    `asked.own` is the place of the model's name. `asked.body` itself if it has the same."""
+    if model == asked.model:
+        return asked.body
+    place: Span = asked.own
+    return edited(asked.body, [(*place, json.dumps(model))])
 
 
 def span_in_bytes(text: str, span: Span) -> Span:

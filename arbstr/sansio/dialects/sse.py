@@ -22,7 +22,9 @@ Nothing here knows JSON, chats or clients. Nothing raises, every byte is looked 
 number of times, and at most `MAX_EVENT_BYTES` are kept.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -254,6 +256,15 @@ class SSEReader:
     def _overflow(self) -> None:
         self.overflow = True
         self._held.clear()
+
+
+def typed(event: Mapping[str, object]) -> bytes:
+    """An event whose name is its `type`, as Responses and Messages write theirs.
+
+    Raises `RecursionError` for what is nested too deeply to be written.
+    """
+    data = json.dumps(event, separators=(",", ":")).encode()
+    return b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), data)
 
 
 def written(data: bytes, name: bytes | None = None) -> bytes:

@@ -22,7 +22,7 @@ from arbstr.sansio.dialects.messages.events import (
     object_of,
     read_usage,
 )
-from arbstr.sansio.dialects.sse import BOM, Event, is_stream
+from arbstr.sansio.dialects.sse import BOM, Event, is_stream, typed
 from arbstr.sansio.dialects.usage import (
     Counts,
     parse_finite,
@@ -149,11 +149,7 @@ def as_stream(answer_body: bytes) -> bytes:
     if not isinstance(value, dict):
         return b""
     try:
-        return b"".join(
-            b"event: %b\ndata: %b\n\n"
-            % (event["type"].encode(), json.dumps(event, separators=(",", ":")).encode())
-            for event in _events(value)
-        )
+        return b"".join(map(typed, _events(value)))
     except RecursionError:
         return b""
 

@@ -6,6 +6,7 @@ from typing import Final, final
 from arbstr.sansio.dialects.dialect import Asked, Dialect, Verdict
 from arbstr.sansio.dialects.messages import answer, errors, request
 from arbstr.sansio.dialects.messages.events import PING, MessagesReading
+from arbstr.sansio.dialects.request import with_model
 from arbstr.sansio.errors import ErrorReply
 
 
@@ -39,7 +40,7 @@ class Messages:
     def outgoing(self, asked: Asked, *, model: str, ask_usage: bool, mirror_limit: bool) -> bytes:
         """The same bytes, or the model edited in place: usage always comes, and `max_tokens` is
         what a Routstr node reserves by."""
-        return request.outgoing(asked, model)
+        return with_model(asked, model)
 
     def reading(self, asked: Asked) -> MessagesReading:
         """For one attempt's stream."""

@@ -14,9 +14,7 @@ from typing import Final
 from arbstr.sansio.dialects.dialect import Asked, Dialect, Headers
 from arbstr.sansio.dialects.members import Members, RefusedError
 from arbstr.sansio.dialects.request import (
-    Span,
     conversation_of,
-    edited,
     form_of,
     limit_of,
     read_body,
@@ -80,14 +78,6 @@ def forwarded(headers: Mapping[str, str]) -> Headers:
     return tuple(
         (name.encode(), headers[name].encode("latin-1")) for name in FORWARDED if name in headers
     )
-
-
-def outgoing(asked: Asked, model: str) -> bytes:
-    """The body for one provider: `asked.body` itself if it knows the model by the same id."""
-    if model == asked.model:
-        return asked.body
-    place: Span = asked.own
-    return edited(asked.body, [(*place, json.dumps(model))])
 
 
 def _messages(members: Members) -> list[object]:

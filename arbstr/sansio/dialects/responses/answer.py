@@ -12,7 +12,6 @@ An answer is whole if its `status` says so, or if it has none and says something
 nothing in it is one only where the status tells why (`incomplete`).
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -26,7 +25,7 @@ from arbstr.sansio.dialects.responses.events import (
     read_object,
     stored_of,
 )
-from arbstr.sansio.dialects.sse import BOM, is_stream
+from arbstr.sansio.dialects.sse import BOM, is_stream, typed
 from arbstr.sansio.dialects.usage import (
     parse_finite,
     parse_json,
@@ -112,14 +111,7 @@ def as_stream(answer_body: bytes) -> bytes:
         return b""
     try:
         return b"".join(
-            b"event: %b\ndata: %b\n\n"
-            % (
-                event["type"].encode(),
-                json.dumps(
-                    {"type": event["type"], "sequence_number": number, **event},
-                    separators=(",", ":"),
-                ).encode(),
-            )
+            typed({"type": event["type"], "sequence_number": number, **event})
             for number, event in enumerate(_events(value))
         )
     except RecursionError:

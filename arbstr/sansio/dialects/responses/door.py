@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final, final
 
 from arbstr.sansio.dialects.dialect import Asked, Dialect, Verdict
+from arbstr.sansio.dialects.request import with_model
 from arbstr.sansio.dialects.responses import answer, request
 from arbstr.sansio.dialects.responses.events import Reading, broken_end
 from arbstr.sansio.errors import ErrorReply
@@ -38,7 +39,7 @@ class Responses:
     def outgoing(self, asked: Asked, *, model: str, ask_usage: bool, mirror_limit: bool) -> bytes:
         """The same bytes, or the model edited in place: usage always comes, and a Routstr node
         reserves by `max_output_tokens` itself."""
-        return request.outgoing(asked, model)
+        return with_model(asked, model)
 
     def reading(self, asked: Asked) -> Reading:
         """For one attempt's stream."""

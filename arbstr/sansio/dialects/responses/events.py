@@ -37,7 +37,7 @@ from arbstr.sansio.dialects.complaints import (
 from arbstr.sansio.dialects.dialect import Facts, Stored
 from arbstr.sansio.dialects.flat import MEMBER
 from arbstr.sansio.dialects.members import RefusedError, members_of
-from arbstr.sansio.dialects.sse import Event, written
+from arbstr.sansio.dialects.sse import Event, typed, written
 from arbstr.sansio.dialects.usage import parse_finite, read_counts, read_stated_cost
 from arbstr.sansio.errors import ErrorReply
 
@@ -331,8 +331,4 @@ def broken_end(
         "param": told.get("param"),
         "error": told,
     }
-    return b"".join(
-        b"event: %b\ndata: %b\n\n"
-        % (str(event["type"]).encode(), json.dumps(event, separators=(",", ":")).encode())
-        for event in (failed, flat)
-    )
+    return typed(failed) + typed(flat)

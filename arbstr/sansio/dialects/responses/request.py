@@ -11,15 +11,12 @@ is met by that (run: Codex, the AI SDK, openai-agents, pydantic-ai, LangChain, o
 CLI). `background` is refused: such an answer is fetched later, and what it cost is said to nobody.
 """
 
-import json
 from typing import Final
 
 from arbstr.sansio.dialects.dialect import Asked, Dialect, Reference
 from arbstr.sansio.dialects.members import Members, RefusedError
 from arbstr.sansio.dialects.request import (
-    Span,
     conversation_of,
-    edited,
     form_of,
     limit_of,
     read_body,
@@ -77,19 +74,6 @@ def parse(dialect: Dialect, body: bytes) -> Asked | ErrorReply:
         )
 
     return read_body(body, READ_ONCE, read)
-
-
-def outgoing(asked: Asked, model: str) -> bytes:
-    """The body for one provider: `asked.body` itself if it knows the model by the same id."""
-    if model == asked.model:
-        return asked.body
-    start, end = _place(asked)
-    return edited(asked.body, [(start, end, json.dumps(model))])
-
-
-def _place(asked: Asked) -> Span:
-    place: Span = asked.own
-    return place
 
 
 def _input(members: Members) -> object:
