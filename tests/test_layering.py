@@ -87,7 +87,8 @@ ORDER: Final = {
     ),
     "cli": (
         *row(
-            "output progress config_file first_config node_prices provider_text check_command "
+            "output progress config_file first_config init_asked node_prices "
+            "provider_text check_command "
             "providers_command cost_command ledger_options clients "
             "connect_command routes status_command figures tables stats_csv stats_text "
             "request_text ledger_commands reconcile_command discover_command backup_command "

@@ -10,6 +10,7 @@ The order of the modules; each imports only from those before it:
     progress           how far a command is that takes long
     config_file        which configuration, what it says, who else may read it
     first_config       `arbstr init`
+    init_asked         `arbstr init --url`: what a node or an endpoint lists
     node_prices        what nodes ask, from the ledger or asked just now
     provider_text      what the configuration says of a provider
     check_command      `arbstr check`

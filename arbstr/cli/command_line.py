@@ -165,6 +165,11 @@ def _completion(completion: Parser) -> None:
     completion.add_argument("shell", choices=SHELLS, help="whose script it is to be")
 
 
+def _init(init: Parser) -> None:
+    init.add_argument("--url", help="of a node or endpoint that is asked what it lists")
+    init.add_argument("--key-env", metavar="VARIABLE", help="that has the key for it")
+
+
 def _service(service: Parser) -> None:
     service.add_argument(
         "--supervisor", choices=("systemd", "launchd"), help="default: launchd on macOS"
@@ -210,7 +215,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "discover": ("which Routstr nodes there are, as TOML to paste; adds nothing", _discover),
     "backup": ("copy the ledger, also while it is in use", _backup),
     "migrate": ("move the ledger to PostgreSQL, or to another file", _migrate),
-    "init": ("write a first configuration", _none),
+    "init": ("write a first configuration", _init),
     "status": ("one line about the running arbstr", _json),
     "watch": ("the running arbstr, live: requests, spending, providers", _none),
     "connect": ("what to set in a client; writes nothing", _connect),

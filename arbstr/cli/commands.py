@@ -213,9 +213,16 @@ def _config_and_database(
 
 
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    path = Path(options.config or environ.get("ARBSTR_CONFIG") or HERE)
+    if options.url is not None or options.key_env is not None:
+        if options.url is None or options.key_env is None:
+            options.complain("--url and --key-env belong together")
+        from arbstr.cli.init_asked import run as ask
+
+        return ask(path, options.url, options.key_env, environ)
     from arbstr.cli.first_config import run
 
-    return run(Path(options.config or environ.get("ARBSTR_CONFIG") or HERE))
+    return run(path)
 
 
 def _cost(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

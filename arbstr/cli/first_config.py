@@ -21,12 +21,11 @@ def example_text(package: Traversable) -> str:
     return inside.read_text("utf-8")
 
 
-def run(path: Path) -> int:
-    """Writes it, for its owner alone, and says what to do with it.
+def write(path: Path, text: str) -> None:
+    """Writes a configuration, for its owner alone.
 
     Raises `StartError` if anything is there already, a dangling link too, or it cannot be written.
     """
-    text = example_text(files("arbstr"))
     try:
         # O_EXCL: it is we who make the file, or nobody touches it. Keys will stand in it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -51,6 +50,11 @@ def run(path: Path) -> int:
         with suppress(OSError):
             path.unlink()
         raise StartError((f"{path}: cannot be written: {error.strerror}",)) from None
+
+
+def run(path: Path) -> int:
+    """Writes the example, and says what to do with it. Raises what `write` does."""
+    write(path, example_text(files("arbstr")))
     named = "" if path == Path("config.toml") else f" -c {path}"
     print(f"{path} is written; only you can read it. Its providers are examples. Now")
     print("  1. put your own providers, models and rates into it")
