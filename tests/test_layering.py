@@ -95,6 +95,7 @@ ORDER: Final = {
             "migrate_command run_command"
         ),
         *wing("watch", "keys cells model view detail screen lines reader terminal command"),
+        *wing("doctor", "findings machine providers command"),
         *row("service_command help_command command_line grammar completion_command commands"),
     ),
 }

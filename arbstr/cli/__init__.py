@@ -33,6 +33,7 @@ The order of the modules; each imports only from those before it:
     migrate_command    `arbstr migrate`
     run_command        `arbstr run`
     watch/             `arbstr watch`
+    doctor/            `arbstr doctor`
     service_command    `arbstr service`
     help_command       `arbstr help`: the pages of arbstr/docs
     command_line       which commands there are, and what each takes

@@ -5,14 +5,27 @@ type is checked where it is used.
 """
 
 import argparse
+import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from difflib import get_close_matches
+from typing import Final, NoReturn
 
 from arbstr import __version__
 from arbstr.cli.config_file import LEVELS
 from arbstr.cli.ledger_options import requests_arguments, stats_arguments
 
-Parser = argparse.ArgumentParser
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which lists what would do, and does not tell what is near."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command with 2."""
+        wrong = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if wrong is not None:
+            names = [name.strip("' ") for name in wrong[2].split(",")]
+            for near in get_close_matches(wrong[1], names, 1):
+                message += f'; did you mean "{near}"?'
+        super().error(message)
 
 
 def parser() -> Parser:
@@ -217,6 +230,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "migrate": ("move the ledger to PostgreSQL, or to another file", _migrate),
     "init": ("write a first configuration", _init),
     "status": ("one line about the running arbstr", _json),
+    "doctor": ("what is wrong, and what to do about it; costs nothing", _json),
     "watch": ("the running arbstr, live: requests, spending, providers", _none),
     "connect": ("what to set in a client; writes nothing", _connect),
     "service": ("a unit for systemd or launchd that runs this arbstr", _service),

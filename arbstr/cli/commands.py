@@ -11,6 +11,7 @@
 import argparse
 import errno
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _obey(arguments: Sequence[str] | None) -> int:
+    if not (sys.argv[1:] if arguments is None else arguments):
+        print(_next_steps(os.environ))
+        return 0
     options = parser().parse_args(arguments)
     command = {
         "run": _run,
@@ -70,6 +74,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "connect": _connect,
         "status": _status,
         "watch": _watch,
+        "doctor": _doctor,
         "reconcile": _reconcile,
         "discover": _discover,
         "backup": _backup,
@@ -91,6 +96,30 @@ def _obey(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         complain(f"{options.command}: {_unexpected(error)}")
         return 1
+
+
+def _next_steps(environ: Mapping[str, str]) -> str:
+    """What to do next, for who typed nothing but the name."""
+    path = config_path(argparse.Namespace(config=None), environ)
+    if os.path.lexists(path):
+        steps = {
+            "arbstr run": f"start it, by {path}",
+            "arbstr connect": "what to set in your client",
+            "arbstr watch": "see what it does, live",
+            "arbstr stats": "see what was spent, and on what",
+            "arbstr doctor": "see what is wrong",
+        }
+    else:
+        steps = {
+            "arbstr run --mock": "try it: no configuration, no network, no money",
+            "arbstr init": f"write a first configuration, {HERE}",
+            "arbstr doctor": "see what is wrong with it",
+            "arbstr run": "start it",
+        }
+    steps |= {"arbstr help": "the manual", "arbstr --help": "all commands"}
+    lines = [f"  {command:<18}{does}" for command, does in steps.items()]
+    what = "arbstr sends each LLM request to the cheapest provider that qualifies. Next:"
+    return "\n".join([what, *lines])
 
 
 def _unexpected(error: OSError) -> str:
@@ -129,6 +158,12 @@ def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     config, _ = _config_and_database(options, environ)
     return run(options, config)
+
+
+def _doctor(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.doctor.command import run
+
+    return run(options, environ)
 
 
 def _watch(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -101,7 +101,7 @@ def test_the_help_names_every_command() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "required: COMMAND"),
+        (("stat",), 'did you mean "stats"?'),
         (("walk",), "invalid choice: 'walk' (choose from"),
         (("run", "--log-level", "loud"), "--log-level: invalid choice: 'loud'"),
         (("run", "-l", "8080"), "-l/--listen: must be host:port, like 127.0.0.1:8080"),
@@ -124,6 +124,22 @@ def test_a_wrong_command_line_exits_with_2_and_says_what_is_right(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert said in printed.err
+
+
+def test_the_bare_name_says_what_to_do_next(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert cli.main([]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "arbstr run --mock" in printed.out
+    assert "arbstr init" in printed.out
+    write_config(tmp_path, ONE)
+    assert cli.main([]) == 0
+    out = capsys.readouterr().out
+    assert "start it, by config.toml" in out
+    assert "--mock" not in out
+    assert all(len(line) <= 80 for line in out.splitlines())
 
 
 def test_a_ctrl_c_before_anything_serves_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,8 @@ from arbstr.trio_runtime.ledger.statements import read_migrations, sql_directory
 
 T = TypeVar("T")
 
+SQLITE_VERSION: Final = sqlite3.sqlite_version
+
 IN_MEMORY: Final = ":memory:"
 """The path of a database that lives as long as the process (`run --mock`)."""
 
