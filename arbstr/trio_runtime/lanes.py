@@ -199,7 +199,8 @@ class Lanes:
                 way.lane.parked()
                 self._nursery.start_soon(self._safely, self._until_told, replace(parked, late=True))
             elif told is not None or attempt.money == Money.FREE:
-                way.lane.doubted(msats)
+                is_over = told is not None and attempt.money != Money.UNKNOWN
+                way.lane.doubted(msats, over=is_over)
                 self._nursery.start_soon(self._safely, self._refresh, way)
             else:
                 way.lane.parked()
@@ -255,7 +256,8 @@ class Lanes:
             told = await self._answer(parked)
             if isinstance(told, Charged) and told.msats:
                 await self.write(parked, sats_from_msats(Decimal(told.msats)))
-        way.lane.settled(told.msats if isinstance(told, Charged) else 0)
+        is_told = isinstance(told, Charged)
+        way.lane.settled(told.msats if isinstance(told, Charged) else 0, over=is_told)
         await self._refresh(way)
 
     async def _answer(self, parked: Parked) -> Charged | Lost:
@@ -306,10 +308,11 @@ class Lanes:
         for key in (*kept, *made)[:wanted]:
             if key not in have:
                 own = replace(provider, key=Secret(key), authorization=Secret(f"Bearer {key}"))
-                way = Way(Lane(Secret(key)), key_id(provider), own)
+                lane = Lane(Secret(key)) if key in kept else Lane.new(Secret(key))
+                way = Way(lane, key_id(provider), own)
                 ways.append(way)
-                begin = self._begin if key in kept else self._refresh
-                self._nursery.start_soon(self._safely, begin, way)
+                if key in kept:
+                    self._nursery.start_soon(self._safely, self._begin, way)
 
     async def _begin(self, way: Way) -> None:
         """One of the last run's, which may have been killed with a request on its way."""

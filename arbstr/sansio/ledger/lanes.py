@@ -25,6 +25,10 @@ be asked while the first may still run, and refuse all but one. But a node tells
 every balance, 230 bytes each: some thousands of requests would be the end of checkpoints. So what a
 lane does not tell in time may have been paid.
 
+A lane is read at once where its request is known to be over: the node said what it took, or the
+lane did. Only where nobody knows (the last run's, counters that were put back) it waits for a quiet
+moment, which a key that is always used may not have.
+
 What was stated is believed, and compared when the counters are read: after `MOST_ANSWERS`, or after
 an answer so slow (`SLOW_SECONDS`) that a node may have swept its reservation away and charged
 nothing.
@@ -33,7 +37,7 @@ nothing.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final, TypeAlias, final
+from typing import Final, Self, TypeAlias, final
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.ledger.reconcile import Account
@@ -108,7 +112,8 @@ class Compared:
 @dataclass(slots=True, eq=False)
 class Lane:
     """One child key, and its counters as of before the request on it, by what is known. `read_at`
-    is `total_spent` as last read, `answers` came since."""
+    is `total_spent` as last read, `answers` came since. `over`: its last request has ended at the
+    node, too."""
 
     key: Secret = field(repr=False)
     spent: int = 0
@@ -116,6 +121,12 @@ class Lane:
     state: State = State.STALE
     answers: int = 0
     read_at: int | None = None
+    over: bool = False
+
+    @classmethod
+    def new(cls, key: Secret) -> Self:
+        """One that was just made: nothing ever ran on it."""
+        return cls(key, state=State.FREE, read_at=0)
 
     def judge(self, now: Account, *, since_end: float) -> Told:
         """What became of the request, so many seconds after it ended."""
@@ -134,33 +145,34 @@ class Lane:
         self.requests += 1
         self.answers += 1
         is_due = self.answers >= MOST_ANSWERS or seconds >= SLOW_SECONDS
-        self.state = State.STALE if is_due else State.FREE
+        self.state, self.over = (State.STALE if is_due else State.FREE), True
 
-    def doubted(self, msats: int = 0) -> None:
+    def doubted(self, msats: int = 0, *, over: bool = False) -> None:
         """It ended and cost so much: nothing is open, and its counters are to be read before it is
-        used."""
+        used. `over`: the node said so."""
         self._leave(State.BUSY)
         self.spent += msats
         self.answers += bool(msats)
-        self.state = State.STALE
+        self.state, self.over = State.STALE, over
 
     def parked(self) -> None:
         """It ended without word."""
         self._leave(State.BUSY)
         self.state = State.PARKED
 
-    def settled(self, msats: int) -> None:
-        """What it was parked for is over, and was charged so much: it is to be read."""
+    def settled(self, msats: int, *, over: bool = False) -> None:
+        """What it was parked for is over, and was charged so much: it is to be read. `over`: it
+        told so."""
         self._leave(State.PARKED)
         self.spent += msats
         self.answers += 1
-        self.state = State.STALE
+        self.state, self.over = State.STALE, over
 
     def is_quiet(self, now: Account, *, since_end: float) -> bool:
         """Whether nothing runs on it, by what its counters say so long after its last request."""
         as_known = (now.total_spent, now.total_requests) == (self.spent, self.requests)
         known = as_known and self.read_at is not None
-        return known or not now.reserved or since_end >= SWEPT_SECONDS
+        return known or self.over or not now.reserved or since_end >= SWEPT_SECONDS
 
     def read(self, now: Account) -> Compared | None:
         """Its counters are these, and nothing runs on it. `None`: for the first time, or somebody

@@ -136,6 +136,24 @@ def test_when_nothing_runs_on_a_lane(account: Account, since: float, quiet: bool
     assert unread.is_quiet(told(500, 3, 300), since_end=0.0) is False, "one of the last run's"
 
 
+def test_a_request_that_is_known_to_be_over_needs_no_quiet_moment() -> None:
+    busy_key = told(505, 1, 300)
+    for end in (
+        lambda lane: lane.doubted(505, over=True),
+        lambda lane: (lane.parked(), lane.settled(505, over=True)),
+        lambda lane: lane.answered(505, seconds=SLOW_SECONDS),
+    ):
+        lane = Lane.new(Secret(KEY))
+        assert take([lane]) is lane, "nothing ever ran on a new one"
+        end(lane)
+        assert lane.state is State.STALE
+        assert lane.is_quiet(busy_key, since_end=0.0)
+        assert lane.read(busy_key) == Compared(1, 505, 505)
+        assert take([lane]) is lane
+        lane.doubted()
+        assert not lane.is_quiet(told(505, 2, 300), since_end=0.0), "the next one may run"
+
+
 def test_what_is_not_busy_has_no_request_to_end() -> None:
     free = Lane(Secret(KEY), state=State.FREE)
     for end in (free.parked, free.doubted, lambda: free.answered(1), lambda: free.settled(1)):
