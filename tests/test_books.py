@@ -232,7 +232,10 @@ def check(town: Town, rows: Sequence[Mapping[str, Any]], attempts: Sequence[Any]
             assert (attempt["money"] == "free") == (visit.charged == 0), told
         if attempt["money"] == "free":
             assert visit.charged == 0, told
-        if visit.stated and attempt["failure"] not in UNREAD:
+        if attempt["settled"] == "lane":
+            # Told before the node's own word was heard, and as exactly.
+            assert msats(attempt["cost_sats"]) == visit.charged, told
+        elif visit.stated and attempt["failure"] not in UNREAD:
             assert attempt["provider_cost_sats"] is not None, told
     paid: dict[str, int] = defaultdict(int)
     for node in town.nodes.values():
