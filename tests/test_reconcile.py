@@ -18,7 +18,7 @@ from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.accounts import key_id
 from arbstr.trio_runtime.lanes import Parked, Way
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken
-from tests.fakes import FakeProvider, open_fake_provider, refused_url
+from tests.fakes import ROUTSTR_ID, FakeProvider, answer, open_fake_provider, refused_url
 from tests.node import Node
 from tests.proxy import Proxy, config, open_proxy, rows
 from tests.test_prices import KEY
@@ -137,6 +137,34 @@ async def test_who_has_the_smallest_share_is_not_known_to_have_been_free(tmp_pat
         await checkpoint(proxy)
     shares = sorted((row["money"], row["cost_sats"]) for row in rows(database, "attempts"))
     assert shares == [("spent", 0), ("spent", 0), ("spent", 0.001)]
+
+
+async def test_a_request_that_got_to_the_node_after_a_checkpoint_is_in_the_next(
+    tmp_path: Path,
+) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    late = trio.Event()
+    async with open_fake_provider(answer(503, headers=[ROUTSTR_ID], before=[late])) as first:
+        cheaper = provider(first.url).replace('"node"', '"first"').replace("5a5a", "6b6b")
+        cheaper = cheaper.replace("input_rate = 2", "input_rate = 1")
+        patient = FAST.replace("0.2", "9")
+        async with open_fake_provider(node.serve) as fake:
+            text = config(cheaper, provider(fake.url), more=patient + "max_retries = 0\n")
+            async with open_proxy(text, database=database, books=True) as proxy:
+                accounts = proxy.hub.accounts
+                assert accounts is not None
+                its = proxy.hub.snapshot.catalog.providers[1]
+                async with proxy.asking() as client:
+                    await first.wait_hits(2)
+                    with trio.fail_after(10):
+                        while not isinstance(await accounts.check(its), Taken):
+                            await trio.sleep(0.01)
+                    late.set()
+                    assert (await client.reply()).headers["x-arbstr-provider"] == "node"
+                await proxy.wait_idle()
+                found = await accounts.check(its)
+                assert isinstance(found, Taken), found
+                assert (found.stated, found.settlement.verdict) == (Decimal("0.5"), "equal")
 
 
 async def test_what_was_stated_is_not_counted_twice(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ class Before:
     checkpoint: int
 
 
+NEVER: Final = "9999-12-31T23:59:59.999Z"
+"""Since then nothing has begun."""
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -144,16 +148,16 @@ def take(reading: Reading, session: Session) -> Taken | NotNow:
     if in_flight:
         return NotNow("has requests in flight")
     now_last = last_request(session)
-    if _attempts(session, provider, until, now_last):
+    if _attempts(session, provider, until, now_last, NEVER):
         return NotNow("was asked meanwhile")
     known = _last_checkpoint(session, provider, reading.key_id)
-    before, number, after = None, 0, 0
+    before, number, after, since = None, 0, 0, NEVER
     if known is not None:
-        number, spent, requests, balance, after = known
+        number, spent, requests, balance, after, since = known
         before = Account(balance, 0, spent, requests)
     if number != reading.before.checkpoint:
         return NotNow("was compared by another arbstr meanwhile")
-    rows = _attempts(session, provider, after, until) if known is not None else []
+    rows = _attempts(session, provider, after, until, since) if known is not None else []
     open_rows = [row for row in rows if row["provider_cost_sats"] is None and not row["settled"]]
     if any(reading.moment - _ended(row) < LATE_SECONDS * 1000 for row in open_rows):
         return NotNow("may still get what was sent a moment ago")
@@ -190,7 +194,7 @@ def bought(provider: str, key_id: str, msats: int, moment: int, session: Session
     known = _last_checkpoint(session, provider, key_id)
     if known is None:
         return  # nothing is compared yet
-    _, spent, requests, balance, after = known
+    _, spent, requests, balance, after, _ = known
     sats = float(sats_from_msats(Decimal(msats)))
     session.execute(
         session.question("insert_checkpoint"),
@@ -250,8 +254,10 @@ def _write(
     return tuple(corrections)
 
 
-def _attempts(session: Session, provider: str, after: int, until: int) -> list[dict[str, Any]]:
-    parameters = {"provider": provider, "after": after, "until": until}
+def _attempts(
+    session: Session, provider: str, after: int, until: int, since: str
+) -> list[dict[str, Any]]:
+    parameters = {"provider": provider, "after": after, "until": until, "since": since}
     return named(session.execute(session.question("attempts_since_checkpoint"), parameters))
 
 
