@@ -157,7 +157,7 @@ async def test_a_request_that_got_to_the_node_after_a_checkpoint_is_in_the_next(
                 async with proxy.asking() as client:
                     await first.wait_hits(2)
                     with trio.fail_after(10):
-                        while not isinstance(await accounts.check(its), Taken):
+                        while not isinstance(await accounts.check(its), Taken):  # noqa: ASYNC110
                             await trio.sleep(0.01)
                     late.set()
                     assert (await client.reply()).headers["x-arbstr-provider"] == "node"
