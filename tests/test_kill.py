@@ -122,8 +122,10 @@ class Load:
             if not answer:
                 raise ConnectionError
         request_id = answer.partition(b"x-arbstr-request-id: ")[2].partition(b"\r\n")[0].decode()
-        whole = b"\r\n\r\n" in answer and answer.rstrip().endswith((b"}", b"0"))
-        if request_id and whole:
+        # Whoever is refused (the same again of a broken one) was dispatched nowhere: such a row may
+        # be lost with what was still to be written.
+        answered = answer.startswith(b"HTTP/1.1 200 ") and answer.rstrip().endswith((b"}", b"0"))
+        if request_id and answered:
             with self._lock:
                 self.answered.add(request_id)
 
