@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from signal import SIGHUP, SIGKILL
+from signal import SIGHUP, SIGKILL, SIGTERM, Signals
 from typing import Final, final
 
 import httpx
@@ -293,6 +293,39 @@ def test_of_a_joined_answer_the_one_that_pays_is_abandoned_and_no_row_stays_in_f
     assert [(row["status"], row["possibly_spent"]) for row in rows] == [("abandoned", 1)] * 2
     assert [row["money"] for row in arbstr.attempts()] == ["unknown"] * 2
     assert (budget["spent"], budget["set_aside"]) == (2, 0)
+
+
+@pytest.mark.parametrize("signal", [SIGKILL, SIGTERM])
+@pytest.mark.parametrize("model", ["fake-hang", "fake-stall", "fake-cut"])
+def test_whenever_a_process_ends_while_somebody_asks_again_nothing_stays_in_flight(
+    tmp_path: Path, model: str, signal: Signals
+) -> None:
+    """Before the head, in the middle, and after an answer broke, which is refused."""
+    config = "[server]\nshutdown_seconds = 0.2\n"
+    with fake_process() as fake:
+        config += LEFT.format(url=fake.url)
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            with closing(arbstr.send_chat(model, stream=True)) as first:
+                fake.wait(requests=1)
+                while model != "fake-hang" and b"Hello" not in first.recv(65536):
+                    pass
+                if model == "fake-cut":
+                    while first.recv(65536):
+                        pass
+            with closing(arbstr.send_chat(model, stream=True)) as again:
+                if model != "fake-hang":
+                    assert again.recv(65536)
+                arbstr.stop(signal)
+        with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
+            budget = arbstr.ask("GET", "/health").json()["budget"]
+            assert arbstr.stop() == 0
+        chats = sum(each.method == "POST" for each in fake.requests())
+    assert "in_flight" not in {row["status"] for row in arbstr.rows()}
+    # One for each that the node read, whatever it cost; and what may have cost is counted.
+    assert len(arbstr.attempts()) == chats
+    assert sum(row["possibly_spent"] for row in arbstr.rows()) == chats
+    assert (budget["spent"], budget["set_aside"]) == (chats, 0)
+    assert not list(tmp_path.glob("arbstr.db.intents*"))
 
 
 def words(response: httpx.Response) -> Iterator[bytes]:
