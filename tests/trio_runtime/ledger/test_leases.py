@@ -70,10 +70,6 @@ async def test_two_share_a_day_and_spend_all_of_it_and_no_more(place: str) -> No
 
     async def spend(name: str, most: Decimal) -> None:
         async with process(place, name) as (budget, leases, _):
-            # A day is spent in milliseconds: who is not there yet would find nothing left.
-            ready[name].set()
-            for each in ready.values():
-                await each.wait()
             refused = 0
             while refused < 8:
                 got = await reserve(budget, leases, most)
@@ -81,6 +77,10 @@ async def test_two_share_a_day_and_spend_all_of_it_and_no_more(place: str) -> No
                     charged = most / 2
                     budget.settle(got, charged)
                     spent[name] += charged
+                    # A day is spent in milliseconds: who has no part yet would find nothing left.
+                    ready[name].set()
+                    for each in ready.values():
+                        await each.wait()
                 else:
                     assert isinstance(got, OverBudget)
                     assert got.limit == LIMIT
