@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -36,7 +37,7 @@ async def serving(database: Path, *nodes: Node) -> AsyncIterator[Proxy]:
 async def known(proxy: Proxy, msats: int) -> None:
     """Until `poor` is known to hold so much."""
     assert proxy.hub.accounts is not None
-    with trio.fail_after(5):
+    with trio.fail_after(10):
         while True:
             account = proxy.hub.accounts.account_of("poor")
             if account is not None and account[0].balance == msats:
@@ -94,4 +95,26 @@ async def test_after_a_402_the_key_is_asked_what_it_holds(
         poor.bank.accounts[KEY].balance = 7  # somebody else has used it
         reply = await proxy.chat(max_tokens=10)
         assert (reply.status, reply.error["code"]) == (402, "insufficient_balance")
+        await known(proxy, 7)
+
+
+async def test_who_wants_to_know_while_a_key_is_asked_has_it_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts, "SOON_SECONDS", 0.0)
+    poor, told, ask = poor_node(), 0, accounts.Accounts._ask
+
+    async def and_meanwhile(self: accounts.Accounts, key: Any) -> object:
+        nonlocal told
+        found = await ask(self, key)
+        told += 1
+        if told == 1:
+            poor.bank.accounts[KEY].balance = 7
+            self.ask_soon("poor")
+        return found
+
+    async with serving(tmp_path / "arbstr.db", poor) as proxy:
+        monkeypatch.setattr(accounts.Accounts, "_ask", and_meanwhile)
+        assert proxy.hub.accounts is not None
+        proxy.hub.accounts.ask_soon("poor")
         await known(proxy, 7)

@@ -210,13 +210,14 @@ class Accounts:
                     await self._wake.wait()
 
     async def _look(self, key: _Key) -> None:
+        # Now and not afterwards: who asks for it meanwhile wants what the key holds after that.
+        key.ask_at = inf
         if key.due > trio.current_time():
             await self._read(key)
         elif key.used or key.unknown:
             await self._compare(key)
         else:
             key.due = trio.current_time() + IN_USE_SECONDS
-        key.ask_at = inf
         key.busy = False
         self._wake.set()
 
