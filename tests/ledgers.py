@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from arbstr.trio_runtime.ledger.port import Session
-from arbstr.trio_runtime.ledger.sqlite import APPLICATION_ID
+from arbstr.trio_runtime.ledger.sqlite_readers import APPLICATION_ID
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, split_statements
 from arbstr.trio_runtime.ledger.statements import read_migrations
 

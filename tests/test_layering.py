@@ -66,7 +66,7 @@ ORDER: Final = {
         *row("lines logs change heavy descriptors groups"),
         *wing(
             "ledger",
-            "port statements boot_lock sqlite_session sqlite_soundness sqlite "
+            "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres database "
             "budget leases ratios prices checkpoints store intents log_writer move retention "
             "stats charges zones "
@@ -140,6 +140,7 @@ LIBRARIES: Final = {
     "sqlite3": {
         *("trio_runtime/ledger/sqlite", "trio_runtime/ledger/sqlite_session"),
         *("trio_runtime/ledger/sqlite_soundness", "trio_runtime/ledger/sqlite_backup"),
+        "trio_runtime/ledger/sqlite_readers",
     },
     "psycopg": {"trio_runtime/ledger/postgres", "trio_runtime/ledger/postgres_session"},
 }

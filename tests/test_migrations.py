@@ -10,7 +10,7 @@ import pytest
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import Span, parse_moment
 from arbstr.trio_runtime.ledger.database import open_database
-from arbstr.trio_runtime.ledger.sqlite import APPLICATION_ID
+from arbstr.trio_runtime.ledger.sqlite_readers import APPLICATION_ID
 from arbstr.trio_runtime.ledger.sqlite_session import split_statements
 from arbstr.trio_runtime.ledger.stats import read_stats
 from tests.ledgers import MIGRATIONS, Row, attempt, connect, insert, request

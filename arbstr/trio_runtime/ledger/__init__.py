@@ -10,6 +10,7 @@ The order of the modules; each imports only from those before it:
     boot_lock           which process lives, so that rows of one that is gone are known
     sqlite_session      a connection to SQLite
     sqlite_soundness    whether the file still holds what was written
+    sqlite_readers      the file for who only reads
     sqlite              the file: found, checked, migrated, written by one thread
     sqlite_backup       a copy of it, while it is in use
     postgres_session    a connection to PostgreSQL

@@ -18,7 +18,8 @@ from typing import Final
 from arbstr.sansio.config.ledger_url import is_ledger_url, parse_ledger_url
 from arbstr.sansio.errors import ConfigError
 from arbstr.trio_runtime.ledger.port import Database, Session
-from arbstr.trio_runtime.ledger.sqlite import IN_MEMORY, open_sqlite, peek_sqlite, read_sqlite
+from arbstr.trio_runtime.ledger.sqlite import IN_MEMORY, open_sqlite
+from arbstr.trio_runtime.ledger.sqlite_readers import peek_sqlite, read_sqlite
 
 __all__ = [
     "IN_MEMORY",

@@ -18,8 +18,8 @@ import logging
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +31,15 @@ import trio
 
 from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.ledger.boot_lock import BootLock, identity
-from arbstr.trio_runtime.ledger.port import FINISH, UNFINISHED, Session, Trouble
+from arbstr.trio_runtime.ledger.port import Session, Trouble
+from arbstr.trio_runtime.ledger.sqlite_readers import (
+    APPLICATION_ID,
+    HOPELESS,
+    check_content,
+    read_only,
+    refused,
+    snapshot,
+)
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, begun, split_statements
 from arbstr.trio_runtime.ledger.sqlite_soundness import (
     are_there,
@@ -48,9 +56,6 @@ SQLITE_VERSION: Final = sqlite3.sqlite_version
 IN_MEMORY: Final = ":memory:"
 """The path of a database that lives as long as the process (`run --mock`)."""
 
-APPLICATION_ID: Final = 0x61726273
-"""`arbs` in ASCII, in the header of each of our files (https://sqlite.org/pragma.html)."""
-
 OPENING_BUSY_SECONDS: Final = 1.0
 """How long a start waits for the lock of another process that is starting too; picked."""
 
@@ -61,14 +66,6 @@ BUSY_SECONDS: Final = 0.25
 """How long SQLite itself waits for a lock. Short, because the thread cannot be cancelled while it
 waits and the log writer retries anyway; picked."""
 
-READING_BUSY_SECONDS: Final = 5.0
-"""The same for a command that only reads, with a person waiting; picked."""
-
-READING_CACHE_KB: Final = 8 * 1024
-"""The most of the file a reader keeps in memory: what a report looks up in no order, the failed
-attempts of a million requests. With SQLite's default of 2 MB that takes half as long again
-(measured)."""
-
 WAL_PAGES: Final = 1000
 """Checkpoint after so many pages (4 MB): SQLite's default, stated because builds differ."""
 
@@ -78,23 +75,7 @@ WAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
 CLOSE_SECONDS: Final = 2.0
 """How long closing may wait for the thread; the last checkpoint takes milliseconds."""
 
-HOPELESS: Final = frozenset(
-    {
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_PERM,
-    }
-)
-"""Primary result codes that waiting does not mend, so that a start with them is refused."""
-
 _log = logging.getLogger(__name__)
-
-
-def _refused(path: str, why: str, remedy: str = "") -> StartError:
-    other = "choose another file with [database] path or $DATABASE_URL"
-    return StartError((f"database {path}: {why}: {f'{remedy}, or ' if remedy else ''}{other}",))
 
 
 def _check_path(path: str) -> None:
@@ -103,34 +84,14 @@ def _check_path(path: str) -> None:
     if sys.platform != "win32":
         uid = f" as uid {os.getuid()}"
     if not os.path.isdir(directory):
-        raise _refused(path, f"the directory {directory} does not exist", "create it")
+        raise refused(path, f"the directory {directory} does not exist", "create it")
     if os.path.isdir(path):
-        raise _refused(path, "it is a directory")
+        raise refused(path, "it is a directory")
     if not os.access(directory, os.W_OK | os.X_OK):
         # SQLite keeps its journal beside the file.
-        raise _refused(path, f"cannot write in {directory}{uid}", "chown or chmod the directory")
+        raise refused(path, f"cannot write in {directory}{uid}", "chown or chmod the directory")
     if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
-        raise _refused(path, f"cannot read and write it{uid}", "chown or chmod the file")
-
-
-def _check_content(
-    connection: SqliteSession, path: str, known: int, *, unfinished: bool = False
-) -> None:
-    """Refuse what is not ours, before anything in it changes; a ledger into which another is being
-    moved only unless it may be `unfinished`."""
-    # One read transaction: a process that starts beside us creates everything in one commit.
-    with begun(connection, "BEGIN"):
-        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        (moving,) = connection.execute(connection.question("unfinished_move")).fetchone()
-    if application_id != APPLICATION_ID and (application_id or tables):
-        raise _refused(path, "it belongs to another program")
-    if version > known:
-        newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
-        raise _refused(path, newer, "upgrade arbstr")
-    if moving and not unfinished:
-        raise _refused(path, UNFINISHED, FINISH)
+        raise refused(path, f"cannot read and write it{uid}", "chown or chmod the file")
 
 
 def _migrate(connection: SqliteSession, migrations: tuple[str, ...]) -> None:
@@ -159,19 +120,6 @@ def _begin_wal(connection: SqliteSession) -> str:
             sleep(OPENING_PAUSE_SECONDS)
         else:
             return str(mode)
-
-
-def _read_only(uri: str, busy_seconds: float) -> SqliteSession:
-    reader = sqlite3.connect(
-        uri,
-        uri=True,
-        timeout=busy_seconds,
-        isolation_level=None,
-        check_same_thread=False,
-        factory=SqliteSession,
-    )
-    reader.execute("PRAGMA query_only = 1")
-    return reader
 
 
 @final
@@ -219,7 +167,7 @@ class SqliteDatabase:
         def read() -> T:
             # A new connection sees the file that lies there now, and a thread that is left alone
             # at the end of the process disturbs nobody.
-            with closing(self.connect_reader()) as reader, _snapshot(reader):
+            with closing(self.connect_reader()) as reader, snapshot(reader):
                 return work(reader)
 
         try:
@@ -243,7 +191,7 @@ class SqliteDatabase:
     def connect_reader(self) -> SqliteSession:
         """A new read-only connection. Raises `sqlite3.OperationalError`."""
         uri = self._memory_uri if self.path == IN_MEMORY else f"{Path(self.path).as_uri()}?mode=ro"
-        reader = _read_only(uri, BUSY_SECONDS)
+        reader = read_only(uri, BUSY_SECONDS)
         if self.path == IN_MEMORY:
             # A shared cache locks whole tables; its readers would stop the writer.
             reader.execute("PRAGMA read_uncommitted = 1")
@@ -345,13 +293,13 @@ class SqliteDatabase:
                 raise
         except sqlite3.DatabaseError as error:
             if primary_code(error) in HOPELESS:
-                raise _refused(self.path, str(error), "mend the file or its directory") from error
+                raise refused(self.path, str(error), "mend the file or its directory") from error
             raise
         self._connection = connection
         self._file = identity(self.path)
 
     def _prepare(self, connection: SqliteSession) -> None:
-        _check_content(connection, self.path, len(self._migrations), unfinished=self._unfinished)
+        check_content(connection, self.path, len(self._migrations), unfinished=self._unfinished)
         # Only before there are tables; what retention.py deletes can then shrink the file.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         mode = _begin_wal(connection)
@@ -399,70 +347,6 @@ class SqliteDatabase:
         finally:
             if self._lock is not None:
                 self._lock.release()
-
-
-@contextmanager
-def _snapshot(reader: SqliteSession) -> Iterator[None]:
-    """One state of the database for several statements."""
-    # Not where a reader is made: this reads the file, which may be damaged, and is then to be told.
-    reader.execute(f"PRAGMA cache_size = -{READING_CACHE_KB}")
-    reader.execute("BEGIN")
-    try:
-        yield
-    finally:
-        reader.execute("ROLLBACK")  # nothing was written
-
-
-@contextmanager
-def peek_sqlite(path: str) -> Iterator[SqliteSession | None]:
-    """As `database.peek`: a file of whatever state, and None without one."""
-    if not os.path.isfile(path):
-        yield None
-        return
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
-    try:
-        with closing(_read_only(uri, READING_BUSY_SECONDS)) as reader:
-            yield reader
-    except sqlite3.Error as error:
-        raise Trouble(str(error)) from error
-
-
-@contextmanager
-def read_sqlite(path: str) -> Iterator[SqliteSession]:
-    """As `database.open_for_reading`."""
-    path = os.path.realpath(path)
-    known = len(read_migrations(sql_directory(files("arbstr"))))
-    with read_any(path) as reader:
-        (version,) = reader.execute("PRAGMA user_version").fetchone()
-        if version < known:
-            older = "an older arbstr wrote it, or none yet"
-            raise _refused(path, older, "start `arbstr run` once, which prepares it")
-        yield reader
-
-
-@contextmanager
-def read_any(path: str) -> Iterator[SqliteSession]:
-    """One state of a ledger of this arbstr or an older one. Raises as `read_sqlite`."""
-    path = os.path.realpath(path)
-    if not os.path.exists(path):
-        raise _refused(
-            path,
-            "there is no such file yet",
-            "let `arbstr run` begin it (with --mock it keeps nothing)",
-        )
-    # A file nobody has open and whose directory we may not write in can only be read as one that
-    # never changes: SQLite wants to put the index of the WAL beside it.
-    alone = not os.path.exists(f"{path}-wal") and not os.access(os.path.dirname(path), os.W_OK)
-    uri = f"{Path(path).as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
-    try:
-        with closing(_read_only(uri, READING_BUSY_SECONDS)) as reader:
-            _check_content(reader, path, len(read_migrations(sql_directory(files("arbstr")))))
-            with _snapshot(reader):
-                yield reader
-    except sqlite3.Error as error:
-        if primary_code(error) in HOPELESS:
-            raise _refused(path, str(error)) from error
-        raise Trouble(str(error)) from error
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ from typing import Final, final
 
 from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.ledger.port import Trouble
-from arbstr.trio_runtime.ledger.sqlite import read_any
+from arbstr.trio_runtime.ledger.sqlite_readers import read_any
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession
 from arbstr.trio_runtime.ledger.sqlite_soundness import DAMAGE, primary_code
 

@@ -17,12 +17,8 @@ from arbstr.trio_runtime.ledger import sqlite as module
 from arbstr.trio_runtime.ledger.boot_lock import BootLock
 from arbstr.trio_runtime.ledger.database import database_path
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
-from arbstr.trio_runtime.ledger.sqlite import (
-    APPLICATION_ID,
-    IN_MEMORY,
-    SqliteDatabase,
-    open_sqlite,
-)
+from arbstr.trio_runtime.ledger.sqlite import IN_MEMORY, SqliteDatabase, open_sqlite
+from arbstr.trio_runtime.ledger.sqlite_readers import APPLICATION_ID
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, split_statements
 from arbstr.trio_runtime.ledger.statements import read_migrations, read_sql, sql_directory
 from tests.ledgers import connect
