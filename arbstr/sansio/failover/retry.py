@@ -196,6 +196,7 @@ class Retry:
         self._waited: set[str] = set()
         self._paid: list[str] = []
         self._left: set[str] = set()
+        self._probed: set[str] = set()
         self._max_sats = max_sats
         self._risked = Decimal(0)
         self._probe_deadline: float | None = None
@@ -256,8 +257,9 @@ class Retry:
                 self._risked = add_sats(self._risked, charged)
             else:
                 self._risked = self._with(self._turn)
-        # A probe is a single attempt, whatever else the provider offers.
-        if probe or failure.kind in OF_THE_PROVIDER or self._models_failed(name) >= MODELS_EACH:
+        if probe:
+            self._probed.add(name)
+        if failure.kind in OF_THE_PROVIDER or self._models_failed(name) >= MODELS_EACH:
             self._left.add(name)
         match verdict_of(failure):
             case Verdict.DELIVER_ERROR | Verdict.END:
@@ -366,7 +368,9 @@ class Retry:
 
     def _may_be_asked(self, index: int) -> bool:
         name = self._name(index)
-        return name not in self._paid and name not in self._left and not self._is_over(index)
+        # A probe is a single attempt, whatever else the provider offers.
+        out = name in self._paid or name in self._left or name in self._probed
+        return not out and not self._is_over(index)
 
     def _is_over(self, index: int) -> bool:
         """Whether the cap on the request forbids this candidate, after those that may have cost.

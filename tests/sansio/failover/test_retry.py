@@ -1153,6 +1153,31 @@ def test_a_client_error_without_an_object_is_said_in_our_words() -> None:
     assert error.message == "The request was refused. alpha had client_error."
 
 
+def test_after_a_failed_probe_its_other_models_are_not_tried_again_either() -> None:
+    """One of them was settled as free before: that alone would be a reason to come back."""
+    retry = make_retry("alpha alpha/mini beta", max_retries=1)
+    retry.start()
+    settled = Failure(K.NO_ANSWER, FREE, "failed", settled=True)
+    assert show(retry.handle(TryFailed(settled), 0.0)) == "2 alpha"
+    assert (
+        show(retry.handle(TryFailed(Failure(K.SERVER_ERROR, FREE, "failed", 500), probe=True), 0.0))
+        == "3 beta"
+    )
+    assert isinstance(retry.handle(failed(K.SERVER_ERROR), 0.0), Sleep)
+    assert show(retry.handle(Elapsed(), 0.0)) == "4 beta"
+    assert isinstance(retry.handle(failed(K.SERVER_ERROR), 0.0), GiveUp)
+
+
+def test_the_wait_after_a_failed_probe_is_for_whom_nobody_could_reach() -> None:
+    retry = make_retry("alpha beta", max_retries=1)
+    retry.start()
+    retry.handle(failed(K.NOT_SENT), 0.0)
+    assert isinstance(
+        retry.handle(TryFailed(Failure(K.NOT_SENT, FREE, "failed"), probe=True), 0.0), Sleep
+    )
+    assert show(retry.handle(Elapsed(), 0.0)) == "3 alpha"
+
+
 def test_the_backoff_stops_doubling() -> None:
     retry = make_retry("alpha", max_retries=5000)
     retry.start()
@@ -1231,6 +1256,7 @@ class RetryMachine(RuleBasedStateMachine):
         self.offers = tuple(names)
         self.now = 0.0
         self.failures: list[tuple[str, Failure, bool]] = []
+        self.probed: set[str] = set()
         self.waited = 0.0
         self.steps = 0
         self.retry = make_retry(
@@ -1277,13 +1303,9 @@ class RetryMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waits_on(Attempt))
     @rule(failure=ANY_FAILURE, probe=st.booleans())
     def the_attempt_fails(self, failure: Failure, probe: bool) -> None:
-        attempt = self.command
-        assert isinstance(attempt, Attempt)
-        self.fail(failure, probe)
         if probe:
-            assert not isinstance(self.command, Sleep)
-            if isinstance(self.command, Attempt):
-                assert self.command.candidate != attempt.candidate
+            self.probed.add(self.asked)
+        self.fail(failure, probe)
 
     @precondition(lambda self: self.waits_on(Attempt))
     @rule(
@@ -1353,6 +1375,10 @@ class RetryMachine(RuleBasedStateMachine):
             assert isinstance(self.command, GiveUp)
         if isinstance(self.command, Attempt):
             assert self.asked not in costly
+
+    @invariant()
+    def a_probe_that_failed_is_a_single_attempt(self) -> None:
+        assert not isinstance(self.command, Attempt) or self.asked not in self.probed
 
     @invariant()
     def tries_are_bounded_per_provider(self) -> None:
