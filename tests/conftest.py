@@ -2,15 +2,28 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from typing import Final
 
+import hypothesis
 import pytest
 
 from tests.fakes import FakeProcess, fake_process
 
+# The commands that tests start, some hundred times, would each compile all of arbstr again where
+# this is set, and so would every process of pytest-xdist.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 PROCESSES_PER_CORE: Final = 2
 """Tests wait a third of their time for a real server, disk or clock: a core has room for two."""
+
+# The same examples in every run: what the check finds, it finds for everybody, and who broke it
+# reads about it. `pytest --hypothesis-profile search` looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("search", print_blob=True)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_xdist_auto_num_workers() -> int:
