@@ -51,7 +51,7 @@ ORDER: Final = {
         *wing(
             "routing",
             "listing announced prices catalog paths affinity policy origins latency ratios holds "
-            "plan quote budget lease gauge",
+            "refusals plan quote budget lease gauge",
         ),
         *wing(
             "failover",

@@ -17,8 +17,9 @@ from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.errors import ErrorReply, StartError
 from arbstr.sansio.money import format_eyes
-from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, NoRoute, plan
+from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, plan
 from arbstr.sansio.routing.quote import quote
+from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.ledger.database import shown
 from arbstr.trio_runtime.ledger.port import Trouble

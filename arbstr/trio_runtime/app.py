@@ -33,8 +33,8 @@ from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
 from arbstr.sansio.ledger.reports import Names, configured_names
-from arbstr.sansio.routing.plan import NoRoute
 from arbstr.sansio.routing.policy import POLICY_HEADER, listed, parse_and_choose
+from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime import counting, status
 from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.heavy import apart

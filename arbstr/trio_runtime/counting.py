@@ -30,8 +30,9 @@ from arbstr.sansio.failover.failure import Failure, FailureKind
 from arbstr.sansio.failover.kinds import TRAITS, stated_in
 from arbstr.sansio.money import format_sats, sats_from_msats
 from arbstr.sansio.routing.catalog import Offer
-from arbstr.sansio.routing.plan import NoRoute, plan
+from arbstr.sansio.routing.plan import plan
 from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
+from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.server.responder import Responder, header, policy_header

@@ -29,7 +29,7 @@ from arbstr.sansio.failover.last_word import LastWord
 from arbstr.sansio.failover.repeats import Fingerprint
 from arbstr.sansio.failover.retry import GiveUp, TryFailed
 from arbstr.sansio.ledger.record import Record
-from arbstr.sansio.routing.plan import Candidate, NoRoute
+from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime import books
 from arbstr.trio_runtime.attempts import Attempts
 from arbstr.trio_runtime.delivery import Delivery
@@ -45,6 +45,7 @@ from arbstr.trio_runtime.whom import retry_of, route_of, unserved_now
 
 if TYPE_CHECKING:
     from arbstr.sansio.routing.affinity import Home, Key
+    from arbstr.sansio.routing.plan import Candidate
 
 log = logging.getLogger(__name__)
 

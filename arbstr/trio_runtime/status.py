@@ -22,9 +22,10 @@ from arbstr.sansio.money import Rates, sats_from_msats
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.routing.listing import reservation_msats
-from arbstr.sansio.routing.plan import NoRoute, plan
+from arbstr.sansio.routing.plan import plan
 from arbstr.sansio.routing.prices import age_of
 from arbstr.sansio.routing.quote import quote
+from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime.hub import Hub
 
 STARTED: Final = int(datetime.now(UTC).timestamp())

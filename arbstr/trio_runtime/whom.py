@@ -6,13 +6,12 @@ from arbstr.sansio.failover.retry import Retry
 from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.plan import (
     Candidate,
-    NoRoute,
     RoutePlan,
     lacks_price,
     plan,
-    unserved,
     without_prices,
 )
+from arbstr.sansio.routing.refusals import NoRoute, unserved
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.snapshot import Snapshot
 

@@ -22,6 +22,7 @@ The order of the modules; each imports only from those before it:
     latency    how soon each provider begins: what `lowest_latency` goes by
     ratios     how much a policy's answers take: what estimates are made of
     holds      how much output a request is held to: what caps and the budget go by
+    refusals   what is said where nobody qualifies
     plan       a request, its policy and the catalog -> candidates in order, or why not
     quote      what a request would cost, as JSON
     budget     what may still be spent today: reserved before, settled after each attempt

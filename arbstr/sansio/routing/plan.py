@@ -11,8 +11,7 @@ Whether a provider is well just now is not asked here: the plan holds all that q
 breaker is asked before each attempt.
 """
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, partial
@@ -29,8 +28,19 @@ from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
 from arbstr.sansio.routing.latency import Latency
 from arbstr.sansio.routing.origins import Origins
 from arbstr.sansio.routing.paths import Paths
-from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, choose_policy, listed, shown
+from arbstr.sansio.routing.policy import choose_policy
 from arbstr.sansio.routing.ratios import NO_POLICY, Ratio, expected_output
+from arbstr.sansio.routing.refusals import (
+    NoRoute,
+    PassedOver,
+    needs_policy,
+    none_served,
+    none_within,
+    not_allowed,
+    not_served,
+    not_there,
+    unserved,
+)
 
 SortKey: TypeAlias = tuple[Any, ...]
 
@@ -67,6 +77,11 @@ class Candidate:
         return estimate_sats(hold.input_tokens, hold.tokens, hold.choices, rates)
 
     @property
+    def remedy(self) -> str:
+        """What helps where the cap on a request excludes it; empty if nothing does."""
+        return self.hold.remedy("max_sats_per_request") if self.output_decides else ""
+
+    @property
     def output_decides(self) -> bool:
         """Whether output is most of what is set aside, so that less of it would help."""
         cost, rates = self.hold_cost, self.offer.rates
@@ -74,17 +89,6 @@ class Candidate:
             return False
         output = Rates(_NOTHING, rates.output_rate)
         return 2 * estimate_sats(0, self.hold.tokens, self.hold.choices, output) >= cost
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class PassedOver:
-    """A provider that serves the model but does not qualify, and why: the rest of a sentence that
-    begins with its name."""
-
-    provider: str
-    model: str
-    why: str
 
 
 @final
@@ -131,15 +135,6 @@ class OverRequest:
 
     sats: Decimal
     cap: Decimal
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class NoRoute:
-    """No provider qualifies, or the client asked for something that does not exist."""
-
-    policy: str | None
-    error: ErrorReply
 
 
 def plan(
@@ -190,7 +185,8 @@ def plan(
     if not candidates:
         if all(learnt.paths.lacks(offer, request.dialect.name) for offer in offers):
             return NoRoute(policy, unserved(request, offers))
-        return NoRoute(policy, _none_within(request.model, policy, passed_over, too_dear))
+        remedy = None if too_dear is None else too_dear.remedy
+        return NoRoute(policy, none_within(request.model, policy, passed_over, remedy))
     strategy = policies.strategy_of(rule)
     candidates.sort(key=partial(STRATEGIES[strategy], learnt))
     max_sats = None if rule is None else rule.max_sats_per_request
@@ -222,45 +218,23 @@ def _offers(model: str, rule: Rule | None, catalog: Catalog) -> tuple[Offer, ...
     """Everybody who serves the model, or any of the rule's models if the choice is ours."""
     if model == AUTO:
         if rule is None:
-            return _needs_policy()
+            return needs_policy()
         models = rule.allowed_models or catalog.models()
         every = tuple(offer for each in models for offer in catalog.offers(each))
-        return every or _none_served(rule)
+        return every or none_served(rule)
     offers = catalog.offers(model)
     if not offers:
-        return _not_served(model, catalog.models())
+        return not_served(model, catalog.models())
     if rule is not None and not rule.allows(model):
-        return _not_allowed(model, rule)
+        return not_allowed(model, rule)
     return offers
 
 
 def _not_at(offer: Offer, request: Asked, paths: Paths) -> str | None:
     """Why an offer does not count at this door, or `None`."""
     if paths.lacks(offer, request.dialect.name):
-        return _NOT_SERVED.format(path=request.dialect.path)
+        return not_there(request)
     return None
-
-
-_NOT_SERVED: Final = "does not serve /v1{path}"
-
-
-def unserved(request: Asked, offers: Sequence[Offer]) -> ErrorReply:
-    """What is said where nobody of whom the model could be asked serves the door's path."""
-    why, model = _NOT_SERVED.format(path=request.dialect.path), request.model
-    if model == AUTO:
-        names = [f"{offer.provider.name} for {offer.model}" for offer in offers]
-        what = "No provider and model that may be chosen are there"
-    else:
-        names = [offer.provider.name for offer in offers]
-        what = f"No provider of {shown(model)} is there"
-    more = len(names) - MOST_NAMES
-    told = [f"{name} {why}" for name in names[:MOST_NAMES]] + [f"{more} more"] * (more > 0)
-    return ErrorReply(
-        "unsupported_endpoint",
-        f"{what} to be asked: {'; '.join(told)}. Those that turned out not to serve it are asked "
-        "again after a reload (SIGHUP).",
-        should_retry=False,
-    )
 
 
 def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
@@ -346,62 +320,3 @@ STRATEGIES: Final[Mapping[str, Callable[[Learnt, Candidate], SortKey]]] = Mappin
     }
 )
 """Each strategy's sort key."""
-
-
-def _not_served(model: str, served: tuple[str, ...]) -> ErrorReply:
-    near = difflib.get_close_matches(model[:LONGEST_NAME], served, n=1)
-    hint = f" Did you mean {shown(near[0])}?" if near else ""
-    there = f"Served models: {listed(served)}." if served else "No models are configured."
-    message = f"No provider serves the model {shown(model)}.{hint} {there}"
-    return ErrorReply("model_not_found", message, param="model")
-
-
-def _not_allowed(model: str, rule: Rule) -> ErrorReply:
-    return ErrorReply(
-        "model_not_allowed",
-        f"The policy {shown(rule.name)} does not allow the model {shown(model)}. "
-        f"It allows: {listed(rule.allowed_models)}.",
-        param="model",
-    )
-
-
-def _needs_policy() -> ErrorReply:
-    return ErrorReply(
-        "auto_needs_policy",
-        f"The model {shown(AUTO)} lets a policy choose, and none applies: name one in the header "
-        "X-Arbstr-Policy, or ask for a model.",
-        param="model",
-    )
-
-
-def _none_served(rule: Rule) -> ErrorReply:
-    allowed = f": {listed(rule.allowed_models)}" if rule.allowed_models else ""
-    return ErrorReply(
-        "no_provider_within_policy",
-        f"No provider serves a model that the policy {shown(rule.name)} allows{allowed}.",
-        param="model",
-    )
-
-
-def _none_within(
-    model: str, policy: str | None, passed_over: Sequence[PassedOver], too_dear: Candidate | None
-) -> ErrorReply:
-    """`too_dear`: one of those that the cap on the request alone excluded, if there are any."""
-    if model == AUTO:
-        # Providers times models: the first ones tell enough.
-        pairs = [f"{one.provider} for {one.model} {one.why}" for one in passed_over[:MOST_NAMES]]
-        more = len(passed_over) - len(pairs)
-        reasons = "; ".join(pairs) + (f"; and {more} more" if more else "")
-        what = "No provider and model are"
-    else:
-        reasons = "; ".join(f"{one.provider} {one.why}" for one in passed_over)
-        what = "No provider of this model is"
-    within = "to be asked" if policy is None else f"within the policy {shown(policy)}"
-    message = f"{what} {within}: {reasons}."
-    if policy is None:
-        return ErrorReply("no_price_allowed", message, should_retry=False)
-    if too_dear is None:
-        return ErrorReply("no_provider_within_policy", message)
-    if too_dear.output_decides:
-        message += " " + too_dear.hold.remedy("max_sats_per_request")
-    return ErrorReply("over_request_budget", message)

@@ -20,12 +20,11 @@ from arbstr.sansio.routing.plan import (
     NOTHING_LEARNT,
     STRATEGIES,
     Learnt,
-    NoRoute,
-    PassedOver,
     RoutePlan,
     plan,
 )
 from arbstr.sansio.routing.ratios import Ratio
+from arbstr.sansio.routing.refusals import NoRoute, PassedOver
 from tests.chats import chat, parse
 
 
