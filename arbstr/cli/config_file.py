@@ -109,14 +109,15 @@ def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
     return config
 
 
-def _file_warning(path: Path) -> str | None:
-    """A configuration holds keys; others on this machine should not read it."""
+def file_warning(path: Path) -> str | None:
+    """A configuration holds keys, a ledger what was asked when and of whom: others on this machine
+    should not read them."""
     if os.name != "posix":
         return None
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:
-        return None  # it was read a moment ago
+        return None  # there is none, or it is about to say so itself
     if mode & 0o077:
         return f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`"
     return None
@@ -124,7 +125,7 @@ def _file_warning(path: Path) -> str | None:
 
 def warnings_of(config: "Config", path: Path) -> tuple[str, ...]:
     """What may not be meant, in it and about it."""
-    about_file = _file_warning(path)
+    about_file = file_warning(path)
     return (*config.warnings, about_file) if about_file else config.warnings
 
 

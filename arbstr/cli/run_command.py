@@ -15,6 +15,7 @@ from arbstr.cli.config_file import (
     absolute,
     config_path,
     described_budget,
+    file_warning,
     is_open,
     ledger_path,
     read_config,
@@ -56,9 +57,10 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
 
     described = tuple(_described(path, config, database))
+    about_ledger = None if database == IN_MEMORY else file_warning(Path(database))
 
     def announce(url: str) -> None:
-        for warning in reading.warnings:
+        for warning in (*reading.warnings, *([about_ledger] if about_ledger else ())):
             log.warning("%s", warning)
         flush_logging()  # a terminal shows both, and that it listens is the last word
         try:

@@ -76,6 +76,8 @@ class Change:
                 raise OSError("there is no file to keep it in")
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                if sys.platform != "win32":
+                    os.fchmod(descriptor, 0o600)  # ecash is whose who reads it
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())

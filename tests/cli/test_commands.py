@@ -478,15 +478,24 @@ def test_a_log_level_nobody_knows_is_refused(
     assert problem(capsys, "serve", "--mock") == said
 
 
-def test_started_to_listen_to_the_world_it_does_and_its_warnings_are_lines_of_the_log() -> None:
+def test_started_to_listen_to_the_world_it_does_and_its_warnings_are_lines_of_the_log(
+    tmp_path: Path,
+) -> None:
+    ledger = tmp_path / "arbstr.db"
+    ledger.touch()
+    ledger.chmod(0o644)
     with arbstr_process(
-        config_text=UNPRICED, arguments=["--allow-unauthenticated"], listen="0.0.0.0:0"
+        config_text=UNPRICED,
+        arguments=["--allow-unauthenticated"],
+        listen="0.0.0.0:0",
+        directory=tmp_path,
     ) as process:
         assert process.url.startswith("http://127.0.0.1:")
         assert process.ask("GET", "/v1/models").status_code == 200
         assert process.stop() == 0
-    first = process.stderr().splitlines()[0]
-    assert ' WARNING config.toml: providers."alpha" has no rates' in first
+    said = process.stderr()
+    assert ' WARNING config.toml: providers."alpha" has no rates' in said.splitlines()[0]
+    assert said.count(f" WARNING {ledger}: others can read it (mode 0644)") == 1
 
 
 def test_check_and_providers_print_the_apis_of_who_has_not_all(

@@ -2,14 +2,17 @@
 
 import os
 import platform
+import shlex
 import shutil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from glob import escape, glob
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
 from arbstr import __version__
 from arbstr.cli.doctor.findings import (
@@ -31,8 +34,12 @@ from arbstr.trio_runtime.ledger.budget import read_spent
 from arbstr.trio_runtime.ledger.checkpoints import unknown_attempts
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, is_shared, open_for_reading, shown
 from arbstr.trio_runtime.ledger.port import Session, Trouble
+from arbstr.trio_runtime.ledger.sqlite_readers import requests_in_wal
 from arbstr.trio_runtime.ledger.stats import read_stats
 from arbstr.trio_runtime.server.listener import bind
+
+BESIDE: Final = ("-wal", "-shm", "-journal", ".lanes", ".change", ".intents-", ".lock-")
+"""How the names of a ledger's files go on after its own."""
 
 
 @final
@@ -62,6 +69,7 @@ def books(place: str, config: Config) -> Books:
             if damage is not None:
                 return Books((_damaged(place, damage),))
             now = time.time()
+            (requests,) = session.execute("SELECT count(*) FROM requests").fetchone()
             spent = read_spent(session, now, but_by="")
             moment = int(now * 1000)
             day = Filters(Span(moment - DAY_MS, moment + 1))
@@ -77,7 +85,7 @@ def books(place: str, config: Config) -> Books:
         return Books((fault(about, says, "see who uses it, and whether it may be read"),))
     found = [ok(about, f"{shown(place)} can be read{' and is sound' if is_file else ''}")]
     if is_file:
-        found += [*_modes(place), *_disk(place)]
+        found += [*_modes(place), *_unfolded(place, requests), *_disk(place)]
     found += day_findings(spent, config.budget.sats_per_day, unknown)
     by_provider = {
         str(each["provider"]): Decimal(str(each["costs"]["total_cost_sats"])) for each in groups
@@ -100,17 +108,36 @@ def _damaged(place: str, how: str) -> Finding:
 
 
 def _modes(place: str) -> Iterator[Finding]:
+    """Of the ledger and all that lies beside it."""
     if os.name != "posix":
         return
-    try:
-        mode = stat.S_IMODE(os.stat(place).st_mode)
-    except OSError:
-        return  # it was read a moment ago
-    if mode & 0o077:
-        yield note("ledger", f"others can read it (mode {mode:04o})", f"chmod 600 {place}")
+    open_ones = []
+    for path in sorted(glob(f"{escape(place)}*")):
+        with suppress(OSError):  # gone since a moment ago
+            is_ours = path == place or path[len(place) :].startswith(BESIDE)
+            if is_ours and stat.S_IMODE(os.stat(path).st_mode) & 0o077:
+                open_ones.append(path)
+    if open_ones:
+        yield note(
+            "ledger",
+            f"others can read {', '.join(os.path.basename(path) for path in open_ones)}",
+            f"chmod 600 {shlex.join(open_ones)}, unless they are meant to",
+        )
     if not os.access(place, os.W_OK) or not os.access(os.path.dirname(place), os.W_OK):
         yield fault(
             "ledger", "it may not be written to", "see who owns it and its directory (chown)"
+        )
+
+
+def _unfolded(place: str, requests: int) -> Iterator[Finding]:
+    """What a copy of the file alone would lack."""
+    lacking = requests_in_wal(place, requests)
+    if lacking is not None:
+        what = f"{lacking:,} of its {requests:,} requests" if lacking else "changes to its rows"
+        yield ok(
+            "ledger",
+            f"{what} lie in {os.path.basename(place)}-wal alone, so cp of the ledger loses them: "
+            "copy it by arbstr backup FILE",
         )
 
 

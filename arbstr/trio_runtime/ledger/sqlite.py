@@ -72,6 +72,9 @@ WAL_PAGES: Final = 1000
 WAL_LIMIT_BYTES: Final = 8 * 1024 * 1024
 """The WAL is cut back to this after a checkpoint: twice what it normally grows to."""
 
+OWNER_ONLY: Final = 0o600
+"""The mode of every file of a ledger."""
+
 CLOSE_SECONDS: Final = 2.0
 """How long closing may wait for the thread; the last checkpoint takes milliseconds."""
 
@@ -92,6 +95,18 @@ def _check_path(path: str) -> None:
         raise refused(path, f"cannot write in {directory}{uid}", "chown or chmod the directory")
     if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
         raise refused(path, f"cannot read and write it{uid}", "chown or chmod the file")
+
+
+def _begin_file(path: str) -> None:
+    """Makes the file if there is none, for its owner alone whatever the umask: it tells what was
+    asked, when and of whom. SQLite gives what it puts beside it the mode of the file.
+
+    One that is there keeps its mode, for a group may be meant to read it; `run` and `doctor` tell
+    of it.
+    """
+    # What keeps it from being made, SQLite says in its own words a moment later.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, OWNER_ONLY))
 
 
 def _migrate(connection: SqliteSession, migrations: tuple[str, ...]) -> None:
@@ -277,6 +292,7 @@ class SqliteDatabase:
     def _connect(self) -> None:
         if self.path != IN_MEMORY:
             _check_path(self.path)
+            _begin_file(self.path)
         try:
             connection = sqlite3.connect(
                 self._memory_uri if self.path == IN_MEMORY else self.path,

@@ -111,6 +111,23 @@ def peek_sqlite(path: str) -> Iterator[SqliteSession | None]:
         raise Trouble(str(error)) from error
 
 
+def requests_in_wal(path: str, requests: int) -> int | None:
+    """How many of its `requests` a copy of the file alone would lack, because they are in the WAL
+    beside it; None if that is empty. Blocks."""
+    try:
+        if not os.path.getsize(f"{path}-wal"):
+            return None
+        # Immutable, so that SQLite takes the file for all there is.
+        uri = f"{Path(path).absolute().as_uri()}?mode=ro&immutable=1"
+        with closing(read_only(uri, READING_BUSY_SECONDS)) as reader:
+            (lying,) = reader.execute("SELECT count(*) FROM requests").fetchone()
+    except sqlite3.Error:
+        return requests  # nothing was ever folded in, or it is being done at this moment
+    except OSError:
+        return None
+    return max(0, requests - int(lying))
+
+
 @contextmanager
 def read_sqlite(path: str) -> Iterator[SqliteSession]:
     """As `database.open_for_reading`."""

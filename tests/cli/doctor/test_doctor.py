@@ -1,8 +1,10 @@
 """`arbstr doctor`: each fault is found, and said with what to do about it."""
 
 import json
+import os
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
 from email.utils import formatdate
 from pathlib import Path
@@ -25,10 +27,13 @@ from arbstr.cli.doctor.findings import (
 from arbstr.cli.doctor.machine import books, in_the_way
 from arbstr.cli.doctor.providers import ask_providers
 from arbstr.sansio.config.reader import parse_config
+from arbstr.trio_runtime.ledger.database import open_database
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from tests.fakes import answer, error_answer, json_answer, open_fake_provider
 from tests.ledgers import attempt, request, write_ledger
 from tests.process import ONE, clean_environ, write_config
 from tests.proxy import config, provider
+from tests.records import RECORD
 
 NOW: Final = 1_770_120_245.0
 MODELS: Final = frozenset({"gpt-4o", "other"})
@@ -161,8 +166,39 @@ def test_a_sound_ledger_and_what_is_open_in_it(tmp_path: Path) -> None:
     path.chmod(0o644)
     says = "\n".join(each.says for each in books(str(path), parse_config(ONE, {})).findings)
     assert "can be read and is sound" in says
-    assert "others can read it (mode 0644)" in says
+    assert "others can read a.db" in says
     assert "of 1 attempts there nobody knows what they cost" in says
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a mode is POSIX's")
+def test_every_file_of_a_ledger_that_others_can_read_is_named(tmp_path: Path) -> None:
+    path = write_ledger(tmp_path / "a.db", [request("one")])
+    for name, mode in (("", 0o600), (".lanes", 0o640), (".change", 0o604), (".bak", 0o644)):
+        (tmp_path / f"a.db{name}").touch()
+        (tmp_path / f"a.db{name}").chmod(mode)
+    (found,) = (each for each in books(str(path), parse_config(ONE, {})).findings if each.remedy)
+    assert (found.grade, found.says) == (Grade.NOTE, "others can read a.db.change, a.db.lanes")
+    assert found.remedy == f"chmod 600 {path}.change {path}.lanes, unless they are meant to"
+
+
+async def test_rows_that_lie_in_the_wal_alone_are_told_of(tmp_path: Path) -> None:
+    path, settled = tmp_path / "a.db", parse_config(ONE, {})
+
+    def told() -> list[str]:
+        return [each.says for each in books(str(path), settled).findings if "-wal" in each.says]
+
+    async with open_database(str(path)) as database:
+        async with open_log_writer(database) as log:
+            log.offer(RECORD)
+        (of_a_new_one,) = told()
+    assert of_a_new_one.startswith("1 of its 1 requests lie in a.db-wal alone, so cp of ")
+    assert "arbstr backup FILE" in of_a_new_one
+    assert told() == []  # a clean end folds them in
+    async with open_database(str(path)) as database:
+        async with open_log_writer(database) as log:
+            log.offer(replace(RECORD, correlation_id="another"))
+        (of_an_older_one,) = told()
+    assert of_an_older_one.startswith("1 of its 2 requests lie in a.db-wal alone")
 
 
 def test_a_ledger_that_is_damaged_or_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+import stat
 import sys
 import threading
 from contextlib import closing
@@ -16,12 +17,14 @@ from arbstr.trio_runtime.ledger import boot_lock
 from arbstr.trio_runtime.ledger import sqlite as module
 from arbstr.trio_runtime.ledger.boot_lock import BootLock
 from arbstr.trio_runtime.ledger.database import database_path
+from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 from arbstr.trio_runtime.ledger.sqlite import IN_MEMORY, SqliteDatabase, open_sqlite
 from arbstr.trio_runtime.ledger.sqlite_readers import APPLICATION_ID
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, split_statements
 from arbstr.trio_runtime.ledger.statements import read_migrations, read_sql, sql_directory
 from tests.ledgers import connect
+from tests.records import INTENT, RECORD
 
 if sys.platform != "win32":
     import fcntl
@@ -89,6 +92,40 @@ async def test_a_new_database_has_the_tables_of_the_specification(tmp_path: Path
             assert reader.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
             assert reader.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
             assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a mode is POSIX's")
+@pytest.mark.parametrize("mask", [0o000, 0o022])
+async def test_what_is_begun_is_its_owner_s_alone_whatever_the_umask(
+    mask: int, tmp_path: Path
+) -> None:
+    path, before = tmp_path / "arbstr.db", os.umask(mask)
+    try:
+        async with open_sqlite(str(path)) as database, open_log_writer(database) as log:
+            log.offer_in_flight(INTENT, lambda: RECORD)
+            log.offer(RECORD)
+            await log.caught_up()
+            with closing(database.connect_reader()):
+                modes = {
+                    name: stat.S_IMODE((tmp_path / name).stat().st_mode)
+                    for name in listing(tmp_path)
+                }
+    finally:
+        os.umask(before)
+    assert len(modes) == 5, modes  # with its WAL, the index of that, the lock and the intents
+    assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a mode is POSIX's")
+async def test_one_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "arbstr.db"
+    for mode in (0o640, 0o660):
+        path.touch()
+        path.chmod(mode)
+        async with open_sqlite(str(path)) as database:
+            await insert_in(database, f"with {mode:o}")
+            assert stat.S_IMODE((tmp_path / "arbstr.db-wal").stat().st_mode) == mode
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 async def test_the_connection_is_set_up_for_one_writer_beside_readers(tmp_path: Path) -> None:
