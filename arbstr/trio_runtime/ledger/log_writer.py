@@ -135,7 +135,7 @@ class LogWriter:
         self._waits_since: float | None = None
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
-        self._pending: dict[str, tuple[Loss, Record | MakeRecord]] = {}
+        self._pending = OrderedDict[str, tuple[Loss, Record | MakeRecord]]()
         self._by_loss = tuple(OrderedDict[str, None]() for _ in Loss)
         self._in_hand = 0
         self._written = 0
@@ -225,16 +225,17 @@ class LogWriter:
         return tuple(batch)
 
     def _put_back(self, batch: Sequence[Record]) -> None:
-        """Before all that came since; a final record among that takes its in-flight one's place."""
+        """Before all that came since; a final record among that takes its in-flight one's place.
+
+        What came since is not touched: that may be thousands, while somebody is to be served.
+        """
         self._in_hand = 0
-        since = tuple(self._pending.items())
-        self._pending.clear()
-        for keys in self._by_loss:
-            keys.clear()
-        for record in batch:
-            self._add(record.correlation_id, loss_of(record), record)
-        for key, (loss, newer) in since:
-            self._add(key, loss, newer)
+        for record in reversed(batch):
+            key = record.correlation_id
+            if key not in self._pending:
+                self._add(key, loss_of(record), record)
+            self._pending.move_to_end(key, last=False)
+            self._by_loss[self._pending[key][0]].move_to_end(key, last=False)
 
     async def run(self) -> None:
         """Write until closed and empty, or until the deadline that `close` set.

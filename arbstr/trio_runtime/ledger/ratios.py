@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from arbstr.sansio.routing.holds import Lengths
+from arbstr.sansio.routing.holds import KEPT, Lengths
 from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio, restored
 from arbstr.trio_runtime.ledger.database import peek
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
@@ -56,7 +56,7 @@ def select_ratios(session: Session) -> dict[str, Ratio]:
 def select_lengths(session: Session) -> Lengths:
     """How long the latest answers were."""
     lengths = Lengths()
-    rows = session.execute(session.question("lengths"), {"rows": ROWS_READ})
+    rows = session.execute(session.question("lengths"), {"rows": ROWS_READ, "kept": KEPT})
     for policy, model, tokens in rows:
         if isinstance(model, str) and isinstance(tokens, int):
             lengths.learn(policy, model, tokens, 1)

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import (
+    BATCH_ROWS,
+    CAPACITY,
     LogStatistics,
     LogWriter,
     Loss,
@@ -31,6 +33,7 @@ from arbstr.trio_runtime.ledger.log_writer import (
 from arbstr.trio_runtime.ledger.port import Trouble
 from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase, open_sqlite
 from tests.records import ATTEMPT, INTENT, RECORD
+from tests.test_steps import COUNTED, counting
 
 NEVER: Final = float("inf")
 
@@ -573,6 +576,19 @@ def test_only_a_finished_record_that_may_have_cost_is_money() -> None:
     assert loss_of(record("a", "client_disconnected")) is Loss.MONEY
 
 
+def waiting_writer(*, capacity: int = CAPACITY, batch_rows: int = BATCH_ROWS) -> LogWriter:
+    """One that writes nothing."""
+    database = SqliteDatabase(IN_MEMORY, "boot")
+    return LogWriter(
+        database,
+        capacity=capacity,
+        batch_rows=batch_rows,
+        linger=0,
+        backoff=1,
+        backoff_limit=1,
+    )
+
+
 @settings(deadline=None, max_examples=100)
 @given(
     offers=st.lists(
@@ -586,14 +602,7 @@ def test_only_a_finished_record_that_may_have_cost_is_money() -> None:
 def test_every_record_is_queued_replaced_taken_or_counted(
     offers: list[tuple[int, str, bool]], capacity: int
 ) -> None:
-    log = LogWriter(
-        SqliteDatabase(IN_MEMORY, "boot"),
-        capacity=capacity,
-        batch_rows=2,
-        linger=0,
-        backoff=1,
-        backoff_limit=1,
-    )
+    log = waiting_writer(capacity=capacity, batch_rows=2)
     accounted = 0
     for key, status, take in offers:
         accounted += str(key) not in log._pending
@@ -609,8 +618,43 @@ def test_every_record_is_queued_replaced_taken_or_counted(
         if take:
             # A batch that could not be written comes back to where it was.
             order = list(log._pending)
+            by_loss = [set(keys) for keys in log._by_loss]
             log._put_back(log._take())
             assert list(log._pending) == order
+            assert [set(keys) for keys in log._by_loss] == by_loss
+
+
+def test_what_came_since_stays_behind_what_comes_back_and_a_newer_record_is_kept() -> None:
+    log = waiting_writer()
+    for offered in (record("a", "in_flight"), record("b")):
+        log.offer(offered)
+    taken = log._take()
+    for offered in (record("c"), record("a")):
+        log.offer(offered)
+    log._put_back(taken)
+    assert [(key, loss) for key, (loss, _) in log._pending.items()] == [
+        ("a", Loss.MONEY),
+        ("b", Loss.MONEY),
+        ("c", Loss.MONEY),
+    ]
+    assert list(log._by_loss[Loss.MONEY]) == ["a", "b", "c"]
+    assert not log._by_loss[Loss.IN_FLIGHT]
+
+
+@COUNTED
+def test_a_batch_comes_back_in_as_many_steps_however_much_waits() -> None:
+    """While the ledger is away thousands wait, and each try of a batch is beside who is served."""
+
+    def steps(waiting: int) -> int:
+        log = waiting_writer()
+        for n in range(waiting):
+            log.offer(record(f"{n}"))
+        taken = log._take()
+        with counting() as counts:
+            log._put_back(taken)
+        return counts["steps"]
+
+    assert steps(400) == steps(4000) > 0
 
 
 # -- the end

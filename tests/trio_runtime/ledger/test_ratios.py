@@ -18,7 +18,7 @@ from arbstr.sansio.routing.ratios import NOTHING_LEARNT, Ratio
 from arbstr.trio_runtime.ledger import ratios as module
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
-from arbstr.trio_runtime.ledger.port import Database, Trouble
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 from arbstr.trio_runtime.ledger.ratios import (
     ROWS_READ,
     learn,
@@ -191,6 +191,25 @@ async def test_only_the_last_rows_are_looked_at(tmp_path: Path) -> None:
         *(answered(100 + n, 0, status="failed", success=False) for n in range(ROWS_READ - 5)),
     )
     assert learnt_at(str(path))[1].known(None, "m") == Known(5, None)
+
+
+async def test_no_more_is_given_of_a_policy_and_a_model_than_is_remembered(place: str) -> None:
+    def look(session: Session) -> list[tuple[object, ...]]:
+        told = {"rows": ROWS_READ, "kept": 3}
+        return [tuple(row) for row in session.execute(session.question("lengths"), told)]
+
+    async with open_database(place) as database:
+        await write(
+            place,
+            *(answered(n, 100 + n) for n in range(5)),
+            *(answered(10 + n, 7 + n, policy="code") for n in range(4)),
+            answered(20, 9, model="other"),
+        )
+        assert await database.read(look) == [
+            *((None, "m", tokens) for tokens in (102, 103, 104)),
+            *(("code", "m", tokens) for tokens in (8, 9, 10)),
+            (None, "other", 9),
+        ]
 
 
 async def test_where_lengths_cannot_be_read_none_are_known(
