@@ -29,9 +29,11 @@ from arbstr.sansio.dialects.usage import parse_json
 Reads: TypeAlias = Callable[[Mapping[str, object]], Facts]
 
 _PING: Final = re.compile(
-    rb'["\s:]*(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat|null|\[\]|\{\}|"")?["\s]*', re.I
+    rb'["\s:]*(?:ping|pong|keep[-_ ]?alive|heart[-_ ]?beat|null|\[\]|\{\}|""|\[?done\]?)?["\s]*',
+    re.I,
 )
-"""Data that is no part of an answer and does not pretend to be one."""
+"""Data that is no part of an answer and does not pretend to be one. `[DONE]` is the chat door's;
+written otherwise it proves nothing, and nothing is lost."""
 _EMPTY: Final = re.compile(rb"null|false|\{\s*\}|\"\"|")
 _BARE_TEXT: Final = re.compile(rb"(?!<)[^\s:]+\s")
 """A line of a stream that no field begins, nor HTML: words."""
@@ -56,6 +58,16 @@ _WELL: Final = re.compile(
     r"|[0-3]?[0-9]{1,2}|ok|success(?:ful)?|true|queued|pending|processing", re.I
 )
 """Codes of what goes well: none, "0", HTTP's below 400, words."""
+
+_FAILURES: Final = re.compile(
+    r"error|abort|cancel|fail|time[d_ ]*out|interrupt|insufficient|unavailable|overload"
+    r"|disconnect|rate[_ -]?limit|quota|killed|crash|exception|unreachable",
+    re.I,
+)
+"""Reasons for an end that name a failure: `error` (OpenRouter, Mistral, vLLM), `abort` (vLLM,
+SGLang), `network_error` (Zhipu), `insufficient_system_resource` (DeepSeek), `cancelled`. What the
+model or a filter ended is whole, however useless: `content_filter`, `sensitive` (Zhipu),
+`recitation`, `function_call_filter: MALFORMED_FUNCTION_CALL` (Gemini)."""
 
 NOTHING: Final = Facts()
 DOUBTFUL: Final = Facts(doubt=True)
@@ -172,3 +184,8 @@ def says(error: object) -> bool:
 def is_ping(name: bytes | None) -> bool:
     """Whether an event of this name is only a sign of life."""
     return name is not None and name.decode("utf-8", "replace").strip().lower() in PING_NAMES
+
+
+def names_failure(reason: object) -> bool:
+    """Whether the reason that an answer gives for its end says that it failed."""
+    return isinstance(reason, str) and _FAILURES.search(reason) is not None

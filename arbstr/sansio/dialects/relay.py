@@ -283,12 +283,14 @@ class Relay:
             if not settled and self.error is None:
                 self.error = data if facts.told is None else facts.told
                 self._go(Happened.ERROR)
-        elif not settled:
+            return
+        # The end of the input may have cut the last one: then nothing was dropped. What is no JSON
+        # after a reason to finish may have been more of the answer, which some servers send then.
+        self.missing = self.missing or (facts.garbled and not last)
+        if not settled:
             if facts.prose and self._prose is None:
                 self._prose = data if facts.told is None else facts.told
-            # The end of the input may have cut the last one: then nothing was dropped.
             self._doubt = self._doubt or (facts.doubt and not last)
-            self.missing = self.missing or (facts.garbled and not last)
 
     def _forwarded(self, event: Event, facts: Facts) -> bytes:
         """What goes out for an event that clients can read."""

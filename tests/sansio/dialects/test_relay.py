@@ -449,8 +449,8 @@ def test_done_is_enough_for_choices_that_do_not_finish() -> None:
         ERROR,
         b"event: error\ndata: x\n\n",
         chunk(delta(reason="error")),
-        b'data: {"x\n\n',
         b"data: {",
+        b"data: [done]\n\n",
     ],
 )
 def test_nothing_matters_once_the_answer_is_complete(late: bytes) -> None:
@@ -460,6 +460,27 @@ def test_nothing_matters_once_the_answer_is_complete(late: bytes) -> None:
     assert relay.complete
     assert relay.error is None
     assert relay.finish(ARBSTR) == DONE + TRAILER
+
+
+@pytest.mark.parametrize(
+    "lost", [b'data: {"x\n\n', b'data: {"choices":[{]}\n\n', b"data: more\n\n"]
+)
+def test_what_is_no_json_after_a_finish_reason_may_have_been_more_of_the_answer(
+    lost: bytes,
+) -> None:
+    relay = new()
+    fed(relay, HELLO, STOP)
+    assert fed(relay, lost) == b""
+    assert not relay.complete
+    assert fed(relay, USAGE, DONE) == b""
+    assert relay.usage == Usage(3, 2)
+    assert relay.finished
+
+
+def test_what_is_no_json_after_the_last_event_changes_nothing() -> None:
+    relay = new()
+    fed(relay, HELLO, STOP, DONE, b'data: {"x\n\n')
+    assert relay.complete
 
 
 def test_usage_and_chunks_are_read_until_done_and_nothing_after() -> None:

@@ -5,33 +5,29 @@ After output JSON is parsed only if a look at the bytes says that it may matter 
 What is an error whatever the door, `complaints.py` says; of a chat are besides:
 
     choices[].error                       OpenRouter
-    choices[].finish_reason               one that names a failure, see `FAILURES`; SGLang's object
-                                          gives it as its `type`
+    choices[].finish_reason               one that names a failure; SGLang's object gives it as
+                                          its `type`
 
 An `error` member beside a choice that says something decides nothing: that was an answer.
 
 Nothing here raises, whatever the bytes.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.dialects.chat.glance import has_choices, open_braces, says_nothing
-from arbstr.sansio.dialects.complaints import PING_NAMES, complains, is_error, read_data, says
+from arbstr.sansio.dialects.complaints import (
+    PING_NAMES,
+    complains,
+    is_error,
+    names_failure,
+    read_data,
+    says,
+)
 from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.usage import read_counts, read_stated_cost
-
-FAILURES: Final = re.compile(
-    r"error|abort|cancel|fail|time[d_ ]*out|interrupt|insufficient|unavailable|overload"
-    r"|disconnect|rate[_ -]?limit|quota|killed|crash|exception|unreachable",
-    re.I,
-)
-"""Finish reasons that name a failure: `error` (OpenRouter, Mistral, vLLM), `abort` (vLLM, SGLang),
-`network_error` (Zhipu), `insufficient_system_resource` (DeepSeek), `cancelled`. What the model or
-a filter ended is whole, however useless: `content_filter`, `sensitive` (Zhipu), `recitation`,
-`function_call_filter: MALFORMED_FUNCTION_CALL` (Gemini)."""
 
 NOT_OUTPUT: Final = frozenset({"role", "name"})
 """Members of a delta that are not output. Everything else that is not empty is (content,
@@ -96,7 +92,7 @@ def read_object(value: Mapping[str, object]) -> ChatFacts:
         reason = choice.get("finish_reason")
         if isinstance(reason, dict):
             reason = reason.get("type") or "other"
-        if isinstance(reason, str) and FAILURES.search(reason):
+        if names_failure(reason):
             failed = True
         elif reason:
             finished.append((index, reason if isinstance(reason, str) else "other"))

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
-from arbstr.sansio.dialects.complaints import complains, is_error, read_data
+from arbstr.sansio.dialects.complaints import complains, is_error, names_failure, read_data
 from arbstr.sansio.dialects.dialect import Answer, BadAnswer, ErrorAnswer, Facts, Verdict
 from arbstr.sansio.dialects.messages.events import (
     MessagesReading,
@@ -28,6 +28,7 @@ from arbstr.sansio.dialects.usage import (
     parse_finite,
     parse_json,
     priced,
+    read_counts,
     read_stated_cost,
 )
 from arbstr.sansio.dialects.whole import Streamed, read_through, what_else
@@ -64,8 +65,11 @@ def judge(body: bytes, content_type: str) -> Verdict:
     content = value.get("content")
     said = isinstance(content, list) and bool(content)
     usage, cost, counted = priced(_counts(value), read_stated_cost(value), said=said)
-    if not said and (is_error(value) or (content is None and complains(value))):
+    failed = names_failure(value.get("stop_reason"))
+    if not said and (failed or is_error(value) or (content is None and complains(value))):
         return ErrorAnswer(text, usage, cost, counted)
+    if failed:
+        return BadAnswer("answered with a part, which ended with an error", usage, cost)
     if not isinstance(content, list):
         return BadAnswer("answered with JSON that has no content", usage, cost)
     if not content and value.get("stop_reason") is None:
@@ -77,7 +81,8 @@ def _counts(value: Mapping[str, object]) -> Counts | None:
     seen: dict[str, int] = {}
     for holder in (value, object_of(value.get("error"))):
         read_usage(object_of(holder.get("usage")), seen)
-    return counts_of(seen)
+    # In the names of another protocol, or deeper in an error, they are counts as well.
+    return counts_of(seen) or read_counts(value)
 
 
 def _facts(value: Mapping[str, object]) -> Facts:

@@ -31,6 +31,7 @@ from arbstr.sansio.dialects.complaints import (
     complains,
     is_error,
     is_ping,
+    names_failure,
     read_data,
     read_stray,
 )
@@ -42,6 +43,7 @@ from arbstr.sansio.dialects.usage import (
     MAX_TOKENS,
     Counts,
     parse_finite,
+    read_counts,
     read_stated_cost,
 )
 from arbstr.sansio.errors import ErrorReply
@@ -187,13 +189,15 @@ class MessagesReading:
         # What the head counts of the output is no sum, and what fails behind it is not charged.
         head = kind is Kind.HEAD
         holders = (object_of(value.get("message")), value, object_of(value.get("error")))
-        for holder in holders:
-            read_usage(object_of(holder.get("usage")), self._seen, INPUT if head else COUNTS)
-        counted = not head and any("usage" in holder for holder in holders)
-        told = Facts(
-            counts=counts_of(self._seen) if counted else None,
-            provider_cost_msats=read_stated_cost(value),
-        )
+        usages = [object_of(holder.get("usage")) for holder in holders]
+        for usage in usages:
+            read_usage(usage, self._seen, INPUT if head else COUNTS)
+        counts = None
+        if not head:
+            own = any(name in usage for usage in usages for name in COUNTS)
+            # In the names of another protocol, or deeper in an error, they are counts as well.
+            counts = counts_of(self._seen) if own else read_counts(value)
+        told = Facts(counts=counts, provider_cost_msats=read_stated_cost(value))
         self.began = self.began or kind in (Kind.BLOCK, Kind.OUTPUT)
         match kind:
             case Kind.HEAD | Kind.STRUCTURE:
@@ -205,6 +209,8 @@ class MessagesReading:
                 return replace(told, passes=True, output=True, said=True)
             case Kind.TURN:
                 reason = object_of(value.get("delta")).get("stop_reason")
+                if names_failure(reason):
+                    return replace(told, error=True)
                 self._ended = self._ended or bool(reason)
                 self.began = self.began or bool(reason)
                 # An answer may be empty: then this is its output.

@@ -101,6 +101,10 @@ def test_these_are_answers(change: dict[str, Any]) -> None:
         ([], "answered with something that is not a JSON object"),
         (recorded("messages-cut.sse"), "answered with a stream that ended before it was complete"),
         (recorded("messages-error.sse"), "answered with a stream that broke off with an error"),
+        (
+            {"content": [{"type": "text", "text": "par"}], "stop_reason": "network_error"},
+            "answered with a part, which ended with an error",
+        ),
     ],
 )
 def test_these_are_none(body: object, sentence: str) -> None:
@@ -116,6 +120,7 @@ def test_these_are_none(body: object, sentence: str) -> None:
         {"error": {"message": "no"}},
         [{"error": {"message": "no"}}],
         {"detail": "no"},
+        {"content": [], "stop_reason": "error"},
         recorded("messages-error-at-once.sse"),
     ],
 )
@@ -125,8 +130,17 @@ def test_these_are_errors_and_were_not_charged(body: object) -> None:
     assert not verdict.counted
 
 
-def test_an_error_may_have_counted() -> None:
-    verdict = judge({"error": {"message": "no", "usage": {"input_tokens": 9, "output_tokens": 2}}})
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no", "usage": {"input_tokens": 9, "output_tokens": 2}}},
+        {"error": {"message": "no"}, "usage": {"prompt_tokens": 9, "completion_tokens": 2}},
+        {"error": {"message": "no", "usage": {"prompt_tokens": 9, "completion_tokens": 2}}},
+        {"detail": {"error": {"usage": {"input_tokens": 9, "output_tokens": 2}}}},
+    ],
+)
+def test_an_error_may_have_counted(body: object) -> None:
+    verdict = judge(body)
     assert isinstance(verdict, ErrorAnswer)
     assert (verdict.counted, verdict.usage) == (True, Usage(input_tokens=9, output_tokens=2))
 

@@ -258,11 +258,21 @@ def turn(**usage: Any) -> bytes:
         ({"output_tokens": True}, None),
         ({"output_tokens": 10**12}, None),
         ({"input_tokens": 9}, None),
+        ({"prompt_tokens": 12, "completion_tokens": 5}, (12, 5)),
     ],
 )
 def test_counts_come_in_pieces(usage: dict[str, Any], tokens: tuple[int, int] | None) -> None:
     found = run([HEAD + BLOCK + delta("x") + turn(**usage) + STOP])[0].usage
     assert (found and (found.input_tokens, found.output_tokens)) == tokens
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_error_counts_in_the_names_of_any_protocol(inside: bool) -> None:
+    counts = {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+    told = {"error": {"message": "no", **counts}} if inside else {"error": {"x": 1}, **counts}
+    made, _ = run([HEAD + event("error", **told)])
+    assert made.error is not None
+    assert made.usage == Usage(7, 3)
 
 
 def test_the_interim_count_of_the_head_is_no_price() -> None:
@@ -343,6 +353,14 @@ def test_errors_of_other_protocols_are_errors(data: bytes) -> None:
     made, _ = run([HEAD + data])
     assert made.error is not None
     assert not made.committed
+
+
+def test_a_reason_to_stop_may_name_a_failure() -> None:
+    failed = event("message_delta", delta={"stop_reason": "error"}, usage={"output_tokens": 2})
+    made, out = run([HEAD + BLOCK + delta("x") + failed + STOP])
+    assert not made.complete
+    assert types(out)[-1] == "error"
+    assert made.usage == Usage(9, 2)
 
 
 def test_the_only_event_of_a_stream_may_be_an_error() -> None:
