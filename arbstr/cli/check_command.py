@@ -5,10 +5,12 @@ import time
 from collections.abc import Mapping
 
 from arbstr.cli.config_file import (
+    check_workers,
     config_path,
     described_budget,
     is_open,
     ledger_path,
+    log_level,
     read_config,
     warnings_of,
 )
@@ -24,6 +26,8 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = config_path(options, environ)
     config = read_config(path, environ)
     database = ledger_path(path, config, environ)
+    check_workers(config, database)
+    log_level(config, environ)
     print(f"{path}: ok")
     print(f"listen     {config.server.listen}")
     print(f"database   {shown(database)}")

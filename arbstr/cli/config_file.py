@@ -129,6 +129,31 @@ def warnings_of(config: "Config", path: Path) -> tuple[str, ...]:
     return (*config.warnings, about_file) if about_file else config.warnings
 
 
+def check_workers(config: "Config", database: str) -> None:
+    """What several processes need, if there are to be any. Raises `StartError`."""
+    from arbstr.trio_runtime.ledger.database import IN_MEMORY
+
+    if config.server.workers == 1:
+        return
+    if not hasattr(os, "fork"):
+        raise ConfigError(("several workers need a system that forks; run one: --workers 1",))
+    if database == IN_MEMORY:
+        raise ConfigError(
+            (
+                "a ledger in memory belongs to one process: give [database] path, or run one "
+                "worker: --workers 1",
+            )
+        )
+
+
+def log_level(config: "Config", environ: Mapping[str, str], given: str | None = None) -> str:
+    """Of the log; `given` on the command line. Raises `StartError`."""
+    level = given or environ.get("ARBSTR_LOG") or config.logging.level
+    if level not in LEVELS:
+        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
+    return level
+
+
 def is_open(config: "Config") -> bool:
     """Whether requests of other machines would be served, and without a token."""
     return not config.server.is_loopback and config.server.auth_token is None

@@ -22,7 +22,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if provider.asks_node:
             print(*(f"  {line}" for line in described(config, found, provider.name, now)), sep="\n")
             continue
-        for model in provider.models:
+        for model in provider.named:
             known_as = provider.model_ids.get(model)
             name = f"{model} (as {known_as})" if known_as else model
             own = provider.endpoints_for(model)

@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,13 +10,14 @@ from typing import Final
 
 from arbstr import __version__
 from arbstr.cli.config_file import (
-    LEVELS,
     absolute,
+    check_workers,
     config_path,
     described_budget,
     file_warning,
     is_open,
     ledger_path,
+    log_level,
     read_config,
     warnings_of,
 )
@@ -52,8 +52,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if options.mock:
         mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
     database = IN_MEMORY if mock or path is None else ledger_path(path, config, environ)
-    if config.server.workers > 1:
-        _check_many(database)
+    check_workers(config, database)
     configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
 
     described = tuple(_described(path, config, database))
@@ -118,9 +117,7 @@ def _reading_to_run(
 ) -> Reading:
     """What is to be served, now or after a reload. Raises `StartError`."""
     config, warnings = _config_to_run(path, options, environ)
-    level = options.log_level or environ.get("ARBSTR_LOG") or config.logging.level
-    if level not in LEVELS:
-        raise ConfigError((f"ARBSTR_LOG must be one of {', '.join(LEVELS)}",))
+    level = log_level(config, environ, options.log_level)
     _check_runnable(config, options)
     return Reading(config, level, warnings)
 
@@ -145,19 +142,6 @@ def _config_to_run(
     if is_open(config):
         warnings = (*warnings, f"anyone who can reach {config.server.listen} can spend your money")
     return config, warnings
-
-
-def _check_many(database: str) -> None:
-    """What several workers need. Raises `ConfigError`."""
-    if not hasattr(os, "fork"):
-        raise ConfigError(("several workers need a system that forks; run one: --workers 1",))
-    if database == IN_MEMORY:
-        raise ConfigError(
-            (
-                "a ledger in memory belongs to one process: give [database] path, or run one "
-                "worker: --workers 1",
-            )
-        )
 
 
 def _check_runnable(config: Config, options: argparse.Namespace) -> None:

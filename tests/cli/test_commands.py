@@ -478,6 +478,40 @@ def test_a_log_level_nobody_knows_is_refused(
     assert problem(capsys, "serve", "--mock") == said
 
 
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        (ONE, {"ARBSTR_LOG": "chatty"}),
+        (ONE, {"DATABASE_URL": "mysql://x/y"}),
+        (f'{ONE}[server]\nworkers = 2\n[database]\npath = ":memory:"\n', {}),
+    ],
+)
+def test_what_run_refuses_check_tells_of(
+    text: str,
+    environ: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write_config(tmp_path, text)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert problem(capsys, "check", code=1) == problem(capsys, "run")
+
+
+def test_providers_lists_what_has_an_entry_beside_any_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = '[providers.model_rates."q"]\noutput_rate = 3\n[providers.model_ids]\n"n" = "far/n"\n'
+    write_config(tmp_path, ONE.replace('["m"]', '["*"]') + entries)
+    assert cli.main(["providers"]) == 0
+    assert [line.split("  ")[1:3] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["*", "in 1, out 2 sats per 1000 tokens; 0 a request"],
+        ["q", "in 1, out 3 sats per 1000 tokens; 0 a request"],
+        ["n (as far/n)", "in 1, out 2 sats per 1000 tokens; 0 a request"],
+    ]
+
+
 def test_started_to_listen_to_the_world_it_does_and_its_warnings_are_lines_of_the_log(
     tmp_path: Path,
 ) -> None:

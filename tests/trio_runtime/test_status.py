@@ -453,6 +453,19 @@ async def test_models_serve_the_clients_of_both_lists_and_tell_prices_and_apis()
     assert "endpoints" not in shown["dear"]
 
 
+async def test_the_price_of_any_model_is_told_beside_those_of_their_own() -> None:
+    own = '[providers.model_rates."gpt-5"]\noutput_rate = 2'
+    text = config(provider("any", "http://127.0.0.1:9", rate=7, models="*", more=own))
+    async with open_proxy(text) as proxy:
+        (shown,) = (await proxy.get("/providers")).json["providers"]
+        listed = (await proxy.get("/v1/models")).json["data"]
+    assert {model: rates["output_rate"] for model, rates in shown["rates"].items()} == {
+        "*": 7,
+        "gpt-5": 2,
+    }
+    assert [model["id"] for model in listed] == ["gpt-5"]
+
+
 @pytest.mark.parametrize(
     ("query", "members", "door"),
     [

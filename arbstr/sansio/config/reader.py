@@ -154,9 +154,12 @@ class _Reader:
             self._warn(("server", "auth_token"), "is written into the file; write ${VARIABLE}")
         providers = tuple(self._providers(timeouts))
         policies = self._section(Policies, "policies", aside=("rules",))
+        database = self._section(DatabaseConfig, "database")
+        if database.url is not None and "path" in self._document["database"]:
+            self._warn(("database", "path"), "is not used beside url; remove one of them")
         return Config(
             server=server,
-            database=self._section(DatabaseConfig, "database"),
+            database=database,
             logging=self._section(LoggingConfig, "logging"),
             providers=providers,
             policies=replace(policies, rules=tuple(self._rules(providers))),

@@ -4,7 +4,7 @@ A field annotated with a check (`values.py`) is a key of the file, and the datac
 `reader.py` reads one into the other. Defaults are stated here alone. Reading is not done here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
@@ -302,6 +302,20 @@ class ProviderConfig:
     def endpoint(self) -> addresses.Endpoint:
         """The URL, taken apart."""
         return addresses.parse_url(self.url)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The models in the file, each once: `models`, `"*"` among them, then those beside `"*"`
+        that have an entry of their own."""
+        return tuple(dict.fromkeys(model for table in self._tables for model in table))
+
+    def names(self, model: str) -> bool:
+        """Whether the file speaks of this very model."""
+        return any(model in table for table in self._tables)
+
+    @property
+    def _tables(self) -> tuple[Collection[str], ...]:
+        return self.models, self.model_rates, self.model_ids, self.model_endpoints
 
     def rates_for(self, model: str) -> Rates | None:
         """What this provider asks for the model (the client's id), `None` if unknown; with

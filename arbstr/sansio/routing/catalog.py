@@ -123,24 +123,18 @@ class _Seller:
     prices: NodePrices | None
     age: Age
 
-    @property
-    def _own_entries(self) -> tuple[Mapping[str, object], ...]:
-        config = self.config
-        return config.model_rates, config.model_ids, config.model_endpoints
-
     def models(self) -> Iterator[str]:
         """The ids it is known to serve. One of any model is known to serve those that have an entry
         of their own."""
         config = self.config
-        for models in (config.models, *self._own_entries):
-            yield from (model for model in models if model != ANY_MODEL)
+        yield from (model for model in config.named if model != ANY_MODEL)
         if self.prices is not None and ANY_MODEL in config.models:
             yield from self.prices.prices
 
     def offer(self, model: str) -> Offer | None:
         """The model there, `None` if it does not serve it."""
         config = self.config
-        named = model in config.models or any(model in table for table in self._own_entries)
+        named = config.names(model)
         if not named and ANY_MODEL not in config.models:
             return None
         upstream, typed = config.model_ids.get(model, model), config.rates_for(model)
@@ -208,9 +202,11 @@ class Catalog:
         return tuple(sorted(self._named))
 
     def offered_by(self, provider: Provider) -> tuple[Offer, ...]:
-        """What one provider is known to serve: what is configured, or what its node lists."""
+        """What one provider is known to serve: what is configured, `"*"` with it, or what its node
+        lists."""
         (seller,) = (seller for seller in self._sellers if seller.provider is provider)
-        every = (seller.offer(model) for model in dict.fromkeys(seller.models()))
+        models = seller.models() if seller.config.asks_node else seller.config.named
+        every = (seller.offer(model) for model in dict.fromkeys(models))
         return tuple(offer for offer in every if offer is not None)
 
     def cheapest_owner(self, model: str) -> str:

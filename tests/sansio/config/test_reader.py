@@ -779,6 +779,13 @@ def test_other_ways_are_not_warned_of(text: str) -> None:
     assert parse_config(text, {"A": "secret"}).warnings == ()
 
 
+def test_a_path_beside_the_url_of_a_server_is_warned_of() -> None:
+    server = '[database]\nurl = "postgresql://h/x"\n'
+    assert parse_config(server, {}).warnings == ()
+    (warning,) = parse_config(f'{server}path = "here.db"\n', {}).warnings
+    assert warning == ("config.toml: database.path is not used beside url; remove one of them")
+
+
 # Rates
 
 
