@@ -69,7 +69,7 @@ ORDER: Final = {
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres database "
             "budget leases ratios prices checkpoints store intents log_writer move retention "
-            "stats charges zones "
+            "sums stats charges zones "
             "reports",
         ),
         *wing(

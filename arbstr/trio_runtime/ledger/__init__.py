@@ -26,6 +26,7 @@ The order of the modules; each imports only from those before it:
     log_writer          a bounded queue, batches, a drop counter, a drain
     move                a ledger into another engine
     retention           old rows removed, in small batches
+    sums                what /v1/stats adds up, as it is read
     stats               the figures of /v1/stats
     charges             what nodes stated, should have, and charged
     zones               zones by their names, as this machine knows them

@@ -14,7 +14,8 @@ from typing import Any, Final, final
 
 from arbstr.sansio.ledger.reports import Filters
 from arbstr.trio_runtime.ledger.port import Session
-from arbstr.trio_runtime.ledger.stats import Where, rounded_sum
+from arbstr.trio_runtime.ledger.stats import rounded_sum
+from arbstr.trio_runtime.ledger.sums import Where
 
 _COLUMNS: Final = {"provider": "provider", "model": "model"}
 

@@ -30,7 +30,8 @@ from arbstr.sansio.ledger.reports import (
 )
 from arbstr.trio_runtime.ledger.charges import read_charges
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble, named
-from arbstr.trio_runtime.ledger.stats import Where, count_requests, ends, read_stats
+from arbstr.trio_runtime.ledger.stats import read_stats
+from arbstr.trio_runtime.ledger.sums import Where, count_requests, ends
 from arbstr.trio_runtime.ledger.zones import find_zone
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]

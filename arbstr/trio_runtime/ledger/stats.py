@@ -1,33 +1,34 @@
 """The figures of /v1/stats: counts, costs and latencies of the requests in a span of time.
 
-    span --split--> whole days: the sums of `request_days` (`sql/0002_reports.sql`)
-                    at its ends whole hours, `request_hours`; beyond these, row by row
-                    and whatever is in flight
-    percentiles: in the order of the index `requests_by_latency`, or sorted if few are asked for
-
-A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
-ceil(p * n / 100); no value is made up between two others. Latencies are those of requests that
-were sent to a provider and whose end was seen (`sansio.ledger.reports.TIMED`).
+    filters, groups --sums--> figures, failures, repeats, by their key in SQL --> a report
 
 Money is that of attempts, each that was not free once: `total_cost_sats` of those that brought an
 answer, `possibly_spent_sats` of those that failed. Attempts that failed count for the provider and
 the model they were made at, which need not be those of their request: another provider may have
 answered in the end. All else counts for the request.
 
-SQL is filled in from the constants here and in `where`; what a person asked for is bound. Nothing
-here waits for more than the disk; call it in a thread. Raises what the session does.
+Waits for the disk; call it in a thread. Raises what the session does.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import fsum
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final
 
-from arbstr.sansio.ledger.periods import label
-from arbstr.sansio.ledger.reports import TIMES, Filters, Group
-from arbstr.sansio.moments import DAY_MS, HOUR_MS, UTC, Span, Zone, format_moment, parse_moment
+from arbstr.sansio.ledger.reports import Filters, Group
+from arbstr.sansio.moments import UTC
 from arbstr.trio_runtime.ledger.port import Session
+from arbstr.trio_runtime.ledger.sums import (
+    BETWEEN,
+    FIGURES,
+    Failures,
+    Figures,
+    Split,
+    ends,
+    read_all,
+    read_percentiles,
+    sum_failures,
+    sum_figures,
+)
 
 SUM_PLACES: Final = 9
 """Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""
@@ -36,169 +37,21 @@ SUM_DIGITS: Final = 15
 """Digits of a sum: all that a double has for sure, so that the order in which an engine adds up
 does not show."""
 
-WALK_SHARE: Final = 16
-"""A percentile is walked to in the index if at least one in so many rows of the log are asked for.
-A step of the walk takes about 0.08 us and there are as many as rows in the log at most; sorting
-takes 1.1 us for each row asked for (measured, SQLite 3.40)."""
-
-_DAY_WIDTH: Final = len("2026-02-03")
-_HOUR_WIDTH: Final = len("2026-02-03T04")
-_MINUTE_WIDTH: Final = len("2026-02-03T04:05")
-"""Characters of the log's text of a moment that say the day, the hour, the minute."""
-
-_BETWEEN: Final = "\x1f"
-"""Stands between the two parts of a key: no name has it, as arbstr takes none with controls."""
-
-_ATTEMPT_COLUMNS: Final[Mapping[Group, str]] = MappingProxyType(
-    {
-        Group.MODEL: "coalesce(attempts.model, '')",
-        Group.PROVIDER: "coalesce(attempts.provider, '')",
-        Group.POLICY: "coalesce(requests.policy, '')",
-        Group.ENDPOINT: "requests.endpoint",
-    }
-)
-"""What attempts are grouped by, in `sql/failed_attempts.sql`."""
-
-_OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
-    {"model": "model", "provider": "provider", "policy": "policy", "endpoint": "endpoint"}
-)
-_OF_ATTEMPT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "model": "attempts.model",
-        "provider": "attempts.provider",
-        "policy": "requests.policy",
-        "endpoint": "requests.endpoint",
-    }
-)
-"""The columns that the fields of `Filters` are compared with."""
-
-_FIGURES: Final = (
-    *("total", "success", "rejected", "client_disconnected", "in_flight", "streaming"),
-    *("unknown_cost", "cost_sats", "input_tokens", "output_tokens"),
-    *("timed", "latency_ms", "ttft_requests", "ttft_ms"),
-)
-"""The columns of `sql/stats.sql` after the key."""
-
-_Figures: TypeAlias = Mapping[str, float]
-"""`_FIGURES` of one group. All but the cost are whole."""
-
-_Failures: TypeAlias = tuple[int, int, float]
-"""Attempts that failed, those of them that may have cost, and how many sats."""
-
-_NO_FAILURES: Final = (0, 0, 0.0)
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Split:
-    """How rows are grouped in SQL, and what their keys come to.
-
-    Times are grouped there by the first `width` characters of their moment, and folded here into
-    periods of the zone. Both parts of a key stand in one text, `_BETWEEN` them.
-    """
-
-    group: Group | None
-    then: Group | None = None
-    zone: Zone = UTC
-    width: int = 0
-
-    @property
-    def is_time(self) -> bool:
-        """Whether its order is that of time."""
-        return self.group in TIMES
-
-    def of_attempts(self) -> str:
-        """The key in `sql/failed_attempts.sql`."""
-        moment = f"substr(requests.timestamp, 1, {self.width})"
-        return self._joined(
-            moment if group in TIMES else _ATTEMPT_COLUMNS[group] for group in self._groups()
-        )
-
-    def of(self, source: "_Source") -> str:
-        """The key in `sql/stats.sql`: where it can be, a column in whose order its rows lie."""
-        return self._joined(
-            source.beginning(self.width) if group in TIMES else group.value
-            for group in self._groups()
-        )
-
-    def _groups(self) -> Iterator[Group]:
-        return (group for group in (self.group, self.then) if group is not None)
-
-    def _joined(self, columns: Iterable[str]) -> str:
-        parts = tuple(columns)
-        if len(parts) < 2:
-            return "".join(parts) or "NULL"
-        return f" || '{_BETWEEN}' || ".join(f"coalesce({part}, '')" for part in parts)
-
-    def key(self, text: str) -> tuple[str, ...]:
-        """What the groups are called whose key in SQL is this."""
-        first, *more = text.split(_BETWEEN, 1) if self.then is not None else (text,)
-        if self.is_time:
-            assert self.group is not None
-            first = label(self.group.value, _moment(first), self.zone)
-        return (first, *more)
-
-    def is_too_coarse(self, text: str) -> bool:
-        """Whether a period of the zone may begin within what has this key."""
-        if not self.is_time or self.width != _HOUR_WIDTH or self.zone == UTC:
-            return False
-        since = _moment(text.partition(_BETWEEN)[0])
-        ahead = self.zone.ahead(since)
-        return ahead % HOUR_MS != 0 or self.zone.ahead(since + HOUR_MS - 1) != ahead
-
-
-def _moment(beginning: str) -> int:
-    """The first one whose text begins so."""
-    found = parse_moment(beginning if len(beginning) != _HOUR_WIDTH else f"{beginning}:00")
-    assert found is not None, "the log's own text of a moment"
-    return found
-
-
-def _split(group: Group | None, then: Group | None, zone: Zone) -> _Split:
-    fine = _HOUR_WIDTH if group is Group.HOUR or zone != UTC else _DAY_WIDTH
-    return _Split(group, then, zone, fine)
-
-
-@final
-class Where:
-    """Conditions of an SQL statement, and the values bound in them.
-
-    `also` is text of the caller's own making, never of a person's.
-    """
-
-    def __init__(
-        self, filters: Filters, columns: Mapping[str, str] = _OF_REQUEST, *, also: str = ""
-    ) -> None:
-        asked = ((name, getattr(filters, name)) for name in columns)
-        given = {name: value for name, value in asked if value is not None}
-        self.sql: Final = "".join(f" AND {columns[name]} = :{name}" for name in given) + also
-        self.values: Final[Mapping[str, object]] = {**given, **ends(filters.span)}
-
-
-def ends(span: Span) -> dict[str, str]:
-    """Both ends as the log writes moments, by their names."""
-    return {"since": format_moment(span.since), "until": format_moment(span.until)}
-
 
 def read_stats(
     session: Session, filters: Filters, group: Group | None, then: Group | None = None
 ) -> dict[str, Any]:
     """The body of /v1/stats: of all, and of each group, split once more if `then` is given."""
-    split = _split(group, then, filters.zone)
-    figures, failures, joined = _read_all(session, filters, split)
-    if any(map(split.is_too_coarse, (*figures, *failures, *joined))):
-        # A quarter of the world lives where hours do not begin with UTC's.
-        split = replace(split, width=_MINUTE_WIDTH)
-        figures, failures, joined = _read_all(session, filters, split)
-    everything = _sum(figures.values())
-    p50, p95 = _read_percentiles(session, filters, int(everything["timed"]))
+    split, figures, failures, joined = read_all(session, filters, group, then)
+    everything = sum_figures(figures.values())
+    p50, p95 = read_percentiles(session, filters, int(everything["timed"]))
     zone = {} if filters.zone == UTC else {"zone": filters.zone.name}
     report = {
         **ends(filters.span),
         **zone,
         **_shown(
             everything,
-            _sum_failures(failures.values()),
+            sum_failures(failures.values()),
             sum(joined.values()),
             {"p50_latency_ms": p50, "p95_latency_ms": p95},
         ),
@@ -211,8 +64,8 @@ def read_stats(
             _shown_group(
                 split,
                 key,
-                _sum(figures[text] for text in texts if text in figures),
-                _sum_failures(failures[text] for text in texts if text in failures),
+                sum_figures(figures[text] for text in texts if text in figures),
+                sum_failures(failures[text] for text in texts if text in failures),
                 sum(joined.get(text, 0) for text in texts),
             )
             for key, texts in sorted(keys.items(), key=lambda item: _place(split, *item))
@@ -220,7 +73,7 @@ def read_stats(
     return report
 
 
-def _place(split: _Split, key: tuple[str, ...], texts: Sequence[str]) -> tuple[str, ...]:
+def _place(split: Split, key: tuple[str, ...], texts: Sequence[str]) -> tuple[str, ...]:
     """Where a group stands: periods as they followed each other, also in a night that has an hour
     twice, and names in theirs."""
     first = _moment_key(texts) if split.is_time else key[0]
@@ -228,192 +81,14 @@ def _place(split: _Split, key: tuple[str, ...], texts: Sequence[str]) -> tuple[s
 
 
 def _moment_key(texts: Sequence[str]) -> str:
-    return min(texts).partition(_BETWEEN)[0]
-
-
-def _read_all(
-    session: Session, filters: Filters, split: _Split
-) -> tuple[dict[str, _Figures], dict[str, _Failures], dict[str, int]]:
-    """Figures, failures and repeats, each by its key in SQL."""
-    return (
-        _read_figures(session, filters, split),
-        _read_failures(session, filters, split),
-        _read_joined(session, filters, split),
-    )
-
-
-def count_requests(
-    session: Session, filters: Filters, *, also: str, values: Mapping[str, object]
-) -> int:
-    """How many requests there are. `also` are further conditions on `request_measures`, in which
-    `values` are bound."""
-    figures = _read_figures(session, filters, _ALL, also=also, values=values)
-    return int(_sum(figures.values())["total"])
-
-
-# -- parts of a span -------------------------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where figures are read from: a table, the column of its time, and how long its texts are.
-
-    `those`: a question for the few ids in question, of `request_measures`.
-    """
-
-    table: str
-    moment: str
-    width: int
-    those: str | None = None
-
-    def part(self, session: Session) -> str:
-        """What stands behind FROM."""
-        if self.those is None:
-            return self.table
-        return session.question("measures_of").format(those=self.those)
-
-    def beginning(self, width: int) -> str:
-        """The first characters of its time."""
-        return self.moment if width == self.width else f"substr({self.moment}, 1, {width})"
-
-
-_ALL: Final = _Split(None)
-"""Not split at all."""
-
-_DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
-_HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
-_ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
-_IN_FLIGHT: Final = replace(_ROWS, those="SELECT id FROM requests WHERE status = 'in_flight'")
-"""What the sums do not have."""
-_JOINED: Final = replace(_ROWS, those="SELECT id FROM requests WHERE joined IS NOT NULL")
-"""Those that got the answer of another: so few that no sum keeps them apart."""
-
-
-def _sources(span: Span, split: _Split) -> Iterator[tuple[_Source, Span]]:
-    """The parts of a span, each with the coarsest sums that have it."""
-    if split.is_time and split.width == _MINUTE_WIDTH:
-        yield _ROWS, span
-        return
-    if split.is_time and split.width == _HOUR_WIDTH:
-        pieces: tuple[Span, ...] = (span,)
-    else:
-        before, days, after = span.split(DAY_MS)
-        pieces = (before, after)
-        if days.since < days.until:
-            yield _DAYS, days
-    for piece in pieces:
-        for source, part in zip((_ROWS, _HOURS, _ROWS), piece.split(HOUR_MS), strict=True):
-            if part.since < part.until:
-                yield source, part
-    _, summed, _ = span.split(HOUR_MS)
-    if summed.since < summed.until:
-        yield _IN_FLIGHT, summed
-
-
-# -- reading ---------------------------------------------------------------------------------------
-
-
-def _sum(every: Iterable[_Figures]) -> _Figures:
-    found = tuple(every)
-    return {name: fsum(figures[name] for figures in found) for name in _FIGURES}
-
-
-def _sum_failures(every: Iterable[_Failures]) -> _Failures:
-    failed, lost, sats = zip(_NO_FAILURES, *every, strict=True)
-    return sum(failed), sum(lost), fsum(sats)
-
-
-def _read_figures(
-    session: Session,
-    filters: Filters,
-    split: _Split,
-    *,
-    also: str = "",
-    values: Mapping[str, object] = MappingProxyType({}),
-) -> dict[str, _Figures]:
-    """By the key in SQL; nothing for a group without rows."""
-    sources = _sources(filters.span, split)
-    return _read_parts(session, filters, split, sources, also=also, values=values)
-
-
-def _read_parts(
-    session: Session,
-    filters: Filters,
-    split: _Split,
-    sources: Iterable[tuple[_Source, Span]],
-    *,
-    also: str = "",
-    values: Mapping[str, object] = MappingProxyType({}),
-) -> dict[str, _Figures]:
-    where = Where(filters, also=also)
-    parts: dict[str, list[_Figures]] = {}
-    for source, span in sources:
-        sql = session.question("stats").format(
-            key=split.of(source),
-            part=source.part(session),
-            moment=source.moment,
-            filters=where.sql,
-            group_by="GROUP BY 1" if split.group is not None else "",
-        )
-        its_ends = {name: text[: source.width] for name, text in ends(span).items()}
-        for key, *row in session.execute(sql, {**where.values, **values, **its_ends}):
-            figures = {name: value or 0 for name, value in zip(_FIGURES, row, strict=True)}
-            if figures["total"]:
-                parts.setdefault(key or "", []).append(figures)
-    return {key: _sum(found) for key, found in parts.items()}
-
-
-def _read_failures(session: Session, filters: Filters, split: _Split) -> dict[str, _Failures]:
-    """The attempts that brought no answer, by the key of the group."""
-    where = Where(filters, _OF_ATTEMPT)
-    sql = session.question("failed_attempts").format(
-        key=split.of_attempts(),
-        filters=where.sql,
-        group_by="GROUP BY 1" if split.group is not None else "",
-    )
-    rows = session.execute(sql, where.values)
-    return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
-
-
-def _read_joined(session: Session, filters: Filters, split: _Split) -> dict[str, int]:
-    """How many requests got the answer of another, by the key of the group."""
-    found = _read_parts(session, filters, split, [(_JOINED, filters.span)])
-    return {key: int(figures["total"]) for key, figures in found.items()}
-
-
-def _read_percentiles(
-    session: Session, filters: Filters, timed: int
-) -> tuple[int | None, int | None]:
-    """The nearest ranks of 50 and 95 percent; `timed` is how many latencies there are."""
-    if not timed:
-        return None, None
-    p50, p95 = ((percent * timed + 99) // 100 for percent in (50, 95))
-    where = Where(filters)
-    (rows,) = session.execute("SELECT max(id) FROM requests").fetchone()
-    if timed * WALK_SHARE < rows:
-        sql = session.question("latency_sorted").format(filters=where.sql)
-        found = dict(iter(session.execute(sql, {**where.values, "p50": p50, "p95": p95})))
-        return found[p50], found[p95]
-
-    def walked(order: str, skip: int) -> int:
-        sql = session.question("latency_walked").format(filters=where.sql, order=order)
-        (latency,) = session.execute(sql, {**where.values, "skip": skip}).fetchone()
-        assert isinstance(latency, int)  # the column's type
-        return latency
-
-    # Each from the end that is nearer.
-    return walked("ASC", p50 - 1), walked("DESC", timed - p95)
-
-
-# -- showing ---------------------------------------------------------------------------------------
+    return min(texts).partition(BETWEEN)[0]
 
 
 def _shown_group(
-    split: _Split,
+    split: Split,
     key: tuple[str, ...],
-    figures: _Figures,
-    failures: _Failures,
+    figures: Figures,
+    failures: Failures,
     joined: int,
 ) -> dict[str, Any]:
     shown = _shown(figures, failures, joined)
@@ -424,12 +99,12 @@ def _shown_group(
 
 
 def _shown(
-    figures: _Figures,
-    failures: _Failures,
+    figures: Figures,
+    failures: Failures,
     joined: int,
     percentiles: Mapping[str, int | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    total, success, rejected, gone, in_flight = (int(figures[name]) for name in _FIGURES[:5])
+    total, success, rejected, gone, in_flight = (int(figures[name]) for name in FIGURES[:5])
     _, possibly_spent_attempts, possibly_spent_sats = failures
     return {
         "counts": {
@@ -464,5 +139,5 @@ def rounded_sum(sats: float) -> float:
     return round(float(f"{sats:.{SUM_DIGITS}g}"), SUM_PLACES)
 
 
-def _average(figures: _Figures, total: str, count: str) -> float | None:
+def _average(figures: Figures, total: str, count: str) -> float | None:
     return figures[total] / figures[count] if figures[count] else None

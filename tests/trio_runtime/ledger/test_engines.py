@@ -165,7 +165,7 @@ def asked(session: Session, dice: Dice) -> list[str]:
 def test_every_question_has_the_same_answer(
     other: Any, seed: int, share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arbstr.trio_runtime.ledger.stats.WALK_SHARE", share)
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.sums.WALK_SHARE", share)
     with memory_ledger() as session, ExitStack() as stack:
         other.connection.execute("BEGIN")
         stack.callback(other.connection.execute, "ROLLBACK")

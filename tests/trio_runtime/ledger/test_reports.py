@@ -33,7 +33,7 @@ from arbstr.sansio.ledger.reports import (
     StatsQuery,
 )
 from arbstr.sansio.moments import HOUR_MS, Span, Zone, format_moment, parse_moment
-from arbstr.trio_runtime.ledger import stats as module
+from arbstr.trio_runtime.ledger import sums as module
 from arbstr.trio_runtime.ledger.database import IN_MEMORY, open_database
 from arbstr.trio_runtime.ledger.port import Session, named
 from arbstr.trio_runtime.ledger.reports import (

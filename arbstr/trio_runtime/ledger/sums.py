@@ -1,0 +1,355 @@
+"""What /v1/stats adds up: the rows of the requests in a span of time, by group, as they are read.
+
+    span --split--> whole days: the sums of `request_days` (`sql/0002_reports.sql`)
+                    at its ends whole hours, `request_hours`; beyond these, row by row
+                    and whatever is in flight
+    percentiles: in the order of the index `requests_by_latency`, or sorted if few are asked for
+
+A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
+ceil(p * n / 100); no value is made up between two others. Latencies are those of requests that
+were sent to a provider and whose end was seen (`sansio.ledger.reports.TIMED`).
+
+SQL is filled in from the constants here and in `where`; what a person asked for is bound. Nothing
+here waits for more than the disk; call it in a thread. Raises what the session does.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import fsum
+from types import MappingProxyType
+from typing import Final, TypeAlias, final
+
+from arbstr.sansio.ledger.periods import label
+from arbstr.sansio.ledger.reports import TIMES, Filters, Group
+from arbstr.sansio.moments import DAY_MS, HOUR_MS, UTC, Span, Zone, format_moment, parse_moment
+from arbstr.trio_runtime.ledger.port import Session
+
+WALK_SHARE: Final = 16
+"""A percentile is walked to in the index if at least one in so many rows of the log are asked for.
+A step of the walk takes about 0.08 us and there are as many as rows in the log at most; sorting
+takes 1.1 us for each row asked for (measured, SQLite 3.40)."""
+
+_DAY_WIDTH: Final = len("2026-02-03")
+_HOUR_WIDTH: Final = len("2026-02-03T04")
+_MINUTE_WIDTH: Final = len("2026-02-03T04:05")
+"""Characters of the log's text of a moment that say the day, the hour, the minute."""
+
+BETWEEN: Final = "\x1f"
+"""Stands between the two parts of a key: no name has it, as arbstr takes none with controls."""
+
+_ATTEMPT_COLUMNS: Final[Mapping[Group, str]] = MappingProxyType(
+    {
+        Group.MODEL: "coalesce(attempts.model, '')",
+        Group.PROVIDER: "coalesce(attempts.provider, '')",
+        Group.POLICY: "coalesce(requests.policy, '')",
+        Group.ENDPOINT: "requests.endpoint",
+    }
+)
+"""What attempts are grouped by, in `sql/failed_attempts.sql`."""
+
+_OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
+    {"model": "model", "provider": "provider", "policy": "policy", "endpoint": "endpoint"}
+)
+_OF_ATTEMPT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "model": "attempts.model",
+        "provider": "attempts.provider",
+        "policy": "requests.policy",
+        "endpoint": "requests.endpoint",
+    }
+)
+"""The columns that the fields of `Filters` are compared with."""
+
+FIGURES: Final = (
+    *("total", "success", "rejected", "client_disconnected", "in_flight", "streaming"),
+    *("unknown_cost", "cost_sats", "input_tokens", "output_tokens"),
+    *("timed", "latency_ms", "ttft_requests", "ttft_ms"),
+)
+"""The columns of `sql/stats.sql` after the key."""
+
+Figures: TypeAlias = Mapping[str, float]
+"""`FIGURES` of one group. All but the cost are whole."""
+
+Failures: TypeAlias = tuple[int, int, float]
+"""Attempts that failed, those of them that may have cost, and how many sats."""
+
+_NO_FAILURES: Final = (0, 0, 0.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How rows are grouped in SQL, and what their keys come to.
+
+    Times are grouped there by the first `width` characters of their moment, and folded here into
+    periods of the zone. Both parts of a key stand in one text, `BETWEEN` them.
+    """
+
+    group: Group | None
+    then: Group | None = None
+    zone: Zone = UTC
+    width: int = 0
+
+    @property
+    def is_time(self) -> bool:
+        """Whether its order is that of time."""
+        return self.group in TIMES
+
+    def of_attempts(self) -> str:
+        """The key in `sql/failed_attempts.sql`."""
+        moment = f"substr(requests.timestamp, 1, {self.width})"
+        return self._joined(
+            moment if group in TIMES else _ATTEMPT_COLUMNS[group] for group in self._groups()
+        )
+
+    def of(self, source: "_Source") -> str:
+        """The key in `sql/stats.sql`: where it can be, a column in whose order its rows lie."""
+        return self._joined(
+            source.beginning(self.width) if group in TIMES else group.value
+            for group in self._groups()
+        )
+
+    def _groups(self) -> Iterator[Group]:
+        return (group for group in (self.group, self.then) if group is not None)
+
+    def _joined(self, columns: Iterable[str]) -> str:
+        parts = tuple(columns)
+        if len(parts) < 2:
+            return "".join(parts) or "NULL"
+        return f" || '{BETWEEN}' || ".join(f"coalesce({part}, '')" for part in parts)
+
+    def key(self, text: str) -> tuple[str, ...]:
+        """What the groups are called whose key in SQL is this."""
+        first, *more = text.split(BETWEEN, 1) if self.then is not None else (text,)
+        if self.is_time:
+            assert self.group is not None
+            first = label(self.group.value, _moment(first), self.zone)
+        return (first, *more)
+
+    def is_too_coarse(self, text: str) -> bool:
+        """Whether a period of the zone may begin within what has this key."""
+        if not self.is_time or self.width != _HOUR_WIDTH or self.zone == UTC:
+            return False
+        since = _moment(text.partition(BETWEEN)[0])
+        ahead = self.zone.ahead(since)
+        return ahead % HOUR_MS != 0 or self.zone.ahead(since + HOUR_MS - 1) != ahead
+
+
+def _moment(beginning: str) -> int:
+    """The first one whose text begins so."""
+    found = parse_moment(beginning if len(beginning) != _HOUR_WIDTH else f"{beginning}:00")
+    assert found is not None, "the log's own text of a moment"
+    return found
+
+
+def _split_by(group: Group | None, then: Group | None, zone: Zone) -> Split:
+    fine = _HOUR_WIDTH if group is Group.HOUR or zone != UTC else _DAY_WIDTH
+    return Split(group, then, zone, fine)
+
+
+@final
+class Where:
+    """Conditions of an SQL statement, and the values bound in them.
+
+    `also` is text of the caller's own making, never of a person's.
+    """
+
+    def __init__(
+        self, filters: Filters, columns: Mapping[str, str] = _OF_REQUEST, *, also: str = ""
+    ) -> None:
+        asked = ((name, getattr(filters, name)) for name in columns)
+        given = {name: value for name, value in asked if value is not None}
+        self.sql: Final = "".join(f" AND {columns[name]} = :{name}" for name in given) + also
+        self.values: Final[Mapping[str, object]] = {**given, **ends(filters.span)}
+
+
+def ends(span: Span) -> dict[str, str]:
+    """Both ends as the log writes moments, by their names."""
+    return {"since": format_moment(span.since), "until": format_moment(span.until)}
+
+
+def read_all(
+    session: Session, filters: Filters, group: Group | None, then: Group | None = None
+) -> tuple[Split, dict[str, Figures], dict[str, Failures], dict[str, int]]:
+    """How rows are grouped; figures, failures and repeats, each by its key in SQL."""
+    split = _split_by(group, then, filters.zone)
+    found = _read_split(session, filters, split)
+    if any(split.is_too_coarse(key) for each in found for key in each):
+        # A quarter of the world lives where hours do not begin with UTC's.
+        split = replace(split, width=_MINUTE_WIDTH)
+        found = _read_split(session, filters, split)
+    return (split, *found)
+
+
+def _read_split(
+    session: Session, filters: Filters, split: Split
+) -> tuple[dict[str, Figures], dict[str, Failures], dict[str, int]]:
+    return (
+        _read_figures(session, filters, split),
+        _read_failures(session, filters, split),
+        _read_joined(session, filters, split),
+    )
+
+
+def count_requests(
+    session: Session, filters: Filters, *, also: str, values: Mapping[str, object]
+) -> int:
+    """How many requests there are. `also` are further conditions on `request_measures`, in which
+    `values` are bound."""
+    figures = _read_figures(session, filters, _ALL, also=also, values=values)
+    return int(sum_figures(figures.values())["total"])
+
+
+# -- parts of a span -------------------------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where figures are read from: a table, the column of its time, and how long its texts are.
+
+    `those`: a question for the few ids in question, of `request_measures`.
+    """
+
+    table: str
+    moment: str
+    width: int
+    those: str | None = None
+
+    def part(self, session: Session) -> str:
+        """What stands behind FROM."""
+        if self.those is None:
+            return self.table
+        return session.question("measures_of").format(those=self.those)
+
+    def beginning(self, width: int) -> str:
+        """The first characters of its time."""
+        return self.moment if width == self.width else f"substr({self.moment}, 1, {width})"
+
+
+_ALL: Final = Split(None)
+"""Not split at all."""
+
+_DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
+_HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
+_ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
+_IN_FLIGHT: Final = replace(_ROWS, those="SELECT id FROM requests WHERE status = 'in_flight'")
+"""What the sums do not have."""
+_JOINED: Final = replace(_ROWS, those="SELECT id FROM requests WHERE joined IS NOT NULL")
+"""Those that got the answer of another: so few that no sum keeps them apart."""
+
+
+def _sources(span: Span, split: Split) -> Iterator[tuple[_Source, Span]]:
+    """The parts of a span, each with the coarsest sums that have it."""
+    if split.is_time and split.width == _MINUTE_WIDTH:
+        yield _ROWS, span
+        return
+    if split.is_time and split.width == _HOUR_WIDTH:
+        pieces: tuple[Span, ...] = (span,)
+    else:
+        before, days, after = span.split(DAY_MS)
+        pieces = (before, after)
+        if days.since < days.until:
+            yield _DAYS, days
+    for piece in pieces:
+        for source, part in zip((_ROWS, _HOURS, _ROWS), piece.split(HOUR_MS), strict=True):
+            if part.since < part.until:
+                yield source, part
+    _, summed, _ = span.split(HOUR_MS)
+    if summed.since < summed.until:
+        yield _IN_FLIGHT, summed
+
+
+# -- adding up -------------------------------------------------------------------------------------
+
+
+def sum_figures(every: Iterable[Figures]) -> Figures:
+    found = tuple(every)
+    return {name: fsum(figures[name] for figures in found) for name in FIGURES}
+
+
+def sum_failures(every: Iterable[Failures]) -> Failures:
+    failed, lost, sats = zip(_NO_FAILURES, *every, strict=True)
+    return sum(failed), sum(lost), fsum(sats)
+
+
+def _read_figures(
+    session: Session,
+    filters: Filters,
+    split: Split,
+    *,
+    also: str = "",
+    values: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, Figures]:
+    """By the key in SQL; nothing for a group without rows."""
+    sources = _sources(filters.span, split)
+    return _read_parts(session, filters, split, sources, also=also, values=values)
+
+
+def _read_parts(
+    session: Session,
+    filters: Filters,
+    split: Split,
+    sources: Iterable[tuple[_Source, Span]],
+    *,
+    also: str = "",
+    values: Mapping[str, object] = MappingProxyType({}),
+) -> dict[str, Figures]:
+    where = Where(filters, also=also)
+    parts: dict[str, list[Figures]] = {}
+    for source, span in sources:
+        sql = session.question("stats").format(
+            key=split.of(source),
+            part=source.part(session),
+            moment=source.moment,
+            filters=where.sql,
+            group_by="GROUP BY 1" if split.group is not None else "",
+        )
+        its_ends = {name: text[: source.width] for name, text in ends(span).items()}
+        for key, *row in session.execute(sql, {**where.values, **values, **its_ends}):
+            figures = {name: value or 0 for name, value in zip(FIGURES, row, strict=True)}
+            if figures["total"]:
+                parts.setdefault(key or "", []).append(figures)
+    return {key: sum_figures(found) for key, found in parts.items()}
+
+
+def _read_failures(session: Session, filters: Filters, split: Split) -> dict[str, Failures]:
+    """The attempts that brought no answer, by the key of the group."""
+    where = Where(filters, _OF_ATTEMPT)
+    sql = session.question("failed_attempts").format(
+        key=split.of_attempts(),
+        filters=where.sql,
+        group_by="GROUP BY 1" if split.group is not None else "",
+    )
+    rows = session.execute(sql, where.values)
+    return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
+
+
+def _read_joined(session: Session, filters: Filters, split: Split) -> dict[str, int]:
+    """How many requests got the answer of another, by the key of the group."""
+    found = _read_parts(session, filters, split, [(_JOINED, filters.span)])
+    return {key: int(figures["total"]) for key, figures in found.items()}
+
+
+def read_percentiles(
+    session: Session, filters: Filters, timed: int
+) -> tuple[int | None, int | None]:
+    """The nearest ranks of 50 and 95 percent; `timed` is how many latencies there are."""
+    if not timed:
+        return None, None
+    p50, p95 = ((percent * timed + 99) // 100 for percent in (50, 95))
+    where = Where(filters)
+    (rows,) = session.execute("SELECT max(id) FROM requests").fetchone()
+    if timed * WALK_SHARE < rows:
+        sql = session.question("latency_sorted").format(filters=where.sql)
+        found = dict(iter(session.execute(sql, {**where.values, "p50": p50, "p95": p95})))
+        return found[p50], found[p95]
+
+    def walked(order: str, skip: int) -> int:
+        sql = session.question("latency_walked").format(filters=where.sql, order=order)
+        (latency,) = session.execute(sql, {**where.values, "skip": skip}).fetchone()
+        assert isinstance(latency, int)  # the column's type
+        return latency
+
+    # Each from the end that is nearer.
+    return walked("ASC", p50 - 1), walked("DESC", timed - p95)
