@@ -24,8 +24,8 @@ from arbstr.cli.config_file import (
     config_path,
     ledger_path,
     read_config,
+    without_keys,
 )
-from arbstr.cli.ledger_options import without_keys
 from arbstr.cli.output import OutputError, complain, open_output
 from arbstr.sansio.errors import ConfigError, StartError
 

@@ -4,9 +4,9 @@ import argparse
 import os
 import shlex
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar, final, overload
 
 from arbstr.sansio.errors import ConfigError, StartError
 
@@ -19,6 +19,11 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 """Of the log, by the command line, $ARBSTR_LOG and [logging] level."""
 
 HERE: Final = Path("config.toml")
+
+NOT_SET: Final = "A-VARIABLE-THAT-IS-NOT-SET"
+"""Stands for the value of a variable that only a running proxy needs."""
+
+T = TypeVar("T")
 
 DIRECTORY_GONE: Final = (
     "the current directory does not exist any more; change to another one, or give absolute paths"
@@ -107,6 +112,52 @@ def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
             )
         )
     return config
+
+
+def without_keys(
+    read: "Callable[[Mapping[str, str]], Config]", environ: Mapping[str, str]
+) -> "Config":
+    """The configuration, though the variables of its keys may not be set.
+
+    Who asks what was spent is often not in the shell that arbstr was started from. `read` takes an
+    environment; what it raises with all variables that are set is raised.
+    """
+    try:
+        config = read(_AnyVariable(environ))
+    except ConfigError:
+        return read(environ)
+    url = config.database.url
+    where = config.database.path if url is None else url.reveal()
+    return read(environ) if NOT_SET in where else config
+
+
+@final
+class _AnyVariable(Mapping[str, str]):
+    """An environment in which every variable is set that somebody wants; who only looks whether
+    there is one (`get`) finds those that are."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ.get(name, NOT_SET)
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
+
+    @overload
+    def get(self, key: str, /) -> str | None: ...
+    @overload
+    def get(self, key: str, default: str | T, /) -> str | T: ...
+    def get(self, key: str, default: T | str | None = None, /) -> str | T | None:
+        """As it is."""
+        return self._environ.get(key, default)
 
 
 def file_warning(path: Path) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from arbstr.cli.clients import CLIENTS, Client, Syntax
-from arbstr.cli.ledger_options import NOT_SET
+from arbstr.cli.config_file import NOT_SET
 from arbstr.cli.output import complain
 from arbstr.sansio.config.addresses import parse_listen
 from arbstr.sansio.visible import escaped

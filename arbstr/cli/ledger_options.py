@@ -1,20 +1,10 @@
-"""What `arbstr stats` and `arbstr requests` take from the command line and the configuration.
+"""What `arbstr stats` and `arbstr requests` take from the command line.
 
 Apart from `ledger_commands.py`, because every command needs the parser and none needs to wait for
 the libraries that only these two use.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final, final
-
-from arbstr.sansio.errors import ConfigError
-
-if TYPE_CHECKING:
-    from arbstr.sansio.config.reader import Config
-
-NOT_SET: Final = "A-VARIABLE-THAT-IS-NOT-SET"
-"""Stands for the value of a variable that only a running proxy needs."""
 
 
 def stats_arguments(stats: argparse.ArgumentParser) -> None:
@@ -67,40 +57,3 @@ def _which(command: argparse.ArgumentParser) -> None:
     which.add_argument("--policy", metavar="NAME")
     which.add_argument("--endpoint", metavar="chat|responses|...")
     command.add_argument("--json", action="store_true", help="print what the route answers")
-
-
-def without_keys(
-    read: "Callable[[Mapping[str, str]], Config]", environ: Mapping[str, str]
-) -> "Config":
-    """The configuration, though the variables of its keys may not be set.
-
-    Who asks what was spent is often not in the shell that arbstr was started from. `read` takes an
-    environment; what it raises with all variables that are set is raised.
-    """
-    try:
-        config = read(_AnyVariable(environ))
-    except ConfigError:
-        return read(environ)
-    url = config.database.url
-    where = config.database.path if url is None else url.reveal()
-    return read(environ) if NOT_SET in where else config
-
-
-@final
-class _AnyVariable(Mapping[str, str]):
-    """An environment in which every variable is set."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-
-    def __getitem__(self, name: str) -> str:
-        return self._environ.get(name, NOT_SET)
-
-    def __contains__(self, name: object) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._environ)
-
-    def __len__(self) -> int:
-        return len(self._environ)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from arbstr.cli.config_file import NOT_SET
 from arbstr.sansio.config.credentials import key_variable
 from arbstr.sansio.config.settings import BEARER, ProviderConfig
 from arbstr.sansio.endpoints import ENDPOINTS
@@ -21,5 +22,9 @@ def served_by(endpoints: Sequence[str]) -> str:
 def _key_status(provider: ProviderConfig) -> str:
     if provider.api_key is None:
         return f"no key ({key_variable(provider.name)} is not set)"
+    if NOT_SET in provider.api_key.reveal():
+        missing = " or ".join(f"${{{name}}}" for name in provider.key_variables)
+        return f"no key here ({missing} is not set)"
     how = "" if provider.key_header == BEARER else f", sent as {provider.key_header}"
-    return f"key {provider.api_key.masked()} (from {provider.key_source}{how})"
+    source = "".join(f"${{{name}}}" for name in provider.key_variables) or provider.key_source
+    return f"key {provider.api_key.masked()} (from {source}{how})"

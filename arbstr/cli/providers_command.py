@@ -3,8 +3,9 @@
 import argparse
 import time
 from collections.abc import Mapping
+from functools import partial
 
-from arbstr.cli.config_file import config_path, ledger_path, read_config
+from arbstr.cli.config_file import config_path, ledger_path, read_config, without_keys
 from arbstr.cli.node_prices import accounts_of, described, known
 from arbstr.cli.provider_text import access, served_by
 from arbstr.sansio.money import Rates, format_eyes
@@ -13,7 +14,7 @@ from arbstr.sansio.money import Rates, format_eyes
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Prints it. Raises `StartError`."""
     path = config_path(options, environ)
-    config = read_config(path, environ)
+    config = without_keys(partial(read_config, path), environ)  # it sends nothing
     now, found = time.time(), known(ledger_path(path, config, environ), config)
     for provider in config.providers:
         print(f"{provider.name}  {provider.endpoint.shown_url}  {access(provider)}")

@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias, final
 
+from arbstr.cli.config_file import NOT_SET
 from arbstr.cli.connect_command import base_url
-from arbstr.cli.ledger_options import NOT_SET
 from arbstr.sansio.config.reader import Config
 from arbstr.trio_runtime.upstream.ask import Replied, ask
 from arbstr.trio_runtime.upstream.transport import Transport

@@ -4,12 +4,17 @@ It prints a unit for systemd's user manager, or a property list for launchd; it 
 """
 
 import argparse
+import json
 import plistlib
 import re
 import shlex
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from arbstr.sansio.config.credentials import key_variable
 
 if TYPE_CHECKING:
     from arbstr.sansio.config.reader import Config
@@ -29,13 +34,21 @@ def run(options: argparse.Namespace, config: "Config", path: Path) -> int:
     """Prints it; returns the exit code."""
     kind = options.supervisor or ("launchd" if sys.platform == "darwin" else "systemd")
     command = [sys.executable, "-m", "arbstr", "run", "-c", str(path.absolute())]
-    names = list(dict.fromkeys(_VARIABLE.findall(path.read_text("utf-8"))))
+    names = _names(config, tomllib.loads(path.read_text("utf-8")))
     seconds = round(config.server.shutdown_seconds) + STOP_MARGIN
     if kind == "systemd":
         print(unit(command, path.absolute().parent, names, seconds), end="")
     else:
         print(property_list(command, path.absolute().parent, names, seconds), end="")
     return 0
+
+
+def _names(config: "Config", document: Mapping[str, Any]) -> list[str]:
+    """The variables that arbstr is to find: what the file names outside its comments, and the keys
+    that are in this shell's environment."""
+    named = _VARIABLE.findall(json.dumps(document, default=str))  # TOML has dates
+    found = (each.name for each in config.providers if each.key_source == "environment")
+    return list(dict.fromkeys((*named, *map(key_variable, found))))
 
 
 def unit(command: list[str], directory: Path, names: list[str], seconds: int) -> str:

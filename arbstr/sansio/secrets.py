@@ -83,6 +83,12 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     return "".join(_pieces(text, environ))
 
 
+def variables(text: str) -> tuple[str, ...]:
+    """The names in the `${NAME}` of a text that can be expanded, each once."""
+    parts = text.split("${")[1:]
+    return tuple(dict.fromkeys(part.partition("}")[0] for part in parts))
+
+
 def _pieces(text: str, environ: Mapping[str, str]) -> Iterator[str]:
     at = 0
     while (start := text.find("${", at)) != -1:

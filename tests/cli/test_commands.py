@@ -15,6 +15,7 @@ import pytest
 
 from arbstr import __version__
 from arbstr.cli import commands as cli
+from arbstr.cli.config_file import NOT_SET
 from tests.process import ONE, PATIENCE, arbstr_process, clean_environ, run_arbstr, write_config
 
 UNPRICED = ONE.partition("input_rate")[0]
@@ -49,6 +50,12 @@ models = ["m"]
 [[policies.rules]]
 name = "code"
 keywords = ["code"]
+"""
+KEPT_ELSEWHERE = f"""{ONE}api_key = "${{NOWHERE}}"
+[[providers]]
+name = "beta"
+url = "http://127.0.0.1:9"
+models = ["m"]
 """
 TWO_ENVIRON = {"ARBSTR_BETA_2_API_KEY": "cashuBSECRET"}
 
@@ -239,11 +246,6 @@ def test_a_missing_file_is_named_in_full_with_three_ways_out(
             'config.toml: server.lissten is not a known key; did you mean "listen"?',
         ),
         (
-            f'{ONE}api_key = "${{NOWHERE}}"\n',
-            'config.toml: providers."alpha".api_key needs the environment variable NOWHERE, '
-            "which is not set; set it",
-        ),
-        (
             f'[server]\nlisten = "localhost"\n{ONE}',
             "config.toml: server.listen must be host:port, like 127.0.0.1:8080 or [::1]:8080, "
             "with a port from 0 to 65535",
@@ -254,14 +256,55 @@ def test_a_missing_file_is_named_in_full_with_three_ways_out(
             "(`arbstr init -c PATH` writes examples)",
         ),
     ],
-    ids=["broken TOML", "unknown key", "unset variable", "bad listen address", "no providers"],
+    ids=["broken TOML", "unknown key", "bad listen address", "no providers"],
 )
-@pytest.mark.parametrize("command", ["run", "check", "providers"])
+@pytest.mark.parametrize("command", ["run", "check", "providers", "cost"])
 def test_a_fault_of_the_file_is_one_line_with_file_key_and_remedy(
     command: str, text: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     write_config(tmp_path, text)
-    assert problem(capsys, command) == said
+    asked = ["-m", "m", "--text", "Hello!"] if command == "cost" else []
+    assert problem(capsys, command, *asked) == said
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_who_needs_a_key_names_the_variable_that_is_not_set(
+    command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, KEPT_ELSEWHERE)
+    assert problem(capsys, command) == (
+        'config.toml: providers."alpha".api_key needs the environment variable NOWHERE, '
+        "which is not set; set it"
+    )
+
+
+def test_what_sends_nothing_needs_no_keys(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads them is often not in the shell that has them."""
+    write_config(tmp_path, KEPT_ELSEWHERE)
+    for command in (
+        ("cost", "-m", "m", "--text", "Hello!"),
+        ("connect", "aider"),
+        ("service",),
+    ):
+        assert cli.main(command) == 0
+        printed = capsys.readouterr()
+        assert (printed.err, NOT_SET in printed.out) == ("", False)
+    assert cli.main(["providers"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines()[0] == (
+        "alpha  http://127.0.0.1:9/v1  no key here (${NOWHERE} is not set)"
+    )
+    assert "no key (ARBSTR_BETA_API_KEY is not set)" in printed.out
+    monkeypatch.setenv("NOWHERE", "sk-abcSECRETSECRETSECRET")
+    monkeypatch.setenv("ARBSTR_BETA_API_KEY", "another")
+    assert cli.main(["providers"]) == 0
+    printed = capsys.readouterr()
+    assert "key sk-abc...*** (from ${NOWHERE})" in printed.out
+    assert "key [REDACTED] (from environment)" in printed.out
+    assert "SECRET" not in printed.out
 
 
 def test_every_fault_has_a_line_of_its_own(

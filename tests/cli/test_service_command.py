@@ -43,6 +43,18 @@ def test_a_unit_names_this_installation_and_this_configuration(
     assert f"WorkingDirectory={tmp_path}\n" in unit
 
 
+def test_a_unit_names_the_variables_that_are_used_and_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = KEYED.replace("ALPHA", "BETA").partition("[[")[2].replace('"alpha"', '"gamma"')
+    keyless = "[[" + "\n".join(line for line in more.splitlines() if "api_key" not in line)
+    path = write_config(tmp_path, f'{KEYED}# auth_token = "${{IN_A_COMMENT}}"\n{keyless}\n')
+    monkeypatch.setenv("ARBSTR_GAMMA_API_KEY", "a-key")
+    unit = printed(capsys, "-c", str(path), "--supervisor", "systemd")
+    assert "# ALPHA_KEY, ARBSTR_GAMMA_API_KEY belong there" in unit
+    assert "IN_A_COMMENT" not in unit
+
+
 @pytest.mark.skipif(which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_takes_the_unit_whatever_the_path_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -170,7 +170,7 @@ _KEY_REFUSED: Final = frozenset({401, 403})
 
 def _refused(config: ProviderConfig, about: str, says: str) -> Finding:
     where = {
-        "config": "correct api_key in the configuration",
+        "config": f"correct {' and '.join(config.key_variables) or 'api_key in the configuration'}",
         "environment": f"correct {key_variable(config.name)}",
     }.get(config.key_source, f"set {key_variable(config.name)}")
     what = "refuses the key" if config.api_key is not None else "wants a key"

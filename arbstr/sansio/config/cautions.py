@@ -21,7 +21,7 @@ _VARIABLE: Final = re.compile(r"\$\{[^}]*\}")
 def cautions(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What to say about a provider. `raw` is its table as written, before `${VARIABLE}` was filled
     in."""
-    if provider.key_source == "config" and "${" not in raw["api_key"]:
+    if provider.key_source == "config" and not provider.key_variables:
         yield (
             "api_key",
             "is written into the file; write ${VARIABLE}, "

@@ -56,7 +56,7 @@ from arbstr.sansio.config.settings import (
 from arbstr.sansio.config.tables import Table, given, named_tables, read_table
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.money import Rates
-from arbstr.sansio.secrets import ExpansionError, Secret, expand
+from arbstr.sansio.secrets import ExpansionError, Secret, expand, variables
 from arbstr.sansio.visible import first_unseen
 
 __all__ = [
@@ -240,6 +240,8 @@ class _Reader:
         for path, raw in named_tables(tables, ("providers",), self.faults):
             provider = self._provider(self._expand(raw, path), path, timeouts)
             if provider is not None:
+                if provider.key_source == "config":
+                    provider = replace(provider, key_variables=variables(raw["api_key"]))
                 for key, sentence in cautions(provider, raw):
                     self._warn((*path, key) if key else path, sentence)
                 keys[provider.name] = provider.api_key

@@ -271,7 +271,8 @@ class ProviderConfig:
 
     `rates` are the provider's own; `model_rates` holds, for a model that has some of its own, the
     two together. `None` is unknown. `url` is as configured and may carry userinfo or a query.
-    `key_header` is how it takes its key. `endpoints` are the APIs it serves, `model_endpoints`
+    `key_variables` are those that a key in the file is made of. `key_header` is how it takes its
+    key. `endpoints` are the APIs it serves, `model_endpoints`
     those for a model where they are others.
     `asks_node`: the rates are the node's own, and those here the most it may ask (`None`: any).
     `lanes`: so many child keys, each for `lane_sats` at most; `overcharge`: what follows if it
@@ -283,6 +284,7 @@ class ProviderConfig:
     models: tuple[str, ...]
     api_key: Secret | None = None
     key_source: KeySource = "none"
+    key_variables: tuple[str, ...] = ()
     key_header: str = BEARER
     kind: Kind = Kind.OPENAI
     rates: Rates | None = None
