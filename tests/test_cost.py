@@ -174,7 +174,7 @@ CAPPED: Final = '[[policies.rules]]\nname = "r"\nmax_sats_per_request = 5\n'
     ("arguments", "code", "said"),
     [
         (("-m", "gpt-5", "--text", "Hi"), 1, 'No provider serves the model "gpt-5".'),
-        (("-m", "auto", "--text", "Hi"), 1, 'The model "auto" lets a policy choose'),
+        (("-m", "auto", "--text", "Hi"), 1, "none applies: name one with --policy"),
         (("broken.json",), 1, "The request body is not valid JSON"),
         (("-m", "gpt-4o", "broken.json"), 1, "The request body is not valid JSON"),
         (("missing.json",), 1, "missing.json: cannot be read: No such file or directory"),

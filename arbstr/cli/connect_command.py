@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from arbstr.cli.clients import CLIENTS, Client, Syntax
 from arbstr.cli.config_file import NOT_SET
-from arbstr.cli.output import complain
+from arbstr.cli.output import complain, no_such
 from arbstr.sansio.config.addresses import parse_listen
 from arbstr.sansio.visible import escaped
 
@@ -69,8 +69,7 @@ def run(options: argparse.Namespace, config: "Config", catalog: "Catalog", path:
 def _unknown(name: str) -> str:
     names = [client.name for client in CLIENTS]
     near = difflib.get_close_matches(name.lower()[:100], names, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    return f"there is no client {escaped(name)}; {meant}There are: {', '.join(names)}"
+    return no_such("client", name, near, names)
 
 
 def listed() -> str:

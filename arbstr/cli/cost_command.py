@@ -54,7 +54,8 @@ def run(options: argparse.Namespace, config: "Config", database: str) -> int:
 
 
 def _refuse(error: ErrorReply) -> int:
-    complain(error.message)
+    """Says what a client would be told, by what is typed here."""
+    complain(error.message.replace("in the header X-Arbstr-Policy", "with --policy"))
     return 1
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.theme import Theme
 
-from arbstr.sansio.visible import escaped
+from arbstr.cli.output import no_such
 
 TOPICS: Final = (
     *("clients", "commands", "configuration", "choosing", "failing-over", "asking-again"),
@@ -83,8 +83,7 @@ def page_table() -> str:
 def _unknown(topic: str) -> str:
     word = topic.lower()[:100]
     near = difflib.get_close_matches(word, TOPICS, n=1) or list(_about(word))
-    meant = f"did you mean {near[0]}? " if near else ""
-    return f"there is no page {escaped(topic)}; {meant}There are: {', '.join(TOPICS)}"
+    return no_such("page", topic, near, TOPICS)
 
 
 def _about(word: str) -> Iterator[str]:

@@ -10,9 +10,11 @@ import errno
 import io
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, final
+
+from arbstr.sansio.visible import escaped
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -105,6 +107,13 @@ def open_output() -> Iterator[None]:
             ours.flush()  # here, where its failing can still be answered
         finally:
             ours.detach().detach()
+
+
+def no_such(what: str, word: str, near: Sequence[str], names: Iterable[str]) -> str:
+    """That there is none of that name, which one was meant (the first of `near`), and which there
+    are."""
+    meant = f"did you mean {near[0]}? There" if near else "there"
+    return f"there is no {what} {escaped(word)}; {meant} are: {', '.join(names)}"
 
 
 def complain(sentence: str) -> None:

@@ -161,6 +161,9 @@ def test_a_wrong_name_is_told_the_right_one(capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().err
     assert "did you mean claude-code?" in printed
     assert all(client.name in printed for client in CLIENTS)
+    with pytest.raises(SystemExit):
+        main(["connect", "zzzz"])
+    assert "there is no client zzzz; there are: " in capsys.readouterr().err
 
 
 def test_what_cannot_be_connected_says_why(capsys: pytest.CaptureFixture[str]) -> None:
