@@ -22,21 +22,19 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast, final
 
 import h11
 import pytest
 import trio
-from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.accounts import Accounts
-from arbstr.trio_runtime.app import ROUTES, App, Routes, Send, make_quart
+from arbstr.trio_runtime.app import ROUTES, App, Routes
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.lanes import Lanes
@@ -46,7 +44,6 @@ from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase
 from arbstr.trio_runtime.nodes import Nodes
-from arbstr.trio_runtime.server.bodies import Receive
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
@@ -372,22 +369,6 @@ def rows(path: Path, table: str = "requests") -> list[dict[str, Any]]:
         return [dict(row) for row in found]
 
 
-@final
-class Pages:
-    """The routes that are not chat, made when one is asked: few tests do, and it takes 6 ms."""
-
-    def __init__(self, hub: Hub, reports: Reports) -> None:
-        self._hub = hub
-        self._reports = reports
-
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        await self._quart(scope, receive, send)
-
-    @cached_property
-    def _quart(self) -> QuartTrio:
-        return make_quart(self._hub, self._reports)
-
-
 @asynccontextmanager
 async def open_proxy(
     config_text: str,
@@ -427,7 +408,7 @@ async def open_proxy(
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         # At once, because many a test's clock does not run by itself.
         server = Server(
-            App(hub, Pages(hub, Reports(SqliteDatabase(where, boot_id=""))), routes),
+            App(hub, Reports(SqliteDatabase(where, boot_id="")), routes),
             listeners,
             break_off_seconds=0,
         )

@@ -83,7 +83,7 @@ ORDER: Final = {
         *row("whom drains permit attempts relaying books delivery"),
         *row("sharing run joined exchange counting"),
         *row("stopping worker"),
-        *row("app main workers"),
+        *row("unrouted quart_routes app main workers"),
     ),
     "cli": (
         *row(
@@ -121,9 +121,9 @@ LIBRARIES: Final = {
             "trio_runtime/server/connection",
         ),
     },
-    "quart": {"trio_runtime/app"},
-    "quart_trio": {"trio_runtime/app"},
-    "werkzeug": {"trio_runtime/app"},
+    "quart": {"trio_runtime/quart_routes"},
+    "quart_trio": {"trio_runtime/app", "trio_runtime/quart_routes"},
+    "werkzeug": {"trio_runtime/quart_routes"},
     "httpx": {"trio_runtime/upstream/connect"},
     "h11": {
         *("trio_runtime/server/asgi", "trio_runtime/server/framing"),
@@ -146,7 +146,14 @@ LIBRARIES: Final = {
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""
 
-LOADED: Final = "import arbstr.sansio.exchange, sys; print('\\n'.join(sys.modules))"
+
+def loaded_by(module: str) -> set[str]:
+    """All that a process has in memory which has imported this."""
+    code = f"import {module}, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    return set(done.stdout.split())
 
 
 def modules(folder: str = "") -> list[Path]:
@@ -310,11 +317,16 @@ def test_the_theory_of_operation_names_the_modules_in_their_order(folder: str) -
 
 
 def test_importing_the_machines_loads_no_runtime() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    loaded = set(done.stdout.split())
+    loaded = loaded_by("arbstr.sansio.exchange")
     assert "arbstr.sansio.exchange" in loaded
     libraries = {"trio", "httpx", "h11", "quart", "quart_trio", "hypercorn", "sqlite3", "asyncio"}
     assert loaded & libraries == set()
     assert not any(is_in(name, "arbstr.trio_runtime") for name in loaded)
+
+
+def test_what_few_requests_need_is_not_in_the_memory_of_an_idle_arbstr() -> None:
+    """Quart is imported with the first request for one of its routes, httpx with a proxy."""
+    loaded = loaded_by("arbstr.trio_runtime.main")
+    assert "trio" in loaded
+    assert loaded & {"quart", "quart_trio", "werkzeug", "jinja2", "flask", "httpx"} == set()
+    assert loaded & {"asyncio", "psycopg", "concurrent.futures"} == set()

@@ -64,5 +64,6 @@ in its page:
       counting                                      a free question beside it
     stopping                                        how the process ends
     worker                                          one process of several, and its siblings
-    app, main, workers                              the routes, the process, and several of it
+    unrouted, quart_routes, app                     the routes ...
+    main, workers                                   ... the process, and several of it
 """

@@ -14,16 +14,11 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from urllib.parse import parse_qsl, unquote
 
 import trio
-from quart import Response, jsonify, request
-from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioResponse
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from arbstr import __version__
 from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
 from arbstr.sansio.dialects.dialect import Dialect, Headers
 from arbstr.sansio.dialects.doors import DOORS, recognised
@@ -32,14 +27,12 @@ from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
-from arbstr.sansio.ledger.reports import Names, configured_names
 from arbstr.sansio.routing.policy import POLICY_HEADER, listed, parse_and_choose
 from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime import counting, status
 from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.ledger.reports import Report, Reports
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.server.bodies import Bodies, Body, Receive
@@ -49,6 +42,18 @@ from arbstr.trio_runtime.server.responder import (
     header,
     policy_header,
 )
+from arbstr.trio_runtime.unrouted import (
+    NO_ROUTE,
+    REQUEST_ID_KEY,
+    UNSUPPORTED,
+    in_both_shapes,
+    log_refusal,
+)
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+    from arbstr.trio_runtime.ledger.reports import Reports
 
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
@@ -66,11 +71,6 @@ COUNTS: Final[Routes] = MappingProxyType(
 """Where the tokens of a request to which door are counted."""
 COST_PATHS: Final = frozenset({"/v1/cost", "/cost"})
 """Their body is that of a door (`?endpoint=`, else told by its members), so it is read as one."""
-REQUEST_ID_KEY: Final = "arbstr.request_id"
-"""Key in the `state` of the ASGI scope of what Quart serves."""
-MOST_OF_A_PATH: Final = 200
-"""Characters of a refused path in the log: a client may send 64 kB of them; picked."""
-
 EXPOSED: Final = (
     "x-request-id, x-arbstr-request-id, x-arbstr-provider, x-arbstr-policy, x-arbstr-model, "
     "x-arbstr-retries, x-arbstr-possibly-spent, x-arbstr-latency-ms, x-arbstr-cost-sats, "
@@ -80,19 +80,14 @@ EXPOSED: Final = (
 
 @final
 class App:
-    """The ASGI application. `quart` is that of `make_quart`, for all that is not served here."""
+    """The ASGI application. `reports` answers questions to the ledger."""
 
-    def __init__(
-        self,
-        hub: Hub,
-        quart: Callable[[Any, Receive, Send], Awaitable[None]],
-        routes: Routes = ROUTES,
-    ) -> None:
+    def __init__(self, hub: Hub, reports: "Reports", routes: Routes = ROUTES) -> None:
         self._hub = hub
         self._routes = routes
         self._bodies = Bodies()
         self._ids = RequestIds()
-        self._quart = quart
+        self._quart = Later(hub, reports)
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
         """Serves one request."""
@@ -148,12 +143,12 @@ class App:
         elif preflight:
             await responder.plain(b"", PREFLIGHT, status=NO_CONTENT)
         elif not path.startswith("/"):
-            _log_refusal(request_id, method, path, NO_ROUTE)
+            log_refusal(request_id, method, path, NO_ROUTE)
             await responder.error(NO_ROUTE)
         elif not posted and is_foreign(method, path):
-            _log_refusal(request_id, method, path, UNSUPPORTED)
+            log_refusal(request_id, method, path, UNSUPPORTED)
             await responder.plain(
-                _in_both_shapes(UNSUPPORTED, request_id),
+                in_both_shapes(UNSUPPORTED, request_id),
                 ((b"content-type", b"application/json"), header("request-id", request_id)),
                 status=UNSUPPORTED.status,
             )
@@ -237,33 +232,6 @@ class App:
         return ErrorReply("invalid_parameter", f"endpoint is one of: {listed(doors)}.", "endpoint")
 
 
-NO_ROUTE: Final = ErrorReply(
-    "not_found",
-    "There is no such route here. Models are asked by "
-    f"{', '.join(f'POST /v1{door.path}' for door in DOORS.values())}. "
-    "The others are GET /v1/models, /v1/stats, /v1/requests, /providers, /health and /livez, "
-    "and POST /v1/cost.",
-)
-UNSUPPORTED: Final = ErrorReply(
-    "unsupported_endpoint",
-    "arbstr does not speak this API. Point the client at one of those it speaks: "
-    f"{', '.join(f'POST /v1{door.path}' for door in DOORS.values())}.",
-)
-
-
-def _in_both_shapes(error: ErrorReply, request_id: str) -> bytes:
-    """A body that OpenAI's clients read as theirs and Anthropic's as theirs."""
-    both = {"type": "error", "error": error.error_object(), "request_id": request_id}
-    return json.dumps(both, separators=(",", ":")).encode()
-
-
-def _log_refusal(request_id: str, method: str, path: str, refusal: ErrorReply) -> None:
-    """One line for a request that no route takes; it has no row. A query may hold a key."""
-    path = path if len(path) <= MOST_OF_A_PATH else f"{path[:MOST_OF_A_PATH]}..."
-    extra = {"request_id": request_id, "code": refusal.code}
-    log.info("refused: %s for %s %s", refusal.code, method, path, extra=extra)
-
-
 PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
     (b"access-control-allow-headers", b"*, authorization, content-type"),
@@ -282,115 +250,30 @@ def _cors(doorkeeper: Doorkeeper, origin: str | None) -> Headers:
 
 
 @final
-class JsonResponse(TrioResponse):
-    """A response without a type of its own, such as Quart's answer to OPTIONS, is not HTML here."""
+class Later:
+    """Quart's routes (`quart_routes`), imported when one of them is asked for the first time.
 
-    default_mimetype = "application/json"
+    Without them an idle arbstr holds 10 MB less and starts a third of a second sooner. A thread
+    imports them: who streams just then goes on.
+    """
 
+    def __init__(self, hub: Hub, reports: "Reports") -> None:
+        self._hub = hub
+        self._reports = reports
+        self._importing = trio.Lock()
+        self._quart: Callable[[Any, Receive, Send], Awaitable[None]] | None = None
 
-def make_quart(hub: Hub, reports: Reports) -> QuartTrio:
-    """The routes that are not chat. `reports` answers questions to the log."""
-    quart = QuartTrio("arbstr", static_folder=None)
-    quart.response_class = JsonResponse
-    quart.config["RESPONSE_TIMEOUT"] = None  # 60 s by default, and it would cut an answer
-    quart.config["BODY_TIMEOUT"] = None
-    quart.config["MAX_CONTENT_LENGTH"] = hub.snapshot.config.server.max_body_bytes
-    quart.config["PROPAGATE_EXCEPTIONS"] = True  # to the door, which knows the request's id
-    quart.url_map.merge_slashes = False  # it would redirect, with a page of HTML
-    quart.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider has it
-
-    async def root() -> Response:
-        return jsonify({"name": "arbstr", "version": __version__, "chat": "/v1/chat/completions"})
-
-    async def livez() -> Response:
-        return jsonify({"status": "ok"})
-
-    async def health() -> tuple[Response, int]:
-        report = status.health(hub) if hub.siblings is None else await hub.siblings.health()
-        return jsonify(report), 503 if report["status"] == "unhealthy" else 200
-
-    async def providers() -> Response:
-        if hub.siblings is not None:
-            return jsonify(await hub.siblings.providers())
-        return jsonify(status.providers(hub))
-
-    async def models() -> Response:
-        return jsonify(status.models(hub))
-
-    async def model(model_id: str) -> Response:
-        found = status.model(hub, model_id)
-        return _error(found) if isinstance(found, ErrorReply) else jsonify(found)
-
-    def names() -> Names:
-        return configured_names(hub.snapshot.config, hub.snapshot.catalog)
-
-    def parameters() -> tuple[tuple[str, str], ...]:
-        return tuple(request.args.items(multi=True))
-
-    async def stats() -> Response:
-        found = await reports.stats(parameters(), names())
-        day = status.budget(hub) if hub.siblings is None else await hub.siblings.budget()
-        if day is not None and not isinstance(found, ErrorReply):
-            found["budget"] = day
-        return _report(found)
-
-    async def requests() -> Response:
-        return _report(await reports.requests(parameters(), names()))
-
-    async def one_request(correlation_id: str) -> Response:
-        return _report(await reports.request(correlation_id))
-
-    async def failed(error: HTTPException) -> Response:
-        refusal = _http_error(error)
-        _log_refusal(request.scope["state"][REQUEST_ID_KEY], request.method, request.path, refusal)
-        response = _error(refusal)
-        if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            response.headers["allow"] = ", ".join(sorted(error.valid_methods))
-        return response
-
-    quart.add_url_rule("/", "root", root)
-    for prefix in ("", "/v1"):
-        for rule, view in (
-            ("/livez", livez),
-            ("/health", health),
-            ("/providers", providers),
-            ("/models", models),
-            ("/models/<path:model_id>", model),
-            ("/stats", stats),
-            ("/requests", requests),
-            ("/requests/<correlation_id>", one_request),
-        ):
-            quart.add_url_rule(prefix + rule, prefix + rule, view)
-    quart.register_error_handler(HTTPException, failed)
-    return quart
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
+        """Serves one request."""
+        if self._quart is None:
+            async with self._importing:
+                if self._quart is None:
+                    make = await trio.to_thread.run_sync(_import_quart)
+                    self._quart = make(self._hub, self._reports)
+        await self._quart(scope, receive, send)
 
 
-def _report(found: Report | ErrorReply) -> Response:
-    return _error(found) if isinstance(found, ErrorReply) else jsonify(found)
+def _import_quart() -> "Callable[[Hub, Reports], QuartTrio]":
+    from arbstr.trio_runtime.quart_routes import make_quart
 
-
-def _error(error: ErrorReply) -> Response:
-    response = Response(error.body(), status=error.status, content_type="application/json")
-    for name, value in error.headers():
-        response.headers[name.decode()] = value.decode()
-    return response
-
-
-def _http_error(error: HTTPException) -> ErrorReply:
-    """An error Quart makes itself, in the one shape."""
-    code = error.code or 500
-    match code:
-        case 404:
-            return NO_ROUTE
-        case 405:
-            return ErrorReply("method_not_allowed", "This route does not answer that method.")
-        case 413:
-            return ErrorReply("body_too_large", "The body is over [server] max_body_mb.")
-        case 415:
-            return ErrorReply("unsupported_media_type", "Send the body as application/json.")
-        case _ if code < 500:
-            return ErrorReply(
-                "bad_request", f"The request is not valid: {error.name}.", status=code
-            )
-        case _:
-            return ErrorReply("internal_error", "arbstr failed; its log says how.", status=code)
+    return make_quart

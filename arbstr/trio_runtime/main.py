@@ -22,7 +22,7 @@ from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime import groups
 from arbstr.trio_runtime.accounts import Accounts
-from arbstr.trio_runtime.app import App, make_quart
+from arbstr.trio_runtime.app import App
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.descriptors import raise_descriptor_limit
 from arbstr.trio_runtime.hub import Hub
@@ -124,7 +124,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 listeners = worker.listeners()
             else:
                 listeners = await _listen(config.server.listen_host, config.server.listen_port)
-            server = Server(App(hub, make_quart(hub, Reports(database))), listeners)
+            server = Server(App(hub, Reports(database)), listeners)
             async with trio.open_nursery() as nursery:
                 hub.nodes = nodes = Nodes(transport, database, hub.reprice)
                 await nodes.restore(hub.snapshot)
