@@ -58,7 +58,10 @@ ORDER: Final = {
             "kinds refusal capable rests failure statuses classify watch cut_off evidence verdicts "
             "breaker board last_word retry repeats",
         ),
-        *wing("ledger", "record intents alarms reconcile lanes attempt periods reports retention"),
+        *wing(
+            "ledger",
+            "record intents dropped alarms reconcile lanes attempt periods reports retention",
+        ),
         *row("life exchange"),
         *row("workers combined"),
     ),
@@ -68,9 +71,8 @@ ORDER: Final = {
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres database "
-            "budget leases ratios prices checkpoints store intents log_writer move retention "
-            "sums stats charges zones "
-            "reports",
+            "budget leases ratios prices checkpoints store intents log_writer put_back move "
+            "retention sums stats charges zones reports",
         ),
         *wing(
             "upstream",
@@ -92,7 +94,7 @@ ORDER: Final = {
             "providers_command cost_command ledger_options clients "
             "connect_command routes status_command figures tables stats_csv stats_text "
             "request_text ledger_commands reconcile_command discover_command backup_command "
-            "migrate_command run_command"
+            "import_command migrate_command run_command"
         ),
         *wing("watch", "keys cells model view detail screen lines reader terminal command"),
         *wing("doctor", "findings machine providers command"),

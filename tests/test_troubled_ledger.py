@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from arbstr.cli.commands import main
 from tests.fakes import fake_process
-from tests.process import ArbstrProcess, arbstr_process
+from tests.process import ArbstrProcess, arbstr_process, wait_until, write_config
 
 CONFIG = """
 [database]
@@ -115,6 +116,35 @@ def log_counters(process: ArbstrProcess) -> Mapping[str, int]:
     return counters
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+def test_a_full_disk_is_told_of_while_it_lasts(
+    troubled: ArbstrProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the route, and by every command that looks; 375 rows once waited behind an "ok"."""
+    text = CONFIG.format(url="http://127.0.0.1:9")
+    where = f'[server]\nlisten = "127.0.0.1:{troubled.port}"\n'
+    path = str(write_config(tmp_path, where + text.replace("ledger/", "")))
+    warned = troubled.stderr().count("the request log cannot be written")
+    with full(troubled):
+        assert troubled.chat("fake-ok").status_code == 200
+        troubled.wait_stderr("the request log cannot be written", count=warned + 1)
+        health = troubled.ask("GET", "/health").json()
+        assert health["status"] == "degraded"
+        assert health["log"]["queued"] == 1
+        assert health["log"]["waiting_seconds"] >= 0
+        assert "disk" in health["log"]["trouble"]
+        assert main(["status", "-c", path]) == 0
+        assert " | 1 row waits to be written, for " in capsys.readouterr().out
+        main(["doctor", "-c", path])
+        told = capsys.readouterr().out
+        assert "fault  arbstr: runs, and 1 row waits to be written, for " in told
+        assert "-> free room on the ledger's disk" in told
+    wait_until(lambda: not log_counters(troubled)["queued"], "an empty queue")
+    health = troubled.ask("GET", "/health").json()
+    assert health["status"] == "ok"
+    assert not {"waiting_seconds", "trouble"} & set(health["log"])
+
+
 def test_a_database_locked_to_the_end_does_not_hold_the_exit_and_money_is_printed(
     troubled: ArbstrProcess,
 ) -> None:
@@ -133,7 +163,10 @@ def test_a_database_locked_to_the_end_does_not_hold_the_exit_and_money_is_printe
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
 @pytest.mark.parametrize("room", [0, 16_384])
 def test_a_disk_full_to_the_end_prints_what_cost_and_keeps_it_where_there_is_room(
-    room: int, tmp_path: Path
+    room: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """No file may grow beyond `room`: nothing at all, or what a few lines take but no database.
 
@@ -171,3 +204,16 @@ def test_a_disk_full_to_the_end_prints_what_cost_and_keeps_it_where_there_is_roo
         assert kept == {**dict.fromkeys(ids, "ok"), rejected_id: "rejected"}
     else:
         assert not kept
+    # What was printed is read back, each once.
+    log = tmp_path / "arbstr.log"
+    log.write_text(process.stderr())
+    monkeypatch.chdir(tmp_path)
+    for new in (0 if room else 6, 0):
+        assert main(["import", str(log)]) == 0
+        assert f"{new} rows put into " in capsys.readouterr().out
+    with closing(sqlite3.connect(again.database)) as ledger:
+        found = ledger.execute(
+            "SELECT correlation_id, requests.cost_sats, n, money, attempts.cost_sats"
+            " FROM requests JOIN attempts USING (correlation_id)"
+        ).fetchall()
+    assert sorted(found) == sorted((name, 0.0638, 1, "spent", 0.0638) for name in ids)

@@ -30,6 +30,7 @@ The order of the modules; each imports only from those before it:
     reconcile_command  `arbstr reconcile`
     discover_command   `arbstr discover`
     backup_command     `arbstr backup`
+    import_command     `arbstr import`
     migrate_command    `arbstr migrate`
     run_command        `arbstr run`
     watch/             `arbstr watch`

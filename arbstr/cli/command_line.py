@@ -174,6 +174,12 @@ def _backup(backup: Parser) -> None:
     backup.add_argument("--force", action="store_true", help="replace FILE if it is there")
 
 
+def _import(import_: Parser) -> None:
+    import_.add_argument(
+        "file", metavar="FILE", help="a log with lines `row dropped: {...}`; - is stdin"
+    )
+
+
 def _completion(completion: Parser) -> None:
     completion.add_argument("shell", choices=SHELLS, help="whose script it is to be")
 
@@ -227,6 +233,7 @@ COMMANDS: Final[Mapping[str, tuple[str, Callable[[Parser], None]]]] = {
     "reconcile": ("ask the nodes what attempts cost that ended without word", _reconcile),
     "discover": ("which Routstr nodes there are, as TOML to paste; adds nothing", _discover),
     "backup": ("copy the ledger, also while it is in use", _backup),
+    "import": ("put rows into the ledger that it could not take, from the log", _import),
     "migrate": ("move the ledger to PostgreSQL, or to another file", _migrate),
     "init": ("write a first configuration", _init),
     "status": ("one line about the running arbstr", _json),

@@ -78,6 +78,7 @@ def _obey(arguments: Sequence[str] | None) -> int:
         "reconcile": _reconcile,
         "discover": _discover,
         "backup": _backup,
+        "import": _import,
         "migrate": _migrate,
         "help": _help,
         "completion": _completion,
@@ -220,6 +221,13 @@ def _discover(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def _backup(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.backup_command import run
+
+    _, database = _config_and_database(options, environ)
+    return run(options, database)
+
+
+def _import(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    from arbstr.cli.import_command import run
 
     _, database = _config_and_database(options, environ)
     return run(options, database)

@@ -41,6 +41,16 @@ _MEMBERS: Final[Mapping[str, frozenset[str]]] = {
 _OF_ONE_REQUEST: Final = frozenset({"correlation_id", "attempts"})
 
 
+def waiting_rows(log: Report) -> str | None:
+    """What `log` of /health says of rows that cannot be written, for a person; None if they can."""
+    seconds, trouble = log.get("waiting_seconds"), log.get("trouble")
+    if seconds is None:
+        return None
+    rows = "1 row waits" if log["queued"] == 1 else f"{log['queued']:,} rows wait"
+    why = "" if trouble is None else f" ({trouble})"
+    return f"{rows} to be written, for {seconds:,.0f} s{why}"
+
+
 @final
 class Routes:
     """Those of the arbstr that runs by this configuration. `where` is how a person calls it."""

@@ -13,7 +13,7 @@ import trio
 
 from arbstr.cli.connect_command import base_url
 from arbstr.cli.output import complain
-from arbstr.cli.routes import LATE, PATIENCE_SECONDS, PORT_IS_OPEN, Report, Routes
+from arbstr.cli.routes import LATE, PATIENCE_SECONDS, PORT_IS_OPEN, Report, Routes, waiting_rows
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.visible import escaped
@@ -61,7 +61,8 @@ async def _asked(config: "Config") -> tuple[Report, Report, Report] | str:
 
 def reported(health: Report, stats: Report, providers: Report) -> dict[str, Any]:
     """What `--json` prints. Sats are of the running day (UTC), `limit` and `set_aside` null without
-    a budget; a provider is in trouble with a circuit that is not closed, or while it rests."""
+    a budget; `waiting` says what cannot be written, if anything; a provider is in trouble with a
+    circuit that is not closed, or while it rests."""
     counts, costs = stats["counts"], stats["costs"]
     day = health.get("budget") or {}
     spent = (costs["total_cost_sats"] or 0) + (costs["possibly_spent_sats"] or 0)
@@ -74,6 +75,7 @@ def reported(health: Report, stats: Report, providers: Report) -> dict[str, Any]
         "limit": day.get("limit"),
         "unknown_cost": counts["unknown_cost"],
         "queued": health["log"]["queued"],
+        "waiting": waiting_rows(health["log"]),
         "trouble": {
             one["name"]: _trouble(one)
             for one in providers["providers"]
@@ -106,8 +108,8 @@ def line(report: Report) -> str:
         parts += [f"{escaped(name)} {what}" for name, what in trouble.items()]
     if report["unknown_cost"]:
         parts.append(f"{report['unknown_cost']} of unknown cost")
-    if report["status"] == "degraded" and report["queued"]:
-        parts.append(f"{report['queued']} rows wait to be written")
+    if report["waiting"] is not None:
+        parts.append(escaped(report["waiting"]))
     return " | ".join(parts)
 
 

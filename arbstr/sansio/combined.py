@@ -5,7 +5,7 @@
     status             ok: all serve, and each is ok; unhealthy: each that answers is; else degraded
     a circuit          the worst of any worker: open, half_open, closed; of equals the later one.
                        Where they differ, `workers` says how each has it
-    log                the sums; damaged if it is for any
+    log                the sums; the longest wait, and any trouble; damaged if it is for any
     a rest             the longest
     started_at         of the one that serves longest
     settled            the sum
@@ -73,12 +73,7 @@ def combined_health(own: Report, said: Sequence[Said]) -> dict[str, Any]:
             )
             for name in own["providers"]
         },
-        "log": {
-            **{
-                count: sum(log[count] for log in logs) for count in ("queued", "written", "dropped")
-            },
-            **({"damaged": True} if any(log.get("damaged") for log in logs) else {}),
-        },
+        "log": _log_of(logs),
         "workers": workers,
     }
 
@@ -95,6 +90,17 @@ def combined_providers(own: Report, said: Sequence[Said]) -> dict[str, Any]:
             for one in own["providers"]
         ],
         "workers": [_told_of(each) for each in said],
+    }
+
+
+def _log_of(logs: Sequence[Report]) -> dict[str, Any]:
+    waits = [log["waiting_seconds"] for log in logs if "waiting_seconds" in log]
+    troubles = [log["trouble"] for log in logs if "trouble" in log]
+    return {
+        **{count: sum(log[count] for log in logs) for count in ("queued", "written", "dropped")},
+        **({"waiting_seconds": max(waits)} if waits else {}),
+        **({"trouble": troubles[0]} if troubles else {}),
+        **({"damaged": True} if any(log.get("damaged") for log in logs) else {}),
     }
 
 

@@ -90,7 +90,8 @@ def health(hub: Hub) -> dict[str, Any]:
         if sick[name]:
             found[name]["models"] = {model: _circuit(seen) for model, seen in sick[name].items()}
     counters = hub.log_writer.statistics()
-    if status == "ok" and (counters.damaged or counters.waits > LATE_SECONDS):
+    late = counters.lasting or counters.waits > LATE_SECONDS
+    if status == "ok" and (counters.damaged or late):
         status = "degraded"
     day = budget(hub)
     return {
@@ -101,6 +102,8 @@ def health(hub: Hub) -> dict[str, Any]:
             "queued": counters.queued,
             "written": counters.written,
             "dropped": counters.dropped,
+            **({"waiting_seconds": round(counters.waits, 1)} if counters.trouble or late else {}),
+            **({"trouble": counters.trouble} if counters.trouble else {}),
             **({"damaged": True} if counters.damaged else {}),
         },
         "settled": hub.budget.view(time.time()).corrected,

@@ -28,7 +28,7 @@ def test_without_a_budget_the_day_is_that_of_the_log() -> None:
 def test_what_is_not_as_it_should_be_is_told() -> None:
     health = {
         "status": "degraded",
-        "log": {"queued": 4},
+        "log": {"queued": 4, "waiting_seconds": 61.4, "trouble": "disk full\n"},
         "budget": {"spent": 812.345678, "limit": 1000.0, "set_aside": 3.0},
     }
     counts = {"in_flight": 2, "total": 7, "unknown_cost": 1}
@@ -42,7 +42,8 @@ def test_what_is_not_as_it_should_be_is_told() -> None:
     assert report["trouble"] == {"b": "open", "c": "resting", "d": "1 model"}
     assert line(report) == (
         "arbstr degraded | 2 in flight | 812.3 of 1000 sats today | b open | c resting | "
-        "d 1 model | 1 of unknown cost | 4 rows wait to be written"
+        "d 1 model | 1 of unknown cost | "
+        r"4 rows wait to be written, for 61 s (disk full\n)"
     )
     many = {f"p{n}": "open" for n in range(4)}
     assert " | 4 providers in trouble | " in line({**report, "trouble": many})

@@ -168,3 +168,18 @@ def test_a_rest_without_end_is_the_longest() -> None:
     reports = [{"providers": [each]} for each in (soon, never)]
     (found,) = combined_providers(reports[0], said(*reports))["providers"]
     assert found["resting_for"] == "overcharge"
+
+
+def test_of_rows_that_wait_the_longest_wait_and_a_trouble_are_told() -> None:
+    waits = {**LOG, "waiting_seconds": 2.5}
+    full = {**LOG, "waiting_seconds": 42.0, "trouble": "disk full"}
+    reports = [{**health(), "log": waits}, {**health("degraded"), "log": full}, health()]
+    found = combined_health(reports[2], said(*reports))
+    assert found["status"] == "degraded"
+    assert found["log"] == {
+        "queued": 3,
+        "written": 30,
+        "dropped": 0,
+        "waiting_seconds": 42.0,
+        "trouble": "disk full",
+    }

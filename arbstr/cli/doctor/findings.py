@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, Final, final
 
+from arbstr.cli.routes import waiting_rows
 from arbstr.sansio.config.credentials import key_variable
 from arbstr.sansio.config.reader import ANY_MODEL
 from arbstr.sansio.config.settings import ProviderConfig
@@ -286,13 +287,28 @@ def server_findings(
             "its ledger is damaged under it",
             "stop it, and start it with a copy that is sound (arbstr backup makes them)",
         )
+    waiting = waiting_rows(log)
+    if waiting is not None:
+        yield fault(
+            "arbstr",
+            f"runs, and {waiting}",
+            "free room on the ledger's disk, or end what locks it; what is written on standard "
+            "error as `row dropped` meanwhile, arbstr import reads back",
+        )
+    if log.get("dropped"):
+        yield note(
+            "arbstr",
+            f"{log['dropped']:,} rows are missing in its ledger since it started",
+            "arbstr import FILE puts those that may have cost there, from the lines `row dropped` "
+            "of its log",
+        )
     if sick:
         yield note(
             "arbstr",
             f"runs, and leaves alone {'; '.join(sick)}",
             "arbstr watch shows until when; arbstr requests --success false, what failed there",
         )
-    if not sick and not log.get("damaged"):
+    if not sick and waiting is None and not log.get("damaged"):
         yield ok("arbstr", f"runs at {where}, and is {health['status']}")
 
 

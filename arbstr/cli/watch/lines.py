@@ -23,6 +23,8 @@ def told(before: Model, after: Model, printed: Collection[str]) -> Iterator[str]
         return
     if before.trouble is not None or before.status != after.status:
         yield f"{at} arbstr {after.where} {after.status}: {_today(after)}"
+    if after.waiting is not None and before.waiting is None:
+        yield f"{at} arbstr {after.where} {escaped(after.waiting)}"
     known = {each.name: each for each in before.providers}
     for provider in after.providers:
         past = known.get(provider.name)

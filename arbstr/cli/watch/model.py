@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias, final
 
+from arbstr.cli.routes import waiting_rows
 from arbstr.sansio.moments import DAY_MS, parse_moment
 
 Report: TypeAlias = Mapping[str, Any]
@@ -106,9 +107,9 @@ class Model:
     """All of it, as of `now`.
 
     It answered last when `answered`; `trouble` is why it does not any more, since `since`;
-    `ledger`, why its ledger does not. `total` counts the requests that were asked for, `rows` are
-    the newest of them. `spendings` are (moment, sats of the day until then) of the last minute, the
-    first from before it.
+    `ledger`, why its ledger does not; `waiting`, which rows cannot be written. `total` counts the
+    requests that were asked for, `rows` are the newest of them. `spendings` are (moment, sats of
+    the day until then) of the last minute, the first from before it.
     """
 
     where: str
@@ -120,6 +121,7 @@ class Model:
     restarted: int | None = None
     started: int | None = None
     queued: int = 0
+    waiting: str | None = None
     day: Day | None = None
     spendings: tuple[tuple[int, float], ...] = ()
     providers: tuple[Provider, ...] = ()
@@ -167,6 +169,7 @@ class Model:
             restarted=now if again else self.restarted,
             started=started,
             queued=int(health["log"]["queued"]),
+            waiting=waiting_rows(health["log"]),
             day=day,
             spendings=self._spendings(day, seen.minute, now),
             providers=tuple(_providers(health, listed)),

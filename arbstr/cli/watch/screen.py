@@ -109,6 +109,8 @@ def _top(model: Model) -> Iterator[Line]:
         yield (time, ("  arbstr ", ""), (model.status, style), (where, ""))
     if model.ledger is not None and model.trouble is None:
         yield (("its ledger cannot be asked: ", BAD), (f"it {model.ledger}", BAD))
+    if model.waiting is not None and model.trouble is None:
+        yield ((model.waiting, BAD),)
     if model.day is None:
         return
     yield _money(model, model.day)
@@ -148,7 +150,7 @@ def _counts(model: Model, day: Day) -> Line:
         (day.rejected, "rejected", DOUBTFUL),
         (day.unknown, "unknown", DOUBTFUL),
         (day.settled, "settled", GOOD),
-        (model.queued, "rows wait to be written", DOUBTFUL if model.status != "ok" else DIM),
+        (0 if model.waiting else model.queued, "rows wait to be written", DIM),
     ):
         if count:
             spans += [("  ", ""), (f"{count:,} {what}", style)]

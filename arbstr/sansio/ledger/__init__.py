@@ -7,6 +7,7 @@ The order of the modules; each imports only from those before it:
 
     record       the row of a request with the rows of its attempts; nobody changes it
     intents      what is on disk before a provider sees a request
+    dropped      a row that could not be kept, as a line of the log and back
     alarms       whether a provider charges what its rates give
     reconcile    what attempts without word cost, by the counters of their key
     lanes        child keys whose own counters tell the price of one request

@@ -24,6 +24,7 @@ The order of the modules; each imports only from those before it:
     store               records made into rows, inside a transaction
     intents             the file that outlives kill -9
     log_writer          a bounded queue, batches, a drop counter, a drain
+    put_back            rows that were dropped, read back from the log
     move                a ledger into another engine
     retention           old rows removed, in small batches
     sums                what /v1/stats adds up, as it is read

@@ -16,13 +16,12 @@ When the queue is full, what is dropped first is what is missed least: `Loss`. A
 have cost money is printed whole when it must be dropped, as one line of JSON in the log.
 """
 
-import json
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from itertools import islice
@@ -30,6 +29,7 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from arbstr.sansio.ledger.dropped import dropped_text
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.ledger.intents import Intents, Leftovers
@@ -99,6 +99,8 @@ class LogStatistics:
     dropped   lost, since the start: no room, refused by the database, or left over at the end
     waits     for how many seconds a row has waited to be written, at most
     damaged   whether the database was found to be
+    trouble   why nothing can be written since the last try; None if it can
+    lasting   whether that does not pass by itself, as a lock does
     """
 
     queued: int
@@ -106,6 +108,8 @@ class LogStatistics:
     dropped: int
     waits: float = field(default=0.0, compare=False)
     damaged: bool = False
+    trouble: str | None = field(default=None, compare=False)
+    lasting: bool = field(default=False, compare=False)
 
 
 @final
@@ -133,6 +137,7 @@ class LogWriter:
         # Whether an arbstr that was killed may have left what is not in the database yet.
         self._owing = Leftovers(database.beside).exist()
         self._waits_since: float | None = None
+        self._trouble: Exception | None = None
         # The same records twice: in the order of their arrival, and by what losing them means,
         # so that a full queue finds its victim without a search.
         self._pending = OrderedDict[str, tuple[Loss, Record | MakeRecord]]()
@@ -174,6 +179,8 @@ class LogWriter:
             self._dropped,
             time.monotonic() - since if since is not None else 0.0,
             self._database.damaged,
+            None if self._trouble is None else str(self._trouble),
+            isinstance(self._trouble, Trouble) and self._trouble.is_lasting,
         )
 
     async def caught_up(self) -> None:
@@ -279,7 +286,7 @@ class LogWriter:
                 )
         finally:
             leftovers.close()
-        self._owing = False
+        self._owing, self._trouble = False, None
         return None
 
     def close(self, *, seconds: float) -> None:
@@ -328,6 +335,7 @@ class LogWriter:
         if trouble is not None:
             return await self._endure(trouble, pause)
         self._in_hand = 0
+        self._trouble = None
         self._waits_since = began if self._pending else None
         self._intents.settled((each.correlation_id for each in batch), self._pending)
         self._written += len(batch) - len(refused)
@@ -352,6 +360,7 @@ class LogWriter:
         return ()
 
     async def _endure(self, error: Exception, pause: float) -> float:
+        self._trouble = error
         if not pause:
             _log.warning(
                 "the request log cannot be written (%s); rows are kept and tried again", error
@@ -367,7 +376,7 @@ class LogWriter:
 
 
 def _print(record: Record) -> None:
-    _log.error("row dropped: %s", json.dumps(asdict(record), default=str))
+    _log.error("%s", dropped_text(record))
 
 
 @asynccontextmanager

@@ -30,8 +30,13 @@ FINISH: Final = "run the same `arbstr migrate` again, which goes on where it end
 class Trouble(Exception):  # noqa: N818 - a fact about the ledger, told in a sentence
     """The ledger cannot be read or written now; what was to be written is kept and tried again.
 
-    Its text says why, in the engine's words, and holds no secret.
+    Its text says why, in the engine's words, and holds no secret. `is_lasting`: it does not pass by
+    itself as a lock or a restart of the server does; somebody must free a disk, say.
     """
+
+    def __init__(self, why: str, *, is_lasting: bool = False) -> None:
+        super().__init__(why)
+        self.is_lasting: Final = is_lasting
 
 
 class Rows(Protocol):

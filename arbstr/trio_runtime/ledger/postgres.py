@@ -301,7 +301,9 @@ def _in_trouble(work: Callable[[], T]) -> T:
     try:
         return work()
     except psycopg.Error as error:
-        raise Trouble(_said(error)) from error
+        raise Trouble(
+            _said(error), is_lasting=isinstance(error, psycopg.errors.DiskFull)
+        ) from error
 
 
 def _said(error: psycopg.Error) -> str:

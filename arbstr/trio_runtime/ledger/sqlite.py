@@ -78,6 +78,9 @@ OWNER_ONLY: Final = 0o600
 CLOSE_SECONDS: Final = 2.0
 """How long closing may wait for the thread; the last checkpoint takes milliseconds."""
 
+LASTING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY})
+"""Primary result codes of a disk that takes nothing."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -230,7 +233,8 @@ class SqliteDatabase:
                 self._read_back(written())
         except sqlite3.Error as error:
             self._suspected = self._suspected or self._is_damage(error)
-            raise Trouble(str(error)) from error
+            lasting = primary_code(error) in LASTING
+            raise Trouble(str(error), is_lasting=lasting) from error
         return done
 
     def _transact(self, work: Callable[[Session], T]) -> T:

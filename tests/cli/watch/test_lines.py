@@ -49,3 +49,13 @@ def test_what_turned_is_told_once() -> None:
     assert list(told(gone, gone, printed)) == []
     (back,) = told(gone, before, printed)
     assert back.startswith("12:04:05 arbstr 127.0.0.1:8080 degraded: ")
+
+
+def test_rows_that_cannot_be_written_are_told_of_once() -> None:
+    before = busy()
+    printed = {row.id for row in before.rows}
+    full = replace(before, waiting="3 rows wait to be written, for 2 s (disk full\n)")
+    assert list(told(before, full, printed)) == [
+        "12:04:05 arbstr 127.0.0.1:8080 3 rows wait to be written, for 2 s (disk full\\n)"
+    ]
+    assert list(told(full, full, printed)) == []

@@ -40,12 +40,20 @@ def empty() -> Model:
     return told(Seen(health(), stats(0, 0, total=0, error=0, rejected=0), stats(0, 0), page()))
 
 
+def full() -> Model:
+    """Its ledger's disk is."""
+    log = {"queued": 375, "waiting_seconds": 42.4, "trouble": "database or disk is full\n"}
+    seen = Seen(health(status="degraded", log=log), stats(), stats(0, 0), page())
+    return told(seen)
+
+
 SHOWN: Final[dict[str, tuple[Callable[[], Model], View]]] = {
     "busy": (busy, View()),
     "chosen": (busy, View(chosen=CHOSEN)),
     "gone": (lambda: busy().missed("could not be reached: connection refused", NOW), View()),
     "detail": (lambda: replace(busy(), detail=detail_of()), View(detail=CHOSEN)),
     "filtered": (busy, View(unknown=True, model="gpt-4o", provider="node-b")),
+    "full": (full, View()),
     "help": (busy, View(help=True)),
     "empty": (empty, View()),
 }
