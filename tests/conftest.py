@@ -6,10 +6,10 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-import hypothesis
 import pytest
 
 from tests.fakes import FakeProcess, fake_process
+from tests.searching import register_profiles
 
 # The commands that tests start, some hundred times, would each compile all of arbstr again where
 # this is set, and so would every process of pytest-xdist.
@@ -20,10 +20,12 @@ PROCESSES_PER_CORE: Final = 2
 """Tests wait a third of their time for a real server, disk or clock: a core has room for two."""
 
 # The same examples in every run: what the check finds, it finds for everybody, and who broke it
-# reads about it. `pytest --hypothesis-profile search` looks for new ones.
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("search", print_blob=True)
-hypothesis.settings.load_profile("same")
+# reads about it.
+register_profiles()
+
+# While thousands of tests are collected nothing is thrown away: the garbage collector finds none,
+# and takes a quarter of the time.
+gc.disable()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -33,6 +35,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_finish() -> None:
     """Whatever is there by now stays: the collector need not look at it again and again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -19,13 +19,14 @@ from typing import Final, final
 
 import pytest
 import trio
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given
 from hypothesis import strategies as st
 
 from arbstr.sansio.ledger.lanes import State
 from tests.fakes import open_fake_provider
 from tests.node import FAULTS, Node, Visit
 from tests.proxy import Proxy, Reply, config, open_proxy, provider, rows
+from tests.searching import examples
 from tests.test_books import key_of
 from tests.test_soak import QUICK
 
@@ -95,7 +96,7 @@ def walks(stream: bool) -> st.SearchStrategy[Walk]:
     st.lists(st.booleans().flatmap(walks), min_size=1, max_size=4), st.sampled_from([None, 1000, 2])
 )
 # To shrink a walk costs a second a step, and says no more than the walk does.
-@settings(deadline=None, max_examples=10, phases=(Phase.explicit, Phase.generate))
+@examples(5, phases=(Phase.explicit, Phase.generate))
 def test_no_walk_pays_two_answers_and_none_needs_consent_for_what_was_free(
     taken: list[Walk], budget: int | None
 ) -> None:

@@ -7,12 +7,13 @@ from types import MappingProxyType
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio import callers
 from arbstr.sansio.callers import Doorkeeper, fold_headers, host_name, split_target
 from arbstr.sansio.secrets import Secret
+from tests.searching import examples
 
 TOKEN: Final = "open-sesame"
 NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -294,7 +295,7 @@ def test_names_are_folded_and_of_a_repeated_header_the_last_counts() -> None:
     st.sampled_from([None, TOKEN]),
     st.sampled_from(["127.0.0.1", "::", "box.lan"]),
 )
-@settings(deadline=None, max_examples=300)
+@examples(75)
 def test_no_header_makes_it_raise(
     path: str, headers: dict[str, str], token: str | None, listen: str
 ) -> None:

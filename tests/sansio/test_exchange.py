@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Final, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import Kind
@@ -36,6 +36,7 @@ from arbstr.sansio.life import (
 )
 from arbstr.sansio.money import Rates, Usage
 from tests import candidates
+from tests.searching import examples
 
 RATES: Final = Rates(input_rate=Decimal("0.1"), output_rate=Decimal("0.2"))
 UNKNOWN: Final = seen(FailureKind.NO_ANSWER, Kind.ROUTSTR, "broke off")
@@ -584,7 +585,7 @@ ANY_EVENT: Final[st.SearchStrategy[Event]] = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(75)
 @given(st.lists(ANY_EVENT, max_size=40))
 def test_whatever_happens_there_is_one_truthful_record(events: list[Event]) -> None:
     exchange = told()

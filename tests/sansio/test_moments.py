@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.moments import (
@@ -23,7 +23,6 @@ moments = st.integers(EARLIEST, LATEST)
 
 
 @given(moments)
-@settings(deadline=None)
 def test_a_moment_is_written_as_the_log_writes_it_and_read_again(moment: int) -> None:
     by_the_library = (EPOCH + moment * MS).isoformat(timespec="milliseconds")
     assert format_moment(moment) == by_the_library.replace("+00:00", "Z")
@@ -34,7 +33,6 @@ def test_a_moment_is_written_as_the_log_writes_it_and_read_again(moment: int) ->
     st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)),
     st.timedeltas(min_value=timedelta(hours=-23, minutes=-59), max_value=timedelta(hours=23)),
 )
-@settings(deadline=None)
 def test_an_offset_is_taken_off(local: datetime, offset: timedelta) -> None:
     zone = timezone(timedelta(minutes=offset // timedelta(minutes=1)))
     moment = local.replace(microsecond=local.microsecond // 1000 * 1000, tzinfo=zone)
@@ -117,7 +115,6 @@ def test_anything_else_is_none(text: str) -> None:
 
 
 @given(st.text(max_size=80))
-@settings(deadline=None)
 def test_no_text_raises(text: str) -> None:
     moment = parse_moment(text)
     assert moment is None or EARLIEST <= moment <= LATEST
@@ -133,7 +130,6 @@ def test_moments_without_a_text_are_written_as_the_nearest_that_has_one() -> Non
     st.integers(0, 2 * DAY_MS),
     st.sampled_from((HOUR_MS, DAY_MS)),
 )
-@settings(deadline=None)
 def test_a_span_is_split_into_whole_units_and_less_than_one_at_each_end(
     since: int, length: int, unit: int
 ) -> None:

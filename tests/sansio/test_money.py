@@ -4,7 +4,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.money import (
@@ -17,6 +17,7 @@ from arbstr.sansio.money import (
     multiply_sats,
     sats_from_msats,
 )
+from tests.searching import examples
 
 TOKENS = st.integers(0, 10**18)
 RATES = st.decimals(
@@ -37,7 +38,7 @@ def rates(inp: str, out: str, cached: str | None = None, fee: str = "0") -> Rate
     st.none() | TOKENS,
     st.builds(Rates, RATES, RATES, st.none() | RATES, RATES, st.none() | RATES),
 )
-@settings(deadline=None, max_examples=300)
+@examples(100)
 def test_cost_equals_the_formula_over_fractions(
     inp: int, out: int, cached: int | None, written: int | None, price: Rates
 ) -> None:
@@ -147,7 +148,7 @@ def test_an_amount_is_shown_in_plain_digits(amount: str, text: str) -> None:
 
 
 @given(RATES)
-@settings(deadline=None, max_examples=200)
+@examples(75)
 def test_what_is_shown_is_exactly_the_amount(amount: Decimal) -> None:
     text = format_sats(amount)
     assert Decimal(text) == amount

@@ -26,7 +26,7 @@ from typing import Any, Final, cast
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -46,6 +46,7 @@ from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.fakes import DONE, ROUTSTR_ID, chunk, completion, sse, usage
 from tests.proxy import STREAMED, RecordingLog, config, provider
+from tests.searching import examples
 
 WINDOW: Final = 60.0
 PROMPT: Final = "quagga"
@@ -508,7 +509,7 @@ async def scenario(data: st.DataObject, said: list[str]) -> None:
     assert PROMPT not in told
 
 
-@settings(max_examples=80, deadline=None)
+@examples(30)
 @given(data=st.data())
 def test_whatever_happens_nobody_pays_twice_without_a_word(data: st.DataObject) -> None:
     said: list[str] = []

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import Config, Kind, ProviderConfig, Secret, parse_config
@@ -17,6 +17,7 @@ from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.catalog import build_catalog
+from tests.searching import examples
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 CASHU = "cashuAeyJ0b2tlbiI6W3sicHJvb2ZzIjpbXX1dfQ"
@@ -992,7 +993,7 @@ TOPS = st.sampled_from(["server", "providers", "policies", "timeouts", "stream",
 
 
 @given(st.dictionaries(TOPS, VALUES), st.dictionaries(KEYS, VALUES), st.booleans())
-@settings(deadline=None, max_examples=300)
+@examples(75)
 def test_whatever_the_file_says_there_is_a_config_or_there_are_sentences(
     tops: dict[str, str], keys: dict[str, str], many: bool
 ) -> None:
@@ -1006,7 +1007,7 @@ def test_whatever_the_file_says_there_is_a_config_or_there_are_sentences(
 
 
 @given(st.text(max_size=60))
-@settings(deadline=None, max_examples=200)
+@examples(75)
 def test_whatever_the_text_it_is_a_config_or_a_fault(text: str) -> None:
     assert read(text)
 

@@ -4,10 +4,11 @@ import json
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.flat import NUMBER, OBJECT, STRING
+from tests.searching import examples
 
 VALUES: st.SearchStrategy[object] = (
     st.text()
@@ -39,7 +40,7 @@ def test_a_flat_object_matches_as_everybody_writes_it(
     st.data(),
     st.binary(max_size=2),
 )
-@settings(max_examples=400, deadline=None)
+@examples(100)
 def test_what_matches_is_json_however_it_was_broken(
     value: dict[str, object], data: st.DataObject, put: bytes
 ) -> None:

@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.members import RefusedError, members_of, top_level, without
+from tests.searching import examples
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=12),
@@ -21,7 +22,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(40)
 @given(
     st.dictionaries(st.text(max_size=6), VALUES, max_size=5),
     st.sampled_from([None, 0, 3]),
@@ -73,7 +74,7 @@ def cut(body: bytes, *names: str) -> bytes:
     return b"".join(without(body, spans))
 
 
-@settings(deadline=None, max_examples=150)
+@examples(40)
 @given(
     st.dictionaries(st.text(max_size=6), VALUES, max_size=4),
     st.integers(0, 4),

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects import relay as relay_module
@@ -27,6 +27,7 @@ from tests.cuttings import (
     in_steps,
     recorded,
 )
+from tests.searching import examples
 
 ARBSTR = b'{"request_id":"r1","provider":"alpha","model":"m1","cost_sats":0.5}'
 CUT = ErrorReply("stream_interrupted", "The provider alpha stopped in the middle.")
@@ -995,7 +996,7 @@ def check_honest(pieces: list[bytes], choices: int, asks_usage: bool, early_end:
             assert isinstance(json.loads(seen.data or b"")["choices"], list)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(75)
 @given(st.data())
 def test_no_stream_makes_the_relay_lie(data: st.DataObject) -> None:
     stream = b"".join(data.draw(st.lists(EVENTS, max_size=10)))
@@ -1008,14 +1009,14 @@ def test_no_stream_makes_the_relay_lie(data: st.DataObject) -> None:
     )
 
 
-@settings(deadline=None, max_examples=200)
+@examples(75)
 @given(st.lists(st.binary(max_size=30) | EVENTS, max_size=8), st.booleans())
 def test_no_bytes_make_the_relay_raise(pieces: list[bytes], asks_usage: bool) -> None:
     whole = through([b"".join(pieces)], asks_usage=asks_usage)
     assert through(pieces, asks_usage=asks_usage) == whole
 
 
-@settings(deadline=None, max_examples=100)
+@examples(50)
 @given(st.lists(EVENTS, min_size=1, max_size=30))
 def test_what_is_kept_is_bounded(events: list[bytes]) -> None:
     relay = new(asks_usage=True)

@@ -3,12 +3,13 @@
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects import sse
 from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES, Event, SSEReader, cleaned
 from tests.cuttings import byte_by_byte, cut_in_two, cuttings, in_steps
+from tests.searching import examples
 
 BOM = b"\xef\xbb\xbf"
 
@@ -76,7 +77,7 @@ LINES = st.sampled_from([b"data: {}", b"data:a", b"data", b"id: 1", b":c", b"eve
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
-@settings(deadline=None, max_examples=300)
+@examples(100)
 @given(st.data())
 def test_no_cutting_of_lines_with_any_ends_matters(data: st.DataObject) -> None:
     lines = data.draw(st.lists(st.tuples(LINES, ENDS), max_size=12))
@@ -86,7 +87,7 @@ def test_no_cutting_of_lines_with_any_ends_matters(data: st.DataObject) -> None:
     assert read(data.draw(cuttings(stream))) == whole
 
 
-@settings(deadline=None, max_examples=300)
+@examples(100)
 @given(st.lists(st.binary(max_size=20)))
 def test_no_bytes_raise_and_no_cutting_of_them_matters(pieces: list[bytes]) -> None:
     assert read(pieces) == read([b"".join(pieces)])

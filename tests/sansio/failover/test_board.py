@@ -6,7 +6,6 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -32,6 +31,7 @@ from arbstr.sansio.failover.board import (
 )
 from arbstr.sansio.failover.breaker import CircuitOpen, Outcome, Probing
 from arbstr.sansio.failover.rests import DOUBTED, LONGEST_REST, Reason
+from tests.searching import examples
 
 MODEL = "m"
 LIMIT = Reason.RATE_LIMIT
@@ -461,7 +461,7 @@ class BoardMachine(RuleBasedStateMachine):
                 )
 
 
-BoardMachine.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+BoardMachine.TestCase.settings = examples(40, stateful_step_count=40)
 TestBoardMachine = BoardMachine.TestCase
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import Kind
@@ -18,6 +18,7 @@ from arbstr.sansio.failover.failure import (
     told,
 )
 from arbstr.sansio.secrets import Secret
+from tests.searching import examples
 
 CORPUS = Path(__file__).parents[2] / "corpus"
 KEY = "sk-canary-0123456789abcdef"
@@ -450,7 +451,7 @@ def test_a_request_id_is_kept_if_it_looks_like_one(
     assert request_id_of(headers, SECRETS) == expected
 
 
-@settings(deadline=None, max_examples=200)
+@examples(50)
 @given(
     st.integers(0, 999),
     st.dictionaries(

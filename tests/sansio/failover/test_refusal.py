@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.errors import ErrorReply
@@ -16,6 +16,7 @@ from arbstr.sansio.failover.refusal import (
     read_refusal,
 )
 from arbstr.sansio.secrets import Secret
+from tests.searching import examples
 
 KEY = "sk-canary-0123456789abcdef"
 TOKEN = "cashuBo2F0gaJhaUgB2KYwd9ClH2FwgaNhYRhAYXN4QDY2YjgyNDkz"
@@ -206,7 +207,7 @@ def test_odd_details_do_no_harm(said: object) -> None:
         assert wait is None or 0 < wait <= MAX_REST_SECONDS
 
 
-@settings(deadline=None, max_examples=300)
+@examples(75)
 @given(st.text(max_size=40), st.text(max_size=10), st.text(max_size=40))
 def test_no_header_makes_it_raise(value: str, milliseconds: str, date: str) -> None:
     headers = {"retry-after": value, "retry-after-ms": milliseconds, "date": date}
@@ -359,7 +360,7 @@ ANY = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@examples(75)
 @given(ANY | st.binary(max_size=60))
 def test_no_body_makes_it_raise_and_the_shape_always_holds(body: object) -> None:
     client_error(body)

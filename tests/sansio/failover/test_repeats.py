@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -20,6 +19,7 @@ from arbstr.sansio.failover.repeats import (
     State,
     fingerprint,
 )
+from tests.searching import examples
 
 WINDOW = 60.0
 SAW = 'provider "alpha" broke off'
@@ -379,5 +379,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert not self.repeats.may_know(1)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+AnyOrder.TestCase.settings = examples(40, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase

@@ -7,7 +7,6 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -51,6 +50,7 @@ from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudg
 from arbstr.sansio.routing.listing import TooLow
 from tests.candidates import candidate
 from tests.playbook import Playbook, play, playbooks
+from tests.searching import examples
 
 K = FailureKind
 A_SAT = Rates(Decimal(0), Decimal(0), base_fee=Decimal(1))
@@ -1415,7 +1415,7 @@ class RetryMachine(RuleBasedStateMachine):
             assert error.code in ("possibly_spent", "client_error", "stream_interrupted")
 
 
-RetryMachine.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=40)
+RetryMachine.TestCase.settings = examples(50, stateful_step_count=40)
 TestRetryMachine = RetryMachine.TestCase
 
 

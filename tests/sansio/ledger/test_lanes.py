@@ -4,7 +4,7 @@ import random
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.errors import LocalProtocolError
@@ -24,6 +24,7 @@ from arbstr.sansio.ledger.lanes import (
 from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.secrets import Secret
 from tests.bank import Bank, Reservation
+from tests.searching import examples
 
 KEY = "sk-" + "a" * 64
 
@@ -170,7 +171,7 @@ def test_its_key_is_not_shown() -> None:
     assert KEY not in repr(lane())
 
 
-@settings(max_examples=60)
+@examples(30)
 @given(seed=st.integers(0, 10**9))
 def test_a_verdict_is_what_the_node_charged(seed: int) -> None:
     """Requests on lanes of one key that end in every way, at any time, without a word."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import parse_config
@@ -258,7 +258,6 @@ parameters = st.lists(
 
 
 @given(parameters)
-@settings(deadline=None)
 def test_no_parameters_raise_and_every_refusal_can_be_sent(
     given_ones: list[tuple[str, str]],
 ) -> None:

@@ -5,7 +5,6 @@ from decimal import Decimal
 from typing import Final
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -21,6 +20,7 @@ from arbstr.sansio.routing.budget import (
     Unpriced,
     day_of,
 )
+from tests.searching import examples
 
 MIDNIGHT: Final = 20_000.0 * DAY_SECONDS
 """The begin of a day in 2024."""
@@ -336,5 +336,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert account.spent + account.reserved <= self.LIMIT + self.overcharged
 
 
-AnyOrder.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+AnyOrder.TestCase.settings = examples(20, stateful_step_count=30)
 TestAnyOrder = AnyOrder.TestCase

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import STRATEGY_NAMES, Policies, parse_config
@@ -26,6 +26,7 @@ from arbstr.sansio.routing.plan import (
 from arbstr.sansio.routing.ratios import Ratio
 from arbstr.sansio.routing.refusals import NoRoute, PassedOver
 from tests.chats import chat, parse
+from tests.searching import examples
 
 
 def provider(name: str, inp: str | None, out: str | None, fee: str = "0", models: str = "m") -> str:
@@ -478,7 +479,7 @@ PRICE = st.decimals(min_value=0, max_value=1000, places=4).map(str)
     st.integers(1, 5),
     st.none() | st.integers(0, 500),
 )
-@settings(deadline=None, max_examples=60)
+@examples(30)
 def test_every_provider_is_a_candidate_or_passed_over_and_the_order_is_by_cost(
     prices: dict[str, tuple[str, str, str] | None], limit: int, n: int, cap: int | None
 ) -> None:
@@ -498,7 +499,7 @@ def test_every_provider_is_a_candidate_or_passed_over_and_the_order_is_by_cost(
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
-@settings(deadline=None, max_examples=100)
+@examples(50)
 def test_whatever_names_a_client_sends_the_refusal_can_be_sent(model: str, policy: str) -> None:
     text = provider("a", "1", "1", models="gpt-4o")
     found = route(text + rule("r"), chat(model="gpt-4o"), policy)

@@ -4,7 +4,7 @@ from typing import Final
 from unicodedata import normalize
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.config.reader import Rule
@@ -83,7 +83,6 @@ LETTERS: Final = st.text("code_éèq代カガパ -", max_size=20)
 
 
 @given(LETTERS.map(str.strip).filter(bool), LETTERS)
-@settings(deadline=None)
 def test_it_does_not_matter_how_accents_are_written(keyword: str, text: str) -> None:
     found = {
         choose_policy(chat(text=normalize(one, text)), None, (Rule("r", keywords=(other_way,)),))
@@ -98,7 +97,6 @@ def test_it_does_not_matter_how_accents_are_written(keyword: str, text: str) -> 
     st.text("code_ +-9\n", min_size=1, max_size=3).filter(str.strip),
     st.text("code_ +-9\n", max_size=30),
 )
-@settings(deadline=None)
 def test_a_keyword_is_found_as_the_rule_is_written(keyword: str, text: str) -> None:
     wanted = keyword.strip()
     begins = any(

@@ -4,7 +4,7 @@ from fractions import Fraction
 from math import inf, nan
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.money import Usage
@@ -20,6 +20,7 @@ from arbstr.sansio.routing.ratios import (
     restored,
     sample_of,
 )
+from tests.searching import examples
 
 SAMPLE = st.floats(1 / 1000, MOST_RATIO)
 
@@ -62,7 +63,7 @@ def test_an_answer_whose_tokens_are_not_known_teaches_nothing() -> None:
 
 
 @given(st.lists(SAMPLE, min_size=1, max_size=TRUSTED))
-@settings(deadline=None, max_examples=50)
+@examples(25)
 def test_the_first_samples_make_a_plain_mean(samples: list[float]) -> None:
     mean = float(sum(map(Fraction, samples)) / len(samples))
     ratio = learnt(*samples)
@@ -81,7 +82,7 @@ def test_old_samples_are_forgotten() -> None:
 
 
 @given(st.lists(SAMPLE, min_size=TRUSTED, max_size=60), SAMPLE)
-@settings(deadline=None, max_examples=50)
+@examples(25)
 def test_one_sample_never_changes_a_trusted_average_by_half(
     samples: list[float], one: float
 ) -> None:
@@ -126,7 +127,7 @@ def test_what_nobody_could_have_learnt_is_not_taken_back(average: object, sample
 
 
 @given(st.lists(SAMPLE, min_size=1, max_size=40))
-@settings(deadline=None, max_examples=50)
+@examples(25)
 def test_every_ratio_that_was_learnt_is_taken_back_as_it_was(samples: list[float]) -> None:
     ratio = learnt(*samples)
     assert restored(ratio.average, ratio.samples) == ratio

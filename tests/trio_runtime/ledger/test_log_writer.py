@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.ledger.record import Record
@@ -33,6 +33,7 @@ from arbstr.trio_runtime.ledger.log_writer import (
 from arbstr.trio_runtime.ledger.port import Trouble
 from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase, open_sqlite
 from tests.records import ATTEMPT, INTENT, RECORD
+from tests.searching import examples
 from tests.test_steps import COUNTED, counting
 
 NEVER: Final = float("inf")
@@ -589,7 +590,7 @@ def waiting_writer(*, capacity: int = CAPACITY, batch_rows: int = BATCH_ROWS) ->
     )
 
 
-@settings(deadline=None, max_examples=100)
+@examples(40)
 @given(
     offers=st.lists(
         st.tuples(

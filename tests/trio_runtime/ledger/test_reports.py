@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.endpoints import ENDPOINTS
@@ -58,6 +58,7 @@ from tests.ledgers import (
     memory_ledger,
     request,
 )
+from tests.searching import examples
 from tests.zones import zone_of
 
 MODELS = ("gpt-4o", "a/b", "m'); DROP TABLE requests; --", "😀")
@@ -340,7 +341,7 @@ NIGHTS = (
 
 
 @given(seeds, sizes, st.sampled_from(NIGHTS), st.sampled_from(["hour", "day", "week", "month"]))
-@settings(deadline=None, max_examples=40)
+@examples(15)
 def test_periods_of_a_zone_have_the_rows_of_their_spans(
     seed: int, size: int, zone: Zone, unit: str
 ) -> None:
@@ -407,7 +408,7 @@ def test_the_span_before_is_told_beside_this_one() -> None:
 
 @pytest.mark.parametrize("share", [0, 10**9], ids=["by sorting", "by walking the index"])
 @given(seeds, sizes)
-@settings(deadline=None, max_examples=30)
+@examples(10)
 def test_the_figures_are_those_of_plain_python(share: int, seed: int, size: int) -> None:
     dice = Dice(seed)
     asked = dice.filters()
@@ -423,7 +424,7 @@ def test_the_figures_are_those_of_plain_python(share: int, seed: int, size: int)
 
 
 @given(seeds, sizes, st.sampled_from(Group))
-@settings(deadline=None, max_examples=60)
+@examples(20)
 def test_the_groups_are_those_of_plain_python_and_add_up(
     seed: int, size: int, group: Group
 ) -> None:
@@ -453,7 +454,7 @@ def test_the_groups_are_those_of_plain_python_and_add_up(
 
 
 @given(seeds, sizes)
-@settings(deadline=None, max_examples=60)
+@examples(20)
 def test_the_rows_of_a_page_are_those_of_plain_python(seed: int, size: int) -> None:
     dice = Dice(seed)
     asked = dice.filters()

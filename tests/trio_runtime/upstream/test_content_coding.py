@@ -7,13 +7,14 @@ from importlib import import_module
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.trio_runtime.upstream import content_coding
 from arbstr.trio_runtime.upstream.content_coding import DECODE_STEP, Decoder
 from arbstr.trio_runtime.upstream.transport import AnswerBroken
 from tests.cuttings import byte_by_byte, cuttings
+from tests.searching import examples
 
 TEXT = b'{"choices": [{"message": {"content": "Hello there"}}]}' * 20
 PACKED = gzip.compress(TEXT, mtime=0)
@@ -114,7 +115,7 @@ def test_a_broken_second_member_is_a_broken_answer() -> None:
 
 
 @pytest.mark.parametrize("packed", [PACKED, MEMBERS, raw_deflate(SSE)], ids=["1", "many", "raw"])
-@settings(deadline=None, max_examples=50)
+@examples(25)
 @given(data=st.data())
 def test_however_it_is_cut(packed: bytes, data: st.DataObject) -> None:
     pieces = data.draw(cuttings(packed))
@@ -178,7 +179,7 @@ def test_a_small_body_that_holds_a_lot_comes_out_in_steps() -> None:
     assert max(sizes) == DECODE_STEP
 
 
-@settings(deadline=None, max_examples=100)
+@examples(50)
 @given(st.binary(min_size=3, max_size=200))
 def test_garbage_is_a_broken_answer_or_nothing(data: bytes) -> None:
     for coding in ("gzip", "deflate", "br", "gzip, deflate"):

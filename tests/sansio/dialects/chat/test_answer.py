@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.chat.answer import as_stream, judge
@@ -14,6 +14,7 @@ from arbstr.sansio.dialects.dialect import Answer, BadAnswer, ErrorAnswer
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.money import Usage
 from tests.cuttings import recorded
+from tests.searching import examples
 
 COUNTS = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
@@ -464,7 +465,7 @@ OBJECTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@examples(40)
 @given(st.lists(OBJECTS, max_size=4), st.booleans(), st.integers(1, 3))
 def test_no_stream_makes_the_judge_raise(events: list[Any], done: bool, choices: int) -> None:
     verdict = judged(stream(*events, done=done), choices)
@@ -474,7 +475,7 @@ def test_no_stream_makes_the_judge_raise(events: list[Any], done: bool, choices:
         assert as_stream(verdict.body)
 
 
-@settings(deadline=None, max_examples=300)
+@examples(75)
 @given(OBJECTS.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60))
 def test_no_body_makes_the_judge_raise(body: bytes) -> None:
     verdict = judged(body)

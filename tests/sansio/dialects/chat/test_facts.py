@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects import complaints
@@ -13,6 +13,7 @@ from arbstr.sansio.dialects.chat.facts import UNREMARKABLE, ChatFacts, read_even
 from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.usage import Counts, parse_json
 from tests.cuttings import recorded
+from tests.searching import examples
 
 
 def chunk(*choices: dict[str, Any], **more: Any) -> bytes:
@@ -420,7 +421,7 @@ def texts(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> bytes:
     )
 
 
-@settings(deadline=None, max_examples=500)
+@examples(125)
 @given(texts(CHUNKS))
 def test_the_cheap_test_never_hides_a_fact(data: bytes) -> None:
     full = facts(data)
@@ -433,7 +434,7 @@ def test_the_cheap_test_never_hides_a_fact(data: bytes) -> None:
     assert cheap.error == full.error
 
 
-@settings(deadline=None, max_examples=300)
+@examples(75)
 @given(texts(VALUES) | st.binary(max_size=40), st.booleans())
 def test_nothing_raises(data: bytes, output_seen: bool) -> None:
     read_event(data, output_seen=output_seen)

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.chat.request import outgoing_body
@@ -12,6 +12,7 @@ from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.dialects.request import MAX_COUNT, MAX_MODEL_CHARS
 from arbstr.sansio.errors import ErrorReply
 from tests.chats import parse
+from tests.searching import examples
 
 MESSAGES = b'"messages":[{"role":"user","content":"hi"}]'
 
@@ -443,7 +444,7 @@ def test_max_tokens_is_mirrored_only_when_it_is_not_given() -> None:
 
 # --- properties -------------------------------------------------------------------------------
 
-MODERATE = settings(deadline=None, max_examples=150)
+MODERATE = examples(40)
 
 JSON = st.recursive(
     st.none()

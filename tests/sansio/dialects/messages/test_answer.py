@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.dialect import Answer, Asked, BadAnswer, ErrorAnswer, Verdict
@@ -14,6 +14,7 @@ from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.dialects.whole import relayed
 from arbstr.sansio.money import Usage
 from tests.cuttings import recorded
+from tests.searching import examples
 
 USAGE = Usage(input_tokens=137, output_tokens=11, cached_tokens=12, cache_write_tokens=100)
 
@@ -212,7 +213,7 @@ KINDS = st.sampled_from(["text", "thinking", "tool_use", "error", "message", 7])
 
 
 @given(JSON, st.lists(JSON | st.fixed_dictionaries({"type": KINDS, "text": JSON, "input": JSON})))
-@settings(deadline=None, max_examples=150)
+@examples(40)
 def test_nothing_makes_it_raise_and_what_is_judged_an_answer_streams(
     value: object, blocks: list[Any]
 ) -> None:

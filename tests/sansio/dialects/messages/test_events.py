@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.dialect import Asked
@@ -18,6 +18,7 @@ from arbstr.sansio.dialects.sse import SSEReader
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Usage
 from tests.cuttings import byte_by_byte, cut_in_two, cuttings, recorded
+from tests.searching import examples
 
 ARBSTR = b'{"request_id":"r1","provider":"alpha","model":"m1","cost_sats":0.5}'
 CUT = ErrorReply("stream_interrupted", "The answer is not complete: alpha stopped.")
@@ -116,7 +117,7 @@ def test_every_cutting_in_two(name: str) -> None:
 
 
 @given(st.data(), st.sampled_from(WHOLE + BROKEN))
-@settings(deadline=None, max_examples=60)
+@examples(30)
 def test_any_cutting(data: st.DataObject, name: str) -> None:
     assert run(data.draw(cuttings(stream(name))))[1] == expected(name)
 
@@ -381,7 +382,7 @@ PIECES = [
 
 
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=12))
-@settings(deadline=None, max_examples=200)
+@examples(75)
 def test_nothing_makes_it_raise_and_what_went_out_ends_once(pieces: list[bytes]) -> None:
     made, out = run(pieces)
     assert not (made.complete and not made.committed)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.dialect import Asked
@@ -18,6 +18,7 @@ from arbstr.sansio.dialects.sse import SSEReader
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Usage
 from tests.cuttings import byte_by_byte, cut_in_two, cuttings, recorded
+from tests.searching import examples
 
 ARBSTR = b'{"request_id":"r1","provider":"alpha","model":"m1","cost_sats":0.5}'
 CUT = ErrorReply("stream_interrupted", "The answer is not complete: alpha stopped.")
@@ -439,7 +440,7 @@ def test_the_cutting_changes_nothing(name: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@examples(30)
 def test_no_cutting_changes_anything(draw: st.DataObject) -> None:
     data = stream(draw.draw(st.sampled_from(ALL)))
     whole, out = run([data])
@@ -449,7 +450,7 @@ def test_no_cutting_changes_anything(draw: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@examples(50)
 def test_whatever_comes_nothing_raises_and_a_cut_stream_is_never_whole(draw: st.DataObject) -> None:
     data = bytearray(stream(draw.draw(st.sampled_from(ALL))))
     for _ in range(draw.draw(st.integers(0, 4))):
