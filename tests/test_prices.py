@@ -19,7 +19,7 @@ from arbstr.sansio.routing.prices import Price
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.nodes import INTERVAL_SECONDS, Nodes
 from arbstr.trio_runtime.snapshot import Snapshot
-from tests.fakes import FakeProvider, open_fake_provider
+from tests.fakes import Behaviour, FakeProvider, Request, json_answer, open_fake_provider
 from tests.node import Model, Node
 from tests.proxy import Proxy, config, open_proxy, pass_time, rows
 
@@ -105,6 +105,68 @@ async def test_a_typed_rate_is_the_most_a_node_may_ask() -> None:
         assert (await proxy.chat(model="cheap")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "cached_input_rate = 0.5",
+            "costs 2 sats per 1000 tokens read from a cache, you allowed 0.5",
+        ),
+        (
+            "cache_write_rate = 1",
+            "costs 2.5 sats per 1000 tokens written to a cache, you allowed 1",
+        ),
+    ],
+)
+async def test_each_typed_rate_is_a_ceiling_of_its_own(typed: str, said: str) -> None:
+    pricing = {**CHEAP.listed("m")["sats_pricing"], "input_cache_write": 0.0025}
+    node = Node(models={"gpt-4o": Model(0.002, 0.006, more={"sats_pricing": pricing})})
+    allowed = 'rates = "node"\ninput_rate = 5\noutput_rate = 10\n'
+    async with serving(node, allowed + typed) as (proxy, fake):
+        reply = await proxy.chat()
+        assert (reply.status, reply.error["code"]) == (400, "no_price_allowed")
+        assert said in reply.error["message"]
+        assert not [request for request in fake.requests if request.method == "POST"]
+        (shown,) = (await proxy.get("/providers")).json["providers"]
+        assert said in shown["prices"]["models"]["gpt-4o"]["refused"]
+
+
+async def test_a_price_says_which_software_asks_it(tmp_path: Path) -> None:
+    node, database = Node(models={"gpt-4o": CHEAP}), tmp_path / "arbstr.db"
+    async with serving(node, database=database) as (proxy, _):
+        assert (await proxy.chat()).status == 200
+        with trio.fail_after(10):
+            # The ledger has no event for what is kept beside requests.
+            while not rows(database, "node_prices"):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        (shown,) = (await proxy.get("/providers")).json["providers"]
+        assert shown["prices"]["version"] == "0.4.5"
+    (price,), (listing,) = rows(database, "node_prices"), rows(database, "node_listings")
+    assert (price["version"], listing["version"]) == ("0.4.5", "0.4.5")
+    node.down = True
+    async with serving(node, database=database) as (proxy, _):
+        (again,) = (await proxy.get("/providers")).json["providers"]
+    # Of another address it is another node's.
+    assert again["prices"]["fetched_at"] is None
+
+
+async def test_a_chat_waits_for_no_word_about_the_software() -> None:
+    node, never = Node(models={"gpt-4o": CHEAP}), trio.Event()
+
+    def silent(request: Request) -> Behaviour:
+        if request.path.endswith("/info") and "balance" not in request.path:
+            return json_answer({}, before=[never])
+        return node.serve(request)
+
+    async with (
+        open_fake_provider(silent) as fake,
+        open_proxy(config(node_provider(fake.url))) as proxy,
+    ):
+        with trio.fail_after(10):
+            assert (await proxy.chat()).headers["x-arbstr-cost-sats"] == "0.5"
+        never.set()
+
+
 async def test_bitcoin_moves_and_the_next_request_is_estimated_anew(
     mock_clock: MockClock, tmp_path: Path
 ) -> None:
@@ -113,12 +175,17 @@ async def test_bitcoin_moves_and_the_next_request_is_estimated_anew(
     async with serving(node, database=database) as (proxy, _):
         await pass_time(mock_clock, 5, until=lambda: priced_at(proxy) == 6)
         first = priced(proxy).price.id
+        assert (await proxy.chat()).status == 200
         node.move_bitcoin(1.4)
         await pass_time(mock_clock, 140, until=lambda: priced_at(proxy) == 8.4, step=1)
+        assert node.listings == 2
         assert (await proxy.chat()).status == 200
     prices = {row["id"]: row for row in rows(database, "node_prices")}
     assert prices[first]["output"] == 6
-    (attempt,) = rows(database, "attempts")
+    before, attempt = rows(database, "attempts")
+    estimates = [each["estimated_cost_sats"] for each in (before, attempt)]
+    assert estimates[1] == pytest.approx(estimates[0] * 1.4)
+    assert before["price_id"] == first
     assert prices[attempt["price_id"]]["output"] == pytest.approx(8.4)
     assert attempt["expected_sats"] == pytest.approx(0.7)
 

@@ -37,8 +37,11 @@ ASK_SECONDS: Final = 10.0
 @final
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of the node of one provider. `trouble`: why nothing is, about the node. `held`
-    is what its key holds free, in millisats, and `charges` what it charged in the last week."""
+    """What is known of the node of one provider.
+
+    `trouble`: why nothing is, or nothing newer than `prices`, about the node. `held` is what its
+    key holds free, in millisats, and `charges` what it charged in the last week.
+    """
 
     prices: NodePrices | None = None
     yesterday: Mapping[str, Rates] = field(default_factory=dict)
@@ -112,7 +115,7 @@ async def _ask_all(config: Config, before: Mapping[str, Known]) -> dict[str, Kno
         with trio.move_on_after(ASK_SECONDS):
             listing = await list_models(transport, provider)
         if isinstance(listing, str):
-            found[provider.name] = replace(known, prices=None, trouble=listing, held=held)
+            found[provider.name] = replace(known, trouble=listing, held=held)
             return
         book = PriceBook()
         book.fetched(listing, time.time(), 1)
@@ -134,7 +137,8 @@ def described(config: Config, found: Mapping[str, Known], name: str, now: float)
         return
     age = age_of(knows.prices.fetched, now)
     grows = {Age.FRESH: "", Age.AGED: "; caps count a tenth more", Age.OLD: "; too old: unpriced"}
-    yield f"prices of {_ago(now - knows.prices.fetched)}{grows[age]}"
+    since = "" if knows.trouble is None else f" (now it {knows.trouble})"
+    yield f"prices of {_ago(now - knows.prices.fetched)}{since}{grows[age]}"
     for offer in offers_of(config, found, name, now):
         yield f"{_name(offer)}  {_price(offer, knows.yesterday)}{_needs(offer, knows.held)}"
 
@@ -183,8 +187,9 @@ def problems(config: Config, found: Mapping[str, Known], now: float) -> Iterator
         if not provider.asks_node:
             continue
         knows = found.get(provider.name, NOTHING)
-        if knows.prices is None:
+        if knows.trouble is not None:
             yield f"provider {provider.name}: its prices cannot be read: it {knows.trouble}"
+        if knows.prices is None:
             continue
         for offer in offers_of(config, found, provider.name, now):
             # What is not named is no fault: a node lists what it likes.

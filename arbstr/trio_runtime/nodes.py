@@ -3,6 +3,7 @@
     at start      what the ledger knows of the last run
     every 120 s   GET /models of each node --PriceBook--> ledger, and a new catalog (`adopt`);
                   of several processes that share a ledger one asks, and the others take that
+    every hour    GET /info: which software asks these prices
     after a reload, the nodes that are new
 
 A request takes the catalog there is. Only one that finds no price at all, because its node has not
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
@@ -32,7 +34,7 @@ from arbstr.trio_runtime.ledger.prices import (
 )
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream.node import list_models
+from arbstr.trio_runtime.upstream.node import list_models, software
 from arbstr.trio_runtime.upstream.transport import Transport
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ answers in half a second, also through Tor, and a client shows that it waits."""
 
 DAY_SECONDS: Final = 86_400.0
 
+SOFTWARE_SECONDS: Final = 3600.0
+"""Between two questions for a node's software. Picked: it is put up by hand, and only shown."""
+
 
 @final
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class _Node:
     kept: dict[str, Rates] = field(default_factory=dict)
     used: dict[int, Price] = field(default_factory=dict)
     yesterday: Mapping[str, Rates] = field(default_factory=dict)
+    version: str | None = None
+    version_due: float = -inf
 
     @property
     def key(self) -> tuple[str, str]:
@@ -96,7 +103,7 @@ class Nodes:
         self._database = database
         self._adopt_prices = adopt
         self._nodes: dict[tuple[str, str], _Node] = {}
-        self._last: dict[tuple[str, str], NodePrices] = {}
+        self._last: dict[tuple[str, str], Listing] = {}
         self._wake = trio.Event()
 
     async def restore(self, snapshot: Snapshot) -> None:
@@ -104,7 +111,7 @@ class Nodes:
         if self._database is not None and any(True for _ in _asked(snapshot)):
             try:
                 listings = await self._database.read(read_listings)
-                self._last = {(each.provider, each.url): each.prices for each in listings}
+                self._last = {(each.provider, each.url): each for each in listings}
             except Trouble as error:
                 log.warning("the last prices of nodes cannot be read (%s)", error)
         self.changed(snapshot)
@@ -116,7 +123,10 @@ class Nodes:
         for provider in _asked(snapshot):
             key = provider.name, provider.url
             last = self._last.get((provider.name, provider.shown_url))
-            self._nodes[key] = before.get(key) or _Node(provider, PriceBook(last), now)
+            self._nodes[key] = before.get(key) or _Node(
+                *(provider, PriceBook(None if last is None else last.prices), now),
+                version=None if last is None else last.version,
+            )
             self._nodes[key].provider = provider
         self._adopt()
         self._wake.set()
@@ -160,6 +170,11 @@ class Nodes:
         """Why the last listing did not come."""
         node = self._nodes.get((provider.name, provider.url))
         return None if node is None else node.trouble
+
+    def version_of(self, provider: Provider) -> str | None:
+        """The version of the node's software, if it says so."""
+        node = self._nodes.get((provider.name, provider.url))
+        return None if node is None else node.version
 
     # -- the watch
 
@@ -257,7 +272,18 @@ class Nodes:
         for held in news.held:
             log.warning('provider "%s" %s', name, held.sentence())
         self._adopt()
+        node.asked.set()  # who waits for prices waits for nothing else
+        await self._ask_software(node)
         await self._keep(node, news.new, tuple(before[model] for model in news.gone))
+
+    async def _ask_software(self, node: _Node) -> None:
+        """What is not said now was perhaps said before."""
+        now = trio.current_time()
+        if now < node.version_due:
+            return
+        node.version_due = now + SOFTWARE_SECONDS
+        with trio.move_on_after(PATIENCE_SECONDS):
+            node.version = await software(self._transport, node.provider) or node.version
 
     async def _keep(self, node: _Node, new: tuple[Price, ...], gone: tuple[Price, ...]) -> None:
         prices = node.book.prices
@@ -270,7 +296,7 @@ class Nodes:
             if last is None or moved(last, price.rates):
                 keep[price.id] = price
         name = node.provider.name
-        listing = Listing(name, node.provider.shown_url, None, prices)
+        listing = Listing(name, node.provider.shown_url, node.version, prices)
         try:
             await self._database.transaction(
                 partial(keep_prices, listing, tuple(keep.values()), gone)

@@ -145,6 +145,7 @@ def _prices(hub: Hub, provider: Provider) -> dict[str, Any]:
             "fetched_at": format_moment(round(known.fetched * 1000)),
             "age": age_of(known.fetched, time.time()).value,
             "trouble": trouble,
+            "version": nodes.version_of(provider),
             "models": {
                 offer.model: _price(offer, yesterday.get(offer.upstream_model))
                 for offer in snapshot.catalog.offered_by(provider)

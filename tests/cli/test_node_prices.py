@@ -15,7 +15,7 @@ from arbstr.sansio.money import Rates
 from tests.fakes import FakeProvider, open_fake_provider
 from tests.node import Model, Node
 from tests.proxy import config, open_proxy
-from tests.test_prices import CHEAP, DEAR, KEY, node_provider
+from tests.test_prices import CHEAP, DEAR, KEY, Later, node_provider
 
 
 def node() -> Node:
@@ -124,6 +124,35 @@ async def test_providers_shows_without_network_what_the_ledger_knows(
         "gpt-4o  in 2, out 6 sats per 1000 tokens",
         "acme/claude  in 4, out 12 sats per 1000 tokens",
     ]
+
+
+async def test_check_shows_the_last_known_prices_of_a_node_that_is_not_there_and_marks_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = node()
+    async with configured(known, tmp_path) as (_, text):
+        async with open_proxy(text, database=tmp_path / "arbstr.db") as proxy:
+            assert (await proxy.chat()).status == 200
+        known.down = True
+        for hours, marked in (
+            (0, "prices of just now (now it {})"),
+            (1, "prices of 60 min ago (now it {}); caps count a tenth more"),
+            (30, "prices of 30 h ago (now it {}); too old: unpriced"),
+        ):
+            later = Later(hours * 3600)
+            for module in ("node_prices", "check_command", "providers_command"):
+                monkeypatch.setattr(f"arbstr.cli.{module}.time", later, raising=False)
+            code, lines, err = await said(capsys, tmp_path, "check", "--network")
+            assert code == 1
+            assert "provider node: its prices cannot be read: it broke off" in err
+            (line,) = (line for line in lines if line.startswith("prices of"))
+            before, _, after = marked.partition("{}")
+            assert line.startswith(f"{before}broke off"), line
+            assert line.endswith(after), line
+            assert any(line.startswith("gpt-4o  in 2, out 6 sats per 1000") for line in lines)
+            _, lines, _ = await said(capsys, tmp_path, "providers")
+            mark = marked.replace(" (now it {})", "")
+            assert mark in lines, lines
 
 
 @pytest.mark.parametrize(

@@ -403,8 +403,8 @@ class _Reader:
     ) -> tuple[Rates | None, Mapping[str, Rates]]:
         """The provider's rates, and those of each model that overrides some, key by key."""
         rates = None
-        # Half a price is right as long as every model states the other half.
-        if any(model not in by_model for model in models) or not _is_half(default):
+        # A part of a price is right as long as every model states the rest.
+        if any(model not in by_model for model in models) or default.keys() >= _RATE_PAIR:
             rates = self._whole(default, path)
         merged = {
             model: self._whole({**default, **own}, (*path, "model_rates", model))
@@ -419,7 +419,13 @@ class _Reader:
             sentence = f"is missing although {there} is given; give both or neither"
             self.faults.add((*path, missing), sentence)
             return None
-        return Rates(**given) if "input_rate" in given else None
+        if given and "input_rate" not in given:
+            # It would be of no use, as a price and as a ceiling, and nobody would know.
+            there = next(iter(given))
+            sentence = f"is missing although {there} is given; give it, and output_rate"
+            self.faults.add((*path, "input_rate"), sentence)
+            return None
+        return Rates(**given) if given else None
 
     def _warn(self, path: Path, sentence: str) -> None:
         self._warnings.append(self.faults.sentence(path, sentence))
@@ -439,6 +445,10 @@ def _cut_ids(key: str, value: object, *, tables: bool) -> Iterator[str]:
             yield from longer or (whole,)
         elif not tables:
             yield whole
+
+
+_RATE_PAIR: Final = frozenset({"input_rate", "output_rate"})
+"""Without these there is no price."""
 
 
 def _is_half(given: Mapping[str, object]) -> bool:

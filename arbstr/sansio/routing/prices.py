@@ -209,8 +209,24 @@ class PriceBook:
 
 
 def _jumps(before: Rates, after: Rates) -> bool:
-    pairs = ((before.input_rate, after.input_rate), (before.output_rate, after.output_rate))
+    pairs = zip(_each(before), _each(after), strict=True)
     return any(max(pair) > multiply_sats(min(pair), JUMP) for pair in pairs)
+
+
+def _each(rates: Rates) -> tuple[Decimal, ...]:
+    """What a thousand tokens cost of each sort: see `_SORTS`."""
+    read, cached, stored = rates.input_rate, rates.cached_input_rate, rates.cache_write_rate
+    return (
+        *(read, rates.output_rate),
+        read if cached is None else cached,
+        read if stored is None else stored,
+    )
+
+
+_SORTS: Final = (
+    *("input tokens", "output tokens"),
+    *("tokens read from a cache", "tokens written to a cache"),
+)
 
 
 def scaled(rates: Rates, times: Decimal) -> Rates:
@@ -232,14 +248,15 @@ def scaled(rates: Rates, times: Decimal) -> Rates:
 
 def over_ceiling(asked: Rates, ceiling: Rates) -> str | None:
     """Why a price is above what the configuration allows, or `None`: a predicate whose subject is
-    the node."""
-    for what, price, allowed in (
-        ("input", asked.input_rate, ceiling.input_rate),
-        ("output", asked.output_rate, ceiling.output_rate),
-    ):
-        if price > allowed:
+    the node. Each rate that is typed is a ceiling of its own, and no other is."""
+    typed = (
+        *(ceiling.input_rate, ceiling.output_rate),
+        *(ceiling.cached_input_rate, ceiling.cache_write_rate),
+    )
+    for sort, price, allowed in zip(_SORTS, _each(asked), typed, strict=True):
+        if allowed is not None and price > allowed:
             return (
-                f"costs {format_eyes(price)} sats per 1000 {what} tokens, "
+                f"costs {format_eyes(price)} sats per 1000 {sort}, "
                 f"you allowed {format_eyes(allowed)}"
             )
     return None
@@ -247,7 +264,7 @@ def over_ceiling(asked: Rates, ceiling: Rates) -> str | None:
 
 def moved(before: Rates, after: Rates) -> bool:
     """Whether a price has changed by so much that its history should say so, if nobody paid it."""
-    pairs = ((before.input_rate, after.input_rate), (before.output_rate, after.output_rate))
+    pairs = zip(_each(before), _each(after), strict=True)
     return any(abs(new - old) * MOVED >= old for old, new in pairs if old != new)
 
 

@@ -1,6 +1,7 @@
 """What a Routstr node is asked beside chats: its models, what it is, what a key holds.
 
     list_models     GET /models: no key
+    software        GET /info: no key
     balance         GET /balance/info with a key
     child_keys      GET /info, and if they are cheap enough, POST /balance/child-key
 
@@ -25,6 +26,9 @@ MODELS_PATH: Final = "/models"
 INFO_PATH: Final = "/info"
 CHILD_KEY_PATH: Final = "/balance/child-key"
 
+_VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
+"""What is kept of a node's own word for its software."""
+
 _KEY: Final = re.compile(r"sk-[0-9a-f]{64}")
 
 BALANCE_PATH: Final = "/balance/info"
@@ -40,6 +44,16 @@ async def list_models(transport: Transport, provider: Provider) -> tuple[Listed,
     """What the node lists, or why that is not known."""
     answer = await _get(transport, provider, MODELS_PATH, MOST_LISTING_BYTES)
     return answer if isinstance(answer, str) else parse_models(answer)
+
+
+async def software(transport: Transport, provider: Provider) -> str | None:
+    """The version of the node's software, if it says so."""
+    answer = await _get(transport, provider, INFO_PATH, MOST_BALANCE_BYTES)
+    match None if isinstance(answer, str) else _json(answer):
+        case {"version": str(version)} if _VERSION.fullmatch(version):
+            return version
+        case _:
+            return None
 
 
 async def balance(transport: Transport, provider: Provider) -> Account | str:

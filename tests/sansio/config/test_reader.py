@@ -797,6 +797,20 @@ def test_one_rate_without_the_other_is_refused() -> None:
     assert '"alpha".model_rates."m".input_rate is missing although output_rate' in sentence
 
 
+@pytest.mark.parametrize("rate", ["cached_input_rate", "cache_write_rate", "base_fee"])
+def test_what_would_be_no_price_and_no_ceiling_alone_is_refused(rate: str) -> None:
+    for more in ("", '\nkind = "routstr"\nrates = "node"'):
+        sentence = problem(provider(f"{rate} = 1{more}"))
+        assert f'"alpha".input_rate is missing although {rate} is given' in sentence
+
+
+def test_what_all_models_complete_may_stand_alone() -> None:
+    rates = "model_rates = { m = { input_rate = 2, output_rate = 3 } }"
+    found = first(provider(f"cached_input_rate = 1\n{rates}"))
+    assert found.rates_for("m") == Rates(Decimal(2), Decimal(3), Decimal(1))
+    assert found.rates is None
+
+
 def test_the_two_halves_may_stand_apart() -> None:
     text = provider("input_rate = 1\nmodel_rates = { m = { output_rate = 2 } }")
     found = first(text)

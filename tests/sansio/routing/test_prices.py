@@ -186,6 +186,47 @@ def test_a_ceiling_refuses_what_is_above_it_and_says_by_how_much() -> None:
     assert "input" in (over_ceiling(Rates(Decimal(6), Decimal(1)), ceiling) or "")
 
 
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        pytest.param({"cached_input_rate": 2, "cache_write_rate": 7}, None, id="as allowed"),
+        pytest.param(
+            {"cached_input_rate": 3},
+            "costs 3 sats per 1000 tokens read from a cache, you allowed 2",
+            id="read",
+        ),
+        pytest.param(
+            {"cached_input_rate": 1, "cache_write_rate": 8},
+            "costs 8 sats per 1000 tokens written to a cache, you allowed 7",
+            id="written",
+        ),
+        pytest.param(
+            {}, "costs 5 sats per 1000 tokens read from a cache, you allowed 2", id="as its input"
+        ),
+    ],
+)
+def test_each_typed_rate_is_a_ceiling_of_its_own(listed: dict[str, int], said: str | None) -> None:
+    ceiling = Rates(Decimal(5), Decimal(10), Decimal(2), cache_write_rate=Decimal(7))
+    more = {name: Decimal(rate) for name, rate in listed.items()}
+    assert over_ceiling(replace(Rates(Decimal(5), Decimal(10)), **more), ceiling) == said
+
+
+def test_what_is_not_typed_is_no_ceiling() -> None:
+    asked = Rates(Decimal(5), Decimal(10), Decimal(6), cache_write_rate=Decimal(9))
+    assert over_ceiling(asked, Rates(Decimal(5), Decimal(10))) is None
+
+
+def test_what_a_cache_costs_jumps_and_moves_as_any_price() -> None:
+    plain = Rates(Decimal(5), Decimal(10), Decimal(1), cache_write_rate=Decimal(6))
+    for more in ({"cached_input_rate": Decimal(4)}, {"cache_write_rate": Decimal(19)}):
+        dear = replace(plain, **more)
+        assert moved(plain, dear)
+        book = PriceBook()
+        book.fetched([Listed("m", (), plain)], 0.0, 1)
+        assert book.fetched([Listed("m", (), dear)], 1.0, 2).held
+        assert book.fetched([Listed("m", (), dear)], 2.0, 2).new
+
+
 def test_a_change_of_a_hundredth_is_worth_a_row() -> None:
     assert moved(listed(rate=100).rates, listed(rate=101).rates)
     assert not moved(listed(rate=100).rates, listed(rate=100.9).rates)

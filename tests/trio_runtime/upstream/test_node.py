@@ -7,7 +7,7 @@ import pytest
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream.node import Made, balance, child_keys, list_models
+from arbstr.trio_runtime.upstream.node import Made, balance, child_keys, list_models, software
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.fakes import Behaviour, Request, json_answer, open_fake_provider
 from tests.node import Node
@@ -87,3 +87,20 @@ async def test_child_keys_are_made_at_their_price_and_not_shown() -> None:
         assert asked["/v1/models"] is None, "the list is for everybody"
         assert asked["/v1/info"] is None
         assert asked["/v1/balance/info"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    ("info", "version"),
+    [
+        ({"version": "0.4.5+g8bd7d7e"}, "0.4.5+g8bd7d7e"),
+        ({"version": "1\n2"}, None),
+        ({"version": "x" * 65}, None),
+        ({"version": ""}, None),
+        ({"version": 4}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+async def test_a_version_is_kept_that_looks_like_one(info: Any, version: str | None) -> None:
+    async with open_fake_provider(json_answer(info)) as fake, Transport() as transport:
+        assert await software(transport, provider_at(fake.url)) == version
