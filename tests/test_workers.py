@@ -289,7 +289,13 @@ async def test_a_day_is_shared_to_its_last_sat_and_never_overdrawn() -> None:
         account = two.health()["budget"]
         assert (account["limit"], account["spent"], account["set_aside"]) == (20.0, 20.0, 0.0)
         assert two.ask("GET", "/v1/stats").json()["budget"]["spent"] == 20.0
+        # Its owner is told once, and by the parent, whoever of the two paid the last of it.
+        two.process.wait_stderr("budget: all of the 20 sats of today are spent (20)")
         assert two.process.stop() == 0
+        (line,) = (each for each in two.process.stderr().splitlines() if "budget: all of" in each)
+        assert " WARNING " in line
+        assert "worker=" not in line
+        assert two.process.stderr().count("budget: 80 % of") <= 1
 
     async with open_fake_provider(good) as fake:
         text = CALM + day + ANY.format(url=fake.url)

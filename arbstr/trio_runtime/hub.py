@@ -29,7 +29,7 @@ from arbstr.sansio.ledger.alarms import (
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.affinity import KEY_BYTES, Affinity, Home, Key
-from arbstr.sansio.routing.budget import Budget, Reservation
+from arbstr.sansio.routing.budget import Account, Budget, Reservation
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import Gauge, mark_line
 from arbstr.sansio.routing.holds import Lengths
@@ -79,6 +79,9 @@ class Siblings(Protocol):
 
     async def budget(self) -> dict[str, Any] | None:
         """The running day of all; `None` without a budget."""
+
+    def booked(self, account: Account, now: float) -> None:
+        """An attempt was paid; so stands the day as far as this process knows."""
 
     def showed_itself(self, provider: str, url: str) -> None:
         """A provider turned out to be a Routstr node."""
@@ -219,6 +222,9 @@ class Hub:
             return  # nothing of which so much could be used up
         now = time.time()
         account = self.budget.view(now)
+        if self.siblings is not None:
+            self.siblings.booked(account, now)
+            return
         mark = self._gauge.news(account, now)
         if mark is not None:
             log.warning("%s", mark_line(mark, account))

@@ -25,7 +25,8 @@ import trio
 from arbstr.sansio.combined import Said, combined_health, combined_providers
 from arbstr.sansio.dialects.dialect import Stored
 from arbstr.sansio.money import Usage, add_sats
-from arbstr.sansio.routing.gauge import budget_report
+from arbstr.sansio.routing.budget import DAY_SECONDS, Account, day_of
+from arbstr.sansio.routing.gauge import Gauge, budget_report, mark_line
 from arbstr.sansio.workers import State, Word
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.hub import Hub
@@ -46,6 +47,10 @@ HEALTH: Final = "health"
 PROVIDERS: Final = "providers"
 BUDGET: Final = "budget"
 """What siblings are asked for."""
+
+MARK_SECONDS: Final = 1.0
+"""How often all are asked what they spent, while so much seems to be spent that its owner is to be
+told."""
 
 
 @final
@@ -110,6 +115,8 @@ class Worker:
         self._asked = 0
         self._outgoing: list[bytes] = []
         self._wanted = trio.Event()
+        self._gauge = Gauge()
+        self._marked = trio.Event()
 
     @property
     def sweeps(self) -> bool:
@@ -142,6 +149,7 @@ class Worker:
         async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_by_signal, stopping, signals)
             nursery.start_soon(self._write, stream)
+            nursery.start_soon(self._tell_marks)
             await self._read(stream, stopping)
 
     async def _stop_by_signal(self, stopping: Stopping, signals: AsyncIterator[int]) -> None:
@@ -174,6 +182,23 @@ class Worker:
         if not stopping.asked.is_set():
             log.warning("the parent process is gone: this worker stopping, too")
             stopping.told("its end")
+
+    async def _tell_marks(self) -> None:
+        """How far the day of all has come. The parent says each once, for all."""
+        while True:
+            await self._marked.wait()
+            self._marked = trio.Event()
+            day, now = await self.budget(), time.time()
+            if day is not None:
+                limit, spent, aside = (
+                    Decimal(str(day[name])) for name in ("limit", "spent", "set_aside")
+                )
+                account = Account(limit, spent, aside, (day_of(now) + 1) * DAY_SECONDS - now)
+                mark = self._gauge.news(account, now)
+                if mark is not None:
+                    which = [day_of(now), str(limit), mark.name]
+                    self._put({"mark": which, "line": mark_line(mark, account)})
+            await trio.sleep(MARK_SECONDS)
 
     def _put(self, message: Mapping[str, Any]) -> None:
         self._outgoing.append(line_of(message))
@@ -268,6 +293,12 @@ class Worker:
     async def budget(self) -> dict[str, Any] | None:
         """As `hub.Siblings`."""
         return await self._day(await self._ask(BUDGET))
+
+    def booked(self, account: Account, now: float) -> None:
+        """As `hub.Siblings`."""
+        # What others have in hand counts as spent in what one knows, so it is looked at again.
+        if self._gauge.due(account, now) is not None:
+            self._marked.set()
 
     def showed_itself(self, provider: str, url: str) -> None:
         """As `hub.Siblings`."""

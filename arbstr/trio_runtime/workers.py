@@ -28,6 +28,7 @@ from typing import Any, Final, final
 
 from arbstr.sansio import workers
 from arbstr.sansio.config.reader import Config
+from arbstr.sansio.routing.gauge import Mark
 from arbstr.sansio.workers import Phase, Sign, State, Word
 from arbstr.trio_runtime import main
 from arbstr.trio_runtime.logs import configure_logging, log_as_worker
@@ -102,6 +103,7 @@ class _Parent:
         self._served = False
         self._seats: dict[int, _Seat] = {}
         self._nodes: list[tuple[str, str]] = []
+        self._marks: set[tuple[int, str, Mark]] = set()
         self._selector = selectors.DefaultSelector()
         self._todo: deque[workers.Command] = deque()
 
@@ -208,10 +210,19 @@ class _Parent:
                 if (name, url) not in self._nodes:
                     self._nodes.append((name, url))
                 self._send_siblings(seat, message)
+            case {"mark": [day, limit, mark], "line": line}:
+                self._mark(day, limit, Mark[mark], line)
             case {"stored": _}:
                 self._send_siblings(seat, message)
             case _:
                 log.error("worker %d says what nobody understands", seat.worker)
+
+    def _mark(self, day: int, limit: str, mark: Mark, line: str) -> None:
+        """How far the day of all has come: said once, and not that it is nearly over once it is."""
+        known = {told for *of, told in self._marks if of == [day, limit]}
+        if mark not in known and Mark.ALL not in known:
+            log.warning("%s", line)
+        self._marks = {each for each in self._marks if each[0] == day} | {(day, limit, mark)}
 
     def _who(self) -> list[dict[str, Any]]:
         found = []

@@ -15,8 +15,10 @@ import trio.testing
 
 from arbstr.sansio.dialects.dialect import Stored
 from arbstr.sansio.money import Usage
+from arbstr.sansio.routing.budget import Reservation, day_of
 from arbstr.sansio.routing.origins import Origin
 from arbstr.trio_runtime import stopping
+from arbstr.trio_runtime import worker as module
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.leases import Leases
 from arbstr.trio_runtime.stopping import Stopping
@@ -219,6 +221,42 @@ async def test_the_day_is_what_all_have_and_the_ledger_says_of_others(tmp_path: 
         assert day is not None
         assert (day["limit"], day["spent"], day["set_aside"]) == (100.0, 10.5, 0.25)
         hub.budget.correct(time.time(), Decimal(2), Decimal(0))
+        hub.today = None
+
+
+async def test_a_mark_of_the_day_is_told_once_all_have_spent_so_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others have in hand counts as spent in what a worker knows, and is not: it asks them."""
+    monkeypatch.setattr(module, "MARK_SECONDS", 0.0)
+    async with (
+        open_worker() as (worker, parent, _),
+        open_database(str(tmp_path / "arbstr.db")) as mine,
+        open_proxy(LIMITED) as proxy,
+    ):
+        hub = proxy.hub
+        hub.today = leases = Leases(hub.budget, mine)
+        joined(worker, proxy, mine.boot_id)
+        await parent.next()
+        await leases.read()
+
+        def paid(sats: int) -> None:
+            reservation = hub.budget.reserve(Decimal(0), time.time())
+            assert isinstance(reservation, Reservation)
+            hub.book(reservation, Decimal(sats))
+
+        paid(20)  # a fifth: nobody need be asked
+        hub.budget.give(day_of(time.time()), Decimal(100), Decimal(70))
+        paid(0)
+        await answered(parent, {"day": ["another", "50", "0"]})
+        paid(0)
+        await answered(parent, {"day": ["another", "61.5", "0"]})
+        told = await parent.next()
+        assert told == {
+            "mark": [day_of(time.time()), "100.0", "MOST"],
+            "line": told["line"],
+        }
+        assert told["line"].startswith("budget: 80 % of the 100 sats of today are spent (81.5); ")
         hub.today = None
 
 

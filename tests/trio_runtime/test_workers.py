@@ -88,6 +88,25 @@ def test_what_one_has_seen_goes_to_all_others_and_to_those_that_come_later(
     assert parent._nodes == [("alpha", "http://alpha")]
 
 
+def test_how_far_the_day_has_come_is_said_once_for_all(
+    family: tuple[_Parent, dict[int, socket.socket]], caplog: pytest.LogCaptureFixture
+) -> None:
+    parent, posts = family
+    for worker, day, limit, mark in (
+        *((1, 7, "10", "MOST"), (2, 7, "10", "MOST"), (2, 7, "10", "ALL"), (1, 7, "10", "ALL")),
+        *((1, 7, "20", "ALL"), (2, 7, "20", "MOST")),  # another limit, and it was late
+        *((1, 8, "20", "MOST"), (2, 8, "20", "MOST")),
+    ):
+        parent._carry(
+            parent._seats[worker],
+            {"mark": [day, limit, mark], "line": f"{mark} of {limit} on {day}"},
+        )
+    assert [record.message for record in caplog.records if " on " in record.message] == [
+        *("MOST of 10 on 7", "ALL of 10 on 7", "ALL of 20 on 7", "MOST of 20 on 8"),
+    ]
+    assert [heard(posts[number]) for number in (1, 2)] == [[], []]
+
+
 def test_one_that_reads_nothing_holds_up_nobody_and_is_told_to_stop_all_the_same(
     family: tuple[_Parent, dict[int, socket.socket]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

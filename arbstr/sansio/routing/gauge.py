@@ -2,6 +2,7 @@
 
     limit, spent, set aside, now --budget_report--> JSON, in /health, /v1/stats and `arbstr stats`
     account, after each booking --Gauge.news--> `Mark`: the day has come so far, for the first time
+        (of several workers, who each know but a part: --due--> the account of all --news--> `Mark`)
     what a key holds, and what a day costs there --Purse.is_low--> whether to tell its owner now
 
 Each mark is told once a day for a limit: a reload that sets another begins anew. A purse is told of
@@ -39,6 +40,13 @@ class Gauge:
 
     def news(self, account: Account, now: float) -> Mark | None:
         """What is to be told of the account now; `None` if nothing is, or has been told before."""
+        mark = self.due(account, now)
+        if mark is not None:
+            self._told = mark
+        return mark
+
+    def due(self, account: Account, now: float) -> Mark | None:
+        """The same, for who does not tell it yet."""
         limit = account.limit
         # A limit of 0 is no budget that could be used up: it says that nothing may be spent.
         if not limit:
@@ -51,10 +59,7 @@ class Gauge:
             mark = Mark.MOST
         else:
             return None
-        if mark is self._told:
-            return None
-        self._told = mark
-        return mark
+        return None if mark is self._told else mark
 
 
 @final

@@ -34,6 +34,15 @@ def test_each_mark_is_told_once(told: list[tuple[str, Mark | None]]) -> None:
     assert [gauge.news(account(spent), NOON) for spent, _ in told] == [mark for _, mark in told]
 
 
+def test_who_only_looks_tells_nothing() -> None:
+    gauge = Gauge()
+    assert [gauge.due(account(spent), NOON) for spent in ("7", "8", "8")] == [
+        *(None, Mark.MOST, Mark.MOST),
+    ]
+    assert gauge.news(account("8"), NOON) is Mark.MOST
+    assert gauge.due(account("9"), NOON) is None
+
+
 def test_what_is_set_aside_is_not_spent() -> None:
     assert Gauge().news(account("1", reserved="9"), NOON) is None
 
