@@ -12,7 +12,8 @@ An answer is whole if its `status` says so, or if it has none and says something
 nothing in it is one only where the status tells why (`incomplete`).
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from arbstr.sansio.dialects.complaints import complains, is_error, read_data
@@ -25,7 +26,7 @@ from arbstr.sansio.dialects.responses.events import (
     read_object,
     stored_of,
 )
-from arbstr.sansio.dialects.sse import BOM, is_stream, typed
+from arbstr.sansio.dialects.sse import BOM, Event, is_stream, typed
 from arbstr.sansio.dialects.usage import (
     parse_finite,
     parse_json,
@@ -93,12 +94,39 @@ def _wrong_with(value: Mapping[str, object]) -> str | None:
 
 
 def _put_together(body: bytes) -> Verdict:
-    """The response that the last event of a stream holds, judged as the stream would have been."""
+    """The response that the last event of a stream holds, judged as the stream would have been.
+
+    What was not kept leaves `output` empty in some last events: then it is the items that came.
+    """
     reading = Reading()
     told = read_through(reading, body, lacks="output")
     if not isinstance(told, Streamed):
         return told
-    return Answer(reading.whole(), told.usage, told.cost, told.stored)
+    value = reading.whole()
+    if not value.get("output"):
+        value["output"] = _items(told.events)
+    wrong = _wrong_with(value)
+    if not value["output"] and _said_in(told.events):
+        wrong = "answered with a stream whose end lacks what was said"
+    if wrong is not None:
+        return BadAnswer(wrong, told.usage, told.cost)
+    return Answer(json.dumps(value).encode(), told.usage, told.cost, told.stored)
+
+
+def _items(events: Iterable[Event]) -> list[object]:
+    """The items that are done, in their order."""
+    done: dict[int, object] = {}
+    for event in events:
+        value = parse_finite(event.data or b"")
+        if isinstance(value, dict) and value.get("type") == "response.output_item.done":
+            index = value.get("output_index")
+            done[index if type(index) is int else len(done)] = value.get("item")
+    return [done[index] for index in sorted(done) if isinstance(done[index], dict)]
+
+
+def _said_in(events: Iterable[Event]) -> bool:
+    values = (parse_finite(event.data or b"") for event in events)
+    return any(read_object(value).said for value in values if isinstance(value, dict))
 
 
 def as_stream(answer_body: bytes) -> bytes:

@@ -8,8 +8,8 @@ is in them, and they pass unparsed once output has gone out.
 
 The stream ends with the protocol's own last event, so arbstr has none of its own: `finish` adds its
 object to it, at the top and in `response`, where SDKs show it. (Run: an event after it kills the
-helper of openai-node.) Only one that says whose answer ended and how is believed: a Routstr node
-makes a `response.completed` of its own when its upstream ended without one, and from that `id`,
+helper of openai-node.) A `response.completed` is believed only if it says whose answer ended and
+how: a Routstr node makes one of its own when its upstream ended without any, and from that `id`,
 `status` and `output` are missing; its charge is read.
 
 A broken stream ends with `response.failed` and then `error`, nested and flat at once: with the one
@@ -111,9 +111,13 @@ def _object(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def is_whole(response: Mapping[str, object]) -> bool:
-    """Whether a response says itself that it came to its end; a fabricated one has no id."""
-    return bool(response.get("id")) and response.get("status") in ENDED
+def is_whole(name: object, response: Mapping[str, object]) -> bool:
+    """Whether the last event says itself that an answer came to its end. A fabricated one is always
+    a `response.completed`, and has no id: `response.incomplete` needs no other proof."""
+    status = response.get("status")
+    if name == "response.incomplete":
+        return status is None or status in ENDED
+    return bool(response.get("id")) and status in ENDED
 
 
 def stored_of(response: Mapping[str, object]) -> Stored | None:
@@ -156,7 +160,7 @@ def read_object(value: Mapping[str, object]) -> Facts:
             return Facts(
                 passes=True, output=True, said=True, counts=counts, provider_cost_msats=cost
             )
-        case Kind.END if is_whole(response):
+        case Kind.END if is_whole(name, response):
             return Facts(
                 last=True,
                 whole=True,
@@ -182,7 +186,7 @@ def read_object(value: Mapping[str, object]) -> Facts:
 class Reading:
     """One attempt's stream, for `relay`; see the module."""
 
-    __slots__ = ("_created_at", "_end", "_id", "_model", "_recent")
+    __slots__ = ("_created_at", "_end", "_end_name", "_id", "_model", "_recent")
 
     began: Final = True
     """The last event proves itself, whatever came before it."""
@@ -194,6 +198,7 @@ class Reading:
         self._created_at: object = None
         self._recent = b""
         self._end = b""
+        self._end_name = b""
 
     def passes_whole(self, block: bytes) -> int:
         """How many events a block has, if all are deltas."""
@@ -220,6 +225,8 @@ class Reading:
             facts = read_object(named)
             if facts.passes or facts.last:
                 self._note(value)
+            if facts.last:
+                self._end_name = str(named["type"]).encode()
             return facts
 
         facts = read_data(data, read)
@@ -245,14 +252,14 @@ class Reading:
         if self._created_at is None:
             self._created_at = response.get("created_at")
 
-    def whole(self) -> bytes:
+    def whole(self) -> dict[str, Any]:
         """The response that the last event holds, as a plain answer has it.
 
         What a Routstr node put beside it goes into it: that is where it stands in plain answers.
         """
         event = _object(parse_finite(self._end))
         beside = {name: event[name] for name in ("cost", "metadata") if name in event}
-        return json.dumps({**beside, **_object(event.get("response"))}).encode()
+        return {**beside, **_object(event.get("response"))}
 
     def finish(self, arbstr: bytes) -> bytes:
         """The last event, with arbstr's object in it. `arbstr` is the text of a JSON object."""
@@ -265,16 +272,11 @@ class Reading:
             pieces += (data[done:end], member)
             done = end
         whole = b"".join(pieces) + data[done:]
-        return b"event: " + self._last_name + b"\ndata: " + whole + b"\n\n"
-
-    @property
-    def _last_name(self) -> bytes:
-        which = b"incomplete" if b'"response.incomplete"' in self._end else b"completed"
-        return b"response." + which
+        return b"event: " + self._end_name + b"\ndata: " + whole + b"\n\n"
 
     def rest(self) -> bytes:
         """The last event, as it came."""
-        return written(self._end, self._last_name)
+        return written(self._end, self._end_name)
 
     def interrupt(self, error: ErrorReply) -> bytes:
         """The end of an answer that is not complete."""

@@ -205,6 +205,43 @@ def test_a_stream_without_an_end_is_no_answer(name: str, kind: type[Verdict]) ->
     assert isinstance(judge(recorded(f"responses-{name}.sse")), kind)
 
 
+def ended(items: list[dict[str, Any]], type_: str = "completed", **members: Any) -> bytes:
+    """A stream whose last event lacks what was said before it."""
+    whole = {"id": "resp_1", "status": type_, "usage": USAGE, **members}
+    every: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
+        *({"type": "response.output_text.delta", "delta": "Hi!"} for item in items),
+        *(
+            {"type": "response.output_item.done", "output_index": at, "item": item}
+            for at, item in reversed([*enumerate(items)])
+        ),
+        {"type": f"response.{type_}", "response": whole},
+    ]
+    return b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in every)
+
+
+@pytest.mark.parametrize("type_", ["completed", "incomplete"])
+@pytest.mark.parametrize("members", [{}, {"output": []}])
+def test_what_the_last_event_lacks_is_the_items_that_came(
+    members: dict[str, Any], type_: str
+) -> None:
+    found = judge(ended([REASONING, MESSAGE, CALL], type_, **members))
+    assert isinstance(found, Answer)
+    assert json.loads(found.body)["output"] == [REASONING, MESSAGE, CALL]
+
+
+def test_what_was_said_and_is_in_no_item_is_not_left_out_in_silence() -> None:
+    delta = b'data: {"type":"response.output_text.delta","delta":"Hi!"}\n\n'
+    found = judge(delta + ended([], "incomplete"))
+    assert isinstance(found, BadAnswer)
+    assert found.sentence == "answered with a stream whose end lacks what was said"
+
+
+def test_a_stream_that_said_nothing_is_an_answer_at_its_limit_alone() -> None:
+    assert isinstance(judge(ended([], "incomplete")), Answer)
+    assert isinstance(judge(ended([], "completed", output=[])), BadAnswer)
+
+
 # -- turned into a stream
 
 

@@ -152,6 +152,16 @@ def test_its_last_event_bears_its_name(name: str) -> None:
     assert last.startswith(f"event: response.{kind}\ndata: {{".encode())
 
 
+@pytest.mark.parametrize("kind", ["completed", "incomplete"])
+def test_its_name_may_stand_before_its_data_alone(kind: str) -> None:
+    response = json.dumps({"response": {"id": "resp_1", "status": kind}}).encode()
+    named = b"event: response.%b\ndata: %b\n\n" % (kind.encode(), response)
+    made, out = run([delta("x") + named])
+    assert made.complete
+    assert out[len(delta("x")) :].startswith(named[: named.index(b"{")])
+    assert made.rest() == named
+
+
 def test_nothing_follows_the_last_event() -> None:
     made = relay()
     made.feed(CREATED + delta("x") + completed())
@@ -165,6 +175,28 @@ def test_an_answer_may_come_in_its_last_event_alone() -> None:
     made, out = run([completed()])
     assert made.committed
     assert [one["type"] for one in events(out)] == ["response.completed"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"incomplete_details": {"reason": "content_filter"}},
+        {"id": "resp_1", "incomplete_details": {"reason": "max_output_tokens"}},
+        {"status": "incomplete"},
+        {},
+    ],
+)
+def test_an_answer_at_its_limit_needs_no_other_proof(response: dict[str, Any]) -> None:
+    made, out = run([CREATED, delta("x"), event("response.incomplete", response=response)])
+    assert made.complete
+    last = events(out)[-1]
+    assert (last["type"], last["arbstr"]) == ("response.incomplete", json.loads(ARBSTR))
+
+
+def test_an_answer_at_its_limit_that_says_it_goes_on_is_none() -> None:
+    going_on = event("response.incomplete", response={"id": "resp_1", "status": "in_progress"})
+    made, _ = run([CREATED, delta("x"), going_on])
+    assert not made.complete
 
 
 def test_a_node_states_its_charge_in_millisats_and_not_in_dollars() -> None:
