@@ -83,7 +83,7 @@ ORDER: Final = {
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row("snapshot repeats nodes accounts lane_file lanes hub reload status"),
         *row("whom drains permit attempts relaying books delivery"),
-        *row("sharing run joined exchange counting"),
+        *row("sharing run joined exchange free counting kept"),
         *row("stopping worker"),
         *row("unrouted quart_routes app main workers"),
     ),

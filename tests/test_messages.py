@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 import pytest
+from trio.testing import MockClock
 
 from tests.cuttings import recorded
 from tests.fakes import (
@@ -472,6 +473,17 @@ async def test_a_failure_of_all_is_not_to_be_asked_again() -> None:
         reply = await ask(proxy, path=COUNT)
     assert (reply.status, reply.json["error"]["code"]) == (502, "upstream_error")
     assert reply.headers["x-should-retry"] == "false"
+
+
+async def test_a_count_is_over_with_the_total(autojump_clock: MockClock) -> None:
+    async with (
+        open_fake_provider(SILENCE) as first,
+        open_fake_provider(COUNTED) as second,
+        open_proxy("[timeouts]\ntotal = 7\n" + two(first, second)) as proxy,
+    ):
+        reply = await ask(proxy, path=COUNT)
+    assert (reply.status, second.hits) == (502, 0)
+    assert "within 7 s" in reply.json["error"]["message"]
 
 
 async def test_who_leaves_is_not_counted_for() -> None:

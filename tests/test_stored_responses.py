@@ -5,12 +5,23 @@ from decimal import Decimal
 from typing import Any, Final
 
 import openai
+import pytest
 import trio
+from trio.testing import MockClock
 
 from arbstr.sansio.dialects.responses.door import RESPONSES
-from tests.fakes import FakeProvider, Play, Request, error_answer, json_answer, open_fake_provider
+from tests.fakes import (
+    SILENCE,
+    FakeProvider,
+    Play,
+    Request,
+    error_answer,
+    json_answer,
+    open_fake_provider,
+    raw,
+)
 from tests.fakes import stream as events_of
-from tests.proxy import ONE_TRY, STREAMED, Proxy, Reply, config, open_proxy, provider
+from tests.proxy import KEY, ONE_TRY, STREAMED, Proxy, Reply, config, open_proxy, provider
 
 USAGE: Final = {"input_tokens": 1000, "output_tokens": 200, "total_tokens": 1200}
 
@@ -29,14 +40,14 @@ def keeps(name: str) -> Any:
             "object": "response",
             "created_at": 7,
             "status": "completed",
-            "model": request.json["model"],
+            "model": request.json["model"] if request.body else "gpt-4o",
             "output": [{"id": f"msg_{name}_{count}", **item}],
             "usage": USAGE,
             "parallel_tool_calls": True,
             "tool_choice": "auto",
             "tools": [],
         }
-        if "store" in request.json:
+        if request.body and "store" in request.json:
             body["store"] = request.json["store"]
         if request.wants_stream:
             return events_of([RESPONSES.as_stream(json.dumps(body).encode())])
@@ -170,6 +181,124 @@ async def test_a_provider_that_a_reload_took_away_keeps_nothing() -> None:
         refused(await ask(proxy, previous_response_id="resp_alpha_1"), "previous_response_id")
 
 
+# -- looked up, and deleted
+
+
+async def look(proxy: Proxy, path: str, method: str = "GET") -> Reply:
+    async with proxy.client() as client:
+        await client.send(method, path)
+        return await client.reply()
+
+
+@pytest.mark.parametrize("prefix", ["/v1", ""])
+async def test_what_is_kept_is_looked_up_where_it_is(prefix: str) -> None:
+    stored = {"id": "resp_beta_1", "object": "response", "status": "completed"}
+    async with (
+        open_fake_provider(keeps("alpha")) as first,
+        open_fake_provider(keeps("beta")) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        await begun_at_beta(proxy, first)
+        asked_before = first.hits
+        second.set_script(json_answer(stored))
+        reply = await look(proxy, f"{prefix}/responses/resp_beta_1?include=a&include=b")
+        items = await look(proxy, f"{prefix}/responses/resp_beta_1/input_items")
+        gone = await look(proxy, f"{prefix}/responses/resp_beta_1", "DELETE")
+        assert first.hits == asked_before
+        assert len(proxy.log.final) == 1  # that of the answer itself
+    assert [reply.json, items.json, gone.json] == [stored] * 3
+    assert (reply.headers["x-arbstr-provider"], reply.status) == ("beta", 200)
+    one, two_, three = second.requests[-3:]
+    assert [(each.method, each.target) for each in (one, two_, three)] == [
+        ("GET", "/v1/responses/resp_beta_1?include=a&include=b"),
+        ("GET", "/v1/responses/resp_beta_1/input_items"),
+        ("DELETE", "/v1/responses/resp_beta_1"),
+    ]
+    assert one.header("authorization") == f"Bearer {KEY}"
+    assert one.body == b""
+
+
+async def test_what_nobody_is_known_to_keep_is_looked_up_nowhere() -> None:
+    async with (
+        open_fake_provider(keeps("alpha")) as first,
+        open_fake_provider(keeps("beta")) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        await ask(proxy)
+        unknown = await look(proxy, "/v1/responses/resp_9")
+        asks_a_model = await look(proxy, "/v1/responses/resp_alpha_1/compact", "POST")
+        proxy.hub.adopt(proxy.hub.snapshot, kept={"beta"})
+        taken_away = await look(proxy, "/v1/responses/resp_alpha_1", "DELETE")
+    assert (first.hits, second.hits) == (1, 0)
+    for reply in (unknown, taken_away):
+        assert (reply.status, reply.error["code"]) == (400, "unsupported_endpoint")
+        assert reply.json["type"] == "error"  # in both shapes
+        assert reply.headers["x-should-retry"] == "false"
+        assert "arbstr does not know which" in reply.error["message"]
+    assert (asks_a_model.status, asks_a_model.error["code"]) == (400, "unsupported_endpoint")
+
+
+@pytest.mark.parametrize(
+    ("play", "status", "code"),
+    [
+        (error_answer(404, "no such response", code="not_found"), 404, "not_found"),
+        (error_answer(401), 502, "provider_auth"),
+        (error_answer(402), 402, "insufficient_balance"),
+        (error_answer(429, headers=[("retry-after", "7")]), 429, "rate_limited"),
+        (error_answer(500), 502, "upstream_error"),
+        (raw(b""), 502, "upstream_error"),
+    ],
+)
+async def test_a_look_up_that_fails_says_so(play: Play, status: int, code: str) -> None:
+    async with (
+        open_fake_provider(keeps("alpha")) as first,
+        open_fake_provider(keeps("beta")) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        await ask(proxy)
+        first.set_script(play)
+        reply = await look(proxy, "/v1/responses/resp_alpha_1")
+    assert (reply.status, reply.error["code"]) == (status, code)
+    assert reply.headers["x-arbstr-provider"] == "alpha"
+    assert reply.headers.get("retry-after") == ("7" if status == 429 else None)
+    assert second.hits == 0
+
+
+async def test_a_look_up_is_over_with_the_total_and_who_leaves_waits_for_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        open_fake_provider(keeps("alpha")) as first,
+        open_fake_provider(keeps("beta")) as second,
+        open_proxy(two(first, second, more="[timeouts]\ntotal = 7\n")) as proxy,
+    ):
+        await ask(proxy)
+        first.set_script(SILENCE)
+        async with proxy.client() as client:
+            await client.send("GET", "/v1/responses/resp_alpha_1")
+            with trio.fail_after(20):
+                reply = await client.reply()
+        async with proxy.client() as client:
+            await client.send("GET", "/v1/responses/resp_alpha_1")
+            await first.wait_hits(3)
+        await first.wait_left(2)
+    assert (reply.status, reply.error["code"]) == (502, "upstream_error")
+    assert "within 7 s" in reply.error["message"]
+
+
+async def test_who_charges_for_a_look_up_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    async with (
+        open_fake_provider(keeps("alpha")) as first,
+        open_fake_provider(keeps("beta")) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        await ask(proxy)
+        first.set_script(json_answer({}, headers=[("x-routstr-cost-msats", "1500")]))
+        await look(proxy, "/v1/responses/resp_alpha_1")
+    [said] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert 'provider "alpha" charges for GET /responses/..., 1.5 sats' in said.getMessage()
+
+
 async def test_the_sdk_continues_a_response() -> None:
     async with (
         open_fake_provider(keeps("alpha")) as first,
@@ -187,7 +316,10 @@ async def test_the_sdk_continues_a_response() -> None:
                     model="gpt-4o", input="And?", previous_response_id=two.id
                 ) as events:
                     three = events.get_final_response()
-                return [one.output_text, two.output_text, three.output_text]
+                again = client.responses.retrieve(two.id)
+                return [each.output_text for each in (one, two, three, again)]
 
-        assert await trio.to_thread.run_sync(talk) == ["alpha 1", "alpha 2", "alpha 3"]
+        assert await trio.to_thread.run_sync(talk) == [
+            *("alpha 1", "alpha 2", "alpha 3", "alpha 4")
+        ]
     assert second.hits == 0

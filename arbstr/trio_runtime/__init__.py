@@ -18,7 +18,7 @@ is the order of closing, backwards (`main`):
          `- one per client connection      Hypercorn's protocol over one socket
               `- one per request           app -> exchange -> run -> attempts -> upstream
                    |                       or app -> exchange -> joined, which waits for another's
-                   |                       or app -> counting, a free question that is passed on
+                   |                       or app -> counting, kept: free questions, passed on
                    `- keep-alive           streams only: comments while nobody answers yet
     beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
     the clock of the idle connections; that of the answers that are kept (`repeats`); the prices of
@@ -61,7 +61,7 @@ in its page:
     whom, drains, permit, attempts, relaying,       one request, from its parts ...
       books, delivery
       sharing, run, joined, exchange                ... to its whole
-      counting                                      a free question beside it
+      free, counting, kept                          free questions beside it
     stopping                                        how the process ends
     worker                                          one process of several, and its siblings
     unrouted, quart_routes, app                     the routes ...

@@ -3,6 +3,7 @@
     App (ASGI)      ids on every answer, who may call, CORS if configured, errors of our own
       a door        POST /v1/chat/completions, served here: the hot path, cancelled in one step
       count_tokens  of a door that has it, passed on (counting.py)
+      kept answers  of Responses, looked up at who keeps them (kept.py)
       Quart         every other route and every error a route can make
 
 All routes work with and without the `/v1` prefix.
@@ -27,12 +28,14 @@ from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
+from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.routing.policy import POLICY_HEADER, listed, parse_and_choose
 from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime import counting, status
 from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.kept import keeper, look_up
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.server.bodies import Bodies, Body, Receive
@@ -145,12 +148,28 @@ class App:
         elif not path.startswith("/"):
             log_refusal(request_id, method, path, NO_ROUTE)
             await responder.error(NO_ROUTE)
+        elif not posted and isinstance(kept := keeper(self._hub, method, path), Provider):
+            await look_up(
+                self._hub,
+                responder,
+                kept,
+                method=method,
+                path=path,
+                query=scope["query_string"],
+                request_id=request_id,
+                on_disconnect=scope["state"][DISCONNECT_KEY],
+            )
         elif not posted and is_foreign(method, path):
-            log_refusal(request_id, method, path, UNSUPPORTED)
+            why = kept if isinstance(kept, ErrorReply) else UNSUPPORTED
+            log_refusal(request_id, method, path, why)
             await responder.plain(
-                in_both_shapes(UNSUPPORTED, request_id),
-                ((b"content-type", b"application/json"), header("request-id", request_id)),
-                status=UNSUPPORTED.status,
+                in_both_shapes(why, request_id),
+                (
+                    (b"content-type", b"application/json"),
+                    header("request-id", request_id),
+                    *why.headers(),
+                ),
+                status=why.status,
             )
         elif not posted:
             scope["state"][REQUEST_ID_KEY] = request_id

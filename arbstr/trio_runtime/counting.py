@@ -10,29 +10,23 @@ models a policy allows is as for the door.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from math import inf
+from functools import partial
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio.dialects.dialect import Asked, Dialect
-from arbstr.sansio.dialects.usage import (
-    is_heavy,
-    parse_json,
-    read_cost_header,
-    read_stated_cost,
-)
+from arbstr.sansio.dialects.usage import is_heavy, parse_json
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.classify import from_status
 from arbstr.sansio.failover.failure import Failure, FailureKind
-from arbstr.sansio.failover.kinds import TRAITS, stated_in
-from arbstr.sansio.money import format_sats, sats_from_msats
+from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.routing.catalog import Offer
 from arbstr.sansio.routing.plan import plan
 from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
 from arbstr.sansio.routing.refusals import NoRoute
+from arbstr.trio_runtime.free import OnDisconnect, answered, charged, warn
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.server.responder import Responder, header, policy_header
@@ -57,7 +51,7 @@ async def count(
     headers: dict[str, str],
     query: bytes,
     body: bytes,
-    on_disconnect: Callable[[Callable[[], None]], None],
+    on_disconnect: OnDisconnect,
 ) -> None:
     """Answers one such question. `on_disconnect` as for `exchange.serve`."""
     policy = headers.get(POLICY_HEADER)
@@ -85,42 +79,22 @@ async def count(
         await responder.error(route.error, policy_header(route.policy))
         return
     counting = _Counting(hub, responder, request, request_id)
-    hub.running.add(counting)
-    on_disconnect(counting.scope.cancel)
-    try:
-        with counting.scope:
-            await counting.run([one.offer for one in route.candidates], policy_header(route.policy))
-        if counting.stopped:
-            why = "arbstr was shut down before there was an answer."
-            await responder.error(ErrorReply("shutting_down", why))
-    finally:
-        hub.running.discard(counting)
+    offers = [one.offer for one in route.candidates]
+    run = partial(counting.run, offers, policy_header(route.policy))
+    await answered(hub, responder, on_disconnect, run)
 
 
 @final
 class _Counting:
-    """One question. A `Running` of the hub's."""
+    """One question."""
 
     def __init__(self, hub: Hub, responder: Responder, request: Asked, request_id: str) -> None:
         self._hub = hub
         self._snapshot = hub.snapshot
         self._responder = responder
         self._request = request
+        self._request_id = request_id
         self._extra = {"request_id": request_id}
-        total = self._snapshot.config.timeouts.total
-        self.scope = trio.CancelScope(deadline=trio.current_time() + total if total else inf)
-        self.stopped = hub.stopping
-        if self.stopped:
-            self.scope.cancel()
-
-    def is_deserted(self) -> bool:
-        """Never: when its client leaves it ends."""
-        return False
-
-    def stop(self) -> None:
-        """The shutdown's grace is over."""
-        self.stopped = True
-        self.scope.cancel()
 
     async def run(self, offers: list[Offer], headers: tuple[tuple[bytes, bytes], ...]) -> None:
         """Asks one after the other, and answers."""
@@ -187,7 +161,7 @@ class _Counting:
     def _judged(self, answer: Replied, offer: Offer) -> Replied | Failure | str:
         hub, name = self._hub, offer.provider.name
         value = parse_json(answer.body)
-        self._beware(answer, value, offer)
+        self._beware(answer, offer)
         if answer.status == 200:
             if not isinstance(value, dict) or type(value.get("input_tokens")) is not int:
                 return "answered without a count"
@@ -208,20 +182,12 @@ class _Counting:
             hub.paths.miss(offer, COUNT_TOKENS, for_the_model=TRAITS[kind].relays)
         return failure
 
-    def _beware(self, answer: Replied, value: object, offer: Offer) -> None:
+    def _beware(self, answer: Replied, offer: Offer) -> None:
         """Whoever says that it charged for this is not asked again: there is no row that could tell
         of it, and no budget that could hold it."""
-        charged = read_cost_header(stated_in(answer.headers))
-        if isinstance(value, dict):
-            charged = read_stated_cost(value) or charged
-        if not charged:
+        cost = charged(answer)
+        if cost is None:
             return
-        name = offer.provider.name
         self._hub.paths.miss(offer, COUNT_TOKENS, for_the_model=False)
-        log.warning(
-            'provider "%s" charges for counting tokens, %s sats just now, which are in no row: '
-            "passed over there until a reload",
-            name,
-            format_sats(sats_from_msats(charged)),
-            extra={**self._extra, "provider": name},
-        )
+        then = "passed over there until a reload"
+        warn(offer.provider.name, cost, "counting tokens", then, self._request_id)

@@ -164,7 +164,8 @@ async def test_what_there_is_not_is_refused_in_the_one_shape(
     ("method", "route"),
     [
         ("POST", "/v1/responses/resp_1/cancel"),
-        ("GET", "/v1/responses/resp_1"),
+        ("GET", "/v1/responses/resp_1/cancel"),
+        ("POST", "/v1/responses/compact"),
         ("POST", "/responses/compact"),
         ("GET", "/v1/messages/batches?beta=true"),
         ("POST", "/v1/messages/batches?beta=true"),

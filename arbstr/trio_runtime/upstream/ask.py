@@ -71,8 +71,10 @@ async def ask(
     headers: Headers = (),
     most_bytes: int,
     posted: bytes | None = None,
+    method: bytes = b"GET",
 ) -> Replied | Unanswered:
-    """GETs `url`, or POSTs a JSON body to it, which may then be done twice; an answer of at most
+    """GETs `url` (or another `method` without a body), or POSTs a JSON body to it, which may then
+    be done twice; an answer of at most
     `most_bytes` (undone of a compression).
 
     `headers` go out beside host, user-agent and accept-encoding; a key is among them as it would be
@@ -82,7 +84,7 @@ async def ask(
     if posted is not None:
         headers = (*headers, (b"content-type", b"application/json"))
     head = RequestHead.prepare(
-        b"GET" if posted is None else b"POST",
+        method if posted is None else b"POST",
         target_of(url),
         [
             (b"host", origin.authority),
