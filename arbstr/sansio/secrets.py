@@ -4,6 +4,8 @@ A `Secret` shows itself as `[REDACTED]` wherever Python prints things: repr, str
 with locals, dataclass reprs. The value comes out through `reveal()` alone, so `grep reveal` finds
 every place that handles one. Here may not live: where a secret comes from (`config/reader.py`) and
 what it is removed from (`catalog.redact`).
+
+Ecash that a node gives back is one as well: whoever reads a `refund_token` can spend it.
 """
 
 import hmac
@@ -20,6 +22,9 @@ too much away."""
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 """Visible ASCII: all that RFC 9110 5.5 lets into a header without doubt. A blank or a line end in a
 key is always a slip of the clipboard."""
+
+_REFUND_TOKEN: Final = re.compile(rb'"refund_token"\s*:\s*"([^"\\]+)"')
+"""Where a node puts ecash it gives back, beside the header: a member of the error object."""
 
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -110,3 +115,17 @@ def _pieces(text: str, environ: Mapping[str, str]) -> Iterator[str]:
         yield environ[name]
         at = end + 1
     yield text[at:]
+
+
+def refund_tokens(text: bytes | bytearray) -> list[str]:
+    """The ecash in an answer, or in a part of one."""
+    if b"refund_token" not in text:  # almost always: texts are long, and this is the fast search
+        return []
+    return [token.decode("utf-8", "replace") for token in _REFUND_TOKEN.findall(text)]
+
+
+def without_refund_tokens(text: bytes) -> bytes:
+    """The same text without its ecash; the same object if there is none in it."""
+    if b"refund_token" not in text:
+        return text
+    return _REFUND_TOKEN.sub(b'"refund_token":null', text)

@@ -5,7 +5,6 @@ should change come all the same, it is on disk before the answer is used, and no
 """
 
 import os
-import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,11 +12,10 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from arbstr.sansio.secrets import refund_tokens
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-REFUND_TOKEN: Final = re.compile(rb'"refund_token"\s*:\s*"([^"\\]+)"')
-"""Where a node puts ecash it gives back, beside the header: a member of the error object."""
 
 KEEP_SECONDS: Final = 2.0
 """How long stray ecash may take to reach the disk before it is printed instead. Picked: a sync
@@ -28,14 +26,8 @@ def tokens_in(headers: "Mapping[str, str]", *texts: bytes | bytearray) -> tuple[
     """The ecash in an answer, each token once; header names are in lower case."""
     found = [headers["x-cashu"]] if "x-cashu" in headers else []
     for text in texts:
-        if b"refund_token" in text:  # almost never: bodies are long, and this is the fast search
-            found += [token.decode("utf-8", "replace") for token in REFUND_TOKEN.findall(text)]
+        found += refund_tokens(text)
     return tuple(dict.fromkeys(found)) if found else ()
-
-
-def without_tokens(body: bytes) -> bytes:
-    """An answer's body as the client may have it; the same object if there is no ecash in it."""
-    return REFUND_TOKEN.sub(b'"refund_token":null', body) if b"refund_token" in body else body
 
 
 @final

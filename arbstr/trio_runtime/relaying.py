@@ -29,8 +29,15 @@ class Relaying:
         self._call = call
         self.unsent = first
 
-    async def run(self, pass_on: Callable[[bytes], Awaitable[None]]) -> "Failure | None":
-        """Passes on what comes. `None`: the stream is complete."""
+    async def run(
+        self,
+        pass_on: Callable[[bytes], Awaitable[None]],
+        keep: Callable[[tuple[str, ...], str], Awaitable[None]],
+    ) -> "Failure | None":
+        """Passes on what comes. `None`: the stream is complete.
+
+        `keep` is given the ecash that stood in it, before what stood beside that goes out.
+        """
         call = self._call
         relay, idle = call.relay, call.provider.timeouts.idle
         broke: Failure | None = None
@@ -42,6 +49,8 @@ class Relaying:
                 if self.unsent:
                     # A client that is slow to take this is not the provider's silence.
                     began, silence.deadline = trio.current_time(), inf
+                    if relay.refunds:
+                        await keep(call.stray_change(), call.provider.name)
                     await pass_on(self.unsent)
                     self.unsent = b""
                     deadline += trio.current_time() - began
@@ -63,6 +72,8 @@ class Relaying:
                     relay.broke()
                     broke = call.cut_short(f"broke off: {error.sentence}")
                     break
+        if relay.refunds:
+            await keep(call.stray_change(), call.provider.name)
         if relay.complete:
             return None
         if silence.cancelled_caught and not ending:

@@ -229,7 +229,7 @@ class Run:
         head = self._head(call)
         self._shared.begin(head, attempts.drains)
         await self._delivery.start(head)
-        failure = await relaying.run(self._pass_on)
+        failure = await relaying.run(self._pass_on, self._hub.change.keep)
         return None if failure is None else self._cut(attempts, failure)
 
     async def _pass_on(self, data: bytes) -> None:

@@ -13,9 +13,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from arbstr.trio_runtime.change import KEEP_SECONDS, Change, tokens_in, without_tokens
+from arbstr.sansio.secrets import without_refund_tokens
+from arbstr.trio_runtime.change import KEEP_SECONDS, Change, tokens_in
 from tests.fakes import (
+    DONE,
+    ROLE,
     ROUTSTR_ID,
+    STOP,
+    USAGE,
+    WORD,
     Headers,
     Play,
     Script,
@@ -216,6 +222,54 @@ async def test_change_goes_to_the_file_and_nowhere_else(
         assert reply.text.startswith("Hello")
 
 
+def with_refund(event: bytes) -> bytes:
+    """A chunk's event with ecash in it."""
+    return sse({**json.loads(event.removeprefix(b"data: ")), "refund_token": OTHER})
+
+
+WITH_ONE: Final = with_refund(WORD)
+STREAMS: Final = {
+    "beside output": [ROLE, WITH_ONE, STOP, USAGE, DONE],
+    "cut anywhere": [ROLE, WORD, WITH_ONE[:-40], WITH_ONE[-40:], STOP, USAGE, DONE],
+    "in a usage nobody asked for": [ROLE, WORD, STOP, with_refund(USAGE), DONE],
+    "in a last event without its end": [ROLE, WORD, with_refund(STOP)[:-2]],
+    "in an error after output": [ROLE, WORD, sse(REFUND)],
+}
+
+
+@pytest.mark.parametrize("events", STREAMS.values(), ids=STREAMS.keys())
+async def test_change_in_a_stream_is_kept_and_does_not_go_on(
+    events: list[bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "change"
+    async with (
+        open_fake_provider(stream(events)) as fake,
+        open_proxy(config(provider("node", fake.url)), change=path) as proxy,
+    ):
+        reply = await proxy.chat(stream=True)
+        assert reply.text.startswith("Hello")
+        await proxy.wait_idle()
+        assert kept(path) == [("node", OTHER)]
+    assert b"cashu" not in reply.body
+
+
+async def test_change_in_a_stream_is_kept_before_what_stands_beside_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "change"
+    gate = trio.Event()
+    async with (
+        open_fake_provider(stream([ROLE, WORD, gate, WITH_ONE], ending="hang")) as fake,
+        open_proxy(config(provider("node", fake.url)), change=path) as proxy,
+        proxy.asking(stream=True) as client,
+    ):
+        await client.head()
+        await client.until(b"Hello")
+        gate.set()
+        await client.until(b'"refund_token":null')
+        assert kept(path) == [("node", OTHER)]
+
+
 async def test_each_retry_keeps_its_own_change(tmp_path: Path) -> None:
     path = tmp_path / "change"
     refunds = [json_answer({"error": {"refund_token": f"cashuA{n}"}}, 503) for n in (1, 2)]
@@ -290,13 +344,13 @@ async def test_change_of_an_answer_that_the_shutdown_ends_is_kept(tmp_path: Path
 def test_words_about_a_refund_token_are_no_token() -> None:
     said = json.dumps(completion('She wrote: "refund_token": "cashuA1"')).encode()
     assert tokens_in({}, said) == ()
-    assert without_tokens(said) is said
+    assert without_refund_tokens(said) is said
 
 
 def test_a_token_is_found_once_and_taken_out() -> None:
     body = b'{"a": {"refund_token" : "cashuA1"}, "refund_token":"cashuA1", "b": 1}'
     assert tokens_in({"x-cashu": "cashuA1"}, body, b"") == ("cashuA1",)
-    assert json.loads(without_tokens(body)) == {
+    assert json.loads(without_refund_tokens(body)) == {
         "a": {"refund_token": None},
         "refund_token": None,
         "b": 1,

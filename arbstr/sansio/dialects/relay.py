@@ -32,6 +32,7 @@ from arbstr.sansio.dialects.sse import MAX_EVENT_BYTES, Event, SSEReader, cleane
 from arbstr.sansio.dialects.usage import LIGHT_BYTES, Tally, is_heavy
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.money import Usage
+from arbstr.sansio.secrets import refund_tokens, without_refund_tokens
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -63,7 +64,8 @@ class Relay:
     limit.
     `not_sse`: the first byte is one of JSON or HTML; `held` is the body so far.
     `tally`: the tokens counted so far. `provider_cost_msats`: the last that could be believed.
-    `stored`: what the provider keeps of a complete answer.
+    `stored`: what the provider keeps of a complete answer. `refunds`: ecash that stood in the
+    stream, and goes to nobody.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class Relay:
         "missing",
         "overflow",
         "provider_cost_msats",
+        "refunds",
         "state",
         "stored",
         "tally",
@@ -108,6 +111,7 @@ class Relay:
         self.tally = Tally()
         self.provider_cost_msats: Decimal | None = None
         self.stored: Stored | None = None
+        self.refunds: tuple[str, ...] = ()
         self._reading = reading
         self._sse = SSEReader(max_event_bytes)
         self._max_body = max_body_bytes
@@ -153,6 +157,8 @@ class Relay:
         block = self._sse.cut(data)
         if not block and not self._sse.overflow:
             return b""
+        if b"refund_token" in block:
+            block = self._without_refunds(block)
         if self._quick and len(block) <= MAX_EVENT_BYTES:
             count = self._reading.passes_whole(block)
             if count:
@@ -179,7 +185,8 @@ class Relay:
         """The upstream's body has ended: a last event without its blank line, if it parses."""
         if self.overflow or self.not_sse:
             return b""
-        out = self._relayed(self._sse.finish(), b"", last=True)
+        rest = self._without_refunds(self._sse.rest())
+        out = self._relayed(self._sse.events(rest), b"", last=True)
         self._take_prose()
         return out
 
@@ -226,6 +233,13 @@ class Relay:
         self._quick = state is State.FLOWING and not self.tally.counted
         if state in (State.CLOSED, State.CUT):
             self._held.clear()
+
+    def _without_refunds(self, block: bytes) -> bytes:
+        """Takes the ecash out of whole events. A body that is no stream comes in pieces."""
+        if self._sse.not_sse:
+            return block
+        self.refunds += tuple(refund_tokens(block))
+        return without_refund_tokens(block)
 
     def _relayed(self, events: tuple[Event, ...], block: bytes, *, last: bool = False) -> bytes:
         if self.state is State.CLOSED or self.state is State.CUT:

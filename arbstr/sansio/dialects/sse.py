@@ -3,7 +3,7 @@
     feed(bytes) ->  cut():    the bytes of all events that are complete by now, by identity if
                               that is just what came; the rest waits in one bytearray
                     events(): those bytes, taken apart
-    finish()    ->  a last event that lacks its blank line
+    finish()    ->  a last event that lacks its blank line; rest(): its bytes
 
 The rules are those of the WHATWG HTML standard, section 9.2.6 (lines end with LF, CRLF or CR; one
 byte order mark is dropped; a line that begins with a colon is a comment; several `data:` lines
@@ -178,11 +178,13 @@ class SSEReader:
 
         Whether it is whole only its reader can tell, by parsing it.
         """
+        return self.events(self.rest())
+
+    def rest(self) -> bytes:
+        """The bytes of that event, with a blank line; b"" if there is none."""
         rest = bytes(self._held).rstrip(_LINE_ENDS)
         self._held.clear()
-        if not rest or self._fresh:
-            return ()
-        return (_parsed(rest + b"\n\n"),)
+        return b"" if not rest or self._fresh else rest + b"\n\n"
 
     def cut(self, chunk: bytes) -> bytes:
         """What is held and `chunk`, up to the end of the last complete event.

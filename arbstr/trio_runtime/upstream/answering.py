@@ -23,8 +23,7 @@ from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.dialects.whole import relayed
 from arbstr.sansio.failover.failure import Failure, FailureKind
 from arbstr.sansio.routing.catalog import Provider
-from arbstr.sansio.secrets import Secret
-from arbstr.trio_runtime.change import without_tokens
+from arbstr.sansio.secrets import Secret, without_refund_tokens
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.upstream.content_coding import GZIP_MAGIC, Decoder
 from arbstr.trio_runtime.upstream.target import Target
@@ -300,7 +299,7 @@ class Answering(Witness):
         )
         match verdict:
             case Answer(body=body):
-                clean = without_tokens(body)
+                clean = without_refund_tokens(body)
                 if clean is whole:
                     self._without_change = len(whole)
                 self.answer = verdict if clean is body else replace(verdict, body=clean)

@@ -93,7 +93,7 @@ class UpstreamCall(Answering):
         Each token is told once, so that it is written once.
         """
         body = self._body if len(self._body) != self._without_change else b""
-        found = tokens_in(self.headers, body, self.relay.error or b"")
+        found = tokens_in(self.headers, body) + self.relay.refunds
         if not found:
             self._without_change = len(self._body)
             return ()
