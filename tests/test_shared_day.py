@@ -17,12 +17,12 @@ import httpx
 import pytest
 import trio
 
-from tests.engines import place, postgres
+from tests.engines import place
 from tests.fakes import Play, Request, completion, json_answer, open_fake_provider, usage
 from tests.process import ArbstrProcess, arbstr_process
 from tests.proxy import chat_body
 
-__all__ = ["place", "postgres"]
+__all__ = ["place"]
 
 pytestmark = pytest.mark.soak
 

@@ -42,14 +42,14 @@ from arbstr.trio_runtime.ledger.reports import (
 )
 from arbstr.trio_runtime.ledger.retention import Retention
 from arbstr.trio_runtime.ledger.statements import numbered
-from tests.engines import place, postgres
+from tests.engines import place
 from tests.ledgers import TIMESTAMP, memory_ledger
 from tests.postgres import PostgresServer
 from tests.records import ATTEMPT, RECORD, RUNNING
 from tests.trio_runtime.ledger.test_reports import NOBODY, WHOLE, Dice, moment, write
 from tests.zones import zone_of
 
-__all__ = ["place", "postgres"]
+__all__ = ["place"]
 
 psycopg = pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
 

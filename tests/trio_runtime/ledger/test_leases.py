@@ -19,10 +19,10 @@ from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.leases import BASE, Leases, exchange
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database, Trouble
-from tests.engines import place, postgres
+from tests.engines import place
 from tests.records import ATTEMPT, RECORD
 
-__all__ = ["place", "postgres"]
+__all__ = ["place"]
 
 LIMIT = Decimal(10)
 

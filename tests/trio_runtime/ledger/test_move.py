@@ -23,13 +23,10 @@ from arbstr.trio_runtime.ledger.move import KEYS, Moved, move
 from arbstr.trio_runtime.ledger.port import Session, Trouble
 from arbstr.trio_runtime.ledger.ratios import learn
 from arbstr.trio_runtime.ledger.reports import read_report, read_requests
-from tests.engines import postgres
 from tests.ledgers import memory_ledger
 from tests.postgres import PostgresServer
 from tests.records import RECORD
 from tests.trio_runtime.ledger.test_reports import NOBODY, Dice, write
-
-__all__ = ["postgres"]
 
 pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
 

@@ -9,10 +9,10 @@ import trio
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble, named
 from arbstr.trio_runtime.ledger.sqlite import open_sqlite
-from tests.engines import place, postgres
+from tests.engines import place
 from tests.ledgers import insert, request
 
-__all__ = ["place", "postgres"]
+__all__ = ["place"]
 
 COUNT = "SELECT count(*) FROM requests"
 

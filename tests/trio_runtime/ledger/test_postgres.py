@@ -17,13 +17,10 @@ from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.log_writer import LogWriter, open_log_writer
 from arbstr.trio_runtime.ledger.port import Trouble
-from tests.engines import postgres
 from tests.postgres import PostgresServer
 from tests.process import arbstr_process, wait_until
 from tests.records import ATTEMPT, RECORD, RUNNING
 from tests.trio_runtime.raw_provider import Peer, provider
-
-__all__ = ["postgres"]
 
 pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
 

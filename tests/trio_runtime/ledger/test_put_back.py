@@ -21,10 +21,10 @@ from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Trouble, named
 from arbstr.trio_runtime.ledger.put_back import PutBack, put_back
 from arbstr.trio_runtime.ledger.ratios import read_ratios
-from tests.engines import place, postgres
+from tests.engines import place
 from tests.records import ATTEMPT, INTENT, RECORD
 
-__all__ = ["place", "postgres"]
+__all__ = ["place"]
 
 DAY: float = 1_770_120_245.0
 """Within the day of RECORD's attempt."""

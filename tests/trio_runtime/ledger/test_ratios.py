@@ -26,10 +26,10 @@ from arbstr.trio_runtime.ledger.ratios import (
     read_lengths,
     read_ratios,
 )
-from tests.engines import place, postgres
+from tests.engines import place
 from tests.records import RECORD
 
-__all__ = ["place", "postgres"]
+__all__ = ["place"]
 
 
 def row(correlation_id: str, ratio: float | None = 0.5, policy: str | None = None) -> Record:
