@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.quick import quick
+
 Fields: TypeAlias = list[tuple[bytes, bytes]]
 """Header fields in their order: names in lower case, values without the white space around them."""
 
@@ -45,6 +47,7 @@ _TAKES_MORE: Final = frozenset({b"upgrade", b"expect"})
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class RequestHead:
     """A POST. Its body, of `length` bytes, begins at `size`. `closes`: it is the client's last."""
@@ -57,6 +60,7 @@ class RequestHead:
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
     """A final answer. Its body, of `length` bytes, or in chunks if that is None, begins at `size`.

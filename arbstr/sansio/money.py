@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 from typing import Final, final
 
+from arbstr.sansio.quick import quick
+
 _EXACT: Final = Context(prec=200)
 """Digits that are enough for every sum here to be exact: a rate has at most 45 (`config/reader.py`
 sees to it), which leaves more than 100 for a token count."""
@@ -44,6 +46,7 @@ class Rates:
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class Usage:
     """The tokens a provider counted for one answer.

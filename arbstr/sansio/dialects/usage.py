@@ -35,6 +35,7 @@ from decimal import Decimal
 from typing import Final, final
 
 from arbstr.sansio.money import Usage
+from arbstr.sansio.quick import quick
 
 MAX_TOKENS: Final = 10**9
 """Tokens of one answer. Picked, not measured: the longest contexts known are below 10**8."""
@@ -75,6 +76,7 @@ MOST_PLACES: Final = 64
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What one usage object says, in tokens; None where it does not say."""

@@ -21,12 +21,14 @@ from typing import Any, Final, TypeAlias, TypeVar, final, get_args
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import FailureKind, Money
 from arbstr.sansio.ledger.record import AttemptRow, Record
+from arbstr.sansio.quick import quick
 
 ABANDONED: Final = "arbstr ended before this request did"
 """The error message of a row that nobody finished; `sql/abandon.sql` has it as well."""
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A request one of whose attempts is about to be sent: the last of `attempts`."""

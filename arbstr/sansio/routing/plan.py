@@ -22,6 +22,7 @@ from arbstr.sansio.config.reader import AUTO, Policies, Rule
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
+from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.catalog import Catalog, Offer
 from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
@@ -92,6 +93,7 @@ class Candidate:
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
     """The candidates in the order of the strategy, at least one.
