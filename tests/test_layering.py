@@ -94,7 +94,7 @@ ORDER: Final = {
             "providers_command cost_command ledger_options clients "
             "connect_command routes status_command figures tables stats_csv stats_text "
             "request_text ledger_commands reconcile_command discover_command backup_command "
-            "import_command migrate_command run_command"
+            "import_command migrate_command mock_ledger run_command"
         ),
         *wing("watch", "keys cells model view detail screen lines reader terminal command"),
         *wing("doctor", "findings machine providers command"),

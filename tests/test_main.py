@@ -114,11 +114,13 @@ async def broken_off(parts: AsyncIterator[bytes]) -> bytes:
 # -- mock mode -----------------------------------------------------------------------------------
 
 
-def test_mock_mode_needs_no_configuration_and_keeps_nothing(tmp_path: Path) -> None:
+def test_mock_mode_needs_no_configuration_and_leaves_nothing_where_it_is_tried(
+    tmp_path: Path,
+) -> None:
     ledger = tmp_path / "ledger.db"
     environ = {"DATABASE_URL": str(ledger)}
     with arbstr_process(arguments=["--mock"], environ=environ, directory=tmp_path) as process:
-        assert "no network, no money, nothing is kept" in process.stdout()
+        assert "no network, no money. What it would have cost: " in process.stdout()
         plain = process.chat("gpt-4o-mini")
         streamed = process.chat("claude-3.5-sonnet", stream=True)
         models = [model["id"] for model in process.ask("GET", "/v1/models").json()["data"]]

@@ -226,8 +226,8 @@ def test_without_a_database_one_line_says_what_to_do(ask: Ask, tmp_path: Path) -
         assert (done.code, done.out) == (1, "")
         assert done.err == (
             f"arbstr: database {tmp_path}/arbstr.db: there is no such file yet: "
-            "let `arbstr run` begin it (with --mock it keeps nothing), or choose another file with "
-            "[database] path or $DATABASE_URL\n"
+            "let `arbstr run` begin it (what `run --mock` was asked: arbstr stats --mock), or "
+            "choose another file with [database] path or $DATABASE_URL\n"
         )
     assert not Path("arbstr.db").exists()
 

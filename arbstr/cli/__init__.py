@@ -32,6 +32,7 @@ The order of the modules; each imports only from those before it:
     backup_command     `arbstr backup`
     import_command     `arbstr import`
     migrate_command    `arbstr migrate`
+    mock_ledger        where the requests of `run --mock` are kept
     run_command        `arbstr run`
     watch/             `arbstr watch`
     doctor/            `arbstr doctor`

@@ -177,13 +177,13 @@ def _watch(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _stats(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.ledger_commands import run_stats
 
-    return run_stats(options, *_config_and_database(options, environ))
+    return run_stats(options, *_config_and_requests(options, environ))
 
 
 def _requests(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.ledger_commands import run_requests
 
-    return run_requests(options, *_config_and_database(options, environ))
+    return run_requests(options, *_config_and_requests(options, environ))
 
 
 def _service(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -253,6 +253,27 @@ def _config_and_database(
     else:
         config = Config()
     return config, ledger_path(path, config, environ)
+
+
+def _config_and_requests(
+    options: argparse.Namespace, environ: Mapping[str, str]
+) -> "tuple[Config, str]":
+    """The same, but for who has asked mocks alone until now: what that would have cost."""
+    from arbstr.cli import mock_ledger
+    from arbstr.trio_runtime.ledger.database import is_shared
+
+    config, place = _config_and_database(options, environ)
+    if options.mock:
+        found = mock_ledger.latest(anywhere=True)
+        if found is None:
+            raise StartError(("no `arbstr run --mock` was here: start one, and ask it something",))
+        return config, found
+    if not is_shared(place) and not os.path.lexists(place):
+        found = mock_ledger.latest(anywhere=False)
+        if found is not None:
+            complain(f"there is no {place} yet; these are the requests of `arbstr run --mock`")
+            return config, found
+    return config, place
 
 
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -57,3 +57,6 @@ def _which(command: argparse.ArgumentParser) -> None:
     which.add_argument("--policy", metavar="NAME")
     which.add_argument("--endpoint", metavar="chat|responses|...")
     command.add_argument("--json", action="store_true", help="print what the route answers")
+    command.add_argument(
+        "--mock", action="store_true", help="the requests of the last `arbstr run --mock`"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from arbstr import __version__
+from arbstr.cli import mock_ledger
 from arbstr.cli.config_file import (
     absolute,
     check_workers,
@@ -34,6 +35,12 @@ from arbstr.trio_runtime.stopping import leave_when_told_again
 
 log = logging.getLogger("arbstr")
 
+MOCK: Final = "Mock providers answer: no network, no money, nothing is kept."
+
+MOCK_KEPT: Final = (
+    "Mock providers answer: no network, no money. What it would have cost: arbstr stats --mock"
+)
+
 SHOWN_NAMES: Final = 10
 """Names that a line shows of a list; there may be hundreds."""
 
@@ -51,11 +58,11 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     mock = None
     if options.mock:
         mock = Mock(options.mock_delay or 0.0, frozenset(options.mock_fail or ()))
-    database = IN_MEMORY if mock or path is None else ledger_path(path, config, environ)
+    database = mock_ledger.begin() if mock or path is None else ledger_path(path, config, environ)
     check_workers(config, database)
     configure_logging(reading.level, config.logging.format, build_catalog(config).secrets)
 
-    described = tuple(_described(path, config, database))
+    described = tuple(_described(path, config, None if mock else database))
     about_ledger = None if database == IN_MEMORY else file_warning(Path(database))
 
     def announce(url: str) -> None:
@@ -65,7 +72,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         try:
             print(f"arbstr {__version__} listens on {url}")
             if mock:
-                print("Mock providers answer: no network, no money, nothing is kept.")
+                print(MOCK if database == IN_MEMORY else MOCK_KEPT)
             print(*described, sep="\n")
             print(f"Point an OpenAI client at it: OPENAI_BASE_URL={url}/v1")
             print(
@@ -92,10 +99,11 @@ def _is_without_file(options: argparse.Namespace, environ: Mapping[str, str]) ->
     return bool(options.mock and not (options.config or environ.get("ARBSTR_CONFIG")))
 
 
-def _described(path: Path | None, config: Config, database: str) -> Iterator[str]:
+def _described(path: Path | None, config: Config, database: str | None) -> Iterator[str]:
     """What is served, and where it is kept: each question somebody has asked of a running one."""
     if path is not None:
         yield f"configuration  {absolute(path)}"
+    if database is not None:
         yield f"ledger         {'in memory' if database == IN_MEMORY else shown(database)}"
     models = list(build_catalog(config).models())
     if any(ANY_MODEL in provider.models for provider in config.providers):

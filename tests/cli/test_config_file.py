@@ -141,11 +141,21 @@ def test_run_says_what_it_was_told_and_where_it_writes(tmp_path: Path) -> None:
     )
 
 
-def test_the_mocks_say_what_there_is_and_that_nothing_is_kept() -> None:
-    with arbstr_process(arguments=["--mock"]) as process:
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_mocks_say_what_there_is_and_what_is_kept(kept: bool, tmp_path: Path) -> None:
+    # A file in its way: there is no room for the ledger of the mocks.
+    name = f"arbstr-mock-{os.getuid()}" if hasattr(os, "getuid") else "arbstr-mock"
+    if not kept:
+        (tmp_path / name).touch()
+    with arbstr_process(arguments=["--mock"], environ={"TMPDIR": str(tmp_path)}) as process:
         assert process.stop() == 0
         lines = process.stdout().splitlines()
-    assert lines[1] == "Mock providers answer: no network, no money, nothing is kept."
+    assert lines[1] == (
+        "Mock providers answer: no network, no money. What it would have cost: arbstr stats --mock"
+        if kept
+        else "Mock providers answer: no network, no money, nothing is kept."
+    )
+    assert (tmp_path / name).is_dir() is kept
     assert lines[2] == "providers      2: mock-cheap, mock-expensive"
     assert not any(line.startswith(("configuration", "ledger")) for line in lines)
 

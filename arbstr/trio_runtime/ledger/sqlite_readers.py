@@ -149,7 +149,7 @@ def read_any(path: str) -> Iterator[SqliteSession]:
         raise refused(
             path,
             "there is no such file yet",
-            "let `arbstr run` begin it (with --mock it keeps nothing)",
+            "let `arbstr run` begin it (what `run --mock` was asked: arbstr stats --mock)",
         )
     # A file nobody has open and whose directory we may not write in can only be read as one that
     # never changes: SQLite wants to put the index of the WAL beside it.
