@@ -5,7 +5,7 @@ SELECT
     attempts.correlation_id, attempts.n, attempts.money, attempts.cost_sats,
     attempts.provider_cost_sats, attempts.settled,
     coalesce(attempts.set_aside_sats, attempts.estimated_cost_sats) AS set_aside_sats,
-    attempts.started_at, attempts.duration_ms
+    attempts.started_at, attempts.duration_ms, requests.boot_id
 FROM requests JOIN attempts ON attempts.correlation_id = requests.correlation_id
 WHERE requests.id > :after - 10000 AND requests.id <= :until AND attempts.provider = :provider
     AND (requests.id > :after OR attempts.started_at >= :since)

@@ -1,6 +1,7 @@
 """`[budget] sats_per_day`: what is sent and what is not, over real sockets."""
 
 import json
+import os
 import re
 import sqlite3
 import time
@@ -9,7 +10,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, closing
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from signal import SIGKILL
+from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Any, Final
 
 import pytest
@@ -34,7 +35,7 @@ from tests.fakes import (
     stream,
     usage,
 )
-from tests.process import ArbstrProcess, arbstr_process, run_arbstr
+from tests.process import ArbstrProcess, arbstr_process, run_arbstr, wait_until
 from tests.proxy import Proxy, Reply, config, open_proxy, provider
 
 GOOD: Final = json_answer(completion("Hello"))
@@ -581,6 +582,51 @@ def test_a_restart_knows_what_was_spent_today_and_what_may_have_been(
         assert process.chat("fake-ok").status_code == 200
         assert process.chat("fake-ok").json()["error"]["code"] == "budget_exceeded"
         assert process.stop() == 0
+
+
+def test_two_on_one_file_share_the_day_and_have_what_a_killed_one_leaves(
+    fake: FakeProcess, tmp_path: Path
+) -> None:
+    text = PROCESS.format(url=fake.url).replace("= 3", '= 30\nhold = "most"')
+    spent = 0
+
+    def spend(process: ArbstrProcess, most: int) -> int:
+        """Asks until it is refused, or has had so many answers; how many those were."""
+        nonlocal spent
+        for done in range(most):
+            reply = process.chat("fake-ok")
+            if reply.status_code != 200:
+                assert reply.json()["error"]["code"] == "budget_exceeded"
+                return done
+            spent += 1
+        return most
+
+    start = partial(arbstr_process, config_text=text, directory=tmp_path)
+    with start() as first:
+        assert spend(first, 4) == 4
+        with start() as second:
+            second.wait_stderr("they share the day's budget")
+            # Not refused, although the first held all of it.
+            assert spend(second, 3) == 3
+            first.wait_stderr("they share the day's budget")
+            os.kill(second.pid, SIGSTOP)
+            # The suspended one has some in hand, which nobody else may spend, and wakes up to it.
+            spend(first, 40)
+            os.kill(second.pid, SIGCONT)
+            spend(second, 40)
+            assert spent <= 30
+            assert second.stop(SIGKILL) == -SIGKILL
+
+        def is_spent() -> bool:
+            spend(first, 40)
+            return spent >= 30
+
+        wait_until(is_spent, "what the killed one held is spent as well")
+        assert spend(first, 2) == 0
+        assert spent == 30
+        assert first.ask("GET", "/health").json()["budget"]["spent"] == 30
+        assert first.stop() == 0
+    assert sum(row["cost_sats"] or 0 for row in first.rows()) == 30
 
 
 def test_after_kill_9_what_was_in_flight_counts_as_what_was_set_aside_and_not_as_estimated(

@@ -71,8 +71,8 @@ ORDER: Final = {
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres database "
-            "budget leases ratios prices checkpoints store intents log_writer put_back move "
-            "retention sums stats charges zones reports",
+            "budget lease_rows ratios prices checkpoints store intents leases log_writer put_back "
+            "move retention sums stats charges zones reports",
         ),
         *wing(
             "upstream",

@@ -297,11 +297,13 @@ class Accounts:
             return NotNow("holds money back for requests that have not ended there")
         if key.asked != asked or key.open:
             return NotNow("was asked meanwhile")
-        if self._others_seconds:
+        if self._others_seconds and await self._database.others():
             await trio.sleep(self._others_seconds)
         moment = time.time_ns() // 1_000_000
         reading = Reading(provider.name, own, account, before, moment)
-        taken = await self._database.transaction(partial(take, reading))
+        taken = await self._database.transaction(
+            partial(take, reading, boot_id=self._database.boot_id)
+        )
         if isinstance(taken, Taken):
             for correction in taken.corrections:
                 self._budget.correct(correction.moment / 1000, correction.counted, correction.costs)

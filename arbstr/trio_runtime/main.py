@@ -31,6 +31,7 @@ from arbstr.trio_runtime.ledger.budget import Today
 from arbstr.trio_runtime.ledger.database import beside, is_shared, open_database
 from arbstr.trio_runtime.ledger.leases import Leases
 from arbstr.trio_runtime.ledger.log_writer import SEEN_SECONDS, open_log_writer
+from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.ledger.ratios import learn_of_others, read_lengths, read_ratios
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.retention import open_retention
@@ -128,7 +129,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
             async with trio.open_nursery() as nursery:
                 hub.nodes = nodes = Nodes(transport, database, hub.reprice)
                 await nodes.restore(hub.snapshot)
-                shared = worker is not None or is_shared(options.database)
+                shared = worker is not None or database.is_shared
                 hub.accounts = accounts = Accounts(
                     transport,
                     database,
@@ -138,13 +139,13 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                     others_seconds=SEEN_SECONDS if shared else 0.0,
                 )
                 accounts.changed(hub.snapshot)
-                share = Leases if shared else Today
-                hub.today = today = share(hub.budget, database, lambda: log_writer.recovered)
+                today = _open_day(hub, database, shared=shared, lone=worker is None)
+                hub.today = today
                 await today.read()
                 nursery.start_soon(today.run)
                 nursery.start_soon(nodes.run)
                 nursery.start_soon(accounts.run)
-                if shared:
+                if worker is not None or is_shared(options.database):
                     nursery.start_soon(learn_of_others, database, hub.learn_of_others)
                 part = (1, 1) if worker is None else (worker.number, config.server.workers)
                 hub.lanes = Lanes(
@@ -178,6 +179,14 @@ NEW_OBJECTS: Final = 10_000
 """How many more objects there must be before the collector looks at the new ones; Python's 700 made
 a look of 0.15 ms every 15 requests, 2 % of all CPU (measured). Should there be cycles all the same,
 so many objects hold a few MB."""
+
+
+def _open_day(hub: Hub, database: Database, *, shared: bool, lone: bool) -> Today | Leases:
+    """Who tells the budget of today."""
+    writer = hub.log_writer
+    if shared:
+        return Leases(hub.budget, database, lambda: writer.recovered, lone=lone)
+    return Today(hub.budget, database, lambda: writer.recovered)
 
 
 TURN_SECONDS: Final = 0.0005

@@ -134,12 +134,14 @@ class Budget:
     """The account. `limit` is in sats a day, `None` for none. See the module's docstring.
 
     With `has_ledger` a day must be read (`remember`) before anything that costs is let through, or
-    with `is_open` be presumed to begin at 0; without, each begins at 0.
+    with `is_open` be presumed to begin at 0; without, each begins at 0. With `is_leased` it is
+    shared, and with `is_alone` there is nobody just now to share it with.
     """
 
     def __init__(self, limit: Decimal | None, *, is_open: bool = False) -> None:
         self.has_ledger = False
         self.is_leased = False
+        self.is_alone = False
         self._limit = limit
         self._is_open = is_open
         # A book a day, of 200 bytes: a process that runs for years has some hundred.
@@ -165,12 +167,12 @@ class Budget:
         if most and self._limit is not None:
             if self._is_unread(book):
                 return LedgerUnread(most)
-            if self.is_leased and not self._fits(book, most):
+            # Who shares the day with nobody knows without asking that it is spent.
+            over = (self.is_alone or not self.is_leased) and self._is_over(book, most)
+            if self.is_leased and not over and not self._fits(book, most):
                 if not self._is_refused(book, most, now):
                     return LedgerUnread(most)
                 over = True
-            else:
-                over = not self.is_leased and self._is_over(book, most)
             if over:
                 account = self.view(now)
                 return OverBudget(
@@ -182,7 +184,7 @@ class Budget:
                     candidate,
                 )
         book.reserved = add_sats(book.reserved, most)
-        if self.is_leased:
+        if self.is_leased and not self.is_alone:
             book.demand = add_sats(book.demand[0], most), book.demand[1] + 1
         self._numbers += 1
         self._outstanding.add(self._numbers)
@@ -254,7 +256,11 @@ class Budget:
         if self._is_unread(book):
             return False
         amount = most or _ZERO
-        return self._fits(book, amount) or self._is_refused(book, amount, now)
+        return (
+            self._fits(book, amount)
+            or self._is_refused(book, amount, now)
+            or (self.is_alone and self._limit is not None and self._is_over(book, amount))
+        )
 
     def _fits(self, book: _Book, most: Decimal) -> bool:
         open_anyway = self._is_open and book.presumed

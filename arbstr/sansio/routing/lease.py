@@ -15,7 +15,8 @@ each process and day, and each exchange (`exchanged`) is one transaction under t
 
     its `seq` is not above the row's          an old one that comes late: nothing changes
     it wants no more than it has              that is its new cap
-    there is room for all, or a fair part     it grows: by what is free, shared among who lives
+    there is room for all, or a fair part     it grows: by what is free, shared among who lives;
+                                              for who is alone, by all of it
     not for the least it can do with          nothing changes, and the day is marked as wanted
 
 Why no day is overdrawn: in the ledger the caps of a day never add up to more than the limit, for
@@ -23,7 +24,11 @@ exchanges are one after the other and grow by what is free. Here `cap` is never 
 And spent + set aside is never above `cap`, but by what an answer took above what was set aside for
 it, which is told with the next exchange, granted or not. No clock and nobody's opinion of who is
 dead is in that: who is thought dead and lives spends what is still counted. What a killed process
-held and had not used is lost for the day: seconds' worth.
+held and had not used is lost for the day (seconds' worth), unless it is sure that it is gone, as it
+is of a file whose processes hold locks: then its cap becomes what the ledger says it spent.
+
+Who knows that nobody else uses the ledger holds all that is left of the day, and need not ask: it
+gives that back when another comes, within a second.
 
 `target` is what is kept at hand: RATE_SECONDS of what was asked for lately, and REQUESTS of the
 usual size. All amounts are whole millisats.
@@ -48,6 +53,7 @@ SMOOTHING: Final = 0.3
 class Hand(StrEnum):
     """What a process has at hand, at a tick; the first that is so. Said as the manual does."""
 
+    ALONE = "nobody else uses the ledger, and some of the day is nobody's"
     WANTED = "anything idle, and another found no room"
     LITTLE = "less than half a target"
     MUCH = "more than twice a target"
@@ -57,6 +63,7 @@ class Hand(StrEnum):
 class Move(StrEnum):
     """What it does then."""
 
+    TAKE_ALL = "asks for all of that"
     GIVE_ALL = "gives back all that is idle"
     TO_TARGET = "asks for one target at hand"
     BACK_TO_TARGET = "gives back all above one target"
@@ -65,6 +72,7 @@ class Move(StrEnum):
 
 TICKS: Final[Mapping[Hand, Move]] = MappingProxyType(
     {
+        Hand.ALONE: Move.TAKE_ALL,
         Hand.WANTED: Move.GIVE_ALL,
         Hand.LITTLE: Move.TO_TARGET,
         Hand.MUCH: Move.BACK_TO_TARGET,
@@ -90,12 +98,18 @@ def lease_table() -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One exchange: how much is wanted in all, how much is the least that helps, what is used."""
+    """One exchange: how much is wanted in all, how much is the least that helps, what is used, and
+    whether nobody else is there to share with."""
 
     seq: int
     want: int
     least: int
     used: int
+    alone: bool = False
+
+
+ENDED: Final = 2**62
+"""The `seq` of a process that is surely gone, and whose cap is what it spent. None is higher."""
 
 
 @final
@@ -118,7 +132,7 @@ def exchanged(row: Row, ask: Ask, *, limit: int | None, caps: int, living: int) 
     if limit is None or ask.want <= row.cap:
         return Row(max(ask.want, ask.used), ask.seq)
     free = max(0, limit - caps)
-    fair = row.cap + free // (2 * max(1, living))
+    fair = row.cap + (free if ask.alone else free // (2 * max(1, living)))
     cap = min(ask.want, row.cap + free, max(ask.least, fair))
     if cap >= ask.least:
         return Row(max(cap, ask.used), ask.seq)
@@ -154,9 +168,17 @@ class Lease:
         usual = max(self.target, 0)
         return self._ask(used, used + sum(amounts) + usual, used + min(amounts))
 
-    def tick(self, used: int, *, wanted: bool) -> Ask | None:
-        """A second has passed."""
-        match TICKS[self.at_hand(used, wanted=wanted)]:
+    def begins(self, used: int, limit: int | None) -> Ask:
+        """The first of a day: for who is alone all of it, up to a `limit`."""
+        if limit is None:
+            return self.ends(used)
+        return self._ask(used, limit, used, alone=True)
+
+    def tick(self, used: int, *, wanted: bool, room: int | None = None) -> Ask | None:
+        """A second has passed. `room`: so much is nobody's; None: others are there, or may be."""
+        match TICKS[self.at_hand(used, wanted=wanted, room=room)]:
+            case Move.TAKE_ALL:
+                return self._ask(used, self.cap + (room or 0), used, alone=True)
             case Move.GIVE_ALL:
                 return self._ask(used, used, used)
             case Move.TO_TARGET | Move.BACK_TO_TARGET:
@@ -164,9 +186,11 @@ class Lease:
             case Move.NOTHING:
                 return None
 
-    def at_hand(self, used: int, *, wanted: bool) -> Hand:
-        """`wanted`: another process found no room a moment ago."""
+    def at_hand(self, used: int, *, wanted: bool, room: int | None = None) -> Hand:
+        """`wanted`: another process found no room a moment ago; `room` as for `tick`."""
         left, target = self.cap - used, self.target
+        if room is not None and left >= 0:
+            return Hand.ALONE if room > 0 else Hand.ENOUGH
         if wanted and left > 0:
             return Hand.WANTED
         if left < 0 or (not wanted and 2 * left < target):
@@ -177,10 +201,15 @@ class Lease:
         """The process does: nothing is held any more."""
         return self._ask(used, used, used)
 
-    def _ask(self, used: int, want: int, least: int) -> Ask:
+    def once_more(self, ask: Ask, used: int) -> Ask:
+        """The same, after others left something; what is in hand has not shrunk since."""
+        more = used - ask.used
+        return self._ask(used, ask.want + more, ask.least + more, alone=ask.alone)
+
+    def _ask(self, used: int, want: int, least: int, *, alone: bool = False) -> Ask:
         self._seq += 1
         self.cap = min(self.cap, max(want, used))
-        return Ask(self._seq, want, least, used)
+        return Ask(self._seq, want, least, used, alone)
 
     def answered(self, row: Row) -> None:
         """The exchange was confirmed, and this is the row now."""

@@ -17,12 +17,13 @@ The order of the modules; each imports only from those before it:
     postgres            a ledger there, shared by machines: found, migrated, kept alive
     database            which ledger, and the engine for it
     budget              what was spent today, read at the start and when the day turns
-    leases              a day's budget shared by all who share a ledger
+    lease_rows          a day's leases as rows: exchanged, inherited
     ratios              what was learnt of answers, kept between two runs
     prices              what nodes asked, and the last listing of each
     checkpoints         what a key was charged, compared with the rows
     store               records made into rows, inside a transaction
     intents             the file that outlives kill -9
+    leases              a day's budget shared by all who share a ledger
     log_writer          a bounded queue, batches, a drop counter, a drain
     put_back            rows that were dropped, read back from the log
     move                a ledger into another engine

@@ -39,6 +39,11 @@ class BootLock:
                 error.strerror,
             )
 
+    @property
+    def is_held(self) -> bool:
+        """Whether others see by it that this process lives, and it sees so of them."""
+        return self._descriptor is not None
+
     def release(self) -> None:
         """Let go, and leave no file behind."""
         if self._descriptor is None:

@@ -6,7 +6,7 @@
 
 The clock may have been wrong at the start, and may be put right, ahead or back, at any time: so it
 is the day that is read, not the start. What this process spends itself is counted in memory
-(`sansio.routing.budget`), so several processes that share a log do not see one another.
+(`sansio.routing.budget`). Where several may share a ledger it is `leases` that does this.
 """
 
 import logging
@@ -36,6 +36,13 @@ PATIENCE_SECONDS: Final = 1.0
 
 LONGEST_REQUEST: Final = timedelta(days=1)
 """How long before its attempt a request may have been received; minutes are usual."""
+
+
+UNREAD: Final = (
+    "what was spent today cannot be read yet (%s): until then a budget lets nothing through that "
+    "costs"
+)
+"""With why."""
 
 
 @final
@@ -72,7 +79,7 @@ class Today:
         else:
             self._trouble_since = None
             self._budget.remember(sats, now)
-            self._say_so(now)
+            say_spent(self._budget, now)
             known = True
         tried, self._tried = self._tried, trio.Event()
         tried.set()
@@ -100,22 +107,20 @@ class Today:
     def _endure(self, trouble: Exception, now: float) -> None:
         if self._trouble_since is None:
             self._trouble_since = trio.current_time()
-            log.warning(
-                "what was spent today cannot be read yet (%s): until then a budget lets nothing "
-                "through that costs",
-                trouble,
-            )
+            log.warning(UNREAD, trouble)
         if trio.current_time() - self._trouble_since >= HOLD_SECONDS:
             self._budget.presume(now)
 
-    def _say_so(self, now: float) -> None:
-        account = self._budget.view(now)
-        if account.limit is not None:
-            log.info(
-                "budget: %s of %s sats of today (UTC) are spent",
-                format_eyes(account.spent),
-                format_sats(account.limit),
-            )
+
+def say_spent(budget: Budget, now: float) -> None:
+    """What is spent of the day, if it has a limit: for the log of a start, or of a new day."""
+    account = budget.view(now)
+    if account.limit is not None:
+        log.info(
+            "budget: %s of %s sats of today (UTC) are spent",
+            format_eyes(account.spent),
+            format_sats(account.limit),
+        )
 
 
 def read_spent(session: Session, now: float, *, but_by: str) -> Decimal:

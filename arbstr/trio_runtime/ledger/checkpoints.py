@@ -23,6 +23,7 @@ from arbstr.sansio.ledger.reconcile import (
 )
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.sansio.money import add_sats, sats_from_msats
+from arbstr.trio_runtime.ledger.lease_rows import corrected_elsewhere
 from arbstr.trio_runtime.ledger.port import Session, named
 
 SETTLED_BY: Final = {Verdict.SETTLED: "checkpoint", Verdict.SHARED: "shared"}
@@ -136,10 +137,11 @@ def unknown_attempts(session: Session) -> tuple[Unknown, ...]:
     return tuple(Unknown(*row) for row in session.execute(session.question("unknown_attempts")))
 
 
-def take(reading: Reading, session: Session) -> Taken | NotNow:
+def take(reading: Reading, session: Session, *, boot_id: str | None = None) -> Taken | NotNow:
     """Takes a checkpoint, if the ledger says that nothing was in flight meanwhile.
 
     Nor may another have been taken: what the node said may be older than what that one is about.
+    `boot_id` is of the process that books the corrections.
     """
     provider, account, until = reading.provider, reading.account, reading.before.request
     (in_flight,) = session.execute(
@@ -165,6 +167,10 @@ def take(reading: Reading, session: Session) -> Taken | NotNow:
     open_ones = [Open(row["correlation_id"], row["n"], _most(row)) for row in open_rows]
     settlement = settle(before, account, stated, open_ones)
     corrections = _write(session, settlement, open_rows)
+    for correction, row in zip(corrections, open_rows, strict=False):
+        if boot_id is not None and row["boot_id"] not in (None, boot_id):
+            less = add_sats(correction.counted, correction.costs.copy_negate())
+            corrected_elsewhere(session, correction.moment / 1000, row["boot_id"], less)
     charged = 0 if before is None else account.total_spent - before.total_spent
     charged_sats = sats_from_msats(Decimal(charged))
     session.execute(

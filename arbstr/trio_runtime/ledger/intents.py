@@ -237,7 +237,7 @@ class Leftovers:
         for path in self._paths():
             told = self._read(path)
             # Its own process's rows: what was spent before this one is read from the database.
-            store = Store(path.removeprefix(self._prefix or "").rpartition("-")[0])
+            store = Store(self._boot_of(path))
             rows = [row for each in told.values() if (row := _missing(session, each))]
             refused = store.one_by_one(rows, session)
             for one in refused:
@@ -248,6 +248,14 @@ class Leftovers:
             ended += sum(row.status != "abandoned" for row in rows)
             unfinished += sum(row.status == "abandoned" for row in rows)
         return Recovered(ended, unfinished)
+
+    def told_all_of(self, boot_id: str) -> bool:
+        """Whether `write` has read every file that this process left."""
+        read = {path for path, _ in self._files}
+        return all(path in read for path in self._paths() if self._boot_of(path) == boot_id)
+
+    def _boot_of(self, path: str) -> str:
+        return path.removeprefix(self._prefix or "").rpartition("-")[0]
 
     def written(self) -> Sequence[str]:
         """The ids of the rows that `write` wrote."""

@@ -99,6 +99,17 @@ class Database(Protocol):
     def damaged(self) -> bool:
         """Whether what is written to it could not be read again; nothing is, then."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether processes that keep their ledger here can share a day's budget."""
+
+    def is_gone(self, boot_id: str) -> bool:
+        """Whether it is sure that the process with that boot id has ended. From any thread; blocks
+        for microseconds."""
+
+    async def is_alone(self) -> bool:
+        """Whether it is sure that no other process keeps its ledger here just now."""
+
     async def transaction(
         self, work: Callable[[Session], T], *, written: Callable[[], Sequence[str]] | None = None
     ) -> T:

@@ -90,8 +90,23 @@ class PostgresDatabase:
         self._unfinished = unfinished
         self._writer: PostgresSession | None = None
         self._readers: list[PostgresSession] = []
+        self._left = False
         self._limiter = trio.CapacityLimiter(1)
         self._since: float | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """As `port.Database`."""
+        return True
+
+    def is_gone(self, boot_id: str) -> bool:
+        """As `port.Database`: who says nothing may live behind a wire that was cut."""
+        return False
+
+    async def is_alone(self) -> bool:
+        """As `port.Database`: nor is it sure who is there."""
+        await trio.lowlevel.checkpoint()
+        return False
 
     async def transaction(
         self, work: Callable[[Session], T], *, written: Callable[[], Sequence[str]] | None = None
@@ -213,6 +228,8 @@ class PostgresDatabase:
             kept.connection.close()
             raise
         self._readers.append(kept)
+        if self._left:
+            self._close_readers()  # who asked was cancelled, and the process ends
         return found
 
     def _connect(self) -> None:
@@ -257,12 +274,19 @@ class PostgresDatabase:
         return abandoned
 
     def _leave(self) -> None:
+        self._left = True
         writer = self._writer
-        if writer is not None and not writer.connection.closed:
-            writer.execute("DELETE FROM boots WHERE boot_id = ?", (self.boot_id,))
-        self._drop_writer()
-        while self._readers:
-            self._readers.pop().connection.close()
+        try:
+            if writer is not None and not writer.connection.closed:
+                writer.execute("DELETE FROM boots WHERE boot_id = ?", (self.boot_id,))
+        finally:
+            self._drop_writer()
+            self._close_readers()
+
+    def _close_readers(self) -> None:
+        with suppress(IndexError):  # two threads may be here
+            while True:
+                self._readers.pop().connection.close()
 
     def _drop_writer(self) -> None:
         writer, self._writer = self._writer, None

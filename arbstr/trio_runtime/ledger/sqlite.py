@@ -168,6 +168,22 @@ class SqliteDatabase:
         """As `port.Database`."""
         return None if self.path == IN_MEMORY else self.path
 
+    @property
+    def is_shared(self) -> bool:
+        """As `port.Database`: where a lock shows who lives."""
+        return self._lock is not None and self._lock.is_held
+
+    def is_gone(self, boot_id: str) -> bool:
+        """As `port.Database`."""
+        return self._lock is not None and self._lock.is_held and not self._lock.is_held_by(boot_id)
+
+    async def is_alone(self) -> bool:
+        """As `port.Database`."""
+        if self._lock is None:
+            return True
+        others = await trio.to_thread.run_sync(self._lock.others, abandon_on_cancel=True)
+        return self._lock.is_held and not others
+
     async def transaction(
         self, work: Callable[[Session], T], *, written: Callable[[], Sequence[str]] | None = None
     ) -> T:
@@ -271,7 +287,8 @@ class SqliteDatabase:
         if fault is None:
             self._suspected = False
             if self.damaged:
-                # It was mended in place, and our connections remember how it was.
+                # It was mended in place, and our connections remember how it was. We live on, and
+                # our lock says so.
                 self._disconnect()
             return
         if not self.damaged:
@@ -291,11 +308,13 @@ class SqliteDatabase:
         # lies there now. Emptied, its rows are in the file that was moved.
         with suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._disconnect()
+        self._leave()
 
     def _connect(self) -> None:
         if self.path != IN_MEMORY:
             _check_path(self.path)
+        if self._lock is not None:
+            self._lock.acquire()  # before any row bears our boot id
             _begin_file(self.path)
         try:
             connection = sqlite3.connect(
@@ -328,8 +347,6 @@ class SqliteDatabase:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
-        if self._lock is not None:
-            self._lock.acquire()  # before any row bears our boot id
         with begun(connection, "BEGIN IMMEDIATE"):
             _migrate(connection, self._migrations)
             abandoned = self._abandon(connection)
@@ -355,18 +372,21 @@ class SqliteDatabase:
                 abandoned += connection.execute(connection.question("abandon"), gone).rowcount
         return abandoned
 
+    def _leave(self) -> None:
+        try:
+            self._disconnect()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         reader, self._reader = self._reader, None
         self._suspected = self.damaged = False
-        try:
-            if reader is not None:
-                reader.close()
-            if connection is not None:
-                connection.close()
-        finally:
-            if self._lock is not None:
-                self._lock.release()
+        if reader is not None:
+            reader.close()
+        if connection is not None:
+            connection.close()
 
 
 @asynccontextmanager
@@ -383,4 +403,4 @@ async def open_sqlite(
         yield database
     finally:
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
-            await database._in_thread(database._disconnect)
+            await database._in_thread(database._leave)

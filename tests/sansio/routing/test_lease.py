@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from arbstr.sansio.routing.lease import TICKS, Ask, Hand, Lease, Row, exchanged
+from arbstr.sansio.routing.lease import ENDED, TICKS, Ask, Hand, Lease, Row, exchanged
 
 LIMIT: Final = 1_000_000
 
@@ -18,6 +18,8 @@ LIMIT: Final = 1_000_000
         pytest.param(Row(), Ask(1, 100, 50, 0), 940, 1, Row(50, 1), id="a part of what is free"),
         pytest.param(Row(), Ask(1, 900, 10, 0), 0, 4, Row(125, 1), id="a fair part, not all of it"),
         pytest.param(Row(), Ask(1, 900, 400, 0), 0, 4, Row(400, 1), id="more, if it must be"),
+        pytest.param(Row(), Ask(1, 900, 10, 0, True), 0, 4, Row(900, 1), id="all, for one alone"),
+        pytest.param(Row(5, 1), Ask(2, 995, 5, 5, True), 905, 1, Row(100, 2), id="all there is"),
         pytest.param(Row(), Ask(1, 100, 70, 0), 940, 1, None, id="not for the least"),
         pytest.param(Row(80, 3), Ask(4, 30, 30, 30), 1000, 2, Row(30, 4), id="given back"),
         pytest.param(Row(80, 3), Ask(3, 900, 0, 0), 80, 1, Row(80, 3), id="the same once more"),
@@ -185,9 +187,9 @@ def test_two_hundred_processes_share_a_day() -> None:
 class Grows(Lease):  # type: ignore[misc]  # a mutant of a final class
     """Gives back only after the answer."""
 
-    def _ask(self, used: int, want: int, least: int) -> Ask:
+    def _ask(self, used: int, want: int, least: int, *, alone: bool = False) -> Ask:
         cap = self.cap
-        ask = super()._ask(used, want, least)
+        ask = super()._ask(used, want, least, alone=alone)
         self.cap = cap
         return ask
 
@@ -221,3 +223,148 @@ def test_to_take_an_old_exchange_that_comes_late_would_overdraw() -> None:
         return False
 
     assert any(map(overdraws, range(4)))
+
+
+def test_who_is_alone_holds_the_day_and_gives_it_back_when_another_comes() -> None:
+    lease = Lease()
+    assert lease.begins(0, 1000) == Ask(1, 1000, 0, 0, alone=True)
+    lease.answered(Row(900, 1))
+    assert lease.tick(100, wanted=False, room=0) is None
+    assert lease.tick(100, wanted=False, room=50) == Ask(2, 950, 100, 100, alone=True)
+    lease.answered(Row(950, 2))
+    assert lease.tick(200, wanted=False, room=-50) is None  # a limit that was lowered
+    assert lease.tick(200, wanted=False) == Ask(3, 200, 200, 200)
+    assert lease.cap == 200
+    assert Lease().begins(7, None) == Ask(1, 7, 7, 7)  # of a day without an end nothing is held
+
+
+def test_who_was_dearer_than_all_there_is_says_so_although_it_is_alone() -> None:
+    lease = Lease()
+    lease.answered(Row(100, 0))
+    assert lease.tick(120, wanted=False, room=0) == Ask(1, 120, 120, 120)
+
+
+def test_to_ask_once_more_is_for_what_is_used_by_then() -> None:
+    lease = Lease()
+    lease.answered(Row(100, 0))
+    ask = lease.waits(90, (20,))
+    assert ask == Ask(1, 110, 110, 90)
+    assert lease.once_more(ask, 97) == Ask(2, 117, 117, 97)
+
+
+class Household:
+    """Processes on one file: they come, end, are killed and suspended. Who is gone is known, and
+    what it spent; who is suspended holds its lock, and asks for nothing."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.rows: dict[int, Row] = {}
+        self.living: dict[int, Process] = {}
+        self.stopped: set[int] = set()
+        self.spent: dict[int, int] = {}
+        self.wanted_until = self.now = self.born = 0
+
+    def exchange(self, name: int, ask: Ask) -> bool:
+        while True:
+            row = self.rows.get(name, Row())
+            caps = sum(each.cap for each in self.rows.values())
+            living = len(self.living)
+            after = exchanged(row, ask, limit=LIMIT, caps=caps, living=living)
+            if after is None:
+                self.wanted_until = self.now + 3
+            else:
+                self.rows[name] = after
+                self.living[name].lease.answered(after)
+            gone = [
+                n for n, r in self.rows.items() if n not in self.living and r.seq < ENDED
+            ]  # fmt: skip
+            if not gone or not (after is None or ask.alone):
+                return after is not None
+            for one in gone:
+                self.rows[one] = Row(self.spent[one], ENDED)
+            ask = self.living[name].lease.once_more(ask, self.living[name].used)
+
+    def alone(self) -> bool:
+        return len(self.living) == 1
+
+    def begin(self) -> int:
+        name, process = self.born, Process()
+        self.living[name], self.spent[name] = process, 0
+        self.born += 1
+        self.exchange(name, process.lease.begins(0, LIMIT if self.alone() else None))
+        return name
+
+    def spend(self, name: int, most: int) -> None:
+        process = self.living[name]
+        if process.used + most > process.lease.cap:
+            self.exchange(name, process.lease.waits(process.used, (most,)))
+        if process.used + most <= process.lease.cap:
+            process.used += most
+            self.spent[name] = process.used
+
+    def second(self) -> None:
+        self.now += 1
+        for name in [each for each in self.living if each not in self.stopped]:
+            lease, used = self.living[name].lease, self.living[name].used
+            room = LIMIT - sum(row.cap for row in self.rows.values()) if self.alone() else None
+            ask = lease.tick(used, wanted=self.wanted_until > self.now, room=room)
+            if ask is not None:
+                self.exchange(name, ask)
+        assert sum(row.cap for row in self.rows.values()) <= LIMIT
+        assert sum(self.spent.values()) <= LIMIT
+
+    def something(self) -> None:
+        roll = self.dice.random()
+        if roll < 0.05 or not self.living:
+            self.begin()
+        elif roll < 0.09:
+            name = self.dice.choice(list(self.living))
+            del self.living[name]  # killed: also one that is suspended
+            self.stopped.discard(name)
+        elif roll < 0.13:
+            self.stopped ^= {self.dice.choice(list(self.living))}
+        awake = [name for name in self.living if name not in self.stopped]
+        for _ in range(3):
+            if awake:
+                self.spend(self.dice.choice(awake), self.dice.randrange(1, 800))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_those_who_share_a_file_all_can_be_spent_and_no_more_whoever_is_killed_or_suspended(
+    seed: int,
+) -> None:
+    house = Household(seed)
+    for _ in range(300):
+        house.something()
+        house.second()
+    # At last only one is left, which was not there before.
+    house.living.clear()
+    house.stopped.clear()
+    last = house.begin()
+    while sum(house.spent.values()) < LIMIT - 100:
+        before = house.spent[last]
+        house.spend(last, 100)
+        house.second()
+        assert house.spent[last] > before
+
+
+def test_who_is_suspended_with_a_slice_keeps_no_more_than_that_from_the_others() -> None:
+    house = Household(0)
+    one = house.begin()
+    house.spend(one, 500)
+    other = house.begin()
+    house.spend(other, 100)
+    assert house.spent[other] == 0  # all is in the hand of the first, which has not looked yet
+    house.second()
+    house.stopped.add(one)
+    while True:
+        before = house.spent[other]
+        house.spend(other, 100)
+        house.second()
+        if house.spent[other] == before:
+            break
+    assert sum(house.spent.values()) >= 0.95 * LIMIT
+    house.stopped.clear()
+    for _ in range(5):
+        house.spend(one, 100)
+        house.second()

@@ -334,6 +334,19 @@ def test_a_running_arbstr_keeps_its_rows_there(postgres: PostgresServer, tmp_pat
     assert postgres.execute(leases, "running") == [(0, True)]
 
 
+async def test_a_reader_that_was_left_alone_leaves_no_connection(postgres: PostgresServer) -> None:
+    """Its caller was cancelled, and the ledger is closed before it has read."""
+    url = parse_ledger_url(postgres.url("lonely"))
+    database = module.PostgresDatabase(url, "boot", "/nowhere/x")
+    await database.open()
+    assert await database.read(lambda session: 1) == 1
+    assert len(database._readers) == 1
+    await database.close()
+    assert database._readers == []
+    assert await database.read(lambda session: 2) == 2
+    assert database._readers == []
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
