@@ -116,7 +116,8 @@ UPSTREAM_CODES: Final = frozenset(
 """Codes whose `type` is `upstream_error`: the request was fine and so is arbstr."""
 
 
-def _type_of(status: int, code: str) -> str:
+def type_of(status: int, code: str = "") -> str:
+    """The `type` of an error object with this HTTP status and code of ours."""
     if code in UPSTREAM_CODES:
         return "upstream_error"
     if status in (401, 403):
@@ -156,7 +157,7 @@ class ErrorReply:
     @property
     def type(self) -> str:
         """OpenAI's coarse class of the error."""
-        return _type_of(self.status, self.code)
+        return type_of(self.status, self.code)
 
     def error_object(self) -> Mapping[str, object]:
         """The value of the `error` member, in a body or in a stream's error event."""

@@ -10,6 +10,7 @@ sends raises.
 
 import re
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from arbstr.sansio.config.reader import Kind
@@ -25,6 +26,7 @@ from arbstr.sansio.failover.statuses import ERRORS, REFUSALS, Complete, called
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _OF_SERVERS: Final = frozenset({FailureKind.SERVER_ERROR, FailureKind.GAVE_UP})
 
 
@@ -71,11 +73,16 @@ def from_error_body(
     *,
     status: int,
     kind: Kind,
+    headers: Mapping[str, str] = _NO_HEADERS,
+    now_utc: float = 0.0,
     upstream_request_id: str | None = None,
     secrets: Collection[Secret] = (),
 ) -> Failure:
-    """The failure of a 2xx whose body, or an event of it before output, is an error object."""
-    refusal = read_refusal({}, data, now_utc=0)
+    """The failure of a 2xx whose body, or an event of it before output, is an error object.
+
+    `headers` are those it came under, of which `now_utc` reads the dates.
+    """
+    refusal = read_refusal(headers, data, now_utc=now_utc)
     own, failure = refusal.status, called(ERRORS, Complete(status, refusal, kind))
     limited = failure is FailureKind.RATE_LIMITED or own == 429
     refused = failure is FailureKind.ERROR_ANSWER and own is not None and own < 500

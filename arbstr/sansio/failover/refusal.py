@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.dialects.complaints import WORDS
+from arbstr.sansio.errors import type_of
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 
@@ -234,7 +235,7 @@ def client_error_object(
     kind, param, code = source.get("type"), source.get("param"), source.get("code")
     shaped: dict[str, object] = {
         "message": _clean_text(words, secrets),
-        "type": _clean_text(kind, secrets) if isinstance(kind, str) else "invalid_request_error",
+        "type": _clean_text(kind, secrets) if isinstance(kind, str) else type_of(status),
         "param": _clean_text(param, secrets) if isinstance(param, str) else None,
         "code": "client_error",
     }

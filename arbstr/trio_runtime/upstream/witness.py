@@ -190,6 +190,8 @@ class Witness:
             data,
             status=self.status or 200,
             kind=self.kind,
+            headers=self.headers,
+            now_utc=time.time(),
             upstream_request_id=self.upstream_request_id,
             secrets=self._secrets,
         )

@@ -392,6 +392,42 @@ def test_a_rate_limit_under_a_200_is_a_rate_limit() -> None:
     assert failure.trips is False
 
 
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "Thu, 01 Jan 1970 00:01:10 GMT"}, 10.0),
+        ({}, None),
+    ],
+)
+def test_an_error_under_a_200_waits_as_its_head_says(
+    headers: dict[str, str], wait: float | None
+) -> None:
+    failure = from_error_body(
+        b'{"error":{"message":"slow down","code":429}}',
+        status=200,
+        kind=Kind.OPENAI,
+        headers=headers,
+        now_utc=60.0,
+    )
+    assert (failure.own_status, failure.retry_after) == (429, wait)
+
+
+@pytest.mark.parametrize(
+    ("code", "type_"),
+    [
+        (429, "rate_limit_error"),
+        (401, "authentication_error"),
+        (402, "invalid_request_error"),
+        (400, "invalid_request_error"),
+    ],
+)
+def test_an_error_without_a_type_has_that_of_its_status(code: int, type_: str) -> None:
+    error = under_200(b'{"message":"no","code":%d}' % code).error
+    assert error is not None
+    assert error["type"] == type_
+
+
 def under_200(error: bytes) -> Failure:
     return from_error_body(b'{"error":%b}' % error, status=200, kind=Kind.ROUTSTR, secrets=SECRETS)
 
