@@ -89,14 +89,14 @@ ORDER: Final = {
     ),
     "cli": (
         *row(
-            "output progress config_file first_config init_asked node_prices "
+            "output progress figures cells tables config_file first_config init_asked node_prices "
             "provider_text check_command "
             "providers_command cost_command ledger_options clients "
-            "connect_command routes status_command figures tables stats_csv stats_text "
+            "connect_command routes status_command stats_csv stats_text "
             "request_text ledger_commands reconcile_command discover_command backup_command "
             "import_command migrate_command mock_ledger run_command"
         ),
-        *wing("watch", "keys cells model view detail screen lines reader terminal command"),
+        *wing("watch", "keys model view detail screen lines reader terminal command"),
         *wing("doctor", "findings machine providers command"),
         *row("service_command help_command command_line grammar completion_command commands"),
     ),

@@ -386,13 +386,13 @@ def test_no_amount_is_rounded_to_nothing(ask: Ask) -> None:
     )
     lines = ask("requests", *SPAN, "--order", "asc").out.splitlines()[2:7]
     assert [line.split()[8] for line in lines] == [
-        "0.000250",
-        "1,234.500000",
+        "0.00025",
+        "1,234",
         "<0.000001",
         "unknown",
-        "0.000000",
+        "0",
     ]
-    assert "1,234.50025 sats for" in ask("stats", *SPAN).out
+    assert "1,235 sats for" in ask("stats", *SPAN).out
 
 
 def test_days_without_requests_have_a_line_and_every_cost_has_a_bar(ask: Ask) -> None:

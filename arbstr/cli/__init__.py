@@ -8,6 +8,9 @@ The order of the modules; each imports only from those before it:
 
     output             standard output and error, which may be closed or full
     progress           how far a command is that takes long
+    figures            figures of the ledger as words
+    cells              texts that fit into the cells of a terminal, harmless
+    tables             tables and lines on standard output, as wide as it is
     config_file        which configuration, what it says, who else may read it
     first_config       `arbstr init`
     init_asked         `arbstr init --url`: what a node or an endpoint lists
@@ -21,8 +24,6 @@ The order of the modules; each imports only from those before it:
     connect_command    `arbstr connect`
     routes             those of the running arbstr, asked
     status_command     `arbstr status`
-    figures            figures of the ledger as words
-    tables             tables and lines on standard output
     stats_csv          the same for a spreadsheet: `stats --csv`
     stats_text         what `stats` prints
     request_text       what `requests` prints

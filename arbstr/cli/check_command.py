@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Mapping
 
+from arbstr.cli.cells import filled, terminal_width
 from arbstr.cli.config_file import (
     check_workers,
     config_path,
@@ -41,21 +42,23 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if options.network:
         found = asked(config, found)
         faults = tuple(problems(config, found, now))
+    width = terminal_width()
+
+    def say(text: str, indent: str = "") -> None:
+        print(*filled(indent, text, width, hang=2), sep="\n")
+
     for provider in config.providers:
-        print(
-            f"  {provider.name}  {provider.endpoint.shown_base}{PATHS[provider.endpoints[0]]}  "
-            f"kind {provider.kind}  {access(provider)}"
-        )
+        url = f"{provider.endpoint.shown_base}{PATHS[provider.endpoints[0]]}"
+        say(f"{provider.name}  {url}  kind {provider.kind}  {access(provider)}", "  ")
         if options.network and provider.asks_node:
             for line in accounts_of(found, provider.name):
-                print(f"    {line}")
-            print(
-                *(f"    {line}" for line in described(config, found, provider.name, now)), sep="\n"
-            )
+                say(line, "    ")
+            for line in described(config, found, provider.name, now):
+                say(line, "    ")
     for warning in warnings_of(config, path):
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     if is_open(config):
-        print(
+        say(
             f"warning: {config.server.listen} is open to other machines and there is no [server] "
             "auth_token; `arbstr run` refuses that without --allow-unauthenticated"
         )

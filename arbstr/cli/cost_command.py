@@ -8,15 +8,17 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from arbstr.cli.figures import in_sats
 from arbstr.cli.node_prices import catalog_at
 from arbstr.cli.output import complain
+from arbstr.cli.tables import Column, console, print_left_out, print_table, texts
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.errors import ErrorReply, StartError
-from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.plan import NOTHING_LEARNT, Candidate, Learnt, plan
 from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.routing.refusals import NoRoute
@@ -110,28 +112,30 @@ def _print(quoted: dict[str, Any], candidates: Sequence[Candidate]) -> None:
     print(f"strategy  {quoted['strategy']}")
     print(f"learnt    {learnt}")
     print()
-    names = ("", "provider", "model")
-    rows = [(*names, "tokens in", "tokens out", "sats", "held tokens", "held sats")]
-    for n, (offer, found) in enumerate(zip(quoted["candidates"], candidates, strict=True), 1):
-        # From the candidate itself: JSON has no exact decimals.
-        cost, held = found.estimated_cost, found.hold_cost
-        tokens = offer["estimated"]
-        rows.append(
-            (
-                str(n),
-                offer["provider"],
-                escaped(offer["model"]),
-                str(tokens["input_tokens"]),
-                str(tokens["output_tokens"]),
-                "unknown" if cost is None else format_eyes(cost),
-                str(offer["set_aside"]["output_tokens"]),
-                "unknown" if held is None else format_eyes(held),
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        texts = (cell.ljust(width) for cell, width in zip(row[:3], widths, strict=False))
-        numbers = (cell.rjust(width) for cell, width in zip(row[3:], widths[3:], strict=True))
-        print("  ".join((*texts, *numbers)))
+    out = console()
+    left_out = print_table(out, _candidates(quoted["candidates"], candidates), rule=False)
     for one in quoted["passed_over"]:
         print(f"not {one['provider']} for {escaped(one['model'])}: it {one['why']}")
+    print_left_out(out, left_out, "a wider terminal has it, and --json")
+
+
+def _candidates(quoted: Sequence[dict[str, Any]], candidates: Sequence[Candidate]) -> list[Column]:
+    # Costs from the candidate itself: JSON has no exact decimals.
+    def sats(name: str, amounts: Sequence[Decimal | None]) -> Column:
+        return Column(name, texts([in_sats(each) or "unknown" for each in amounts]), right=True)
+
+    def tokens(name: str, counts: Sequence[int], *, short: str = "", spare: int = 0) -> Column:
+        return Column(name, texts(list(map(str, counts))), short=short, right=True, spare=spare)
+
+    estimated = [each["estimated"] for each in quoted]
+    held = [each["set_aside"]["output_tokens"] for each in quoted]
+    return [
+        tokens("", range(1, len(quoted) + 1)),
+        Column("provider", texts([each["provider"] for each in quoted])),
+        Column("model", texts([each["model"] for each in quoted])),
+        tokens("tokens in", [each["input_tokens"] for each in estimated], short="in", spare=2),
+        tokens("tokens out", [each["output_tokens"] for each in estimated], short="out", spare=2),
+        sats("sats", [each.estimated_cost for each in candidates]),
+        tokens("held tokens", held, spare=1),
+        sats("held sats", [each.hold_cost for each in candidates]),
+    ]

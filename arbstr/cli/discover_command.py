@@ -15,6 +15,7 @@ from typing import Final, TypeVar, final
 
 import trio
 
+from arbstr.cli.cells import NARROWEST, terminal_width, wrapped
 from arbstr.cli.output import complain
 from arbstr.sansio.config.addresses import Proxy, parse_proxy, parse_url
 from arbstr.sansio.config.credentials import key_variable
@@ -47,6 +48,9 @@ TOR: Final = "socks5://127.0.0.1:9050"
 
 LONGEST_NAME: Final = 56
 """Characters of a provider's name, before what tells two apart: 64 are allowed."""
+
+_SETTING: Final = re.compile(r"[a-z_]+ = |\[\[")
+"""How a line of TOML begins."""
 
 T = TypeVar("T")
 
@@ -87,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
     for trouble in found.troubles:
         complain(trouble)
     said = [source.shown for source in sources]
-    print(*_text(found, said, options.model, proxy), sep="\n")
+    width = terminal_width()
+    for line in "\n".join(_text(found, said, options.model, proxy)).split("\n"):
+        print(*_narrow(line, width), sep="\n")
     if found.answers:
         return 0
     complain("discover: no node was found that answers")
@@ -160,6 +166,15 @@ async def _find(sources: Sequence[Source], proxy: Proxy | None) -> Found:
 
 
 # -- what is printed -------------------------------------------------------------------------------
+
+
+def _narrow(line: str, width: int) -> list[str]:
+    """A line of text; a remark that is too long for the terminal in several. What is TOML, or is to
+    be made so, stays as it is."""
+    remark = line.removeprefix("# ")
+    if not width or remark == line or _SETTING.match(remark):
+        return [line]
+    return [f"# {part}" for part in wrapped(remark, max(width, NARROWEST) - len("# "))]
 
 
 def _text(

@@ -4,10 +4,12 @@ Texts go out as they are: who prints them makes harmless what a client or a prov
 """
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from arbstr.sansio.ledger.periods import in_zone
 from arbstr.sansio.moments import UTC, Zone, parse_moment
+from arbstr.sansio.money import format_eyes
 
 Report: TypeAlias = Mapping[str, Any]
 """A JSON object, as the routes answer."""
@@ -16,8 +18,8 @@ SHOWN_ID: Final = 8
 """Characters of an id in the list, the last ones: the first tell the time, and are the same for all
 of a minute. `arbstr requests` finds the request by them."""
 
-SATS_PLACES: Final = 6
-"""Decimal places of an amount: what sums are exact to. Less is shown as `<0.000001`."""
+LEAST_SATS: Final = Decimal("0.000001")
+"""What sums are exact to. Less is shown as less than that."""
 
 GOOD: Final = "green"
 BAD: Final = "red"
@@ -34,6 +36,15 @@ STYLES: Final[Mapping[str, str]] = {
     "in_flight": DIM,
 }
 """Of each status a row can have."""
+
+
+_BRIEF: Final = {"client_disconnected": "left", "stream_incomplete": "cut off"}
+"""Statuses that are too long for a narrow column."""
+
+
+def in_brief(status: str) -> str:
+    """What a status is called where there is little room."""
+    return _BRIEF.get(status, status.replace("_", " "))
 
 
 def facts(row: Report) -> dict[str, str]:
@@ -120,21 +131,28 @@ def duration(ms: float | None) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:,.1f} s"
 
 
-def in_sats(amount: float | None) -> str:
-    """To the last place that sums are exact to; empty if unknown."""
+def sats(amount: float | Decimal) -> str:
+    """An amount for a line that is full of figures."""
+    return format_eyes(Decimal(str(amount)))
+
+
+def in_sats(amount: float | Decimal | None) -> str:
+    """Four digits, as everywhere for eyes, with commas at the thousands; empty if unknown."""
     if amount is None:
         return ""
-    digits = f"{amount:,.{SATS_PLACES}f}".rstrip("0").rstrip(".")
-    return "<0.000001" if amount and digits == "0" else digits
+    if amount and abs(Decimal(str(amount))) < LEAST_SATS:
+        return f"<{LEAST_SATS}"
+    return f"{Decimal(sats(amount)):,f}"
 
 
 def aligned_sats(amounts: Sequence[float | None]) -> list[str]:
-    """Amounts of one column, all with as many decimal places as the longest needs."""
-    shown = [in_sats(amount) for amount in amounts]
-    places = max((len(digits.partition(".")[2]) for digits in shown), default=0)
+    """Amounts of one column that is set to the right: their decimal points are below each other."""
+    shown = ["unknown" if amount is None else in_sats(amount) for amount in amounts]
+    places = [0 if text == "unknown" else len(text.partition(".")[2]) for text in shown]
+    widest = max(places, default=0)
     return [
-        "unknown" if amount is None else digits if "<" in digits else f"{amount:,.{places}f}"
-        for amount, digits in zip(amounts, shown, strict=True)
+        text if text == "unknown" else text + " " * (widest - here + (widest > 0 and not here))
+        for text, here in zip(shown, places, strict=True)
     ]
 
 

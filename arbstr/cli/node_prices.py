@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 
 import trio
 
+from arbstr.cli.figures import sats
 from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.config.reader import ANY_MODEL, Config
 from arbstr.sansio.ledger.reports import Filters
@@ -150,16 +151,12 @@ def accounts_of(found: Mapping[str, Known], name: str) -> Iterator[str]:
         yield f"key holds {format_eyes(sats_from_msats(Decimal(knows.held)))} sats free"
     charges = knows.charges
     if charges is not None:
-        stated, expected = (_shown(each) for each in (charges.stated, charges.expected))
+        stated, expected = (sats(each) for each in (charges.stated, charges.expected))
         told = f"in 7 days {stated} sats stated, {expected} expected"
         if charges.charged is not None and charges.known is not None:
-            charged, right = (_shown(each) for each in (charges.charged, charges.known))
+            charged, right = (sats(each) for each in (charges.charged, charges.known))
             told += f"; compared: {charged} charged, {right} known"
         yield told
-
-
-def _shown(sats: float) -> str:
-    return format_eyes(Decimal(repr(sats)))
 
 
 def catalog_at(place: str, config: Config) -> Catalog:

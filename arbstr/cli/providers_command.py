@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 
+from arbstr.cli.cells import filled, terminal_width
 from arbstr.cli.config_file import config_path, ledger_path, read_config, without_keys
 from arbstr.cli.node_prices import accounts_of, described, known
 from arbstr.cli.provider_text import access, served_by
@@ -16,19 +17,25 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = config_path(options, environ)
     config = without_keys(partial(read_config, path), environ)  # it sends nothing
     now, found = time.time(), known(ledger_path(path, config, environ), config)
+    width = terminal_width()
+
+    def say(text: str, indent: str = "  ") -> None:
+        print(*filled(indent, text, width, hang=2), sep="\n")
+
     for provider in config.providers:
-        print(f"{provider.name}  {provider.endpoint.shown_url}  {access(provider)}")
+        say(f"{provider.name}  {provider.endpoint.shown_url}  {access(provider)}", "")
         for line in accounts_of(found, provider.name):
-            print(f"  {line}")
+            say(line)
         if provider.asks_node:
-            print(*(f"  {line}" for line in described(config, found, provider.name, now)), sep="\n")
+            for line in described(config, found, provider.name, now):
+                say(line)
             continue
         for model in provider.named:
             known_as = provider.model_ids.get(model)
             name = f"{model} (as {known_as})" if known_as else model
             own = provider.endpoints_for(model)
             served = "" if own == provider.endpoints else served_by(own)
-            print(f"  {name}  {_prices(provider.rates_for(model))}{served}")
+            say(f"{name}  {_prices(provider.rates_for(model))}{served}")
     return 0
 
 

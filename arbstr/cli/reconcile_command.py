@@ -11,11 +11,13 @@ from typing import Any, Final, final
 
 import trio
 
+from arbstr.cli.cells import filled, terminal_width
+from arbstr.cli.figures import in_sats
 from arbstr.cli.output import complain
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
 from arbstr.sansio.ledger.reconcile import Verdict
-from arbstr.sansio.money import format_eyes, format_sats
+from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.trio_runtime import groups
@@ -75,13 +77,13 @@ class Outcome:
             shared = " (together; shared by what was set aside)"
             for one, sats in taken.settlement.prices:
                 note = shared if taken.settlement.verdict is Verdict.SHARED else ""
-                said.append(f"  {one.correlation_id} #{one.n}  {format_sats(sats)} sats{note}")
+                said.append(f"  {one.correlation_id} #{one.n}  {format_eyes(sats)} sats{note}")
             if (warning := taken.settlement.sentence()) is not None:
                 said.append(f"  it {warning}")
         if self.open is not None:
             said.append(
                 f"  still unknown: {self.open.attempts} attempts since {self.open.since}, "
-                f"{self.open.sats:.4g} sats were set aside: {self.why}"
+                f"{in_sats(self.open.sats)} sats were set aside: {self.why}"
             )
         return said
 
@@ -100,7 +102,9 @@ def run(options: argparse.Namespace, config: Config, place: str) -> int:
         print()
     else:
         for outcome in outcomes:
-            print(*outcome.lines(), sep="\n")
+            for line in outcome.lines():
+                indent = " " * (len(line) - len(line.lstrip()))
+                print(*filled(indent, line.lstrip(), terminal_width(), hang=2), sep="\n")
     return 1 if any(outcome.open is not None for outcome in outcomes) else 0
 
 

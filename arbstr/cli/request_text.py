@@ -5,12 +5,10 @@ The reports of `trio_runtime/ledger/reports.py` go in.
 
 from collections.abc import Sequence
 
-from rich.table import Table
 from rich.text import Text
 
 from arbstr.cli.figures import (
     BAD,
-    DIM,
     DOUBTFUL,
     SHOWN_ID,
     STYLES,
@@ -19,6 +17,7 @@ from arbstr.cli.figures import (
     duration,
     facts,
     grouped,
+    in_brief,
     in_sats,
     may_have_cost,
     maybe_lost,
@@ -26,7 +25,16 @@ from arbstr.cli.figures import (
     time_in,
     unlike_stated,
 )
-from arbstr.cli.tables import Justify, console, line, table, text
+from arbstr.cli.tables import (
+    Column,
+    console,
+    print_facts,
+    print_left_out,
+    print_table,
+    say,
+    text,
+    texts,
+)
 from arbstr.sansio.moments import Zone
 from arbstr.trio_runtime.ledger.reports import Report
 
@@ -35,63 +43,64 @@ def print_requests(report: Report, zone: Zone) -> None:
     """One line a request. The `attempts` of each are the list of them."""
     out = console()
     rows = report["data"]
+    left_out: tuple[str, ...] = ()
     if rows:
-        out.print(_requests(rows, zone))
+        left_out = print_table(out, _requests(rows, zone))
         out.print()
     pages = f", page {report['page']} of {report['total_pages']}" if report["total"] else ""
-    out.print(line(f"{counted(report['total'], 'request')}{pages}", spelled(report, zone)))
+    say(out, text(f"{counted(report['total'], 'request')}{pages}", "bold"), spelled(report, zone))
+    print_left_out(out, left_out, "a wider terminal has it, and arbstr requests ID")
 
 
 def print_request(row: Report) -> None:
     """Everything about one request, and its attempts."""
     out = console()
-    grid = Table.grid(padding=(0, 2))
-    for name, value in facts(row).items():
-        style = STYLES.get(value, "") if name == "status" else ""
-        grid.add_row(text(name, DIM), text(value, style))
-    out.print(grid)
+    styles = {"status": STYLES.get(row["status"], "")}
+    told = [(name, text(value, styles.get(name, ""))) for name, value in facts(row).items()]
+    print_facts(out, told)
     if row["attempts"]:
         out.print()
-        out.print(_attempts(row["attempts"]))
+        left_out = print_table(out, _attempts(row["attempts"]))
+        print_left_out(out, left_out, "a wider terminal has it, and --json")
 
 
-def _requests(rows: Sequence[Report], zone: Zone) -> Table:
+def _requests(rows: Sequence[Report], zone: Zone) -> list[Column]:
     doors = len({row["endpoint"] for row in rows}) > 1
-    endpoint: list[tuple[str, Justify]] = [("endpoint", "left")] if doors else []
-    shown = table(
-        (f"time ({zone.name})", "left"),
-        ("id", "left"),
-        ("status", "left"),
-        ("model", "left"),
-        ("provider", "left"),
-        ("policy", "left"),
-        *endpoint,
-        ("tokens", "right"),
-        ("sats", "right"),
-        ("took", "right"),
-        ("failed attempts", "left"),
-    )
-    costs = aligned_sats([row["cost"]["cost_sats"] for row in rows])
-    for row, sats in zip(rows, costs, strict=True):
-        tokens = row["tokens"]
+    sats = aligned_sats([row["cost"]["cost_sats"] for row in rows])
+    for at, row in enumerate(rows):
         if row["cost"]["cost_sats"] is None and not any(map(may_have_cost, row["attempts"])):
-            sats = "-"  # nothing was sent, or all of it was free
-        shown.add_row(
-            text(time_in(zone, row["timestamp"])[5:]),  # the year is in the last line
-            text(row["correlation_id"][-SHOWN_ID:]),
-            text(row["status"], STYLES.get(row["status"], "")),
-            text(row["model"]),
-            text(row["provider"] or "-"),
-            text(row["policy"] or "-"),
-            *([text(row["endpoint"])] if doors else []),
-            text("/".join(grouped(tokens[f"{way}_tokens"]) or "-" for way in ("input", "output"))),
-            text(sats),
-            text(duration(row["timing"]["latency_ms"]) or "-"),
-            text(f"joined {row['joined'][-SHOWN_ID:]}")
-            if row["joined"] is not None
-            else _failures(row["attempts"]),
-        )
-    return shown
+            sats[at] = "-"  # nothing was sent, or all of it was free
+    # The year is in the last line.
+    times = [time_in(zone, row["timestamp"])[5:] for row in rows]
+    minutes = texts([each[:-3] for each in times])
+    tokens = [
+        "/".join(grouped(row["tokens"][f"{way}_tokens"]) or "-" for way in ("input", "output"))
+        for row in rows
+    ]
+    styles = [STYLES.get(row["status"], "") for row in rows]
+    statuses = [text(row["status"], style) for row, style in zip(rows, styles, strict=True)]
+    brief = [text(in_brief(row["status"]), style) for row, style in zip(rows, styles, strict=True)]
+    took = [duration(row["timing"]["latency_ms"]) or "-" for row in rows]
+    endpoints = texts([row["endpoint"] for row in rows])
+    return [
+        Column(f"time ({zone.name})", texts(times), brief=minutes, whole=True),
+        Column("id", [text(row["correlation_id"][-SHOWN_ID:]) for row in rows], whole=True),
+        Column("status", statuses, brief=brief, whole=True),
+        Column("model", texts([row["model"] for row in rows])),
+        Column("provider", texts([row["provider"] or "-" for row in rows])),
+        Column("policy", texts([row["policy"] or "-" for row in rows]), spare=4),
+        *([Column("endpoint", endpoints, whole=True, spare=3)] if doors else []),
+        Column("tokens", texts(tokens), right=True, spare=1),
+        Column("sats", texts(sats), brief=texts([each.strip() for each in sats]), right=True),
+        Column("took", texts(took), right=True, spare=2),
+        Column("failed attempts", [_tries(row) for row in rows], below=True),
+    ]
+
+
+def _tries(row: Report) -> Text:
+    if row["joined"] is not None:
+        return text(f"joined {row['joined'][-SHOWN_ID:]}")
+    return _failures(row["attempts"])
 
 
 def _failures(attempts: Sequence[Report]) -> Text:
@@ -109,37 +118,31 @@ def _failures(attempts: Sequence[Report]) -> Text:
     )
 
 
-def _attempts(attempts: Sequence[Report]) -> Table:
-    unlike = [unlike_stated(attempt["cost"]) for attempt in attempts]
-    expected: list[tuple[str, Justify]] = [("expected", "right")] if any(unlike) else []
-    shown = table(
-        ("attempt", "right"),
-        ("provider", "left"),
-        ("model", "left"),
-        ("failure", "left"),
-        ("HTTP", "right"),
-        ("money", "left"),
-        ("sats", "right"),
-        *expected,
-        ("estimated", "right"),
-        ("time", "right"),
-        ("the provider's id", "left"),
-    )
-    for attempt, other in zip(attempts, unlike, strict=True):
-        failure, money = attempt["failure"], attempt["money"]
-        doubtful = failure is not None and may_have_cost(attempt)
-        cost = attempt["cost"]
-        shown.add_row(
-            text(str(attempt["n"])),
-            text(attempt["provider"]),
-            text(attempt["model"]),
-            text(failure or "-", BAD),
-            text(grouped(attempt["http_status"]) or "-"),
-            text(money or "-", DOUBTFUL if doubtful else ""),
-            text(in_sats(cost["cost_sats"]) or ("unknown" if may_have_cost(attempt) else "-")),
-            *([text(other or "-")] if expected else []),
-            text(in_sats(cost["estimated_cost_sats"]) or "unknown"),
-            text(duration(attempt["duration_ms"])),
-            text(attempt["upstream_request_id"] or "-"),
-        )
-    return shown
+def _attempts(attempts: Sequence[Report]) -> list[Column]:
+    doubtful = [each["failure"] is not None and may_have_cost(each) for each in attempts]
+    money = [
+        text(each["money"] or "-", DOUBTFUL if doubt else "")
+        for each, doubt in zip(attempts, doubtful, strict=True)
+    ]
+    sats = [
+        in_sats(each["cost"]["cost_sats"]) or ("unknown" if may_have_cost(each) else "-")
+        for each in attempts
+    ]
+    unlike = [unlike_stated(each["cost"]) for each in attempts]
+    expected = [other or "-" for other in unlike]
+    estimated = [in_sats(each["cost"]["estimated_cost_sats"]) or "unknown" for each in attempts]
+    ids = [each["upstream_request_id"] or "" for each in attempts]
+    statuses = [grouped(each["http_status"]) or "-" for each in attempts]
+    return [
+        Column("attempt", texts([str(each["n"]) for each in attempts]), short="#", right=True),
+        Column("provider", texts([each["provider"] for each in attempts])),
+        Column("model", texts([each["model"] for each in attempts])),
+        Column("failure", texts([each["failure"] or "-" for each in attempts], BAD), whole=True),
+        Column("HTTP", texts(statuses), right=True),
+        Column("money", money, whole=True),
+        Column("sats", texts(sats), right=True),
+        *([Column("expected", texts(expected), right=True)] if any(unlike) else []),
+        Column("estimated", texts(estimated), right=True, spare=2),
+        Column("time", texts([duration(each["duration_ms"]) for each in attempts]), right=True),
+        Column("the provider's id", texts(ids), below=True),
+    ]

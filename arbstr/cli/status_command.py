@@ -6,16 +6,15 @@ What its own routes say (`routes`), and of that what is not as it should be.
 import argparse
 import json
 import time
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from arbstr.cli.connect_command import base_url
+from arbstr.cli.figures import sats
 from arbstr.cli.output import complain
 from arbstr.cli.routes import LATE, PATIENCE_SECONDS, PORT_IS_OPEN, Report, Routes, waiting_rows
 from arbstr.sansio.moments import format_moment
-from arbstr.sansio.money import format_eyes
 from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -96,11 +95,11 @@ def _trouble(provider: Report) -> str | None:
 def line(report: Report) -> str:
     """The same, for a glance: what is as it should be is not told."""
     limit, trouble = report["limit"], report["trouble"]
-    of = "" if limit is None else f" of {_sats(limit)}"
+    of = "" if limit is None else f" of {sats(limit)}"
     parts = [
         f"arbstr {report['status']}",
         f"{report['in_flight']} in flight",
-        f"{_sats(report['spent'])}{of} sats today",
+        f"{sats(report['spent'])}{of} sats today",
     ]
     if len(trouble) > SHOWN_PROVIDERS:
         parts.append(f"{len(trouble)} providers in trouble")
@@ -111,7 +110,3 @@ def line(report: Report) -> str:
     if report["waiting"] is not None:
         parts.append(escaped(report["waiting"]))
     return " | ".join(parts)
-
-
-def _sats(amount: float) -> str:
-    return format_eyes(Decimal(str(amount)))

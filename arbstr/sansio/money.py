@@ -143,6 +143,13 @@ def format_eyes(amount: Decimal) -> str:
     return format_sats(rounded)
 
 
+def format_above(amount: Decimal, limit: Decimal) -> str:
+    """An amount above a limit, for a sentence that says so: all its digits if four of them would be
+    no more than the limit."""
+    shown = format_eyes(amount)
+    return shown if Decimal(shown) > limit else format_sats(amount)
+
+
 def format_sats(amount: Decimal) -> str:
     """The amount as plain digits: no exponent, no trailing zeros, no minus before a zero."""
     if not amount:

@@ -15,7 +15,7 @@ import trio
 from arbstr.sansio.dialects.usage import parse_json, read_cost_header, read_stated_cost
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.kinds import stated_in
-from arbstr.sansio.money import format_sats, sats_from_msats
+from arbstr.sansio.money import format_eyes, sats_from_msats
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.upstream.ask import Replied
@@ -89,7 +89,7 @@ def warn(provider: str, msats: Decimal, what: str, then: str, request_id: str) -
         'provider "%s" charges for %s, %s sats just now, which are in no row: %s',
         provider,
         what,
-        format_sats(sats_from_msats(msats)),
+        format_eyes(sats_from_msats(msats)),
         then,
         extra={"request_id": request_id, "provider": provider},
     )

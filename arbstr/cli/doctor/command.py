@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 import trio
 
+from arbstr.cli.cells import filled, terminal_width
 from arbstr.cli.config_file import (
     absolute,
     config_path,
@@ -24,14 +22,10 @@ from arbstr.cli.doctor.findings import Finding, Grade, fault, note, of_problem, 
 from arbstr.cli.doctor.providers import ask_providers
 from arbstr.cli.node_prices import asked, known, problems
 from arbstr.cli.routes import LATE, PATIENCE_SECONDS, Report, Routes
-from arbstr.cli.watch.cells import wrapped
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
-from arbstr.sansio.visible import escaped
 from arbstr.trio_runtime.ledger.sqlite import SQLITE_VERSION
 from arbstr.trio_runtime.upstream.transport import Transport
-
-NARROWEST: Final = 40
 
 
 def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -43,7 +37,7 @@ def run(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         report = {"ok": not faults, "findings": [each.as_json() for each in found]}
         print(json.dumps(report, indent=2))
         return 1 if faults else 0
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    width = terminal_width()
     for each in found:
         print(*_lines(each, width), sep="\n")
     print(f"{faults} {'fault' if faults == 1 else 'faults'}, {notes} to look at")
@@ -105,14 +99,8 @@ async def _health(config: Config) -> Report | str:
 
 def _lines(finding: Finding, width: int) -> Sequence[str]:
     """One finding. `width` is that of the terminal, 0 without one: then nothing is broken."""
-    indent = f"{finding.grade.value:<6} "
-    text = f"{finding.about}: {finding.says}"
-    texts = [(indent, text)]
+    grade = f"{finding.grade.value:<6} "
+    lines = filled(grade, f"{finding.about}: {finding.says}", width)
     if finding.remedy is not None:
-        texts.append((" " * len(indent), f"-> {finding.remedy}"))
-    lines: list[str] = []
-    for first, whole in texts:
-        room = max(width, NARROWEST) - len(first)
-        pieces = wrapped(whole, room) if width else [escaped(whole)]
-        lines += [(first if at == 0 else " " * len(first)) + each for at, each in enumerate(pieces)]
+        lines += filled(" " * len(grade), f"-> {finding.remedy}", width)
     return lines

@@ -6,7 +6,6 @@ lines that follow from both (`screen`). Around that a reader of routes, and a te
 The order of the modules; each imports only from those before it:
 
     keys      bytes of a terminal -> keys
-    cells     texts that fit into cells, harmless
     model     answers of the routes -> what is known
     view      keys -> what was chosen
     detail    lines about one request

@@ -6,8 +6,8 @@ Pure, as `screen` is.
 from collections.abc import Iterator
 from typing import Final
 
+from arbstr.cli.cells import BOLD, Line, wrapped
 from arbstr.cli.figures import BAD, DIM, DOUBTFUL, STYLES, duration, facts, in_sats, may_have_cost
-from arbstr.cli.watch.cells import BOLD, Line, wrapped
 from arbstr.cli.watch.model import Model, Report
 
 _NAME: Final = 12

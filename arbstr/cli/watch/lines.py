@@ -8,9 +8,9 @@ Pure. A line is made harmless here, and is never cut: who reads it is a file, or
 
 from collections.abc import Collection, Iterator
 
-from arbstr.cli.figures import duration
+from arbstr.cli.figures import duration, sats
 from arbstr.cli.watch.model import Model, Row
-from arbstr.cli.watch.screen import clock, cost_of, sats, state_of, tokens_of
+from arbstr.cli.watch.screen import clock, cost_of, state_of, tokens_of
 from arbstr.sansio.visible import escaped
 
 
@@ -43,8 +43,8 @@ def _today(model: Model) -> str:
     of = "" if day.limit is None else f" of {sats(day.limit)}"
     unknown = f", {day.unknown} of unknown cost" if day.unknown else ""
     return (
-        f"{day.in_flight} in flight, {sats(day.spent)}{of} sats today for {day.requests} requests"
-        f"{unknown}"
+        f"{day.in_flight} in flight, {sats(day.spent)}{of} sats today "
+        f"for {day.requests} requests{unknown}"
     )
 
 

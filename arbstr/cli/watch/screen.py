@@ -17,9 +17,9 @@ what matters less and cuts the rest. Times are UTC, as everywhere in the ledger.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final, final
 
+from arbstr.cli.cells import BOLD, CHOSEN, Line, Span, fit, fit_line
 from arbstr.cli.figures import (
     BAD,
     DIM,
@@ -30,13 +30,13 @@ from arbstr.cli.figures import (
     counted,
     duration,
     grouped,
+    in_brief,
+    sats,
 )
-from arbstr.cli.watch.cells import BOLD, CHOSEN, Line, Span, fit, fit_line
 from arbstr.cli.watch.detail import detail_lines
 from arbstr.cli.watch.model import Day, Model, Provider, Row
 from arbstr.cli.watch.view import View, shown_rows
 from arbstr.sansio.moments import DAY_MS, format_moment
-from arbstr.sansio.money import format_eyes
 
 BAR_WIDTH: Final = 20
 
@@ -61,9 +61,6 @@ KEYS: Final = (
 
 MAIN_KEYS: Final = "q leave  enter details  f failures  u unknown  p provider  m model  ? keys"
 """The last line."""
-
-_WORDS: Final = {"client_disconnected": "left", "stream_incomplete": "cut off"}
-"""Statuses that are too long for a column."""
 
 
 def screen(model: Model, view: View, width: int, height: int) -> tuple[Line, ...]:
@@ -328,7 +325,7 @@ def _took(row: Row, model: Model) -> str:
 
 
 def _status(row: Row) -> str:
-    word = _WORDS.get(row.status, row.status.replace("_", " "))
+    word = in_brief(row.status)
     if row.joined is not None:
         return f"{word}, joined"
     if row.error is not None:
@@ -356,11 +353,6 @@ def _footer(view: View) -> Line:
 
 
 # -- pieces ----------------------------------------------------------------------------------------
-
-
-def sats(amount: float) -> str:
-    """An amount for eyes."""
-    return format_eyes(Decimal(str(amount)))
 
 
 def clock(moment: int) -> str:

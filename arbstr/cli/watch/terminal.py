@@ -17,7 +17,7 @@ from typing import Any, Final, final
 
 import trio
 
-from arbstr.cli.watch.cells import Line, painted
+from arbstr.cli.cells import Line, painted
 
 if sys.platform != "win32":  # which has none, and gets lines
     import termios

@@ -22,7 +22,7 @@ from arbstr.sansio.failover.board import Refused, Resting
 from arbstr.sansio.failover.breaker import CircuitOpen, Probing
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds, told
 from arbstr.sansio.failover.rests import UNTIMED, Reason
-from arbstr.sansio.money import format_eyes, format_sats, sats_from_msats
+from arbstr.sansio.money import format_above, format_eyes, format_sats, sats_from_msats
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.routing.gauge import day_ends
 from arbstr.sansio.routing.listing import TooLow
@@ -304,7 +304,7 @@ def _reason(name: str, standing: Standing, now: float, words: bool) -> str:
 def _predicate(seen: Seen, now: float) -> str:
     match seen:
         case OverRequest(sats=sats, cap=cap):
-            total = f"{format_eyes(sats)} sats, over {format_sats(cap)} a request"
+            total = f"{format_above(sats, cap)} sats, over {format_sats(cap)} a request"
             return f"was not asked: all in all it could cost {total}"
         case Resting(until=until, why=why):
             if isinf(until):

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias, final
 from arbstr.sansio.config.reader import AUTO, Policies, Rule
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
-from arbstr.sansio.money import Rates, estimate_sats, format_eyes, format_sats
+from arbstr.sansio.money import Rates, estimate_sats, format_above, format_sats
 from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.catalog import Catalog, Offer
@@ -249,7 +249,9 @@ def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
         return _UNPRICED
     asked = rates.output_rate
     if asked > cap:
-        return f"asks {format_sats(asked)} sats per 1000 output tokens, over {format_sats(cap)}"
+        return (
+            f"asks {format_above(asked, cap)} sats per 1000 output tokens, over {format_sats(cap)}"
+        )
     return None
 
 
@@ -262,7 +264,7 @@ def _over_request(candidate: Candidate, rule: Rule | None) -> str | None:
     if cost is None:
         return _UNPRICED
     if cost > cap:
-        return f"could cost {format_eyes(cost)} sats, over {format_sats(cap)} a request"
+        return f"could cost {format_above(cost, cap)} sats, over {format_sats(cap)} a request"
     return None
 
 

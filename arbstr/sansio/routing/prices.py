@@ -29,7 +29,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
-from arbstr.sansio.money import Rates, format_eyes, multiply_sats
+from arbstr.sansio.money import Rates, format_above, format_eyes, format_sats, multiply_sats
 from arbstr.sansio.routing.listing import Listed, Most
 
 FRESH_SECONDS: Final = 15 * 60.0
@@ -256,8 +256,8 @@ def over_ceiling(asked: Rates, ceiling: Rates) -> str | None:
     for sort, price, allowed in zip(_SORTS, _each(asked), typed, strict=True):
         if allowed is not None and price > allowed:
             return (
-                f"costs {format_eyes(price)} sats per 1000 {sort}, "
-                f"you allowed {format_eyes(allowed)}"
+                f"costs {format_above(price, allowed)} sats per 1000 {sort}, "
+                f"you allowed {format_sats(allowed)}"
             )
     return None
 

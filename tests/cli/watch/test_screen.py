@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from arbstr.cli.watch.cells import painted, width_of
+from arbstr.cli.cells import painted, width_of
 from arbstr.cli.watch.model import Model, Provider, Seen
 from arbstr.cli.watch.screen import KEYS, MAIN_KEYS, request_room, screen, state_of
 from arbstr.cli.watch.view import View, shown_rows

@@ -20,8 +20,8 @@ from typing import Final
 import pytest
 import trio
 
+from arbstr.cli.cells import Line, plain
 from arbstr.cli.routes import Routes
-from arbstr.cli.watch.cells import Line, plain
 from arbstr.cli.watch.command import Watcher, after
 from arbstr.cli.watch.model import Model
 from arbstr.cli.watch.reader import Reader, Wanted

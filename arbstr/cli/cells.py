@@ -4,10 +4,13 @@
     fit("gpt-4o", 4)           "gpt~"
     fit("a\x1b[2Jb", 10)       "a\\x1b[2Jb "     what would move the cursor is written out
 
-`Line` is what a screen is made of; `painted` makes bytes' worth of text of one, with colours or
-without. Names come from clients and providers, who may write what they like.
+`filled` breaks a sentence as the terminal wants it. `Line` is what a screen is made of; `painted`
+makes bytes' worth of text of one, with colours or without. Names come from clients and providers,
+who may write what they like.
 """
 
+import shutil
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -22,6 +25,9 @@ Line: TypeAlias = tuple[Span, ...]
 
 BOLD: Final = "bold"
 CHOSEN: Final = "chosen"
+
+NARROWEST: Final = 40
+"""Cells that sentences are broken for at least."""
 
 CUT: Final = "~"
 """Stands where something was cut off. ASCII, as all of the frame: a terminal may know no more."""
@@ -99,6 +105,25 @@ def wrapped(text: str, width: int) -> list[str]:
             word = word[len(head) :]
         line = word
     return [*lines, line]
+
+
+def terminal_width() -> int:
+    """Cells of a line of the terminal that reads standard output; 0 if none does."""
+    try:
+        is_read = sys.stdout.isatty()
+    except ValueError:
+        return 0  # it is closed
+    return shutil.get_terminal_size().columns if is_read else 0
+
+
+def filled(first: str, text: str, width: int, *, hang: int = 0) -> list[str]:
+    """The text behind `first`, in lines of at most `width` cells; the others stand below the text,
+    `hang` cells further. In one line, whatever its length, if `width` is 0."""
+    if not width:
+        return [first + escaped(text)]
+    indent = " " * (len(first) + hang)
+    lines = wrapped(text, max(width, NARROWEST) - len(indent))
+    return [(indent if at else first) + line.rstrip() for at, line in enumerate(lines)]
 
 
 def painted(line: Line, *, colour: bool) -> str:
