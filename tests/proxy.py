@@ -47,6 +47,7 @@ from arbstr.trio_runtime.nodes import Nodes
 from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
+from tests.ledgers import lay_ledger
 
 STEP: Final = 0.05
 """Seconds of a mock clock that pass at once."""
@@ -457,5 +458,6 @@ async def _open_log(
         # It has the two methods of the final class that requests and /health use.
         yield None, cast("LogWriter", recording)
         return
+    lay_ledger(database)
     async with open_database(str(database)) as opened, open_log_writer(opened) as log_writer:
         yield opened, log_writer

@@ -20,7 +20,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from math import inf
 from typing import Any, Final, TypeVar, final
@@ -335,6 +335,7 @@ def _said(error: psycopg.Error) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+@cache
 def _migrations() -> dict[int, str]:
     return numbered(sql_directory(files("arbstr")).joinpath("postgres"))
 

@@ -21,7 +21,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final, TypeVar, final
@@ -47,7 +46,7 @@ from arbstr.trio_runtime.ledger.sqlite_soundness import (
     primary_code,
     tells_of_damage,
 )
-from arbstr.trio_runtime.ledger.statements import read_migrations, sql_directory
+from arbstr.trio_runtime.ledger.statements import own_migrations
 
 T = TypeVar("T")
 
@@ -153,7 +152,7 @@ class SqliteDatabase:
         self.path: Final = path if path == IN_MEMORY else os.path.realpath(path)
         self.boot_id: Final = boot_id
         self._unfinished = unfinished
-        self._migrations = read_migrations(sql_directory(files("arbstr")))
+        self._migrations = own_migrations()
         self._lock = None if path == IN_MEMORY else BootLock(self.path, boot_id)
         self._connection: SqliteSession | None = None
         self._file: tuple[int, int] | None = None

@@ -12,7 +12,6 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ from arbstr.sansio.errors import StartError
 from arbstr.trio_runtime.ledger.port import FINISH, UNFINISHED, Trouble
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, begun
 from arbstr.trio_runtime.ledger.sqlite_soundness import primary_code
-from arbstr.trio_runtime.ledger.statements import read_migrations, sql_directory
+from arbstr.trio_runtime.ledger.statements import own_migrations
 
 APPLICATION_ID: Final = 0x61726273
 """`arbs` in ASCII, in the header of each of our files (https://sqlite.org/pragma.html)."""
@@ -132,7 +131,7 @@ def requests_in_wal(path: str, requests: int) -> int | None:
 def read_sqlite(path: str) -> Iterator[SqliteSession]:
     """As `database.open_for_reading`."""
     path = os.path.realpath(path)
-    known = len(read_migrations(sql_directory(files("arbstr"))))
+    known = len(own_migrations())
     with read_any(path) as reader:
         (version,) = reader.execute("PRAGMA user_version").fetchone()
         if version < known:
@@ -157,7 +156,7 @@ def read_any(path: str) -> Iterator[SqliteSession]:
     uri = f"{Path(path).as_uri()}?mode=ro{'&immutable=1' if alone else ''}"
     try:
         with closing(read_only(uri, READING_BUSY_SECONDS)) as reader:
-            check_content(reader, path, len(read_migrations(sql_directory(files("arbstr")))))
+            check_content(reader, path, len(own_migrations()))
             with snapshot(reader):
                 yield reader
     except sqlite3.Error as error:

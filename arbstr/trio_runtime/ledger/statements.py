@@ -49,3 +49,9 @@ def read_migrations(directory: Traversable) -> tuple[str, ...]:
     if list(found) != list(range(1, len(found) + 1)):
         raise ValueError(f"the migrations are not numbered 1, 2, 3: {list(found)}")
     return tuple(found.values())
+
+
+@cache
+def own_migrations() -> tuple[str, ...]:
+    """Those of SQLite that this arbstr brings."""
+    return read_migrations(sql_directory(files("arbstr")))
