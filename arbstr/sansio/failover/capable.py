@@ -58,11 +58,17 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             r"(?:does not|doesn't|do not) support (?:the )?(?:tool|function)",  # Ollama
             r"(?:tool|function) (?:use|call\w*|choice) (?:is|are) not (?:supported|enabled)",
             r"\btool choice requires",  # vLLM
+            r"\b(?:tools?|functions?) (?:is|are) not (?:supported|enabled|allowed|available)",
             r"no endpoints found that (?:can )?(?:support|handle)",  # OpenRouter, any of them
         ),
         "images": (
             r"(?:does not|doesn't|do not) support (?:image|vis|audio|video|file|pdf|multi)",
             r"(?:image|audio|video|file|multi-?modal|vision) inputs? (?:is|are) not supported",
+            r"\b(?:images?|audio|videos?|files?|pdfs?|vision|multi-?modal(?: content)?)"
+            r" (?:is|are) not (?:supported|enabled|accepted|available)",
+            r"(?:does not|doesn't|cannot|can't) (?:accept|handle|take|see)"
+            r" (?:image|audio|video|file)",
+            r"\b(?:only supports|supports only|only accepts) text\b|text-only",
             r"image_url is only supported",  # OpenAI
             r"not a (?:multi-?modal|vision) model",  # vLLM
             r"unsupported content part type",  # llama.cpp
@@ -72,6 +78,10 @@ PHRASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             r"(?:is|are) not (?:supported|enabled|available)(?: \w+)? (?:with|by|for|on|in)"
             r" (?:(?:this|the|that|your) )?(?:[\w-]+ )?models?\b",
             r"not supported (?:with|by|for|on) (?:this|the) model",
+            r"\bunsupported (?:parameter|argument|property)",
+            r"\bproperty [^\n]{1,80} is unsupported",  # Groq
+            r"\b[a-z]{1,40}_[a-z_]{1,40}[`'\"]?(?: [\w-]{1,40})? (?:is|are) (?:not |un)supported",
+            r"\bextra (?:inputs|fields) (?:are )?not permitted",  # Pydantic: Anthropic, vLLM, TGI
             r"system role (?:is )?not supported",  # Gemma's template
             r"\bmodels? only supports?\b",  # a template that knows one tool call at once
             r"\bmodels?\b[^.\n]{0,80} (?:does not|doesn't|do not) support",

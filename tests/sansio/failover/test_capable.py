@@ -71,6 +71,16 @@ def says(message: str, **more: object) -> bool:
         "context_length_exceeded",
         "tokens in request more than max tokens allowed: 30000 > 8192",
         "This model only supports single tool-calls at once!",  # Llama's template
+        "Tools are not supported.",
+        "Images are not supported here",
+        "This endpoint does not accept images",
+        "The model only supports text input",
+        "Unsupported parameter: logit_bias",
+        "property 'reasoning_effort' is unsupported",  # Groq
+        "response_format json_schema is not supported",
+        "`parallel_tool_calls` is not supported",
+        "context_management: Extra inputs are not permitted",  # Anthropic, without its beta
+        "extra fields not permitted",
     ],
 )
 def test_a_model_that_cannot_says_so(message: str) -> None:
@@ -105,6 +115,8 @@ def test_a_code_says_so_without_words(code: str) -> None:
         "Invalid image data.",
         "The response was filtered due to the prompt triggering the content management policy.",
         "Your account does not support this operation",
+        "The organization is not supported in your region",
+        "This content type is not supported",
     ],
 )
 def test_a_request_that_is_wrong_by_itself_is_no_models_limit(message: str) -> None:
