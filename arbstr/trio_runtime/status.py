@@ -22,7 +22,7 @@ from arbstr.sansio.money import Rates, sats_from_msats
 from arbstr.sansio.routing.catalog import Offer, Provider
 from arbstr.sansio.routing.gauge import budget_report
 from arbstr.sansio.routing.listing import reservation_msats
-from arbstr.sansio.routing.plan import plan
+from arbstr.sansio.routing.plan import plan, serves_auto
 from arbstr.sansio.routing.prices import age_of
 from arbstr.sansio.routing.quote import quote
 from arbstr.sansio.routing.refusals import NoRoute
@@ -290,7 +290,7 @@ def models(hub: Hub) -> dict[str, Any]:
     """OpenAI's list of models, and Anthropic's: all of it on one page."""
     served = hub.snapshot.catalog.models()
     data = [_model(hub, model_id) for model_id in served]
-    if hub.snapshot.config.policies.rules:
+    if serves_auto(hub.snapshot.catalog, hub.snapshot.config.policies):
         data.append(_auto())
     ends = [model["id"] for model in data]
     return {
@@ -303,14 +303,14 @@ def models(hub: Hub) -> dict[str, Any]:
 
 
 def _auto() -> dict[str, Any]:
-    """What a client may ask for besides models, once there is a policy to choose one by."""
+    """What a client may ask for besides models, where a policy can choose one of them."""
     return _named(AUTO, "arbstr")
 
 
 def model(hub: Hub, model_id: str) -> dict[str, Any] | ErrorReply:
     """One model, or why not."""
     catalog = hub.snapshot.catalog
-    if model_id == AUTO and hub.snapshot.config.policies.rules:
+    if model_id == AUTO and serves_auto(catalog, hub.snapshot.config.policies):
         return _auto()
     if model_id != AUTO and catalog.offers(model_id):
         return _model(hub, model_id)

@@ -382,6 +382,36 @@ async def test_auto_is_a_model_once_there_is_a_policy() -> None:
         assert (await proxy.get("/v1/models/auto")).status == 404
 
 
+RULE: Final = '[[policies.rules]]\nname = "r"\n'
+
+
+@pytest.mark.parametrize(
+    ("rules", "works"),
+    [
+        (RULE, True),
+        (RULE + 'allowed_models = ["gpt-4o"]\n', True),
+        (RULE + 'allowed_models = ["gpt-4o"]\nmax_sats_per_1k_output = 1\n', True),
+        (RULE + 'allowed_models = ["nobody-s"]\n', False),
+        (RULE + "max_sats_per_1k_output = 0.5\n", False),
+        (RULE + 'allowed_models = ["nobody-s"]\n' + RULE.replace('"r"', '"s"'), True),
+        (RULE + 'allowed_models = ["unpriced"]\nmax_sats_per_request = 5\n', False),
+        (RULE + 'allowed_models = ["unpriced"]\n', True),
+    ],
+)
+async def test_auto_is_listed_where_somebody_would_be_asked(rules: str, works: bool) -> None:
+    names = ["r", "s"][: rules.count("[[")]
+    tables = (
+        provider("priced", "http://127.0.0.1:9", models="gpt-4o"),
+        '[[providers]]\nname = "other"\nurl = "http://127.0.0.1:9"\nmodels = ["unpriced"]\n',
+    )
+    async with open_proxy(config(*tables, more=rules)) as proxy:
+        listed = [model["id"] for model in (await proxy.get("/v1/models")).json["data"]]
+        assert ("auto" in listed) is works
+        assert (await proxy.get("/v1/models/auto")).status == (200 if works else 404)
+        quoted = [(await ask_cost(proxy, policy=name, model="auto")).status for name in names]
+        assert (200 in quoted) is works
+
+
 # -- max_sats_per_request ------------------------------------------------------------------------
 
 CAPPED: Final = ONE_TRY + '[[policies.rules]]\nname = "capped"\nmax_sats_per_request = {cap}\n'

@@ -6,12 +6,23 @@ No value is repeated, for any of them may be a secret.
 
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 from arbstr.sansio.config.addresses import SHORTEST_QUERY_SECRET, is_loopback, is_onion
 from arbstr.sansio.config.credentials import key_variable
 from arbstr.sansio.config.faults import quoted_list
 from arbstr.sansio.config.settings import ProviderConfig
+from arbstr.sansio.money import Rates, format_sats
+
+CHEAPEST_OUTPUT: Final = Decimal("0.05")
+"""Sats per 1000 tokens of output. At 1,000 sats a dollar that is $0.05 per million; what is sold
+for less is rare, and a common price typed per token is far below. Input may cost less, and that of
+embeddings does."""
+
+DEAREST_OUTPUT: Final = Decimal(1000)
+DEAREST_INPUT: Final = Decimal(500)
+"""The dearest models take $600 per million tokens of output and $150 of input: picked above."""
 
 _IN_THE_FILE: Final = "that is written into the file; write ${VARIABLE}"
 
@@ -34,6 +45,7 @@ def cautions(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tuple
     if _has_literal_query(raw["url"]):
         yield "url", f"has a value in its query, perhaps a key, {_IN_THE_FILE}"
     yield from _of_the_way(provider, raw)
+    yield from _of_the_rates(provider)
     if provider.asks_node:
         return
     unpriced = [model for model in provider.models if provider.rates_for(model) is None]
@@ -66,6 +78,42 @@ def _of_the_way(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tu
             "is not encrypted, so whoever runs the proxy, or the exit of Tor, can read the key "
             "and every chat; use https://",
         )
+
+
+def _of_the_rates(provider: ProviderConfig) -> Iterator[tuple[str, str]]:
+    """About rates of another unit than satoshis per 1000 tokens, by how far off they are."""
+    for model, rates in ((None, provider.rates), *_own(provider)):
+        if rates is None:
+            continue
+        for key, rate, most in (
+            ("output_rate", rates.output_rate, DEAREST_OUTPUT),
+            ("input_rate", rates.input_rate, DEAREST_INPUT),
+        ):
+            if rate > most:
+                unit = "a price per million tokens"
+            elif key == "output_rate" and 0 < rate < CHEAPEST_OUTPUT:
+                unit = "a price per token, or in dollars"
+            else:
+                continue
+            said = (
+                f"is {format_sats(rate)}, as if it were {unit}; rates are satoshis per 1000 tokens"
+            )
+            if model is None:
+                yield key, said
+            else:
+                yield "model_rates", f"for {quoted_list([model])}: {key} {said}"
+            break  # the other is of the same unit
+
+
+def _own(provider: ProviderConfig) -> Iterator[tuple[str, Rates]]:
+    """Rates of models, without those that are the provider's again."""
+    shared = provider.rates
+    for model, rates in provider.model_rates.items():
+        if shared is None or (rates.input_rate, rates.output_rate) != (
+            shared.input_rate,
+            shared.output_rate,
+        ):
+            yield model, rates
 
 
 def _has_literal_login(written: str) -> bool:

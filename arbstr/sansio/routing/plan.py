@@ -232,6 +232,21 @@ def _offers(model: str, rule: Rule | None, catalog: Catalog) -> tuple[Offer, ...
     return offers
 
 
+def serves_auto(catalog: Catalog, policies: Policies) -> bool:
+    """Whether any policy leaves somebody to ask for the model `AUTO`: a list of models that has it
+    promises as much."""
+
+    def is_left(offer: Offer, rule: Rule) -> bool:
+        unpriced = rule.max_sats_per_request is not None and offer.hold_rates is None
+        return offer.refused is None and not unpriced and _over_rate(offer, rule) is None
+
+    for rule in policies.rules:
+        offers = _offers(AUTO, rule, catalog)
+        if not isinstance(offers, ErrorReply) and any(is_left(offer, rule) for offer in offers):
+            return True
+    return False
+
+
 def _not_at(offer: Offer, request: Asked, paths: Paths) -> str | None:
     """Why an offer does not count at this door, or `None`."""
     if paths.lacks(offer, request.dialect.name):

@@ -891,6 +891,33 @@ def test_a_rule_without_a_strategy_has_the_default_one() -> None:
     assert (one.max_sats_per_request, two.max_sats_per_request) == (None, Decimal("0.5"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "warned"),
+    [
+        ("input_rate = 0.01\noutput_rate = 0.03", "output_rate is 0.03, as if it were a price per"),
+        ("input_rate = 0\noutput_rate = 0.000015", "per token, or in dollars; rates are satoshis "),
+        ("input_rate = 10000\noutput_rate = 30000", "output_rate is 30000, as if it were a price"),
+        ("input_rate = 501\noutput_rate = 900", "input_rate is 501, as if it were a price per mi"),
+        (
+            "input_rate = 1\noutput_rate = 1\n[providers.model_rates.m]\noutput_rate = 3000000",
+            '.model_rates for "m": output_rate is 3000000',
+        ),
+        ("input_rate = 0.000002\noutput_rate = 0", None),  # embeddings
+        ("input_rate = 0\noutput_rate = 0", None),
+        ("input_rate = 0.02\noutput_rate = 0.05", None),
+        ("input_rate = 500\noutput_rate = 1000", None),
+    ],
+)
+def test_a_rate_of_another_unit_is_warned_of(lines: str, warned: str | None) -> None:
+    found = parse_config(provider(lines), {}).warnings
+    if warned is None:
+        assert found == ()
+    else:
+        (warning,) = found
+        assert warned in warning
+        assert warning.endswith("rates are satoshis per 1000 tokens")
+
+
 def test_what_may_not_be_meant_is_warned_of() -> None:
     text = (
         "[server]\n"
