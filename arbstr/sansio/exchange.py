@@ -20,7 +20,7 @@ from arbstr.sansio.failover.cut_off import LEFT
 from arbstr.sansio.failover.failure import FailureKind, seen
 from arbstr.sansio.ledger.attempt import AttemptState, milliseconds
 from arbstr.sansio.ledger.intents import Intent
-from arbstr.sansio.ledger.record import Record
+from arbstr.sansio.ledger.record import AttemptRow, Record
 from arbstr.sansio.life import (
     TRANSITIONS,
     Answered,
@@ -94,7 +94,8 @@ class Exchange:
     @property
     def possibly_spent(self) -> int:
         """How many attempts may have cost without bringing an answer."""
-        return sum(attempt.paid_for_nothing for attempt in self._attempts)
+        # As a list: a generator for one attempt is most of what this takes.
+        return sum([attempt.paid_for_nothing for attempt in self._attempts])
 
     @property
     def delivered(self) -> bool:
@@ -166,8 +167,7 @@ class Exchange:
             raise LocalProtocolError(
                 f"{type(event).__name__} cannot happen in phase {self.phase.name}"
             ) from None
-        was_open = self.phase is not Phase.ENDED
-        self.phase = following
+        before, self.phase = self.phase, following
         match event:
             case Routed(policy, first, home):
                 self.policy, self._first, self._home = policy, first, home
@@ -199,7 +199,7 @@ class Exchange:
             case Interrupted(error):
                 self._end("stream_incomplete", error, now)
             case ClientLeft():
-                if was_open:
+                if before is not Phase.ENDED:
                     self._end("client_disconnected", None, now)
 
     def _end(self, status: str, error: ErrorReply | None, now: float) -> None:
@@ -245,7 +245,7 @@ class Exchange:
             self.requested_model,
             self.policy,
             self.streaming,
-            tuple(a.row(n, now) for n, a in enumerate(self._attempts, start=1)),
+            self._rows(now),
             self.endpoint,
         )
 
@@ -269,6 +269,9 @@ class Exchange:
         self._closed = True
         return self.finished(now)
 
+    def _rows(self, now: float) -> tuple[AttemptRow, ...]:
+        return tuple([each.row(n, now) for n, each in enumerate(self._attempts, start=1)])
+
     def _moved(self) -> bool | None:
         """Whether another provider than before answered; None where nobody did, then or now."""
         if self._home is None or not self.answered:
@@ -278,7 +281,7 @@ class Exchange:
     def _record(self, status: str, now: float) -> Record:
         last = self._attempts[-1] if self._attempts else None
         joined = self._joined
-        rows = tuple([a.row(n, now) for n, a in enumerate(self._attempts, start=1)])
+        rows = self._rows(now)
         row = rows[-1] if rows else None
         candidate = last.candidate if last is not None else self._first
         usage = last.usage if last is not None else None

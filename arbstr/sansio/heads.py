@@ -43,7 +43,10 @@ _MOST_DIGITS: Final = 18
 
 _TIMEOUT: Final = re.compile(rb"(?i:timeout)[ \t]*=[ \t]*\"?([0-9]{1,9})")
 
-_TAKES_MORE: Final = frozenset({b"upgrade", b"expect"})
+_FRAMES: Final = frozenset(
+    {b"content-length", b"connection", b"transfer-encoding", b"upgrade", b"expect"}
+)
+"""Fields that say where a head's message ends, or what follows; all others are only passed on."""
 
 
 @final
@@ -94,7 +97,7 @@ def read_request(data: bytes) -> RequestHead | None:
     headers, length, closes, size = found
     if length is None:
         return None
-    if sum(name == b"host" for name, _ in headers) != 1:
+    if [name for name, _ in headers].count(b"host") != 1:
         return None
     return RequestHead(line[1], headers, length, closes, size)
 
@@ -130,6 +133,8 @@ def _fields(data: bytes, start: int) -> tuple[Fields, int | None, bool, int] | N
     length: int | None = None
     chunked = closes = False
     for name, value in headers:
+        if name not in _FRAMES:
+            continue
         if name == b"content-length":
             if length is not None or not value.isdigit() or len(value) > _MOST_DIGITS:
                 return None
@@ -143,6 +148,6 @@ def _fields(data: bytes, start: int) -> tuple[Fields, int | None, bool, int] | N
             if chunked or value != b"chunked":
                 return None
             chunked = True
-        elif name in _TAKES_MORE:
-            return None
+        else:
+            return None  # something else is asked for, or another protocol
     return (headers, length, closes, end + 2) if chunked is (length is None) else None

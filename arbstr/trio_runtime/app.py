@@ -97,11 +97,12 @@ class App:
         received = trio.current_time()
         request_id = self._ids.following(time.time_ns(), random.getrandbits(RANDOM_BITS))
         headers = fold_headers(scope["headers"])
+        shown = request_id.encode()
         responder = Responder(
             send,
             (
-                header("x-arbstr-request-id", request_id),
-                header("x-request-id", request_id),
+                (b"x-arbstr-request-id", shown),
+                (b"x-request-id", shown),
                 *_cors(self._hub.snapshot.doorkeeper, headers.get("origin")),
             ),
             request_id=request_id,

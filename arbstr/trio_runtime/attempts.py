@@ -134,8 +134,8 @@ class Attempts:
             self._hub.nodes.use(price, command.candidate.offer.provider)
         if self._hub.accounts is not None:
             self._hub.accounts.began(command.candidate.offer.provider.name)
-        self._note(life.AttemptStarted(command.candidate, utc_timestamp()))
         began = trio.current_time()
+        self._exchange.note(life.AttemptStarted(command.candidate, utc_timestamp()), began)
         self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)
         failure = await self._try(command)
         if failure is None:
@@ -217,7 +217,8 @@ class Attempts:
             mirror_limit=TRAITS[kind].mirrors,
         )
         seconds = timeouts.first_output if request.stream else timeouts.answer
-        with trio.move_on_after(seconds) as answering:
+        # As `move_on_after`, without its generator.
+        with trio.CancelScope(deadline=trio.current_time() + seconds) as answering:
             call.limit(answering)
             failure = await self._answer(call, body)
         if answering.cancelled_caught:
@@ -315,9 +316,10 @@ class Attempts:
 
     def _note_answer(self, call: UpstreamCall) -> None:
         """What is known of the open call's answer, whole or not."""
+        now = trio.current_time()
         if call.status is not None:
-            self._note(life.HeadSeen(call.status, call.upstream_request_id))
-        self._note(life.UsageSeen(call.usage, call.provider_cost_msats))
+            self._exchange.note(life.HeadSeen(call.status, call.upstream_request_id), now)
+        self._exchange.note(life.UsageSeen(call.usage, call.provider_cost_msats), now)
         if call.kind is not self._hub.kind_of(call.provider):
             self._hub.showed_itself(call.provider, self._exchange.correlation_id)
 

@@ -61,11 +61,11 @@ class Delivery:
     async def plain(self, body: bytes, head: Head) -> None:
         """A whole answer."""
         exchange = self._exchange
-        latency = str(exchange.latency_ms(trio.current_time()))
+        latency = b"%d" % exchange.latency_ms(trio.current_time())
         headers = [
             header("content-type", head.content_type),
             *self._headers(head),
-            header("x-arbstr-latency-ms", latency),
+            (b"x-arbstr-latency-ms", latency),
         ]
         if exchange.cost is not None:
             headers.append(header("x-arbstr-cost-sats", format_sats(exchange.cost)))

@@ -29,7 +29,7 @@ Nothing here raises, whatever the bytes.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
@@ -198,11 +198,21 @@ def _finite(text: str) -> float:
 _FINITE: Final = json.JSONDecoder(parse_float=_finite)
 
 
+def read_told(value: Mapping[str, object]) -> tuple[Counts | None, Decimal | None]:
+    """`read_counts` and `read_stated_cost` of the same, which is looked through once."""
+    places = _places(value)
+    return (_counts_in(places), _cost_in(places)) if places else (None, None)
+
+
 def read_counts(value: Mapping[str, object]) -> Counts | None:
     """Every count of a chunk or a plain answer, the most usual place first; None without any."""
+    return _counts_in(_places(value))
+
+
+def _counts_in(places: Sequence[Mapping[str, object]]) -> Counts | None:
     found = [
         counts
-        for place in _places(value)
+        for place in places
         if isinstance(usage := place.get("usage"), dict)
         and (counts := read_usage(usage)) is not None
     ]
@@ -267,7 +277,11 @@ def priced(
 
 def read_stated_cost(value: Mapping[str, object]) -> Decimal | None:
     """What a Routstr node says it charged, in millisats, from a chunk or a plain answer."""
-    for place in _places(value):
+    return _cost_in(_places(value))
+
+
+def _cost_in(places: Sequence[Mapping[str, object]]) -> Decimal | None:
+    for place in places:
         for path in STATED_COST:
             if path[0] not in place:
                 continue

@@ -147,7 +147,10 @@ class Intents:
     def _append(self, line: bytes) -> None:
         try:
             file = self._file or self._begin_file()
-            if file.size + sum(older.size for older in self._older) >= self._most_bytes:
+            size = file.size
+            if self._older:
+                size += sum(older.size for older in self._older)
+            if size >= self._most_bytes:
                 raise OSError(None, f"its files have reached {self._most_bytes >> 20} MB")
             data = b"\n" + line if file.torn else line
             written = os.write(file.descriptor, data)

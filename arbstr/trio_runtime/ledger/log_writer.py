@@ -165,9 +165,10 @@ class LogWriter:
         if self._waits_since is None:
             self._waits_since = time.monotonic()
         self._add(key, loss, record)
-        if len(self._pending) + self._in_hand > self._capacity:
+        waiting = len(self._pending)
+        if waiting + self._in_hand > self._capacity:
             self._drop_oldest()
-        if len(self._pending) >= self._wanted:
+        if waiting >= self._wanted:
             self._enough.set()
 
     def statistics(self) -> LogStatistics:

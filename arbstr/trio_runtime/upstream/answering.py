@@ -78,7 +78,6 @@ class Answering(Witness):
         )
         self.heard: Callable[[bytes], None] | None = None
         self._target = target
-        self._max_answer_bytes = max_answer_bytes
         self._decoder: Decoder | None = None
         self._change_told: set[str] = set()
         # So long was the body when it was last looked through for ecash and had none: to look

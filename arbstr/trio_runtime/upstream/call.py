@@ -93,7 +93,8 @@ class UpstreamCall(Answering):
         Each token is told once, so that it is written once.
         """
         body = self._body if len(self._body) != self._without_change else b""
-        found = tokens_in(self.headers, body) + self.relay.refunds
+        relay = self._relayed
+        found = tokens_in(self.headers, body) + (() if relay is None else relay.refunds)
         if not found:
             self._without_change = len(self._body)
             return ()
@@ -144,7 +145,8 @@ class UpstreamCall(Answering):
             return False
         if self.seen is Seen.REFUSED:
             return is_refusal(self.status)
-        if self.answer is not None and not self.relay.events:
+        relay = self._relayed
+        if self.answer is not None and not (relay is not None and relay.events):
             return True  # a whole one, of which no stream was made
         return self.relay.complete and self.relay.error is None and self.stream_failure() is None
 

@@ -10,6 +10,7 @@ Who reads the answer (`answering.py`) notes what it sees here, and asks here wha
 import time
 from decimal import Decimal
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from arbstr.sansio.config.reader import Kind
@@ -63,12 +64,12 @@ class Witness:
         self.seen = Seen.NOTHING_SENT
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
-        self.relay = Relay(asked.dialect.reading(asked), max_body_bytes=max_answer_bytes)
         self.answer: Answer | None = None
         self.ended = False
         self.broke = False
         self._told: Verdict | None = None
         self._asked = asked
+        self._max_answer_bytes = max_answer_bytes
         self._added_stream_options = added_stream_options
         self._path_served = path_served
         self._secrets = secrets
@@ -76,6 +77,17 @@ class Witness:
         self._body = bytearray()
         self._body_began = False
         self._streams = False
+
+    @cached_property
+    def relay(self) -> Relay:
+        """Reads it as a stream. Made when it is first asked for: a plain answer goes without."""
+        reading = self._asked.dialect.reading(self._asked)
+        return Relay(reading, max_body_bytes=self._max_answer_bytes)
+
+    @property
+    def _relayed(self) -> Relay | None:
+        """The same, if it was made."""
+        return self.__dict__.get("relay")
 
     @property
     def upstream_request_id(self) -> str | None:
@@ -92,8 +104,9 @@ class Witness:
         """What the provider says it charged, in millisats."""
         if self._told is not None and self._told.provider_cost_msats is not None:
             return self._told.provider_cost_msats
-        if self.relay.provider_cost_msats is not None:
-            return self.relay.provider_cost_msats
+        relay = self._relayed
+        if relay is not None and relay.provider_cost_msats is not None:
+            return relay.provider_cost_msats
         return read_cost_header(stated_in(self.headers))
 
     @property

@@ -27,7 +27,7 @@ from arbstr.sansio.dialects.complaints import (
     says,
 )
 from arbstr.sansio.dialects.dialect import Facts
-from arbstr.sansio.dialects.usage import read_counts, read_stated_cost
+from arbstr.sansio.dialects.usage import read_told
 from arbstr.sansio.quick import quick
 
 NOT_OUTPUT: Final = frozenset({"role", "name"})
@@ -100,7 +100,8 @@ def read_object(value: Mapping[str, object]) -> ChatFacts:
             finished.append((index, reason if isinstance(reason, str) else "other"))
         if says(choice.get("error")):
             failed, beside = failed or not said_here, beside or said_here
-    counts, cost, created = read_counts(value), read_stated_cost(value), value.get("created")
+    counts, cost = read_told(value)
+    created = value.get("created")
     error = failed or (not said and is_error(value))
     is_chunk = isinstance(choices, list)
     prose = not error and not listed and complains(value)

@@ -31,8 +31,7 @@ from arbstr.sansio.dialects.usage import (
     parse_finite,
     parse_json,
     priced,
-    read_counts,
-    read_stated_cost,
+    read_told,
 )
 from arbstr.sansio.dialects.whole import Streamed, read_through, what_else
 
@@ -67,7 +66,7 @@ def judge(body: bytes, content_type: str) -> Verdict:
         return BadAnswer(what_else(text, content_type))
     output = value.get("output")
     said = isinstance(output, list) and bool(output)
-    counts, stated = read_counts(value), read_stated_cost(value)
+    counts, stated = read_told(value)
     usage, cost, counted = priced(counts, stated, said=said)
     if value.get("status") in FAILED:
         if said:

@@ -38,7 +38,7 @@ from arbstr.sansio.dialects.dialect import Facts, Stored
 from arbstr.sansio.dialects.flat import MEMBER
 from arbstr.sansio.dialects.members import RefusedError, members_of
 from arbstr.sansio.dialects.sse import Event, typed, written
-from arbstr.sansio.dialects.usage import parse_finite, read_counts, read_stated_cost
+from arbstr.sansio.dialects.usage import parse_finite, read_told
 from arbstr.sansio.errors import ErrorReply
 
 
@@ -149,7 +149,7 @@ def read_object(value: Mapping[str, object]) -> Facts:
     kind, name = None, value.get("type")
     if isinstance(name, str):
         kind = EVENTS.get(name, Kind.OUTPUT if name.startswith("response.") else None)
-    counts, cost = read_counts(value), read_stated_cost(value)
+    counts, cost = read_told(value)
     response = _object(value.get("response"))
     if kind is Kind.END and response.get("status") in FAILED:
         kind = Kind.FAILURE
