@@ -13,10 +13,12 @@ import pytest
 from arbstr.sansio.dialects.dialect import Answer, Asked
 from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.dialects.relay import Relay
+from arbstr.trio_runtime.ledger.database import open_database
 from bench.load import PLAYED, WARM_UP, Plan, run
 from bench.overhead import main, parse_peers
 from bench.provider import SHAPES, plain_answer
 from bench.scenarios import SCENARIOS, chosen, shortened
+from bench.stall import measure as measure_stalls
 from bench.wire import ENDS, PATHS, AnswerReader, Order, body_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -208,3 +210,19 @@ def test_the_ledger_benchmark_asks_everything_and_cleans_up(tmp_path: Path) -> N
     for question in ("stats, 30 days, by hour", "requests, the dearest", "a batch of 250 old rows"):
         assert question in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@linux
+async def test_the_benchmark_of_stalls_writes_batches_and_leaves_the_interpreter_as_it_was(
+    tmp_path: Path,
+) -> None:
+    before = sys.getswitchinterval()
+    async with open_database(str(tmp_path / "a.db")) as database:
+        found = await measure_stalls(database, rounds=1, count=3)
+        (written,) = await database.read(
+            lambda session: session.execute("SELECT count(*) FROM requests").fetchone()
+        )
+    assert list(found) == ["nothing", "reads", "0.5 ms", "5 ms"]
+    assert found["nothing"]
+    assert written == 2 * 3
+    assert sys.getswitchinterval() == before
