@@ -54,13 +54,13 @@ def from_status(
     error: Mapping[str, object] | None = None
     if failure in (FailureKind.CLIENT_ERROR, FailureKind.NOT_CAPABLE):
         error = client_error_object(status, refusal, secrets)
-    may_rest = failure is FailureKind.RATE_LIMITED or status == 503
+    may_wait = failure in (FailureKind.RATE_LIMITED, FailureKind.SERVER_ERROR)
     return Failure(
         failure,
         money_of(failure, kind, signed=TRAITS[kind].signature in headers),
         SENTENCES[failure].format(status=status),
         status=status,
-        retry_after=refusal.retry_after if may_rest else None,
+        retry_after=refusal.retry_after if may_wait else None,
         error=error,
         words=own_words(refusal, secrets) if failure in NEXT_STEPS else None,
         trips=failure in _OF_SERVERS and (status >= 500 or status in TRAITS[kind].failing),

@@ -157,13 +157,13 @@ class Failure:
     """One failed attempt.
 
     `sentence` is a predicate without a full stop whose subject is the provider, in our own words.
-    `retry_after` is in seconds from now, above 0, at most MAX_REST_SECONDS; None unless a 429 or
-    503 said so in a way that makes sense. `own_status` is the 4xx that an error object under a 2xx
-    gives itself. `error` is an OpenAI-shaped error object for the client: always there for a
-    client_error, a not_capable, and with an `own_status`; otherwise None. `trips` is whether the
-    breaker counts it. `words` are the provider's own, on one short line without secrets, of an
-    account or no_model: for a person to read, never for the database. `settled`: what it cost is
-    known by the lane it was made on, afterwards.
+    `retry_after` is in seconds from now, above 0, at most MAX_REST_SECONDS; None unless a
+    rate_limited or server_error said so in a way that makes sense. `own_status` is the 4xx that an
+    error object under a 2xx gives itself. `error` is an OpenAI-shaped error object for the client:
+    always there for a client_error, a not_capable, and with an `own_status`; otherwise None.
+    `trips` is whether the breaker counts it. `words` are the provider's own, on one short line
+    without secrets, of an account or no_model: for a person to read, never for the database.
+    `settled`: what it cost is known by the lane it was made on, afterwards.
     """
 
     kind: FailureKind
@@ -279,7 +279,7 @@ def rest_reason(failure: Failure) -> Reason | None:
             return Reason.RATE_LIMIT
         case FailureKind.ERROR_ANSWER if failure.own_status == 429:
             return Reason.RATE_LIMIT
-        case FailureKind.SERVER_ERROR if failure.retry_after is not None:
+        case FailureKind.SERVER_ERROR if rest_seconds(failure) is not None:
             return Reason.OVERLOAD
         case FailureKind.NO_ENDPOINT:
             return Reason.PATH

@@ -38,7 +38,7 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failover.board import Refused
 from arbstr.sansio.failover.breaker import Probing
-from arbstr.sansio.failover.failure import Failure, FailureKind, Money
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds
 from arbstr.sansio.failover.last_word import Standing, last_word
 from arbstr.sansio.failover.verdicts import Verdict, verdict_of
 from arbstr.sansio.money import add_sats
@@ -291,10 +291,18 @@ class Retry:
         return standing.seen if isinstance(standing.seen, Failure) else standing.before
 
     def _again(self, name: str, failure: Failure) -> Command | None:
-        """The same provider after a backoff, unless that is used up or it wants a longer one."""
+        """The same provider after a backoff, unless that is used up or it wants a longer one.
+
+        Who does not rest for it (`rest_seconds`) is asked again all the same: after the wait it
+        wants if that is short, unless it is worth a single one (`_patient`).
+        """
         tried = self._retried.get(name, 0)
         wanted = failure.retry_after or 0.0
-        if tried >= self._max_retries or wanted > self._backoff * 2.0 ** min(tried, DOUBLINGS):
+        longer = wanted > self._backoff * 2.0 ** min(tried, DOUBLINGS)
+        if longer and rest_seconds(failure) is None:
+            longer = wanted <= self._patience and self._next_is_dearer()
+            wanted = wanted if wanted <= self._patience else 0.0
+        if tried >= self._max_retries or longer:
             return None
         self._retried[name] = tried + 1
         return self._sleep(tried, wanted)

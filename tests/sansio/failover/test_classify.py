@@ -239,10 +239,12 @@ def test_stream_options_in_an_echo_of_the_request_are_not_refused(body: bytes) -
         assert failed(status, body, added_stream_options=True).kind is FailureKind.CLIENT_ERROR
 
 
-def test_a_wait_counts_on_429_and_503_only() -> None:
-    headers = {"retry-after": "7"}
-    waits = {status for status in range(300, 600) if failed(status, b"", headers).retry_after}
-    assert waits == {429, 503}
+def test_a_wait_counts_where_it_may_be_waited_out_and_is_a_rest_on_429_and_503_only() -> None:
+    found = {status: failed(status, b"", {"retry-after": "7"}) for status in range(300, 600)}
+    waiting = {FailureKind.RATE_LIMITED, FailureKind.SERVER_ERROR}
+    assert all((it.retry_after is not None) == (it.kind in waiting) for it in found.values())
+    assert {500, 502, 503, 529} < {status for status, it in found.items() if it.retry_after}
+    assert {status for status, it in found.items() if rest_seconds(it)} == {429, 503}
     assert failed(429).retry_after is None
     assert failed(503, headers={"retry-after": "garbage"}).retry_after is None
 

@@ -286,6 +286,37 @@ BOOKS = [
             ("503", K.SERVER_ERROR, 503, ("circuit_open", 503, 2.0, None)),
         )
     ),
+    Playbook(
+        "any server_error with a short wait is waited out once, where the next is dearer",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=529, retry_after=2.0), Sleep(2.0, 2.0)),
+            (Elapsed(), "2 alpha"),
+            (failed(K.SERVER_ERROR, status=529, retry_after=2.0), "3 beta"),
+        ],
+        {"patience": 3.0, "costs": (1, 10)},
+    ),
+    Playbook(
+        "who does not rest is asked again after the wait it wants, where the next is not dearer",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=500, retry_after=2.0), Sleep(2.0, 2.0)),
+            (Elapsed(), "2 alpha"),
+            (failed(K.SERVER_ERROR, status=500, retry_after=2.0), Sleep(2.0, 2.0)),
+            (Elapsed(), "3 alpha"),
+            (failed(K.SERVER_ERROR, status=500, retry_after=2.0), "4 beta"),
+        ],
+        {"patience": 3.0, "costs": (1, 1)},
+    ),
+    Playbook(
+        "a wait beyond patience of who does not rest for it is not heeded",
+        "1 alpha",
+        [
+            (failed(K.SERVER_ERROR, status=502, retry_after=60.0), FIRST_BACKOFF),
+            (Elapsed(), "2 alpha"),
+        ],
+        {"patience": 3.0, "costs": (1, 10)},
+    ),
     *(
         Playbook(
             f"no wait: {why}",
@@ -1230,7 +1261,7 @@ ANY_FAILURE = st.builds(
     kind=st.sampled_from(FailureKind),
     money=st.sampled_from(Money),
     sentence=st.just("failed"),
-    status=st.sampled_from([None, 200, 402, 429, 503]),
+    status=st.sampled_from([None, 200, 402, 429, 500, 503]),
     retry_after=st.sampled_from([None, 0.1, 7.0]),
     timed_out_connecting=st.booleans(),
     settled=st.booleans(),
