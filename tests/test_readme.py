@@ -26,7 +26,7 @@ from arbstr.sansio.failover.evidence import failure_table
 from arbstr.sansio.failover.last_word import last_word_table
 from arbstr.sansio.failover.verdicts import verdict_table
 from arbstr.sansio.routing.lease import lease_table
-from arbstr.sansio.workers import workers_table
+from arbstr.sansio.workers import silence_table, workers_table
 from tests.ledgers import write_ledger
 from tests.pages import DOCS, PAGES, README, ROOT, Block, anchors, blocks, links, named
 from tests.process import clean_environ
@@ -43,6 +43,7 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "last words": last_word_table,
     "leases": lease_table,
     "workers": workers_table,
+    "silences": silence_table,
 }
 
 KEYS: Final = {"ALPHA_KEY": "a-key-of-a-test", "BETA_KEY": "another-one"}

@@ -127,7 +127,8 @@ class Two:
 
         def is_whole() -> bool:
             found.append(self.health())
-            return all(each["status"] != "silent" for each in found[-1]["workers"])
+            mute = ("silent", "hung")
+            return all(each["status"] not in mute for each in found[-1]["workers"])
 
         wait_until(is_whole, "all workers answer")
         assert found[-1]["status"] == status
@@ -321,7 +322,8 @@ async def test_health_and_providers_answer_for_all() -> None:
         assert two.chat(2).status_code == 200  # a circuit is the process's own
         with two.only(2):
             health = two.health()
-        assert [each["status"] for each in health["workers"]] == ["silent", "ok"]
+        assert health["workers"][0]["status"] in ("silent", "hung")  # by how long it takes here
+        assert health["workers"][1]["status"] == "ok"
         assert health["status"] == "degraded"
 
         def is_open() -> bool:

@@ -14,6 +14,11 @@ What follows the end of a worker is a row of `FATES`, what a signal does a row o
 worker that ended is started again after `pause(ends in a row)`; who had served for `STEADY_SECONDS`
 begins to count anew.
 
+Each worker says something every `BEAT_SECONDS`. One that does not, whose loop is stuck or which is
+suspended, accepts connections and answers none: what follows is a row of `SILENCES`. Until the
+first word of a worker nothing is expected, nor once all were told to stop, which has a deadline of
+its own. That a parent which was suspended itself heard nobody says nothing of them.
+
 What may not live here: processes, signals, sockets, the clock (`now` is monotonic, in seconds).
 """
 
@@ -47,6 +52,20 @@ HURRY_SECONDS: Final = 7.0
 """The same after a second signal; a worker's own comes after five."""
 
 
+BEAT_SECONDS: Final = 1.0
+"""How often a worker says that it lives."""
+
+HANG_SECONDS: Final = 5.0
+"""Who says nothing for so long hangs: nothing a worker does in one go takes a second. Picked."""
+
+PATIENCE_SECONDS: Final = 30.0
+"""Who hangs for so long is killed. Its requests are lost, but they were waiting as long; a machine
+that is only busy has time to go on. Picked."""
+
+ABSENT_SECONDS: Final = 2.0
+"""A parent that is told so late what was due was not there itself."""
+
+
 class Phase(Enum):
     """Where all of them together stand."""
 
@@ -62,6 +81,7 @@ class State(StrEnum):
 
     STARTING = "starting"
     SERVING = "serving"
+    HUNG = "hung"
     RESTING = "to be started again"
     GONE = "gone"
 
@@ -119,6 +139,8 @@ class Fate(StrEnum):
     AGAIN = "it is started again, the sooner the longer it had served"
 
 
+_LIVING: Final = frozenset({State.STARTING, State.SERVING, State.HUNG})
+
 FATES: Final[Mapping[End, Fate]] = MappingProxyType(
     {
         End.UNWANTED: Fate.NOTHING,
@@ -129,10 +151,44 @@ FATES: Final[Mapping[End, Fate]] = MappingProxyType(
 )
 
 
+class Silence(StrEnum):
+    """What a worker that was heard before does not say, or says again. Said as the README does."""
+
+    HANGS = f"a worker that serves says nothing for {HANG_SECONDS:g} s"
+    TOO_LONG = f"nor for {PATIENCE_SECONDS:g} s, or so long while it starts"
+    OVER = "it says something again"
+    OURS = "all are silent because arbstr itself was suspended"
+
+
+class Answer(StrEnum):
+    """What follows."""
+
+    TELL = "`/health` says that it is `hung`, and so does the log; nobody asks it"
+    KILL = "it is killed, and started again as after any end; the log says why"
+    SERVES = "it serves, and the log says so"
+    WAIT = "they have as long again"
+
+
+SILENCES: Final[Mapping[Silence, Answer]] = MappingProxyType(
+    {
+        Silence.HANGS: Answer.TELL,
+        Silence.TOO_LONG: Answer.KILL,
+        Silence.OVER: Answer.SERVES,
+        Silence.OURS: Answer.WAIT,
+    }
+)
+
+
 def workers_table() -> str:
     """FATES as a Markdown table for the README."""
     lines = ["| a worker ended, and | what follows |", "|---|---|"]
     return "\n".join([*lines, *(f"| {end} | {fate} |" for end, fate in FATES.items())]) + "\n"
+
+
+def silence_table() -> str:
+    """SILENCES as one."""
+    lines = ["| a worker is silent | what follows |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {one} | {then} |" for one, then in SILENCES.items())]) + "\n"
 
 
 def pause(ends: int) -> float:
@@ -147,6 +203,14 @@ def pause(ends: int) -> float:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A worker serves."""
+
+    worker: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A worker has said something, whatever it was."""
 
     worker: int
 
@@ -177,7 +241,7 @@ class Elapsed:
     """What was due may be."""
 
 
-Event: TypeAlias = Ready | Ended | Signalled | Elapsed
+Event: TypeAlias = Ready | Heard | Ended | Signalled | Elapsed
 
 
 # -- what is to be done ----------------------------------------------------------------------------
@@ -203,7 +267,9 @@ class Tell:
 @final
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End all workers that live, at once."""
+    """End this worker at once, or all that live."""
+
+    worker: int | None = None
 
 
 @final
@@ -235,12 +301,26 @@ Command: TypeAlias = Start | Tell | Kill | Announce | Say | Leave
 @final
 @dataclass(slots=True)
 class _Worker:
-    """One place. `ends` counts in a row; `due`: when it is started again."""
+    """One place. `ends` counts in a row; `due`: when it is started again; `heard`: when it said
+    something last, if it has; `killed`: why it was."""
 
     state: State = State.GONE
     since: float = 0.0
     ends: int = 0
     due: float = inf
+    heard: float = inf
+    killed: str = ""
+
+    @property
+    def late(self) -> float:
+        """When its silence has lasted too long, as it is now."""
+        match self.state:
+            case State.SERVING:
+                return self.heard + HANG_SECONDS
+            case State.HUNG | State.STARTING if not self.killed:
+                return self.heard + PATIENCE_SECONDS
+            case _:
+                return inf
 
 
 @final
@@ -262,7 +342,13 @@ class Workers:
     @property
     def due(self) -> float:
         """When `Elapsed` is to be told at the latest."""
-        return min(self._deadline, *(worker.due for worker in self._workers.values()))
+        return min(self._deadline, self._silent, *(each.due for each in self._workers.values()))
+
+    @property
+    def _silent(self) -> float:
+        if self.phase not in (Phase.OPENING, Phase.SERVING):
+            return inf
+        return min(worker.late for worker in self._workers.values())
 
     def start(self) -> tuple[Command, ...]:
         """The first of them."""
@@ -275,6 +361,8 @@ class Workers:
         match event:
             case Ready(number):
                 return self._ready(number, now)
+            case Heard(number):
+                return self._heard(number, now)
             case Ended(number, code, how):
                 return self._ended(number, code, how, now)
             case Signalled(sign, name):
@@ -297,6 +385,14 @@ class Workers:
             case _:
                 return ()
 
+    def _heard(self, number: int, now: float) -> tuple[Command, ...]:
+        worker = self._workers[number]
+        seconds, worker.heard = now - worker.heard, now
+        if worker.state is not State.HUNG or worker.killed:
+            return ()
+        worker.state = State.SERVING
+        return (Say(Level.INFO, f"worker {number} serves again, after {seconds:.0f} s"),)
+
     def _serves(self, number: int) -> tuple[Command, ...]:
         said = Say(Level.INFO, f"worker {number} serves")
         if any(state is not State.SERVING for state in self.states.values()):
@@ -305,7 +401,9 @@ class Workers:
 
     def _ended(self, number: int, code: int, how: str, now: float) -> tuple[Command, ...]:
         worker = self._workers[number]
-        steady = worker.state is State.SERVING and now - worker.since >= STEADY_SECONDS
+        served = worker.state in (State.SERVING, State.HUNG)
+        steady = served and now - worker.since >= STEADY_SECONDS
+        worker.heard, why, worker.killed = inf, worker.killed, ""
         worker.state, worker.ends = State.GONE, 1 if steady else worker.ends + 1
         match FATES[self._end_of(worker)]:
             case Fate.NOTHING:
@@ -327,7 +425,7 @@ class Workers:
                 seconds = pause(worker.ends)
                 worker.state, worker.due = State.RESTING, now + seconds
                 again = f"it is started again in {seconds:g} s"
-                return (Say(Level.WARNING, f"worker {number} {how}: {again}"),)
+                return (Say(Level.WARNING, f"worker {number} {how}{why}: {again}"),)
 
     def _end_of(self, worker: _Worker) -> End:
         if self.phase in (Phase.STOPPING, Phase.HURRYING):
@@ -357,8 +455,31 @@ class Workers:
         if now >= self._deadline:
             self._deadline, self._code = inf, self._code or 1
             return (Say(Level.ERROR, "workers that do not stop are killed"), Kill())
+        if now >= self._silent:
+            return self._silence(now)
         due = [number for number, worker in self._workers.items() if worker.due <= now]
         return tuple(self._start(number) for number in due)
+
+    def _silence(self, now: float) -> tuple[Command, ...]:
+        if now - self._silent >= ABSENT_SECONDS:
+            for worker in self._workers.values():
+                worker.heard = max(worker.heard, now) if worker.heard < inf else inf
+            return ()
+        commands: list[Command] = []
+        for number, worker in self._workers.items():
+            if now < worker.late:
+                continue
+            silent = f"has said nothing for {now - worker.heard:.0f} s"
+            if worker.state is State.SERVING:
+                worker.state = State.HUNG
+                commands.append(Say(Level.WARNING, f"worker {number} {silent}: it hangs"))
+            else:
+                worker.killed = f", because it had said nothing for {now - worker.heard:.0f} s"
+                commands += [
+                    Say(Level.ERROR, f"worker {number} {silent}: it is killed"),
+                    Kill(number),
+                ]
+        return tuple(commands)
 
     def _start(self, number: int) -> Start:
         worker = self._workers[number]
@@ -367,7 +488,7 @@ class Workers:
 
     def _unless_gone(self) -> tuple[Command, ...]:
         """The end, if there is nobody left to wait for."""
-        if any(state in (State.STARTING, State.SERVING) for state in self.states.values()):
+        if any(state in _LIVING for state in self.states.values()):
             return ()
         if self.phase in (Phase.OPENING, Phase.STOPPING, Phase.HURRYING):
             self.phase = Phase.ENDED

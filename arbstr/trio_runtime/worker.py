@@ -27,7 +27,7 @@ from arbstr.sansio.dialects.dialect import Stored
 from arbstr.sansio.money import Usage, add_sats
 from arbstr.sansio.routing.budget import DAY_SECONDS, Account, day_of
 from arbstr.sansio.routing.gauge import Gauge, budget_report, mark_line
-from arbstr.sansio.workers import State, Word
+from arbstr.sansio.workers import BEAT_SECONDS, State, Word
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.leases import Leases
@@ -149,6 +149,7 @@ class Worker:
         async with stream, trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_by_signal, stopping, signals)
             nursery.start_soon(self._write, stream)
+            nursery.start_soon(self._beat)
             nursery.start_soon(self._tell_marks)
             await self._read(stream, stopping)
 
@@ -158,6 +159,13 @@ class Worker:
         async for number in signals:
             if not stopping.asked.is_set():
                 stopping.told(signal.Signals(number).name)
+
+    async def _beat(self) -> None:
+        """Says again and again that this loop goes round."""
+        while True:
+            if not self._outgoing:
+                self._put({"beat": self.number})
+            await trio.sleep(BEAT_SECONDS)
 
     async def _write(self, stream: trio.SocketStream) -> None:
         while True:

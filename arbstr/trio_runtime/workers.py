@@ -189,12 +189,16 @@ class _Parent:
             data = b""
         if not data:
             self._leave(seat)  # it ends; SIGCHLD says how
+            return
+        self._happened(workers.Heard(seat.worker))
         for message in seat.lines.feed(data):
             self._carry(seat, message)
 
     def _carry(self, seat: _Seat, message: dict[str, Any]) -> None:
         """What a worker says, to whom it is for."""
         match message:
+            case {"beat": _}:
+                pass  # to be heard is all
             case {"ready": _}:
                 self._happened(workers.Ready(seat.worker))
             case {"ask": number, "what": what}:
@@ -239,9 +243,10 @@ class _Parent:
                 return self._start(number)
             case workers.Tell(word, why):
                 self._tell(word, why)
-            case workers.Kill():
+            case workers.Kill(worker):
                 for seat in self._seats.values():
-                    os.kill(seat.pid, signal.SIGKILL)
+                    if worker in (None, seat.worker):
+                        os.kill(seat.pid, signal.SIGKILL)
             case workers.Announce():
                 self._served = True
                 self._announce(main.base_url(self._listening[0].getsockname()))

@@ -8,10 +8,14 @@ import pytest
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.workers import (
+    ABSENT_SECONDS,
     FATES,
+    HANG_SECONDS,
     HURRY_SECONDS,
     MOST_ENDS,
+    PATIENCE_SECONDS,
     SIGNALS,
+    SILENCES,
     STEADY_SECONDS,
     STOP_SECONDS,
     Announce,
@@ -20,6 +24,7 @@ from arbstr.sansio.workers import (
     End,
     Ended,
     Event,
+    Heard,
     Kill,
     Leave,
     Level,
@@ -28,12 +33,14 @@ from arbstr.sansio.workers import (
     Say,
     Sign,
     Signalled,
+    Silence,
     Start,
     State,
     Tell,
     Word,
     Workers,
     pause,
+    silence_table,
     workers_table,
 )
 from tests.playbook import Playbook, play, playbooks
@@ -61,8 +68,8 @@ def shown(commands: Sequence[Command]) -> str:
                 return f"start {worker}"
             case Tell(word, _):
                 return f"tell {word}"
-            case Kill():
-                return "kill"
+            case Kill(worker):
+                return "kill" if worker is None else f"kill {worker}"
             case Announce():
                 return "announce"
             case Say(level, _):
@@ -180,6 +187,84 @@ BOOKS: Final = [
         ],
     ),
     Playbook(
+        "one that hangs is told of, and in time killed and started again",
+        "start 1",
+        [
+            *OPENED,
+            (Heard(1), 2.0, ""),
+            (Heard(2), 2.0, ""),
+            (Elapsed(), 2.0 + HANG_SECONDS - 0.1, ""),
+            (Heard(1), 6.5, ""),
+            (Elapsed(), 2.0 + HANG_SECONDS, "warning"),
+            (Heard(1), 31.5, ""),
+            (Elapsed(), 2.0 + PATIENCE_SECONDS, "error, kill 2"),
+            (Heard(2), 32.1, ""),  # said before it was killed
+            (killed(2), 32.1, "warning"),
+            (Elapsed(), 32.2, "start 2"),
+            (Ready(2), 33.0, "info, info"),
+        ],
+    ),
+    Playbook(
+        "one that hung goes on",
+        "start 1",
+        [
+            *OPENED,
+            (Heard(1), 2.0, ""),
+            (Heard(2), 2.0, ""),
+            (Heard(1), 6.5, ""),
+            (Elapsed(), 7.0, "warning"),
+            (Heard(2), 9.0, "info"),
+            (Heard(1), 9.0, ""),
+            (Elapsed(), 13.9, ""),
+            (Elapsed(), 14.0, "warning, warning"),
+        ],
+    ),
+    Playbook(
+        "nothing is said of who was not heard, while arbstr itself was suspended",
+        "start 1",
+        [
+            *OPENED,
+            (Heard(1), 2.0, ""),
+            (Heard(2), 2.0, ""),
+            (Elapsed(), 7.0 + ABSENT_SECONDS, ""),
+            (Elapsed(), 13.9, ""),
+            (Heard(1), 13.9, ""),
+            (Elapsed(), 14.0, "warning"),
+        ],
+    ),
+    Playbook(
+        "one that hangs before it serves is killed, but not before its first word",
+        "start 1",
+        [
+            (Ready(1), "announce, start 2, info"),
+            (Elapsed(), 500.0, ""),
+            (Heard(2), 500.0, ""),
+            (Elapsed(), 529.9, ""),
+            (Elapsed(), 530.0, "error, kill 2"),
+            (killed(2), 530.0, "warning"),
+        ],
+    ),
+    Playbook(
+        "the first hangs before anybody serves",
+        "start 1",
+        [(Heard(1), 1.0, ""), (Elapsed(), 31.0, "error, kill 1"), (killed(1), "error, leave 1")],
+    ),
+    Playbook(
+        "who hangs while all stop has the time that all have",
+        "start 1",
+        [
+            *OPENED,
+            (Heard(1), 2.0, ""),
+            (Heard(2), 2.0, ""),
+            (Elapsed(), 7.0, "warning, warning"),
+            (TERM, 7.0, "tell stop"),
+            (done(1), 7.5, ""),
+            (Elapsed(), 40.0, ""),
+            (Elapsed(), 7.0 + GRACE + STOP_SECONDS, "error, kill"),
+            (killed(2), 48.0, "leave 1"),
+        ],
+    ),
+    Playbook(
         "a reload reaches all, but none that stops",
         "start 1",
         [
@@ -280,6 +365,33 @@ def test_every_signal_in_every_phase_has_an_answer() -> None:
 def test_the_table_has_a_row_for_every_end() -> None:
     assert set(FATES) == set(End)
     assert len(workers_table().splitlines()) == 2 + len(FATES)
+    assert set(SILENCES) == set(Silence)
+    assert len(silence_table().splitlines()) == 2 + len(SILENCES)
+
+
+def test_why_a_worker_was_killed_is_said_with_its_end() -> None:
+    crew = Crew(2)
+    for worker in (1, 2):
+        crew.happen(Ready(worker))
+        crew.happen(Heard(worker))
+    crew.now = HANG_SECONDS
+    crew.happen(Heard(1))
+    crew.happen(Elapsed())
+    assert crew.machine.states == {1: State.SERVING, 2: State.HUNG}
+    crew.now = PATIENCE_SECONDS
+    crew.happen(Heard(1))
+    crew.happen(Elapsed())
+    (said,) = crew.happen(killed(2))
+    assert said == Say(
+        Level.WARNING,
+        "worker 2 was killed, because it had said nothing for 30 s: it is started again in 0.1 s",
+    )
+    crew.now += 1
+    assert crew.happen(Elapsed()) == (Start(2),)
+    crew.happen(Ready(2))
+    (said,) = crew.happen(killed(2))
+    assert isinstance(said, Say)
+    assert "because" not in said.sentence
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -298,8 +410,8 @@ def test_whatever_happens_it_ends_when_told_and_leaves_nobody_behind(seed: int) 
                 case Start(worker):
                     assert worker not in living
                     living.add(worker)
-                case Kill():
-                    pending.extend(killed(worker) for worker in living)
+                case Kill(one):
+                    pending.extend(killed(each) for each in living if one in (None, each))
                 case Leave(code):
                     assert not living
                     left = code
@@ -315,6 +427,7 @@ def test_whatever_happens_it_ends_when_told_and_leaves_nobody_behind(seed: int) 
         choices: list[Event] = [Elapsed(), HUP]
         choices += [Ready(worker) for worker in starting]
         choices += [done(worker, dice.choice((0, 1))) for worker in living]
+        choices += [Heard(worker) for worker in living]
         if step > 100:
             choices.append(TERM)
         event = pending.pop() if pending else dice.choice(choices)

@@ -17,6 +17,7 @@ from arbstr.sansio.dialects.dialect import Stored
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.budget import Reservation, day_of
 from arbstr.sansio.routing.origins import Origin
+from arbstr.sansio.workers import BEAT_SECONDS
 from arbstr.trio_runtime import stopping
 from arbstr.trio_runtime import worker as module
 from arbstr.trio_runtime.ledger.database import open_database
@@ -48,6 +49,13 @@ class Parent:
         await self.stream.send_all(line_of(message))
 
     async def next(self) -> dict[str, Any]:
+        """What it says next, beside that it lives."""
+        while True:
+            said = await self.any()
+            if "beat" not in said:
+                return said
+
+    async def any(self) -> dict[str, Any]:
         while not self._read:
             self._read += self._lines.feed(bytes(await self.stream.receive_some()))
         return self._read.pop(0)
@@ -113,6 +121,18 @@ async def test_a_signal_of_its_own_and_its_parents_word_are_one() -> None:
         await stops.hurried.wait()
         nursery.cancel_scope.cancel()
     await parent.stream.aclose()
+
+
+async def test_it_says_that_it_lives_and_no_more_while_nobody_reads_that(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_worker(3) as (worker, parent, _):
+        began = trio.current_time()
+        assert [await parent.any() for _ in range(4)] == [{"beat": 3}] * 4
+        assert trio.current_time() - began == 3 * BEAT_SECONDS
+        worker._put({"node": ["x" * 10_000_000, ""]})
+        await trio.sleep(100 * BEAT_SECONDS)
+        assert len(worker._outgoing) <= 1
 
 
 async def test_a_parent_that_is_gone_is_as_good_as_its_word() -> None:

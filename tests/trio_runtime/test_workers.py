@@ -2,7 +2,9 @@
 tests/test_workers.py."""
 
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final
@@ -14,7 +16,7 @@ from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.workers import Word
 from arbstr.trio_runtime import workers
 from arbstr.trio_runtime.main import Options
-from arbstr.trio_runtime.worker import Lines
+from arbstr.trio_runtime.worker import Lines, line_of
 from arbstr.trio_runtime.workers import _Parent, _Seat
 
 CONFIG: Final = "[server]\nworkers = 3\n"
@@ -126,6 +128,37 @@ def test_one_that_reads_nothing_holds_up_nobody_and_is_told_to_stop_all_the_same
             found += lines.feed(posts[2].recv(1 << 20))
             parent._write(seat)
     assert len(found) < 20
+
+
+def test_one_that_hangs_is_asked_nothing_and_alone_is_killed(
+    family: tuple[_Parent, dict[int, socket.socket]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, posts = family
+    ended: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda pid, number: ended.append((pid, number)))
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[-1])
+
+    def beat(number: int) -> None:
+        posts[number].send(line_of({"beat": number}))
+        parent._read_post(parent._seats[number])
+
+    beat(1)
+    beat(2)
+    clock.append(1005.0)
+    beat(1)
+    parent._happened(machine.Elapsed())
+    parent._carry(parent._seats[1], {"ask": 7, "what": "health"})
+    assert heard(posts[2]) == []
+    (told,) = heard(posts[1])
+    assert told["workers"][1] == {"worker": 2, "pid": 102, "state": "hung"}
+    clock.append(1030.0)
+    beat(1)
+    parent._todo.clear()  # what was to be said and started until here
+    parent._happened(machine.Elapsed())
+    while parent._todo:
+        parent._do(parent._todo.popleft())
+    assert ended == [(102, signal.SIGKILL)]
 
 
 def test_a_post_that_is_closed_is_left_alone(
