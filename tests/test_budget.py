@@ -1,6 +1,7 @@
 """`[budget] sats_per_day`: what is sent and what is not, over real sockets."""
 
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -545,6 +546,21 @@ async def test_four_fifths_and_the_end_of_a_day_are_a_line_in_the_log_each(
     assert [len(line) for line in lines] == [0, 0, 0, 1, 1, 0]
     assert lines[3][0].startswith("budget: 80 % of the 5 sats of today are spent (4); ")
     assert lines[4][0].startswith("budget: all of the 5 sats of today are spent (5); ")
+
+
+@pytest.mark.parametrize("limited", [True, False])
+async def test_the_line_of_a_request_says_what_the_day_has_come_to(
+    limited: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_fake_provider(GOOD) as fake:
+        alpha = config(provider("alpha", fake.url, rate=0, more=ONE_SAT))
+        async with open_proxy(one(fake.url, "5") if limited else alpha) as proxy:
+            for _ in range(2):
+                await proxy.chat()
+    said = [each for each in caplog.records if " sats=1" in each.getMessage()]
+    assert [each.getMessage().partition(" sats=1 ")[2] for each in said] == ["day=1", "day=2"]
+    assert [vars(each)["day_sats"] for each in said] == [1, 2]
 
 
 # -- the log remembers ---------------------------------------------------------------------------

@@ -8,6 +8,7 @@ So that no command dies of a model's name, and "cannot print" is said of nothing
 
 import errno
 import io
+import os
 import select
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,4 +121,13 @@ def complain(sentence: str) -> None:
     """A line on standard error, if there is one that takes it."""
     if sys.stderr is not None:  # print would take standard output in its place
         with suppress(OSError):
-            print(f"arbstr: {sentence}", file=sys.stderr)
+            print(f"{_priority()}arbstr: {sentence}", file=sys.stderr)
+
+
+def _priority() -> str:
+    """What makes a line an error to the journal, if that reads standard error (`logs`)."""
+    from arbstr.trio_runtime.lines import is_journal
+
+    with suppress(OSError, ValueError):
+        return "<3>" if is_journal(sys.stderr.fileno(), os.environ) else ""
+    return ""

@@ -229,6 +229,13 @@ class Hub:
         if mark is not None:
             log.warning("%s", mark_line(mark, account))
 
+    def spent_today(self) -> Decimal | None:
+        """What is spent on the running day, of all that is known of; `None` until it was read."""
+        spent = self.budget.spent(time.time())
+        if spent is None and self.today is not None:
+            self.today.ask()
+        return spent
+
     def charged(self, provider: str, compared: Sums) -> None:
         """What a node charged a key for attempts of which something else may be known."""
         self._charged(provider, compared, alone=False)

@@ -9,6 +9,7 @@ its own, too.
 """
 
 import logging
+from functools import partial
 from typing import Final, final
 
 import trio
@@ -189,7 +190,9 @@ class Joined:
             self._hub.kept.parted(self._source, whole=self._exchange.delivered)
         record = self._exchange.close(trio.current_time())
         books.enter(self._hub, record, self._exchange)
-        log_request(log, record.line(), record.correlation_id, record.members)
+        day = self._hub.spent_today()
+        members = partial(record.members, day)
+        log_request(log, record.line(day), record.correlation_id, members)
 
     def _note(self, event: life.Event) -> None:
         self._exchange.note(event, trio.current_time())

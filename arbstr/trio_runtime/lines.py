@@ -21,7 +21,7 @@ import stat
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, count
 from typing import Final, final
@@ -177,6 +177,16 @@ class LineWriter:
             # Somebody who shares it with us has made it so.
             select.select((), (self._descriptor,), ())
             return 0
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
+    """Whether systemd's journal reads this, which takes `<6>` at the beginning of a line for its
+    priority (sd-daemon(3)). The variable alone says nothing: who starts us may have redirected."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _readiness(descriptor: int) -> Callable[[int], bool]:

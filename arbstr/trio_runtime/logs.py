@@ -21,7 +21,7 @@ from arbstr.sansio.moments import format_moment
 from arbstr.sansio.routing.catalog import redactor
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.visible import escaped
-from arbstr.trio_runtime.lines import LineWriter
+from arbstr.trio_runtime.lines import LineWriter, is_journal
 
 FLUSH_SECONDS: Final = 1.0
 """How long a standard error that takes nothing may hold up the end of the process; picked."""
@@ -29,6 +29,16 @@ FLUSH_SECONDS: Final = 1.0
 NOISY: Final = ("httpx", "httpcore", "quart", "hypercorn", "hpack", "asyncio")
 """Libraries whose INFO lines name URLs or repeat what arbstr says itself."""
 
+
+INFORMATION: Final = 6
+PRIORITIES: Final[Mapping[int, int]] = {
+    logging.CRITICAL: 2,
+    logging.ERROR: 3,
+    logging.WARNING: 4,
+    logging.INFO: INFORMATION,
+    logging.DEBUG: 7,
+}
+"""Of a level, those of syslog(3), by which `journalctl -p warning` finds a line."""
 
 Members: TypeAlias = Callable[[], Mapping[str, object]]
 """Makes what a line of JSON has beside its sentence: texts, numbers, None. A line of text does
@@ -182,19 +192,27 @@ class _LineHandler(logging.Handler):
     def __init__(self, descriptor: int, style: _Formatter) -> None:
         super().__init__()
         self.style = style
+        self._is_journal = is_journal(descriptor, os.environ)
         self._writer = LineWriter(descriptor, self._lost)
 
     def tell(self, name: str, text: str, request_id: str, members: Members) -> None:
         """A line of level INFO, now."""
         line = self.style.line(time.time(), "INFO", name, text, request_id, members)
-        self._writer.offer(logging.INFO, f"{line}\n")
+        self._offer(logging.INFO, line)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes the line, or lets it wait its turn."""
         try:
-            self._writer.offer(record.levelno, f"{self.style.format(record)}\n")
+            self._offer(record.levelno, self.style.format(record))
         except Exception:
             self.handleError(record)
+
+    def _offer(self, level: int, line: str) -> None:
+        self._writer.offer(level, f"{self._priority(level)}{line}\n")
+
+    def _priority(self, level: int) -> str:
+        """What the journal is told of a line; nobody else is."""
+        return f"<{PRIORITIES.get(level, INFORMATION)}>" if self._is_journal else ""
 
     def flush(self) -> None:
         """Waits until all is written, at most `FLUSH_SECONDS`."""
@@ -213,7 +231,7 @@ class _LineHandler(logging.Handler):
     def _lost(self, count: int) -> str:
         said = "%d lines are missing here: standard error did not take them"
         line = self.style.line(time.time(), "WARNING", __name__, said % count, None)
-        return f"{line}\n"
+        return f"{self._priority(logging.WARNING)}{line}\n"
 
 
 def configure_logging(level: str, style: str, secrets: Collection[Secret]) -> None:

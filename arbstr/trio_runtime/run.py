@@ -14,6 +14,7 @@ it is in sharing.py.
 """
 
 import logging
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, final
 
@@ -415,7 +416,9 @@ class Run:
         record = self._exchange.finished(now) if draining else self._exchange.close(now)
         if not draining:
             self._enter(record)
-        log_request(log, record.line(), record.correlation_id, record.members)
+        day = self._hub.spent_today()
+        members = partial(record.members, day)
+        log_request(log, record.line(day), record.correlation_id, members)
 
     def _draining(self) -> bool:
         return self._attempts is not None and self._attempts.drains.running > 0

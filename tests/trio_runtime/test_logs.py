@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from decimal import Decimal
@@ -12,6 +13,7 @@ from typing import IO, Any, Final
 
 import pytest
 
+from arbstr.cli.output import complain
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.logs import (
     NOISY,
@@ -84,6 +86,49 @@ def test_a_line_is_time_level_sentence_and_request_id(stderr: Written) -> None:
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    one event request_id=r-1", first
     )
     assert re.fullmatch(TIME + " WARNING no request", second)
+
+
+def identity(descriptor: int) -> str:
+    """As systemd tells it of the journal."""
+    found = os.fstat(descriptor)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_the_journal_is_told_how_important_a_line_is(
+    style: str, stderr: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with piped() as reader:
+        monkeypatch.setenv("JOURNAL_STREAM", identity(sys.stderr.fileno()))
+        configure_logging("debug", style, ())
+        log_request(log, "one", "r-1")
+        read = [reader.readline()]
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, 50, 25):
+            log.log(level, "another\none")
+            read.append(reader.readline())
+        complain("it failed")
+        sys.stderr.flush()
+        read.append(reader.readline())
+    assert [line[:3] for line in read] == [f"<{n}>" for n in (6, 7, 6, 4, 3, 2, 6, 3)]
+    assert all(line.count("<") == 1 for line in read)
+
+
+def test_nobody_else_is(stderr: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is there for whatever a unit starts, redirected or not."""
+    with piped() as reader:
+        mine = identity(sys.stderr.fileno())
+        device, _, inode = mine.partition(":")
+        for elsewhere in (f"{device}:{int(inode) + 1}", "", "8:10", "nonsense"):
+            monkeypatch.setenv("JOURNAL_STREAM", elsewhere)
+            for handler in logging.root.handlers[:]:
+                logging.root.removeHandler(handler)
+                handler.close()
+            configure_logging("info", "text", ())
+            log.warning("a line")
+            assert re.match(TIME, reader.readline())
+            complain("it failed")
+            sys.stderr.flush()
+            assert reader.readline() == "arbstr: it failed\n"
 
 
 def test_a_line_of_json_is_one_object(stderr: Written) -> None:

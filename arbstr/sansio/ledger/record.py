@@ -111,15 +111,16 @@ class Record:
         unknown = self.cost_sats is None and self.may_have_cost
         return None if unknown else self.cost_sats or _ZERO
 
-    def members(self) -> dict[str, Member]:
+    def members(self, day: Decimal | None = None) -> dict[str, Member]:
         """What the log says of a finished request, by name, for people and for machines alike.
 
         `status` is the column's word; `http` is the status the client got, where one is known.
         `sats` is what it cost: 0 if it was free, `None` if nobody knows. `error` is why nobody was
         asked. `moved` is None where no answer of the same conversation was known. `joined` is the
-        id of the request whose answer this one got, too.
+        id of the request whose answer this one got, too. `day_sats` is `day`, what was spent on the
+        running day with this one, if that is known.
         """
-        return {
+        said: dict[str, Member] = {
             "model": self.model,
             "provider": self.provider,
             "status": self.status,
@@ -138,8 +139,11 @@ class Record:
             # Where somebody was asked, each attempt that failed has had a line of its own.
             "error": None if self.attempts else self.error_message,
         }
+        if day is not None:
+            said["day_sats"] = day
+        return said
 
-    def line(self) -> str:
+    def line(self, day: Decimal | None = None) -> str:
         """`members` as the text of the log's line; what did not happen is left out."""
         # Written out: to go through `members` by their names takes twice as long (measured).
         provider = "-" if self.provider is None else self.provider
@@ -163,6 +167,8 @@ class Record:
         if self.joined is not None:
             said += f" joined={self.joined}"
         said += f" sats={'unknown' if sats is None else format_eyes(sats)}"
+        if day is not None:
+            said += f" day={format_eyes(day)}"
         if self.error_message and not self.attempts:
             said += f" error={json.dumps(self.error_message, ensure_ascii=False)}"
         return said

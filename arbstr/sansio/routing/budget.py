@@ -293,6 +293,13 @@ class Budget:
         ends_in = (day + 1) * DAY_SECONDS - now
         return Account(self._limit, spent, book.reserved, ends_in, book.corrected)
 
+    def spent(self, now: float) -> Decimal | None:
+        """What is spent of the day, by all that is known of; `None` if it is still to be read."""
+        book = self._books.get(day_of(now))
+        if book is None or (book.others is None and self.has_ledger):
+            return None
+        return book.spent if book.others is None else add_sats(book.spent, book.others)
+
     def _is_unread(self, book: _Book) -> bool:
         known = book.others is not None or (self._is_open and book.presumed)
         return self.has_ledger and not known

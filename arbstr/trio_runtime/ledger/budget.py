@@ -94,6 +94,10 @@ class Today:
             elif not await self.read():
                 await trio.sleep(AGAIN_SECONDS)
 
+    def ask(self) -> None:
+        """Has the day read, and does not wait for it."""
+        self._wanted.set()
+
     async def wait(self, most: Decimal | None = None) -> None:
         """Asks for the day to be read, and waits a moment for that, whatever the amount."""
         self._wanted.set()

@@ -110,6 +110,10 @@ class Leases:
             self._wanted = trio.Event()
             await self._exchange(time.time())
 
+    def ask(self) -> None:
+        """Exchanges at once, and does not wait for it."""
+        self._wanted.set()
+
     async def wait(self, most: Decimal | None = None) -> None:
         """Waits a moment until it is known whether `most` sats fit."""
         amount = msats(most or Decimal(0))

@@ -140,3 +140,4 @@ def test_the_members_are_those_of_the_ledger() -> None:
 )
 def test_the_line_says_the_members_that_say_something(record: Record, line: str) -> None:
     assert record.line() == line
+    assert record.line(Decimal("531.84")).replace(" day=531.8", "") == line
