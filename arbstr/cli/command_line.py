@@ -7,6 +7,7 @@ type is checked where it is used.
 import argparse
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Final, NoReturn
 
@@ -100,13 +101,10 @@ def _workers(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds <= 3600:
-        raise ValueError  # argparse names the option and the text
-    return seconds
-
-
-_seconds.__name__ = "number of seconds from 0 to 3600"  # what argparse calls it in its error
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) <= 3600:
+            return seconds
+    raise argparse.ArgumentTypeError("must be a number of seconds from 0 to 3600")
 
 
 def _check(check: Parser) -> None:

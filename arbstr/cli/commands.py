@@ -282,7 +282,10 @@ def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
         if options.url is None or options.key_env is None:
             options.complain("--url and --key-env belong together")
         from arbstr.cli.init_asked import run as ask
+        from arbstr.cli.init_asked import what_is_wrong
 
+        if wrong := what_is_wrong(options.url, options.key_env):
+            options.complain(wrong)
         return ask(path, options.url, options.key_env, environ)
     from arbstr.cli.first_config import run
 

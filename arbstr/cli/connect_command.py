@@ -55,7 +55,10 @@ def run(options: argparse.Namespace, config: "Config", catalog: "Catalog", path:
     print(f"{client.where}:\n")
     print(told(client, base_url(config.server.listen), variable, models))
     notes = [*client.notes, *_about_token(config, variable, options.show_token)]
-    if not models:
+    unserved = _unserved(config, catalog, client, options.model)
+    if unserved is not None:
+        notes.append(unserved)
+    elif not models:
         notes.append(f"{NO_MODEL} is one that `arbstr providers` or GET /v1/models lists.")
     if parse_listen(config.server.listen)[1] == 0:
         notes.append("PORT is the one that `arbstr run` says: [server] listen leaves it open.")
@@ -133,6 +136,28 @@ def _models(catalog: "Catalog", door: str) -> list[str]:
         for model in catalog.models()
         if any(door in offer.endpoints for offer in catalog.offers(model))
     ]
+
+
+def _unserved(
+    config: "Config", catalog: "Catalog", client: Client, model: str | None
+) -> str | None:
+    """What the client would be refused for, by the configuration, whatever its providers say."""
+    if not config.providers:
+        return None  # that of the mocks, or none yet
+    if not any(
+        client.door in provider.endpoints_for(named)
+        for provider in config.providers
+        for named in provider.named
+    ):
+        return (
+            f"As it is configured, no provider serves {client.door}, by which {client.title} comes "
+            "in: its requests would be refused ([[providers]] endpoints)."
+        )
+    offers = () if model is None else catalog.offers(model)
+    asking = any(provider.asks_node for provider in config.providers)
+    if model is None or asking or any(client.door in offer.endpoints for offer in offers):
+        return None
+    return f"As it is configured, no provider serves {escaped(model)} to it."
 
 
 def _variable(path: Path) -> str:

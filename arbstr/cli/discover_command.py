@@ -20,7 +20,6 @@ from arbstr.cli.output import complain
 from arbstr.sansio.config.addresses import Proxy, parse_proxy, parse_url
 from arbstr.sansio.config.credentials import key_variable
 from arbstr.sansio.config.reader import ANY_MODEL
-from arbstr.sansio.errors import StartError
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.announced import Announced, Node, Way, is_private, nodes_of
@@ -77,16 +76,20 @@ class Found:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what was found; 1 if no node answers. Raises `StartError`."""
-    proxy = _checked(parse_proxy, options.proxy, "--proxy") if options.proxy else None
-    for model in options.model:
-        if not model or first_unseen(model) is not None:
-            raise StartError(("--model must be the id of a model",))
-    sources = (
-        [_directory(options.directory)]
-        if options.directory
-        else [_relay(relay) for relay in options.relay or RELAYS]
-    )
+    """Prints what was found; 1 if no node answers. Raises SystemExit(2) for a wrong option."""
+    try:
+        proxy = _checked(parse_proxy, options.proxy, "--proxy") if options.proxy else None
+        for model in options.model:
+            if not model or first_unseen(model) is not None:
+                raise ValueError("--model must be the id of a model")
+        sources = (
+            [_directory(options.directory)]
+            if options.directory
+            else [_relay(relay) for relay in options.relay or RELAYS]
+        )
+    except ValueError as error:
+        options.complain(str(error))
+        return 2
     found = groups.run(_find, sources, proxy, expected=())
     for trouble in found.troubles:
         complain(trouble)
@@ -123,7 +126,7 @@ def _checked(parse: Callable[[str], T], text: str, option: str) -> T:
     try:
         return parse(text)
     except ValueError as error:
-        raise StartError((f"{option} {error}",)) from None
+        raise ValueError(f"{option} {error}") from None
 
 
 # -- asking ----------------------------------------------------------------------------------------

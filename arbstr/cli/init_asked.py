@@ -11,10 +11,12 @@ from typing import Final
 import trio
 
 from arbstr.cli.first_config import write
+from arbstr.sansio.config.addresses import parse_url
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.sansio.routing.listing import parse_models
+from arbstr.sansio.secrets import VARIABLE_NAME
 from arbstr.sansio.visible import first_unseen
 from arbstr.trio_runtime.upstream.ask import Replied, ask
 from arbstr.trio_runtime.upstream.node import MODELS_PATH, MOST_LISTING_BYTES
@@ -49,6 +51,17 @@ models = [{models}]
 # input_rate = 10
 # output_rate = 30
 """
+
+
+def what_is_wrong(url: str, variable: str) -> str | None:
+    """With what was typed; None if it will do."""
+    try:
+        parse_url(url)
+    except ValueError as error:
+        return f"--url {error}"
+    if VARIABLE_NAME.fullmatch(variable) is None:
+        return "--key-env must be the name of a variable: letters, digits and underscores"
+    return None
 
 
 def run(path: Path, url: str, variable: str, environ: Mapping[str, str]) -> int:

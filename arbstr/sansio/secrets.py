@@ -26,7 +26,7 @@ key is always a slip of the clipboard."""
 _REFUND_TOKEN: Final = re.compile(rb'"refund_token"\s*:\s*"([^"\\]+)"')
 """Where a node puts ecash it gives back, beside the header: a member of the error object."""
 
-_VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @final
@@ -104,7 +104,7 @@ def _pieces(text: str, environ: Mapping[str, str]) -> Iterator[str]:
         name = text[start + 2 : end]
         if not name:
             raise ExpansionError('has an empty "${}"; write the name of a variable into it')
-        if _VARIABLE_NAME.fullmatch(name) is None:
+        if VARIABLE_NAME.fullmatch(name) is None:
             # The name is not shown: between braces that do not belong together anything may stand.
             raise ExpansionError(
                 'has a "${...}" whose name is not that of a variable; '

@@ -136,6 +136,16 @@ def test_without_a_known_model_it_says_where_they_are(capsys: pytest.CaptureFixt
     assert "MODEL is one that `arbstr providers`" in connect(capsys, "codex")
 
 
+def test_a_client_whose_requests_would_be_refused_is_told_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_config(tmp_path, CONFIG.replace(', "messages"]', "]"))
+    assert "no provider serves messages" in connect(capsys, "claude-code")
+    assert "no provider serves chatty to it" in connect(capsys, "codex", "-m", "chatty")
+    assert "no provider serves" not in connect(capsys, "codex")
+    assert "no provider serves" not in connect(capsys, "codex", "-m", "answerer")
+
+
 @pytest.mark.parametrize(
     ("listen", "url"),
     [

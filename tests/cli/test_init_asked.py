@@ -99,8 +99,14 @@ def test_both_options_belong_together_and_the_key_must_be_there(
     assert main(["init", "--url", "http://h.example", "--key-env", "A_KEY"]) == 1
     assert "export A_KEY=" in capsys.readouterr().err
     monkeypatch.setenv("A_KEY", "k")
-    assert main(["init", "--url", "nonsense", "--key-env", "A_KEY"]) == 1
-    assert "url" in capsys.readouterr().err
+    for url, variable, said in (
+        ("nonsense", "A_KEY", "--url must be an http:// or https:// URL"),
+        ("http://h.example", "A KEY", "--key-env must be the name of a variable"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(["init", "--url", url, "--key-env", variable])
+        assert left.value.code == 2
+        assert said in capsys.readouterr().err
 
 
 def test_what_is_there_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
