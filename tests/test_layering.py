@@ -71,8 +71,8 @@ ORDER: Final = {
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres database "
-            "budget lease_rows ratios prices checkpoints store intents leases log_writer put_back "
-            "move retention sums stats charges zones reports",
+            "budget lease_rows ratios prices checkpoints on_lanes store intents leases log_writer "
+            "put_back move retention sums stats charges zones reports",
         ),
         *wing(
             "upstream",
@@ -81,7 +81,7 @@ ORDER: Final = {
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
-        *row("snapshot repeats nodes accounts lane_file lanes hub reload status"),
+        *row("snapshot repeats nodes accounts lane_file lane_keys lanes hub reload status"),
         *row("whom drains permit attempts relaying books delivery"),
         *row("sharing run joined exchange free counting kept"),
         *row("stopping worker"),

@@ -173,8 +173,8 @@ class Exchange:
                 self.policy, self._first, self._home = policy, first, home
             case Joined(policy=policy):
                 self.policy, self._joined = policy, event
-            case AttemptStarted(candidate, started_at):
-                self._attempts.append(AttemptState(candidate, started_at, began=now))
+            case AttemptStarted(candidate, started_at, lane):
+                self._attempts.append(AttemptState(candidate, started_at, now, lane=lane))
             case HeadSeen(status, upstream_request_id):
                 self._attempts[-1].status = status
                 self._attempts[-1].upstream_request_id = upstream_request_id

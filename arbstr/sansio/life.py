@@ -65,10 +65,12 @@ class Refused:
 @final
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
-    """One request to one provider begins. `started_at` is UTC in the log's format."""
+    """One request to one provider begins. `started_at` is UTC in the log's format; `lane` is the
+    lane it runs on, and its counters before (`ledger.lanes.Noted`)."""
 
     candidate: Candidate
     started_at: str
+    lane: str | None = None
 
 
 @final

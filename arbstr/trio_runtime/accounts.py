@@ -13,6 +13,7 @@ this.
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ Compared: TypeAlias = Callable[[str, Sums], None]
 class _Key:
     """What is known of one provider's key. `asked` counts its attempts, `open` those that run;
     `used`: since the last checkpoint, or there is none. `account` is as of `seen`; at `ask_at` it
-    is read again, at `due` compared (all monotonic)."""
+    is read again, at `due` compared (all monotonic). `waits`: for what its lanes tell."""
 
     provider: Provider
     due: float
@@ -87,6 +88,7 @@ class _Key:
     unknown: bool = False
     used: bool = True
     busy: bool = False
+    waits: bool = False
     pause: float = AGAIN_SECONDS
     ask_at: float = inf
     account: Account | None = None
@@ -120,6 +122,7 @@ class Accounts:
         self._log_writer = log_writer
         self._budget = budget
         self._keys: dict[str, _Key] = {}
+        self._lanes_open = Counter[str]()
         self._wake = trio.Event()
 
     def changed(self, snapshot: Snapshot) -> None:
@@ -181,6 +184,19 @@ class Accounts:
         key = self._keys.get(provider)
         if key is not None and key.ask_at == inf:
             key.ask_at = trio.current_time() + SOON_SECONDS
+            self._wake.set()
+
+    def lane_opens(self, provider: str) -> None:
+        """A lane of the provider's key will tell what an attempt cost: no checkpoint shares out
+        what several cost together before `lane_ends`."""
+        self._lanes_open[provider] += 1
+
+    def lane_ends(self, provider: str) -> None:
+        """It has told, or never will."""
+        self._lanes_open[provider] -= 1
+        key = self._keys.get(provider)
+        if key is not None and key.waits and not self._lanes_open[provider]:
+            key.waits, key.due, key.pause = False, trio.current_time(), AGAIN_SECONDS
             self._wake.set()
 
     @asynccontextmanager
@@ -284,6 +300,11 @@ class Accounts:
         if key.open:
             await self._ask(key)
             return NotNow("has requests in flight")
+        if self._lanes_open[provider.name]:
+            await self._ask(key)
+        if self._lanes_open[provider.name]:
+            key.waits = True
+            return NotNow("has lanes that are still to tell")
         with trio.move_on_after(WRITTEN_SECONDS) as waiting:
             await self._log_writer.caught_up()
         if waiting.cancelled_caught:
@@ -295,7 +316,7 @@ class Accounts:
             return NotNow(account)
         if account.reserved:
             return NotNow("holds money back for requests that have not ended there")
-        if key.asked != asked or key.open:
+        if any((key.asked != asked, key.open, self._lanes_open[provider.name])):
             return NotNow("was asked meanwhile")
         if self._others_seconds and await self._database.others():
             await trio.sleep(self._others_seconds)

@@ -134,8 +134,14 @@ class Attempts:
             self._hub.nodes.use(price, command.candidate.offer.provider)
         if self._hub.accounts is not None:
             self._hub.accounts.began(command.candidate.offer.provider.name)
+        # Before it is noted: the note says which, and the start after a kill asks it.
+        lanes, offer = self._hub.lanes, command.candidate.offer
+        way = None if lanes is None else lanes.take(offer.provider)
+        lane = None if way is None else way.noted.text
         began = trio.current_time()
-        self._exchange.note(life.AttemptStarted(command.candidate, utc_timestamp()), began)
+        self._exchange.note(life.AttemptStarted(command.candidate, utc_timestamp(), lane), began)
+        if way is not None:
+            self.ways[self._exchange.attempts_made] = way
         self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)
         failure = await self._try(command)
         if failure is None:
@@ -186,10 +192,7 @@ class Attempts:
         offer, timeouts = command.candidate.offer, command.candidate.offer.provider.timeouts
         name, self._offer = offer.provider.name, offer
         request, kind = self._request, self._hub.kind_of(offer.provider)
-        lanes = self._hub.lanes
-        way = None if lanes is None else lanes.take(offer.provider)
-        if way is not None:
-            self.ways[self._exchange.attempts_made] = way
+        way = self.ways.get(self._exchange.attempts_made)
         self.call = call = UpstreamCall(
             offer.provider if way is None else way.provider,
             self._snapshot.targets.of(offer.provider, request.dialect.path)

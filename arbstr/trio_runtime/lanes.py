@@ -1,22 +1,24 @@
 """The lanes of the configured keys: made, kept in `<ledger>.lanes` (mode 0600), asked.
 
-    at the start     the file; GET /info (no dear child keys) --POST /balance/child-key--> lanes
+    at the start     the keys of the file, and new ones (`lane_keys`)
     an attempt       takes a free lane, or none
     its failure      `settle`: what the lane tells within the time a client waits
     its row          a stated price frees the lane; without word it is parked, and asked until it
                      tells; then row and budget follow; so they do if what "never arrived" did
+    the next start   what ran on a lane when a process was killed, or had not told by its end: the
+                     ledger has which, and what the lane had counted; it is parked again
 
 The keys stand in that file (`lane_file`) and nowhere else: not in the log, the ledger or a repr.
 """
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import trio
 
@@ -31,6 +33,7 @@ from arbstr.sansio.ledger.lanes import (
     Compared,
     Lane,
     Lost,
+    Noted,
     State,
     take,
 )
@@ -41,20 +44,20 @@ from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.accounts import Accounts, asked_for_balance, key_id
-from arbstr.trio_runtime.lane_file import LaneFile, open_lane_file
-from arbstr.trio_runtime.ledger.checkpoints import bought, write_price
+from arbstr.trio_runtime.lane_keys import LaneKeys
+from arbstr.trio_runtime.ledger.checkpoints import write_price
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
+from arbstr.trio_runtime.ledger.on_lanes import OnLane, leave_lane, read_on_lanes
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.snapshot import Snapshot
-from arbstr.trio_runtime.upstream.node import Made, balance, child_keys
+from arbstr.trio_runtime.upstream.node import balance
 from arbstr.trio_runtime.upstream.target import Targets
 from arbstr.trio_runtime.upstream.transport import Transport
 
 log = logging.getLogger(__name__)
 
-EACH: Final = 50
-"""Child keys that a node makes at once."""
+T = TypeVar("T")
 
 LOOK_SECONDS: Final = 0.25
 """Between two questions to a lane while a client waits."""
@@ -81,6 +84,11 @@ class Way:
     provider: Provider = field(repr=False)
     targets: Targets = field(default_factory=Targets, repr=False)
     missed: bool = False
+
+    @property
+    def noted(self) -> Noted:
+        """What is noted of it before a request is sent on it."""
+        return Noted(key_id(self.provider), self.lane.spent, self.lane.requests)
 
 
 @final
@@ -125,8 +133,7 @@ class Lanes:
         self._log_writer = log_writer
         self._budget = budget
         self._nursery = nursery
-        self._beside = database.beside
-        self._file: LaneFile | None = None
+        self._keys = LaneKeys(transport, database, budget, nursery, accounts)
         self._opening = trio.Lock()
         self._ways: dict[str, list[Way]] = {}
         self._owners: dict[str, tuple[str, str]] = {}
@@ -148,7 +155,13 @@ class Lanes:
             config = wanted[provider.name]
             share, most = self._share(config.lanes), int(config.lane_sats * 1000)
             if len(same) < share:
-                self._nursery.start_soon(self._safely, self._open, provider, share, most)
+                looking = ExitStack()
+                if self._keys.exist():
+                    # No checkpoint before it is known what the last run left on them.
+                    self._accounts.lane_opens(provider.name)
+                    looking.callback(self._accounts.lane_ends, provider.name)
+                work = partial(self._open, looking=looking)
+                self._nursery.start_soon(self._safely, work, provider, share, most)
 
     def _share(self, lanes: int) -> int:
         """Of this process: the first ones have the odd ones."""
@@ -246,11 +259,15 @@ class Lanes:
         way = parked.way
         told: Charged | Lost = Charged(0, counted=False)
         if not parked.late:
-            told = await self._answer(parked)
-            if isinstance(told, Charged):
-                await self.write(parked, sats_from_msats(Decimal(told.msats)))
-                if not told.counted:
-                    parked = replace(parked, counted=Decimal(0), late=True)
+            with self._telling(way):
+                told = await self._answer(parked)
+                if isinstance(told, Charged):
+                    await self.write(parked, sats_from_msats(Decimal(told.msats)))
+                    if not told.counted:
+                        parked = replace(parked, counted=Decimal(0), late=True)
+                else:
+                    row = parked.correlation_id, parked.n
+                    await self._surely(partial(leave_lane, *row))
         if parked.late:
             await trio.sleep_until(parked.ended + LATE_SECONDS)
             told = await self._answer(parked)
@@ -269,14 +286,7 @@ class Lanes:
 
     async def write(self, parked: Parked, sats: Decimal) -> None:
         """The row and the budget follow, once the row is there, unless a checkpoint was first."""
-        first: bool | None = None
-        while first is None:
-            await self._log_writer.caught_up()
-            try:
-                first = await self._database.transaction(partial(_settled, parked, sats))
-            except Trouble:
-                await trio.sleep(AGAIN_SECONDS)
-        if not first:
+        if not await self._surely(partial(_settled, parked, sats)):
             return
         self._budget.correct(parked.began / 1000, parked.counted, sats)
         extra = {"request_id": parked.correlation_id}
@@ -291,76 +301,105 @@ class Lanes:
             what = "attempt %d, which ended without word, cost %s sats"
             log.info(what, parked.n, format_eyes(sats), extra=extra)
 
+    async def _surely(self, work: Callable[[Session], T]) -> T:
+        """Once the rows that were offered are there, and however long the ledger is in trouble."""
+        while True:
+            await self._log_writer.caught_up()
+            try:
+                return await self._database.transaction(work)
+            except Trouble:
+                await trio.sleep(AGAIN_SECONDS)
+
+    @contextmanager
+    def _telling(self, way: Way) -> Iterator[None]:
+        """No checkpoint shares out meanwhile what the lane will tell exactly."""
+        self._accounts.lane_opens(way.provider.name)
+        try:
+            yield
+        finally:
+            self._accounts.lane_ends(way.provider.name)
+
     # -- making them
 
-    async def _open(self, provider: Provider, wanted: int, most: int) -> None:
-        """Lanes of the file, and new ones for at most so many millisats each."""
-        try:
-            async with self._opening:
-                kept, made = await self._known(provider, wanted, most)
-        except OSError as error:
-            log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
-            return
+    async def _open(
+        self, provider: Provider, wanted: int, most: int, *, looking: ExitStack
+    ) -> None:
+        """Lanes of the file, and new ones for at most so many millisats each. `looking` ends once
+        the file is read."""
+        with looking:
+            try:
+                async with self._opening:
+                    kept = await self._keys.kept(key_id(provider))
+                    self._begin_all(provider, wanted, kept)
+                    looking.close()
+                    missing = wanted - len(kept)
+                    while missing > 0 and (made := await self._keys.make(provider, missing, most)):
+                        self._put_up(provider, [Lane.new(Secret(key)) for key in made])
+                        missing -= len(made)
+            except OSError as error:
+                log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
+
+    def _begin_all(self, provider: Provider, wanted: int, kept: Sequence[str]) -> None:
+        """Those of the last run; of more than are wanted now, only what was left on them."""
+        every = [Lane(Secret(key)) for key in kept]
+        ways = self._put_up(provider, every[:wanted])
+        begun = {way.noted.lane: way for way in ways}
+        more = {
+            way.noted.lane: way for way in (self._way(provider, each) for each in every[wanted:])
+        }
+        if ways or more:
+            self._accounts.lane_opens(provider.name)
+            self._nursery.start_soon(self._safely, self._begin, provider.name, begun, more)
+
+    def _put_up(self, provider: Provider, every: Sequence[Lane]) -> Sequence[Way]:
         if self._owners.get(provider.name) != (provider.url, key_id(provider)):
-            return  # reloaded meanwhile
+            return ()  # reloaded meanwhile
         ways = self._ways[provider.name]
         have = {way.lane.key.reveal() for way in ways}
-        for key in (*kept, *made)[:wanted]:
-            if key not in have:
-                own = replace(provider, key=Secret(key), authorization=Secret(f"Bearer {key}"))
-                lane = Lane(Secret(key)) if key in kept else Lane.new(Secret(key))
-                way = Way(lane, key_id(provider), own)
-                ways.append(way)
-                if key in kept:
-                    self._nursery.start_soon(self._safely, self._begin, way)
+        new = [self._way(provider, lane) for lane in every if lane.key.reveal() not in have]
+        ways += new
+        return new
 
-    async def _begin(self, way: Way) -> None:
-        """One of the last run's, which may have been killed with a request on its way."""
+    def _way(self, provider: Provider, lane: Lane) -> Way:
+        authorization = Secret(f"Bearer {lane.key.reveal()}")
+        own = replace(provider, key=lane.key, authorization=authorization)
+        return Way(lane, key_id(provider), own)
+
+    async def _begin(self, provider: str, ways: dict[str, Way], more: dict[str, Way]) -> None:
+        """By their ids: a request may have been on them at the end of the last run."""
+        try:
+            while ways or more:
+                now = time.time_ns() // 1_000_000
+                left = await self._surely(partial(read_on_lanes, provider, now))
+                for each in [*ways, *more]:
+                    one = left.get(each)
+                    if one is not None and one.runs:
+                        continue  # it is for others to say that its process is gone
+                    way = ways.pop(each, None)
+                    if one is not None:
+                        self._resume(way or more[each], one, now)
+                    elif way is not None:
+                        self._nursery.start_soon(self._safely, self._read_first, way)
+                    more.pop(each, None)
+                if ways or more:
+                    await trio.sleep(AGAIN_SECONDS)
+        finally:
+            self._accounts.lane_ends(provider)
+
+    async def _read_first(self, way: Way) -> None:
         await trio.sleep(lanes.FENCE_SECONDS)
         await self._refresh(way)
 
-    async def _known(
-        self, provider: Provider, wanted: int, most: int
-    ) -> tuple[list[str], list[str]]:
-        """The keys of the file, and those that are new."""
-        if self._file is None:
-            self._file = await trio.to_thread.run_sync(open_lane_file, self._beside)
-            self._nursery.start_soon(self._hold, self._file)
-        kept, parent, new = self._file.of(key_id(provider)), key_id(provider), list[str]()
-        while (missing := wanted - len(kept) - len(new)) > 0:
-            made = await self._make(provider, min(EACH, missing), most)
-            if not made:
-                break
-            await trio.to_thread.run_sync(self._file.keep, provider.name, parent, made)
-            new += made
-        return kept, new
-
-    async def _hold(self, file: LaneFile) -> None:
-        with closing(file):
-            await trio.sleep_forever()
-
-    async def _make(self, provider: Provider, count: int, most: int) -> list[str]:
-        made: Made | str = f"did not answer in {ASK_SECONDS:g} s"
-        async with self._accounts.undisturbed(provider.name):
-            with trio.move_on_after(ASK_SECONDS):
-                made = await child_keys(self._transport, provider, count, most=most)
-            if isinstance(made, Made) and made.cost:
-                await self._bought(provider, made.cost)
-        if isinstance(made, str):
-            log.warning('provider "%s" gets no lanes: it %s', provider.name, made)
-            return []
-        return list(made.keys)
-
-    async def _bought(self, provider: Provider, msats: int) -> None:
-        """What lanes cost is no request's, and the key was charged it."""
-        now, sats = time.time(), sats_from_msats(Decimal(msats))
-        work = partial(bought, provider.name, key_id(provider), msats, round(now * 1000))
-        try:
-            await self._database.transaction(work)
-        except Trouble as error:
-            log.warning("what lanes cost cannot be noted in the ledger (%s)", error)
-        self._budget.pay(sats, now)
-        log.info('provider "%s": its lanes cost %s sats', provider.name, format_eyes(sats))
+    def _resume(self, way: Way, one: OnLane, now: int) -> None:
+        """Its lane is asked what the attempt cost: as if it had ended just now, because nobody
+        knows when it did; but what may only have come late is watched for no longer than ever."""
+        way.lane.resume(one.noted)
+        past = min(LATE_SECONDS, max(0.0, (now - one.ended) / 1000)) if one.late else 0.0
+        counted = Decimal(0) if one.late else one.counted
+        ended = trio.current_time() - past
+        row = one.correlation_id, one.n, one.began
+        parked = Parked(way, *row, counted, ended, one.late)
+        self._nursery.start_soon(self._safely, self._until_told, parked)
 
 
 def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:

@@ -59,6 +59,7 @@ class AttemptState:
     drained: Money | None = None
     doubt: str | None = None
     by_lane: bool = False
+    lane: str | None = None
     _told: Usage | None = None
 
     @property
@@ -147,7 +148,9 @@ class AttemptState:
             self.status = status
             self.upstream_request_id = upstream_request_id
         self.learn(usage, provider_cost_msats)
-        self.drained = money
+        # A lane may have told before its drain ended: without a word that changes nothing.
+        if money is not None or not self.by_lane:
+            self.drained = money
 
     def row(self, n: int, now: float) -> AttemptRow:
         """What the log keeps of it as attempt `n`; one that still runs lasts until now."""
@@ -177,6 +180,7 @@ class AttemptState:
             set_aside_sats=candidate.hold_cost,
             price_id=None if candidate.offer.price is None else candidate.offer.price.id,
             settled=BY_LANE if self.by_lane else None,
+            lane=self.lane,
         )
 
     def disbelief(self) -> str | None:

@@ -6,6 +6,7 @@
 
     what the lane says, against what it said before     what became of the request
     `total_spent` has fallen, or `total_requests`       nobody knows: somebody put them back
+    counted more than once                              nobody knows: somebody else used it
     `total_spent` has grown                             charged: that is the price
     not counted, and `FENCE_SECONDS` after its end      nothing: it never arrived, or was reverted
     not counted, sooner                                 it may still arrive: ask again
@@ -19,6 +20,9 @@ off: only the counters are believed. What "never arrived" may do so after all, t
 held it: its lane stays parked for `LATE_SECONDS` more, and is asked once again. A parked lane costs
 nothing; where no lane is free, the key itself is used, and checkpoints (`reconcile.py`) tell the
 price.
+
+Which lane a request is on, and what that had counted before, is noted with the request before its
+first byte goes out (`Noted`): after a kill the lane is parked again, as of that note, and tells.
 
 A key of its own for each request, limited to what that one reserves, would even let the same node
 be asked while the first may still run, and refuse all but one. But a node tells all child keys with
@@ -82,10 +86,42 @@ class AskAgain:
 @final
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The counters were put back: what it cost stays unknown."""
+    """The counters were put back, or somebody else's requests are in them: what it cost stays
+    unknown."""
 
 
 Told: TypeAlias = Charged | AskAgain | Lost
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A lane, by what tells its key from another, and its counters before a request on it.
+
+    `text` is what stands in the ledger, one word after the other.
+    """
+
+    lane: str
+    spent: int
+    requests: int
+
+    @property
+    def text(self) -> str:
+        """`<lane> <spent> <requests>`."""
+        return f"{self.lane} {self.spent} {self.requests}"
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """What `text` made; `None` for what it cannot have made."""
+        match text.split(" "):
+            case [str(lane), spent, requests] if _is_count(spent) and _is_count(requests):
+                return cls(lane, int(spent), int(requests))
+            case _:
+                return None
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 16
 
 
 class State(Enum):
@@ -128,9 +164,17 @@ class Lane:
         """One that was just made: nothing ever ran on it."""
         return cls(key, state=State.FREE, read_at=0)
 
+    def resume(self, noted: Noted) -> None:
+        """A process was killed, or stopped, before this lane had told of a request on it."""
+        self._leave(State.STALE)
+        self.spent, self.requests = noted.spent, noted.requests
+        self.state = State.PARKED
+
     def judge(self, now: Account, *, since_end: float) -> Told:
         """What became of the request, so many seconds after it ended."""
         if now.total_spent < self.spent or now.total_requests < self.requests:
+            return Lost()
+        if now.total_requests > self.requests + 1:
             return Lost()
         if now.total_spent > self.spent:
             return Charged(now.total_spent - self.spent)

@@ -31,7 +31,8 @@ class AttemptRow:
 
     `set_aside_sats` is what the budget held for it, and books if nobody learns the price; rows of
     an older arbstr have none. `price_id` is the price a node listed by which it was routed.
-    `settled`: how its price was learnt that nobody stated.
+    `settled`: how its price was learnt that nobody stated. `lane`: what it ran on, and what that
+    had counted before (`lanes.Noted`).
     """
 
     n: int
@@ -52,6 +53,7 @@ class AttemptRow:
     set_aside_sats: Decimal | None = None
     price_id: int | None = None
     settled: str | None = None
+    lane: str | None = None
 
     @property
     def may_have_cost(self) -> bool:

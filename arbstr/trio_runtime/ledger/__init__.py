@@ -21,6 +21,7 @@ The order of the modules; each imports only from those before it:
     ratios              what was learnt of answers, kept between two runs
     prices              what nodes asked, and the last listing of each
     checkpoints         what a key was charged, compared with the rows
+    on_lanes            what a killed process had running on lanes
     store               records made into rows, inside a transaction
     intents             the file that outlives kill -9
     leases              a day's budget shared by all who share a ledger

@@ -18,6 +18,7 @@ from arbstr.sansio.ledger.lanes import (
     Compared,
     Lane,
     Lost,
+    Noted,
     State,
     take,
 )
@@ -53,6 +54,8 @@ def told(spent: int, requests: int, reserved: int = 0) -> Account:
         ),
         pytest.param(told(505, 4, 300), 400.0, Charged(5), id="part-of-a-cut-stream-is-billed"),
         pytest.param(told(500, 4), 0.0, Charged(0), id="counted-and-released"),
+        pytest.param(told(1505, 5), 0.0, Lost(), id="somebody-else-was-on-it"),
+        pytest.param(told(500, 5), 400.0, Lost(), id="somebody-else-was-free"),
         pytest.param(told(0, 4), 9.0, Lost(), id="a-counter-that-falls"),
         pytest.param(told(500, 2), 9.0, Lost(), id="requests-that-are-taken-back"),
     ],
@@ -165,6 +168,33 @@ def test_what_is_not_busy_has_no_request_to_end() -> None:
 def test_the_counters_of_a_lane_that_is_used_are_no_beginning() -> None:
     with pytest.raises(LocalProtocolError):
         lane().read(told(1, 1))
+
+
+def test_a_lane_goes_on_from_what_was_noted_of_it() -> None:
+    left = Lane(Secret(KEY))
+    noted = Noted("0123456789abcdef", 500, 3)
+    assert noted.text == "0123456789abcdef 500 3"
+    left.resume(noted)
+    assert (left.state, left.spent, left.requests) == (State.PARKED, 500, 3)
+    assert left.judge(told(1005, 4), since_end=0.0) == Charged(505)
+    left.settled(505, over=True)
+    assert left.read(told(1005, 4)) is None, "nobody knows what it had counted at first"
+    assert left.state is State.FREE
+    with pytest.raises(LocalProtocolError):
+        left.resume(noted)
+
+
+@given(st.text("0123456789abcdef", min_size=1), st.integers(0, 2**53), st.integers(0, 2**53))
+def test_what_is_noted_is_read_as_it_was(name: str, spent: int, requests: int) -> None:
+    noted = Noted(name, spent, requests)
+    assert Noted.read(noted.text) == noted
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a 1", "a 1 b", "a -1 2", "a 1 2 3", f"a {'9' * 17} 1", "a ² 1"]
+)
+def test_what_was_never_noted_is_not_read(text: str) -> None:
+    assert Noted.read(text) is None
 
 
 def test_its_key_is_not_shown() -> None:
