@@ -9,7 +9,7 @@ from arbstr.sansio.moments import parse_moment
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.on_lanes import leave_lane, read_on_lanes
 from arbstr.trio_runtime.ledger.store import Store
-from tests.engines import place, postgres  # noqa: F401
+from tests.engines import place  # noqa: F401
 from tests.records import ATTEMPT, RECORD
 
 UNKNOWN = replace(
