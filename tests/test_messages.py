@@ -283,12 +283,8 @@ async def test_after_output_it_ends_with_the_error_and_nobody_else_is_asked(
     end = reply.body.removeprefix(went_on(name))
     assert reply.whole
     error = last_data(reply)["error"]
-    assert (
-        end
-        == b"event: error\ndata: "
-        + json.dumps({"type": "error", "error": error}, separators=(",", ":")).encode()
-        + b"\n\n"
-    )
+    told = {"type": "error", "error": error, "request_id": reply.headers["request-id"]}
+    assert end == b"event: error\ndata: %b\n\n" % json.dumps(told, separators=(",", ":")).encode()
     assert (error["type"], error["code"]) == ("api_error", "stream_interrupted")
     assert error["message"].startswith(f'The answer is not complete: provider "alpha" {broken}')
     assert record.status == "stream_incomplete"

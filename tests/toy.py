@@ -86,7 +86,7 @@ class ToyReading:
         """The last event, as it came."""
         return b"event: end\ndata: " + json.dumps(self.last).encode() + b"\n\n"
 
-    def interrupt(self, error: ErrorReply) -> bytes:
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
         """The error, and that words are missing."""
         return b"event: oops\ndata: " + json.dumps({"oops": error.code}).encode() + b"\n\n"
 

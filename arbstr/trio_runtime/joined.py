@@ -119,7 +119,9 @@ class Joined:
             await self._delivery.end(out + relay.finish(self._delivery.summary()))
         elif relay.committed:
             error = end.error if isinstance(end, Broken) else NOT_KEPT.error
-            await self._delivery.break_off(error, relay.interrupt(error))
+            await self._delivery.break_off(
+                error, relay.interrupt(error, self._exchange.correlation_id)
+            )
         else:
             await self._fail(end)
 

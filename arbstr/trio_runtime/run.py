@@ -248,7 +248,7 @@ class Run:
             f'The answer is not complete: provider "{call.provider.name}" {failure.sentence}.'
             f"{charged}",
         )
-        self._last_bytes = call.relay.interrupt(error)
+        self._last_bytes = call.relay.interrupt(error, self._exchange.correlation_id)
         attempts.write_off(failure, counts=counts)
         return error
 

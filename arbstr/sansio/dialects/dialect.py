@@ -246,8 +246,8 @@ class Reading(Protocol):
     def finish(self, arbstr: bytes) -> bytes:
         """The end of a complete answer. `arbstr` is the text of a JSON object, in one line."""
 
-    def interrupt(self, error: ErrorReply) -> bytes:
-        """The end of an answer that is not complete."""
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
+        """The end of an answer that is not complete, with the request's id where errors have it."""
 
     def rest(self) -> bytes:
         """What a complete answer has beyond the events that went on."""

@@ -89,7 +89,7 @@ class NoStream:
         """Nothing can be finished that never began."""
         return b""
 
-    def interrupt(self, error: ErrorReply) -> bytes:
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
         """Nor interrupted."""
         return b""
 

@@ -211,7 +211,7 @@ class Relay:
             raise LocalProtocolError("rest() needs a complete answer")
         return self._reading.rest()
 
-    def interrupt(self, error: ErrorReply) -> bytes:
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
         """The end of an answer that is not complete: its error, and nothing after it.
 
         What was held back and an event that came in part are dropped. b"" if the answer was ended
@@ -222,7 +222,7 @@ class Relay:
         if self.complete:
             raise LocalProtocolError("a complete answer is not interrupted, it is finished")
         self._go(Happened.INTERRUPT)
-        return self._reading.interrupt(error)
+        return self._reading.interrupt(error, request_id)
 
     def _go(self, happened: Happened) -> None:
         state = TRANSITIONS[self.state].get(happened, self.state)

@@ -129,6 +129,6 @@ class ChatReading:
         """The usage chunk, if there was one, and `[DONE]`."""
         return DONE if self.usage_chunk is None else written(self.usage_chunk) + DONE
 
-    def interrupt(self, error: ErrorReply) -> bytes:
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
         """The error event, and nothing after it."""
         return error_event(error)

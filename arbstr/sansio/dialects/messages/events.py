@@ -230,9 +230,9 @@ class MessagesReading:
         """The last event, as it came."""
         return written(self._last, b"message_stop")
 
-    def interrupt(self, error: ErrorReply) -> bytes:
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
         """The end of an answer that is not complete."""
-        return error_event(error)
+        return error_event(error, request_id)
 
 
 def _unknown(value: Mapping[str, object], name: object, told: Facts) -> Facts:

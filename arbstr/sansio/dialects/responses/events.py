@@ -278,7 +278,7 @@ class Reading:
         """The last event, as it came."""
         return written(self._end, self._end_name)
 
-    def interrupt(self, error: ErrorReply) -> bytes:
+    def interrupt(self, error: ErrorReply, request_id: str | None = None) -> bytes:
         """The end of an answer that is not complete."""
         numbers = _SEQUENCE.findall(self._recent)
         following = int(numbers[-1]) + 1 if numbers else 0
