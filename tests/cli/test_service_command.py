@@ -2,8 +2,10 @@
 
 import plistlib
 import re
+import shlex
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 from shutil import which
 
@@ -53,6 +55,26 @@ def test_a_unit_names_the_variables_that_are_used_and_no_others(
     unit = printed(capsys, "-c", str(path), "--supervisor", "systemd")
     assert "# ALPHA_KEY, ARBSTR_GAMMA_API_KEY belong there" in unit
     assert "IN_A_COMMENT" not in unit
+
+
+def test_a_unit_is_one_where_systemd_is_not_there_to_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, KEYED)
+    unit = ConfigParser(strict=True, interpolation=None, delimiters=("=",))
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(printed(capsys, "-c", str(path), "--supervisor", "systemd"))
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    service = unit["Service"]
+    command = shlex.split(service["ExecStart"])
+    assert command == [sys.executable, "-m", "arbstr", "run", "-c", str(path)]
+    assert {*service} == {
+        *("ExecStart", "ExecReload", "WorkingDirectory", "EnvironmentFile", "Restart"),
+        *("RestartPreventExitStatus", "KillMode", "TimeoutStopSec", "UMask"),
+    }
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["UMask"] == "0077"
+    assert unit["Install"]["WantedBy"] == "default.target"
 
 
 @pytest.mark.skipif(which("systemd-analyze") is None, reason="systemd is not installed")

@@ -26,6 +26,9 @@ UNFINISHED: Final = "another ledger is being moved into it, and not all of it is
 FINISH: Final = "run the same `arbstr migrate` again, which goes on where it ended"
 """Why such a ledger is refused, and what to do."""
 
+DOWNGRADED: Final = "upgrade arbstr, or put the copy from before the upgrade there"
+"""What to do about a ledger that a newer arbstr has brought up."""
+
 
 class Trouble(Exception):  # noqa: N818 - a fact about the ledger, told in a sentence
     """The ledger cannot be read or written now; what was to be written is kept and tried again.

@@ -31,7 +31,7 @@ import trio
 
 from arbstr.sansio.config.ledger_url import LedgerUrl
 from arbstr.sansio.errors import StartError
-from arbstr.trio_runtime.ledger.port import FINISH, MOVER, UNFINISHED, Session, Trouble
+from arbstr.trio_runtime.ledger.port import DOWNGRADED, FINISH, MOVER, UNFINISHED, Session, Trouble
 from arbstr.trio_runtime.ledger.postgres_session import PostgresSession, begun
 from arbstr.trio_runtime.ledger.statements import numbered, sql_directory
 
@@ -359,7 +359,7 @@ def _is_older(session: PostgresSession, url: LedgerUrl) -> bool:
     version, known = _version(session), max(_migrations())
     if version > known:
         newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
-        raise _refused(url, newer, "upgrade arbstr")
+        raise _refused(url, newer, DOWNGRADED)
     return version < known
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from arbstr.sansio.errors import StartError
-from arbstr.trio_runtime.ledger.port import FINISH, UNFINISHED, Trouble
+from arbstr.trio_runtime.ledger.port import DOWNGRADED, FINISH, UNFINISHED, Trouble
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession, begun
 from arbstr.trio_runtime.ledger.sqlite_soundness import primary_code
 from arbstr.trio_runtime.ledger.statements import own_migrations
@@ -65,7 +65,7 @@ def check_content(
         raise refused(path, "it belongs to another program")
     if version > known:
         newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
-        raise refused(path, newer, "upgrade arbstr")
+        raise refused(path, newer, DOWNGRADED)
     if moving and not unfinished:
         raise refused(path, UNFINISHED, FINISH)
 
