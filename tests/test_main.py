@@ -140,6 +140,7 @@ auth_token = "let-me-in"
 [[providers]]
 name = "dear"
 url = "https://far.example/v1"
+api_key = "${A_KEY_THAT_IS_NOT_SET_HERE}"
 proxy = "socks5://tor.example:9050"
 models = ["one", "two"]
 input_rate = 0.1

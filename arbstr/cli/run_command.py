@@ -11,6 +11,7 @@ from typing import Final
 from arbstr import __version__
 from arbstr.cli import mock_ledger
 from arbstr.cli.config_file import (
+    NOT_SET,
     absolute,
     check_workers,
     config_path,
@@ -21,6 +22,7 @@ from arbstr.cli.config_file import (
     log_level,
     read_config,
     warnings_of,
+    without_keys,
 )
 from arbstr.cli.output import OutputError
 from arbstr.sansio.config.reader import ANY_MODEL, Config, parse_config
@@ -139,7 +141,12 @@ def _config_to_run(
         config = parse_config(MOCK_CONFIG, {}, name="the mock configuration")
         warnings: tuple[str, ...] = ()
     else:
-        config = read_config(path, environ)
+        read = partial(read_config, path)
+        # Mocks are sent no key; a token is asked of whoever calls, so it must be one.
+        config = without_keys(read, environ) if options.mock else read(environ)
+        token = config.server.auth_token
+        if token is not None and NOT_SET in token.reveal():
+            config = read(environ)
         warnings = warnings_of(config, path)
     if options.listen:
         config = replace(config, server=replace(config.server, listen=options.listen))

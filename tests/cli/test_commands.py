@@ -512,6 +512,15 @@ def test_a_mock_that_is_to_fail_must_exist(capsys: pytest.CaptureFixture[str]) -
     )
 
 
+def test_the_token_of_mocks_must_be_there_although_their_keys_need_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = '[server]\nauth_token = "${A_TOKEN_THAT_IS_NOT_SET}"\n'
+    write_config(tmp_path, f'{token}{ONE}api_key = "${{A_KEY_THAT_IS_NOT_SET}}"\n')
+    assert cli.main(["run", "--mock", "-c", "config.toml"]) == cli.CONFIGURATION
+    assert "server.auth_token needs the environment variable" in capsys.readouterr().err
+
+
 def test_a_log_level_nobody_knows_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
