@@ -218,10 +218,11 @@ class PostgresDatabase:
             except psycopg.Error:
                 kept.connection.close()  # the server was there, and went
                 kept = None
-        if kept is None:
-            kept = connect(self._url)
-            kept.connection.execute(SNAPSHOT.encode())
+        is_new = kept is None
+        kept = kept or connect(self._url)
         try:
+            if is_new:
+                kept.connection.execute(SNAPSHOT.encode())
             found = work(kept)
             kept.connection.execute("ROLLBACK")  # nothing was written
         except BaseException:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import trio
@@ -101,6 +101,25 @@ async def test_a_connection_that_is_killed_costs_no_row(postgres: PostgresServer
     assert postgres.execute("SELECT count(*), sum(attempts) FROM requests", "killed") == [(60, 60)]
     assert postgres.execute("SELECT sum(requests) FROM request_hours", "killed") == [(60,)]
     assert postgres.execute("SELECT sample_count FROM token_ratios", "killed") == [(60,)]
+
+
+async def test_a_connection_whose_first_statement_fails_is_closed(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may take longer than a statement may; the connection stayed open."""
+    opened: list[Any] = []
+
+    def connect(url: Any) -> Any:
+        opened.append(real(url))
+        return opened[-1]
+
+    real = module.connect
+    async with open_database(postgres.url("late")) as database:
+        monkeypatch.setattr(module, "connect", connect)
+        monkeypatch.setattr(module, "SNAPSHOT", "SELECT 1 / 0")
+        with pytest.raises(Trouble):
+            await database.read(lambda session: session.execute("SELECT 1").fetchone())
+    assert [session.connection.closed for session in opened] == [True]
 
 
 @asynccontextmanager
