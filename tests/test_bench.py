@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from arbstr.sansio.dialects.dialect import Answer, Asked
 from arbstr.sansio.dialects.doors import DOORS
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.trio_runtime.ledger.database import open_database
+from bench import million_rows
 from bench.load import PLAYED, WARM_UP, Plan, run
 from bench.overhead import main, parse_peers
 from bench.provider import SHAPES, plain_answer
@@ -196,19 +198,22 @@ def test_a_shortened_stream_has_fewer_events_of_the_same_pace() -> None:
     assert short.order.every_us == scenario.order.every_us
 
 
-def test_the_ledger_benchmark_asks_everything_and_cleans_up(tmp_path: Path) -> None:
-    command = [sys.executable, "bench/million_rows.py", "--rows", "600", "--rounds", "1"]
-    done = subprocess.run(
-        [*command, "--directory", str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+@pytest.mark.parametrize(("limit_ms", "code"), [(inf, 0), (0.0, 1)], ids=["in time", "late"])
+def test_the_ledger_benchmark_asks_everything_and_cleans_up(
+    limit_ms: float,
+    code: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["--rows", "600", "--rounds", "1", "--directory", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["million_rows.py", *arguments])
+    monkeypatch.setattr(million_rows, "LIMIT_MS", limit_ms)
+    assert million_rows.main() == code
+    out, err = capsys.readouterr()
+    assert err == ""
     for question in ("stats, 30 days, by hour", "requests, the dearest", "a batch of 250 old rows"):
-        assert question in done.stdout
+        assert question in out
     assert list(tmp_path.iterdir()) == []
 
 
