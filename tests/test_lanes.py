@@ -250,6 +250,39 @@ async def test_a_node_alone_that_took_nothing_is_asked_again_without_consent(
     assert node.total_spent == 500
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nobody_else_is_asked_before_the_connection_is_closed(
+    tmp_path: Path, stream: bool
+) -> None:
+    """Who stands before the node holds the request, and would bring it as long as we wait."""
+    node, database, never = Node(), tmp_path / "arbstr.db", trio.Event()
+    reading: list[int] = []
+
+    def holding(request: Request) -> Behaviour:
+        if request.path.endswith("/chat/completions"):
+            return json_answer({}, before=[never])
+        return node.serve(request)
+
+    def other(_: Request) -> Behaviour:
+        reading.append(proxy.hub.draining)
+        return json_answer(completion("from the other"))
+
+    async with open_fake_provider(holding) as fake, open_fake_provider(other) as second:
+        first = provider("node", fake.url, kind="routstr", key=KEY, more="lanes = 1")
+        top = TOP.format(seconds=10) + "[budget]\nsats_per_day = 100\n"
+        text = config(first, provider("other", second.url, rate=9), more=top)
+        async with open_proxy(text, database=database, books=True) as proxy:
+            await wait_free(proxy, 1)
+            assert (await proxy.chat(stream=stream)).text == "from the other"
+            assert reading == [0], "it was still read on"
+            await wait_free(proxy, 1)
+            spent = (await proxy.get("/health")).json["budget"]["spent"]
+    held, answered = rows(database, "attempts")
+    assert (held["money"], held["cost_sats"], held["settled"]) == ("free", 0, "lane")
+    assert spent == pytest.approx(answered["cost_sats"]), "of the other alone"
+    assert [row["possibly_spent"] for row in rows(database)] == [0]
+
+
 async def test_what_never_arrived_and_does_after_all_is_booked_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

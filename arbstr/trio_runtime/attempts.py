@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -176,12 +177,12 @@ class Attempts:
         if way is None or self._hub.lanes is None or failure.money is not Money.UNKNOWN:
             return failure
         seconds = self._snapshot.config.retry.reconcile_seconds
-        msats = await self._hub.lanes.settle(way, seconds)
+        msats = await self._hub.lanes.settle(way, seconds, partial(self.drains.stop, n))
         if msats is None:
             return failure
         money = Money.SPENT if msats else Money.FREE
         self._note(life.Drained(n, None, None, None, msats, money, by_lane=True))
-        self.permit.correct(n, sats_from_msats(msats))
+        self.permit.correct(n, sats_from_msats(msats), guess=self.drains.guessed.pop(n, None))
         return replace(failure, money=money, settled=True)
 
     def _in_flight(self) -> Record:

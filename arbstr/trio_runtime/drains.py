@@ -8,6 +8,7 @@ the shutdown cancels it.
 
 import logging
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Final, final
 
 import trio
@@ -86,8 +87,10 @@ class Drains:
         "_exchange",
         "_hub",
         "_late",
+        "_running",
         "_secrets",
         "_source",
+        "guessed",
         "running",
     )
 
@@ -103,6 +106,9 @@ class Drains:
         self._drained = drained
         self._secrets = secrets
         self.running = 0
+        self._running: dict[int, trio.CancelScope] = {}
+        # What the day has for attempts whose drain heard no price, in sats by their number.
+        self.guessed = dict[int, Decimal]()
         self._source: Source | None = None
         self._came: tuple[Whole, str] | None = None
         self._late: tuple[UpstreamCall, trio.CancelScope] | None = None
@@ -130,9 +136,17 @@ class Drains:
         if keep and hub.kept.is_on:
             self.adopt(Source(hub.kept, self._exchange.correlation_id, self._exchange.policy))
         self.running += 1
+        self._running[n] = limit
         hub.draining += 1
         hub.drains.start_soon(self._drain, call, n, seconds, limit, reservation)
         return True
+
+    def stop(self, n: int) -> bool:
+        """Whether there was a drain of attempt `n` to end; its connection is closed at once."""
+        limit = self._running.pop(n, None)
+        if limit is not None:
+            limit.cancel()
+        return limit is not None
 
     def adopt(self, source: Source) -> bool:
         """Whether what comes of the answer given up last goes into this source from now on: that of
@@ -232,10 +246,14 @@ class Drains:
             if call.heard is not None:
                 self._end_source(call)
             if reservation is not None:
-                hub.book(reservation, exchange.charged(n))
+                charged = exchange.charged(n)
+                if charged is None:
+                    self.guessed[n] = reservation.most
+                hub.book(reservation, charged)
             hub.keep_change(call.stray_change(), call.provider.name, exchange.correlation_id)
         finally:
             hub.draining -= 1
             self.running -= 1
+            self._running.pop(n, None)
             call.close()
             self._drained()

@@ -177,16 +177,24 @@ class Lanes:
         lane = take(way.lane for way in ways)
         return next((way for way in ways if way.lane is lane), None)
 
-    async def settle(self, way: Way, seconds: float) -> Decimal | None:
-        """What the request on a lane cost, in millisats, if the lane tells within the time."""
+    async def settle(
+        self, way: Way, seconds: float, close: Callable[[], bool] = lambda: False
+    ) -> Decimal | None:
+        """What the request on a lane cost, in millisats, if the lane tells within the time.
+
+        `close` ends the connection of what is not counted yet, and says whether there was one: as
+        long as somebody reads, it may still arrive.
+        """
         ended = trio.current_time()
         with trio.move_on_after(seconds):
             while True:
                 told = await self._ask(way, ended)
-                if isinstance(told, Charged):
+                if not (isinstance(told, Lost) or told.counted) and close():
+                    ended = trio.current_time()
+                elif isinstance(told, Charged):
                     way.missed = not told.counted
                     return Decimal(told.msats)
-                if isinstance(told, Lost):
+                elif isinstance(told, Lost):
                     return None
                 await trio.sleep(LOOK_SECONDS)
         return None

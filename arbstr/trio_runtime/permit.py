@@ -126,7 +126,9 @@ class Permit:
                 self._guessed[self._exchange.attempts_made] = reservation.most
             self._hub.book(reservation, charged)
 
-    def correct(self, n: int, charged: Decimal) -> None:
-        """It turned out later what attempt `n` was charged, in sats: until then it was a guess."""
-        if n in self._guessed:
-            self._hub.budget.correct(time.time(), self._guessed.pop(n), charged)
+    def correct(self, n: int, charged: Decimal, *, guess: Decimal | None = None) -> None:
+        """It turned out later what attempt `n` was charged, in sats: until then it was a guess, of
+        ours or of a drain's."""
+        guess = self._guessed.pop(n, guess)
+        if guess is not None:
+            self._hub.budget.correct(time.time(), guess, charged)

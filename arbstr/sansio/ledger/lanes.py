@@ -24,10 +24,28 @@ price.
 Which lane a request is on, and what that had counted before, is noted with the request before its
 first byte goes out (`Noted`): after a kill the lane is parked again, as of that note, and tells.
 
-A key of its own for each request, limited to what that one reserves, would even let the same node
-be asked while the first may still run, and refuse all but one. But a node tells all child keys with
-every balance, 230 bytes each: some thousands of requests would be the end of checkpoints. So what a
-lane does not tell in time may have been paid.
+The end it is reckoned from is that of the connection: what is not counted and still read on is
+closed first, so that whoever holds the request has nobody to bring it for. What is left is a proxy
+that brings it all the same, more than `FENCE_SECONDS` later: then two answers may be paid, and the
+second is booked and said. No key a node makes is a fence against that at a price worth paying:
+
+    a key for each request, limited to what    refuses a second request on that key, so it is one
+      that reserves (`balance_limit`)            more try at the same node; another node is asked on
+                                                 another key, and the late one is paid as before
+    a pool of such keys                        the limit must be the reservation to the millisat: it
+                                                 goes by prompt and max_tokens of each request, and
+                                                 once the first was paid less, a larger limit lets a
+                                                 second in
+    the key used up before another is asked    a paid request, for each that failed
+    `validity_date`                            is set when a key is made, and nobody can change or
+                                                 delete one: it must end with the patience of this
+                                                 request, so it is a key a request, too; and what
+                                                 broke early would wait for it
+    a key for dear requests alone              as the first, and a POST before each of them
+
+Children are never deleted, and a node tells all of them with every balance of their parent, 230
+bytes each: a key a request ends checkpoints after 17,000 requests, and a parent is what the user
+deposited, not ours to change. So what a lane does not tell in time may have been paid.
 
 A lane is read at once where its request is known to be over: the node said what it took, or the
 lane did. Only where nobody knows (the last run's, counters that were put back) it waits for a quiet
@@ -80,7 +98,9 @@ class Charged:
 @final
 @dataclass(frozen=True, slots=True)
 class AskAgain:
-    """It may still run, or arrive."""
+    """It may still run; or arrive, if it was not `counted` yet."""
+
+    counted: bool = True
 
 
 @final
@@ -179,7 +199,8 @@ class Lane:
         if now.total_spent > self.spent:
             return Charged(now.total_spent - self.spent)
         if now.total_requests == self.requests:
-            return Charged(0, counted=False) if since_end >= FENCE_SECONDS else AskAgain()
+            fenced = since_end >= FENCE_SECONDS
+            return Charged(0, counted=False) if fenced else AskAgain(counted=False)
         return AskAgain() if now.reserved and since_end < SWEPT_SECONDS else Charged(0)
 
     def answered(self, msats: int, *, seconds: float = 0.0) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.config.settings import LIKELY
+from arbstr.sansio.failover.failure import FailureKind, Money, seen
 from arbstr.sansio.ledger.attempt import UNSEEN_INPUT, AttemptState, milliseconds
 from arbstr.sansio.money import Rates, Usage
 from arbstr.sansio.routing.holds import Hold
@@ -122,3 +123,15 @@ def test_the_row_tells_what_was_set_aside_and_not_what_was_estimated() -> None:
 def test_a_span_is_never_below_zero() -> None:
     spans = (-1.0, 0.0, 0.0004, 0.0006, 1.2345)
     assert [milliseconds(span) for span in spans] == [0, 0, 0, 1, 1234]
+
+
+def test_what_a_lane_told_stays_when_the_drain_hears_nothing() -> None:
+    state = attempt()
+    state.failure = seen(FailureKind.NO_ANSWER, Kind.ROUTSTR, "broke off")
+    state.learn_from_drain(None, None, None, Decimal(0), Money.FREE, by_lane=True)
+    state.learn_from_drain(None, None, None, None, None)
+    row = state.row(1, 1.0)
+    assert (row.money, row.cost_sats, row.settled) == ("free", Decimal(0), "lane")
+    state.learn_from_drain(None, None, None, Decimal(505), Money.SPENT)
+    row = state.row(1, 1.0)
+    assert (row.money, row.cost_sats, row.settled) == ("spent", Decimal("0.505"), None)
