@@ -132,6 +132,7 @@ def _attempts(attempts: Sequence[Report]) -> list[Column]:
     expected = [other or "-" for other in unlike]
     estimated = [in_sats(each["cost"]["estimated_cost_sats"]) or "unknown" for each in attempts]
     ids = [each["upstream_request_id"] or "" for each in attempts]
+    said = [each["said"] or "" for each in attempts]
     statuses = [grouped(each["http_status"]) or "-" for each in attempts]
     return [
         Column("attempt", texts([str(each["n"]) for each in attempts]), short="#", right=True),
@@ -145,4 +146,5 @@ def _attempts(attempts: Sequence[Report]) -> list[Column]:
         Column("estimated", texts(estimated), right=True, spare=2),
         Column("time", texts([duration(each["duration_ms"]) for each in attempts]), right=True),
         Column("the provider's id", texts(ids), below=True),
+        *([Column("it said", texts(said), below=True)] if any(said) else []),
     ]

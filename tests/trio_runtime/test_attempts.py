@@ -39,7 +39,7 @@ from tests.fakes import (
     sse,
     stream,
 )
-from tests.proxy import STEP, STREAMED, Proxy, Reply, config, open_proxy, pass_time, provider
+from tests.proxy import KEY, STEP, STREAMED, Proxy, Reply, config, open_proxy, pass_time, provider
 
 # --- the table --------------------------------------------------------------------------------
 #
@@ -930,3 +930,28 @@ async def test_a_status_stands_even_if_a_deadline_comes_before_its_bodys_end(
         await pass_time(mock_clock, 20, until=lambda: second.hits > 0, step=1)
         reply = await client.reply()
     assert (reply.headers["x-arbstr-provider"], first.hits) == ("second", 3)
+
+
+async def test_what_a_provider_says_of_key_or_model_stays_with_its_attempt() -> None:
+    spent = error_answer(402, f"12 msats available, key {KEY}", error_type="low")
+    unknown = error_answer(404, "no such model here")
+    for refused, said in (
+        (spent, "low: 12 msats available, key [REDACTED]"),
+        (unknown, "fake_error: no such model here"),
+        (error_answer(500, "of nothing else"), None),
+    ):
+        async with (
+            open_fake_provider(refused) as first,
+            open_fake_provider(by_name) as second,
+            open_proxy(
+                config(
+                    provider("alpha", first.url),
+                    provider("beta", second.url, rate=2),
+                    more="[retry]\nmax_retries = 0\n",
+                )
+            ) as proxy,
+        ):
+            await proxy.chat()
+            record = await proxy.record()
+        assert [row.said for row in record.attempts] == [said, None]
+        assert record.error_message is None

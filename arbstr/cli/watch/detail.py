@@ -50,6 +50,8 @@ def _lines(detail: Report, room: int) -> Iterator[Line]:
         yield from _fact("", ", ".join(money), style, room)
         if attempt["upstream_request_id"] is not None:
             yield from _fact("", f"its id: {attempt['upstream_request_id']}", "", room)
+        if attempt["said"] is not None:
+            yield from _fact("", f"it said: {attempt['said']}", "", room)
 
 
 def _fact(name: str, value: str, style: str, room: int) -> Iterator[Line]:

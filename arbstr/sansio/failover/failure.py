@@ -162,7 +162,7 @@ class Failure:
     error object under a 2xx gives itself. `error` is an OpenAI-shaped error object for the client:
     always there for a client_error, a not_capable, and with an `own_status`; otherwise None.
     `trips` is whether the breaker counts it. `words` are the provider's own, on one short line
-    without secrets, of an account or no_model: for a person to read, never for the database.
+    without secrets, of an account or no_model: for a person to read.
     `settled`: what it cost is known by the lane it was made on, afterwards.
     """
 

@@ -181,6 +181,7 @@ class AttemptState:
             price_id=None if candidate.offer.price is None else candidate.offer.price.id,
             settled=BY_LANE if self.by_lane else None,
             lane=self.lane,
+            said=self.failure.words if self.failure is not None else None,
         )
 
     def disbelief(self) -> str | None:

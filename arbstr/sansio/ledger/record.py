@@ -32,7 +32,8 @@ class AttemptRow:
     `set_aside_sats` is what the budget held for it, and books if nobody learns the price; rows of
     an older arbstr have none. `price_id` is the price a node listed by which it was routed.
     `settled`: how its price was learnt that nobody stated. `lane`: what it ran on, and what that
-    had counted before (`lanes.Noted`).
+    had counted before (`lanes.Noted`). `said`: the provider's own words of a refused key or an
+    unknown model, on one short line without secrets.
     """
 
     n: int
@@ -54,6 +55,7 @@ class AttemptRow:
     price_id: int | None = None
     settled: str | None = None
     lane: str | None = None
+    said: str | None = None
 
     @property
     def may_have_cost(self) -> bool:

@@ -278,6 +278,7 @@ def _attempt(row: Columns) -> Report:
             row, "cost", "expected", "estimated_cost", "provider_cost", suffix="_sats"
         ),
         "upstream_request_id": row["upstream_request_id"],
+        "said": row["said"],
     }
 
 

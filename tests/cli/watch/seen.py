@@ -202,6 +202,7 @@ def detail_of(n: int = 4) -> dict[str, Any]:
         "tokens": NO_TOKENS,
         "cost": NO_COST,
         "upstream_request_id": None,
+        "said": None,
     }
     message = "It may have been paid for, and nobody knows. " * 3
     return {

@@ -104,7 +104,9 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
                 endpoint="responses",
                 moved=True,
                 joined="first",
-                attempts=(replace(ATTEMPT, failure="not_sent", money="free", lane="a 1 2"),),
+                attempts=(
+                    replace(ATTEMPT, failure="account", money="free", lane="a 1 2", said="low: no"),
+                ),
             )
         )
     # fmt: off
@@ -114,8 +116,8 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
          0.125, 1, "responses", 1, "first")
     ]
     assert rows(path, "*", "attempts") == [
-        ("one", 1, "alpha", "gpt-4o", "2026-02-03T04:05:06.790Z", 12, "not_sent", 200, "free",
-         10, 20, 0.13, 0.5, 0.13, "up-1", 0.125, None, None, None, "a 1 2")
+        ("one", 1, "alpha", "gpt-4o", "2026-02-03T04:05:06.790Z", 12, "account", 200, "free",
+         10, 20, 0.13, 0.5, 0.13, "up-1", 0.125, None, None, None, "a 1 2", "low: no")
     ]
     # fmt: on
     assert rows(path, "typeof(cost_sats)") == [("real",)]

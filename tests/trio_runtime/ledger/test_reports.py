@@ -763,7 +763,13 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
         ttft_ms=300,
         stream_duration_ms=900,
         tries=[
-            attempt(failure="server_error", money="free", http_status=503, upstream_request_id="u"),
+            attempt(
+                failure="server_error",
+                money="free",
+                http_status=503,
+                upstream_request_id="u",
+                said="no_funds: top up",
+            ),
             attempt(
                 input_tokens=10,
                 output_tokens=5,
@@ -823,6 +829,7 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
             "provider_cost_sats": None,
         },
         "upstream_request_id": "u",
+        "said": "no_funds: top up",
     }
     second = first | {
         "n": 2,
@@ -837,6 +844,7 @@ def test_a_row_shows_its_columns_and_null_where_nothing_is_known() -> None:
             "provider_cost_sats": 0.13,
         },
         "upstream_request_id": None,
+        "said": None,
     }
     assert found == row | {"attempts": [first, second]}
 

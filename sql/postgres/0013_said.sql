@@ -1,0 +1,2 @@
+-- As in SQLite's.
+ALTER TABLE attempts ADD COLUMN said TEXT COLLATE "C";
