@@ -185,6 +185,7 @@ def _completion(completion: Parser) -> None:
 def _init(init: Parser) -> None:
     init.add_argument("--url", help="of a node or endpoint that is asked what it lists")
     init.add_argument("--key-env", metavar="VARIABLE", help="that has the key for it")
+    init.add_argument("--proxy", metavar="URL", help="by which it is reached, now and later")
 
 
 def _service(service: Parser) -> None:

@@ -278,15 +278,15 @@ def _config_and_requests(
 
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     path = Path(options.config or environ.get("ARBSTR_CONFIG") or HERE)
-    if options.url is not None or options.key_env is not None:
+    if any(each is not None for each in (options.url, options.key_env, options.proxy)):
         if options.url is None or options.key_env is None:
-            options.complain("--url and --key-env belong together")
+            options.complain("--url and --key-env belong together, and --proxy to both")
         from arbstr.cli.init_asked import run as ask
         from arbstr.cli.init_asked import what_is_wrong
 
-        if wrong := what_is_wrong(options.url, options.key_env):
+        if wrong := what_is_wrong(options.url, options.key_env, options.proxy):
             options.complain(wrong)
-        return ask(path, options.url, options.key_env, environ)
+        return ask(path, options.url, options.key_env, environ, proxy=options.proxy)
     from arbstr.cli.first_config import run
 
     return run(path)

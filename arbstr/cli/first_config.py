@@ -21,6 +21,11 @@ def example_text(package: Traversable) -> str:
     return inside.read_text("utf-8")
 
 
+def already_there(path: Path) -> StartError:
+    """A first configuration is written once."""
+    return StartError((f"{path}: is there already and was left alone; name another with -c PATH",))
+
+
 def write(path: Path, text: str) -> None:
     """Writes a configuration, for its owner alone.
 
@@ -30,9 +35,7 @@ def write(path: Path, text: str) -> None:
         # O_EXCL: it is we who make the file, or nobody touches it. Keys will stand in it.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise StartError(
-            (f"{path}: is there already and was left alone; name another with -c PATH",)
-        ) from None
+        raise already_there(path) from None
     except FileNotFoundError:
         absolute(path)  # or the directory it is to be in is the current one, and gone
         raise StartError(

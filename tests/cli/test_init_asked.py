@@ -1,6 +1,7 @@
 """`arbstr init --url`: a configuration of what was listed, or none."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,7 +76,11 @@ def test_an_endpoint_without_prices_has_its_models(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("value", "status", "said"),
     [
-        (BARE, 401, "answered status 401"),
+        (BARE, 401, "status 401 at http://127.0.0.1:"),
+        (BARE, 403, "; see that $A_KEY holds its key, whole and without quotes"),
+        (BARE, 404, "; give the url as its documentation does (often it ends in /v1, once)"),
+        (BARE, 308, "; give the address it moved to"),
+        (BARE, 503, "; it is there; try again later"),
         ({"data": []}, 200, "lists no models"),
         ([1], 200, "lists no models"),
     ],
@@ -115,3 +120,71 @@ def test_what_is_there_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None
         assert main(["init", "--url", url, "--key-env", "A_KEY"]) == 1
     assert Path("config.toml").read_text() == "mine"
     assert "was left alone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "environ", "said"),
+    [
+        ((), {}, "connection refused; see that the url and its port are right, and that it runs"),
+        ((), {"https_proxy": "http://p:1"}, "this shell goes through $HTTPS_PROXY"),
+        (("--proxy", "socks5://127.0.0.1:1"), {}, "see that the proxy socks5://127.0.0.1:1 runs"),
+    ],
+)
+def test_one_that_is_not_reached_has_a_next_step(
+    more: tuple[str, ...],
+    environ: dict[str, str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(["init", "--url", "http://127.0.0.1:1", "--key-env", "A_KEY", *more]) == 1
+    assert said in capsys.readouterr().err
+    assert not Path("config.toml").exists()
+
+
+def test_a_proxy_is_one_and_goes_with_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["init", "--url", "http://h", "--key-env", "A_KEY", "--proxy", "nonsense"])
+    assert "--proxy " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["init", "--proxy", "socks5://127.0.0.1:1"])
+    assert "--url and --key-env belong together" in capsys.readouterr().err
+
+
+def test_nobody_is_asked_where_a_configuration_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config.toml").write_text("mine")
+    with listing(BARE) as (url, keys):
+        assert main(["init", "--url", url, "--key-env", "A_KEY"]) == 1
+    assert "is there already and was left alone" in capsys.readouterr().err
+    assert (keys, Path("config.toml").read_text()) == ([], "mine")
+
+
+def test_what_is_reached_through_a_proxy_is_so_later_too() -> None:
+    """One connection: CONNECT, and then the proxy plays the node."""
+    asked: list[bytes] = []
+    body = json.dumps(PRICED).encode()
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as lines:
+            for said in (b"", b"content-length: %d\r\n" % len(body)):
+                while (line := lines.readline()) not in (b"\r\n", b""):
+                    asked.append(line)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n")
+            connection.sendall(body)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        words = ("--url", "http://far.example", "--key-env", "A_KEY", "--proxy", proxy)
+        assert main(["init", *words]) == 0
+        thread.join()
+    assert asked[0].startswith(b"CONNECT far.example:80 ")
+    (provider,) = parse_config(Path("config.toml").read_text("utf-8"), {"A_KEY": "k"}).providers
+    assert provider.proxy is not None
+    assert provider.proxy.shown == proxy
