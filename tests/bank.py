@@ -88,9 +88,15 @@ class Bank:
     def deposit(self, key: str, msats: int) -> None:
         self.accounts.setdefault(key, Account(key)).balance += msats
 
-    def later(self, seconds: float, work: Callable[[], object]) -> None:
-        """Does it so many seconds from now, before anything that is asked then."""
-        self._later.append((self.clock() + seconds, work))
+    def later(
+        self, seconds: float, work: Callable[[], object], *, since: float | None = None
+    ) -> None:
+        """Does it so many seconds from now, or since a moment, before anything that is asked then.
+
+        Since its reservation: then what ends in time is not swept away, however long the machine
+        stood still meanwhile.
+        """
+        self._later.append(((self.clock() if since is None else since) + seconds, work))
 
     def turn(self) -> None:
         """Does what is due, each at its time: what was put off, and the sweep."""

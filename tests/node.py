@@ -549,7 +549,7 @@ class Node:
         # It books before it says what it took; of what it does not tell, sooner or later.
         tells = fault.stated or fault.otherwise == "reverted"
         seconds = pauses if tells else self._dice.uniform(*self.works)
-        self.bank.later(seconds, lambda: self._end(fault, held, visit, charged))
+        self.bank.later(seconds, lambda: self._end(fault, held, visit, charged), since=held.at)
         self.bank.turn()
         return play
 

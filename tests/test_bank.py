@@ -163,3 +163,15 @@ def test_what_ended_in_time_is_charged_however_late_the_bank_is_asked() -> None:
     info = bank.info("sk-a")
     assert isinstance(info, dict)
     assert (info["total_spent"], info["total_requests"], info["reserved"]) == (100, 2, 0)
+
+
+def test_what_ends_in_time_is_not_swept_away_though_the_machine_stood_still() -> None:
+    now = [0.0]
+    bank = Bank(lambda: now[0], sweep=0.03)
+    bank.deposit(KEY, 1000)
+    held = bank.reserve(KEY, 300)
+    assert isinstance(held, Reservation)
+    now[0] = 1.0
+    bank.later(0.0, lambda: bank.charge(held, 505), since=held.at)
+    bank.turn()
+    assert bank.accounts[KEY].total_spent == 505
