@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Final, final
 
 from arbstr.cli.routes import waiting_rows
@@ -133,6 +134,13 @@ def provider_findings(
             f"it answered status {listing.status}: what is asked there moved elsewhere",
             "set its url to the address it moved to; redirects are never followed with a key",
         )
+    elif listing.status in (404, 405, 501) and _repeats(config.endpoint.shown_base):
+        yield fault(
+            about,
+            f"it answered status {listing.status}, and its url says the same twice: "
+            f"{config.endpoint.shown_base}",
+            "say it once: the paths of the APIs are put behind it",
+        )
     elif listing.status in (404, 405, 501):
         yield note(
             about,
@@ -164,6 +172,12 @@ def provider_findings(
             "it is there, and is asked without a key",
             f"set {key_variable(config.name)} if it wants one",
         )
+
+
+def _repeats(url: str) -> bool:
+    """Whether a part of its path follows on itself, as in /v1/v1."""
+    parts = url.partition("://")[2].split("/")[1:]
+    return any(one and one == other for one, other in pairwise(parts))
 
 
 _KEY_REFUSED: Final = frozenset({401, 403})

@@ -93,6 +93,14 @@ def test_what_is_no_fault_of_a_provider() -> None:
     assert worst(provider_findings(other, known, None)).grade is Grade.OK
 
 
+@pytest.mark.parametrize("path", ["/v1/v1", "/api/v1/v1/chat/completions"])
+def test_a_base_url_that_says_v1_twice_is_a_fault(path: str) -> None:
+    text = config(provider("alpha", f"http://127.0.0.1:9{path}"))
+    (configured,) = parse_config(text, {}).providers
+    found = worst(provider_findings(configured, listed(status=404), None))
+    assert (found.grade, "says the same twice: http://" in found.says) == (Grade.FAULT, True)
+
+
 def test_a_proxy_that_does_not_answer_is_named() -> None:
     silent = Listing("could not be reached: the proxy refused")
     found = worst(provider_findings(settings('proxy = "socks5://127.0.0.1:9050"'), silent, None))
