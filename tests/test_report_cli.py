@@ -220,6 +220,21 @@ def test_the_list_shows_of_an_id_what_finds_it(ask: Ask) -> None:
 # -- where they look
 
 
+def test_requests_of_unknown_cost_are_listed_however_many_there_are(ask: Ask) -> None:
+    rows = [request(f"known-{n:03}", tries=[attempt()]) for n in range(120)]
+    lost = {**dict(LOST), "cost_sats": None}
+    odd = [request("lost-0001", status="failed", cost_sats=None, tries=[lost])]
+    blank = attempt(cost_sats=None, input_tokens=None, output_tokens=None)
+    odd += [request(f"odd-000{n}", cost_sats=None, tries=[blank]) for n in range(2)]
+    write_ledger(Path("arbstr.db"), [*odd, *rows])
+    counted = ask("stats", *SPAN, "--json").json["counts"]["unknown_cost"]
+    found = ask("requests", *SPAN, "--unknown-cost", "true", "--json").json
+    assert found["total"] == counted == len(found["data"]) > 0
+    assert all(row["cost"]["cost_sats"] is None for row in found["data"])
+    others = ask("requests", *SPAN, "--unknown-cost", "false", "--json").json
+    assert others["total"] == len(odd) + len(rows) - counted
+
+
 def test_without_a_database_one_line_says_what_to_do(ask: Ask, tmp_path: Path) -> None:
     for command in ("stats", "requests"):
         done = ask(command)

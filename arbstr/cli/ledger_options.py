@@ -29,6 +29,7 @@ def requests_arguments(requests: argparse.ArgumentParser) -> None:
         ("--success", "true|false"),
         ("--streaming", "true|false"),
         ("--status", "ok|failed|..."),
+        ("--unknown-cost", "true|false"),
         ("--sort", "timestamp|cost_sats|latency_ms"),
         ("--order", "asc|desc"),
         ("--page", "N"),

@@ -148,6 +148,7 @@ class Watcher:
         return Wanted(
             rows=view.wanted_rows(request_room(self._model, height)),
             failures=view.failures,
+            unknown=view.unknown,
             provider=view.provider,
             model=view.model,
             detail=view.detail,

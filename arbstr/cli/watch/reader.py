@@ -37,6 +37,7 @@ class Wanted:
 
     rows: int
     failures: bool = False
+    unknown: bool = False
     provider: str | None = None
     model: str | None = None
     detail: str | None = None
@@ -47,6 +48,7 @@ class Wanted:
             "range": RANGE,
             "per_page": str(self.rows),
             **({"success": "false"} if self.failures else {}),
+            **({"unknown_cost": "true"} if self.unknown else {}),
             **({} if self.provider is None else {"provider": self.provider}),
             **({} if self.model is None else {"model": self.model}),
         }

@@ -2,7 +2,7 @@
 
     arbstr ok  127.0.0.1:8080  up 3 h 12 min                       12:04:05 UTC
     today 12.31 of 100 sats  [##------------------] 12 %  0.5 set aside  3.2 a minute
-    412 requests  2 in flight  3 failed  2 rejected  1 unknown  2 settled
+    412 requests  2 in flight  3 failed  2 rejected  1 unknown  2 settled since the start
 
     provider        state                    sats/1k in, out  since yesterday   balance
     ...
@@ -146,7 +146,7 @@ def _counts(model: Model, day: Day) -> Line:
         (day.failed, "failed", BAD),
         (day.rejected, "rejected", DOUBTFUL),
         (day.unknown, "unknown", DOUBTFUL),
-        (day.settled, "settled", GOOD),
+        (day.settled, "settled since the start", GOOD),
         (0 if model.waiting else model.queued, "rows wait to be written", DIM),
     ):
         if count:
@@ -345,7 +345,7 @@ def _footer(view: View) -> Line:
         return ((MAIN_KEYS, DIM),)
     what = [
         *(["failures"] if view.failures else []),
-        *(["of unknown cost (last 100)"] if view.unknown else []),
+        *(["of unknown cost"] if view.unknown else []),
         *([f"of {view.provider}"] if view.provider is not None else []),
         *([f"of {view.model}"] if view.model is not None else []),
     ]

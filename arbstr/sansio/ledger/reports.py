@@ -141,6 +141,7 @@ class RequestsQuery:
     success: bool | None = None
     streaming: bool | None = None
     status: str | None = None
+    unknown_cost: bool | None = None
     page: int = 1
     per_page: int = DEFAULT_PER_PAGE
     sort: Sort = Sort.TIMESTAMP
@@ -207,7 +208,7 @@ _FILTERS: Final = (*_SPAN, "model", "provider", "policy", "endpoint")
 STATS_PARAMETERS: Final = (*_FILTERS, "group_by", "before")
 REQUESTS_PARAMETERS: Final = (
     *_FILTERS,
-    *("success", "streaming", "status", "sort", "order", "page", "per_page"),
+    *("success", "streaming", "status", "unknown_cost", "sort", "order", "page", "per_page"),
 )
 
 
@@ -235,6 +236,7 @@ def parse_requests(
             success=given.truth("success"),
             streaming=given.truth("streaming"),
             status=given.one_of("status", STATUSES),
+            unknown_cost=given.truth("unknown_cost"),
             page=given.number("page", 1),
             per_page=given.number("per_page", DEFAULT_PER_PAGE, most=MOST_PER_PAGE),
             sort=Sort(given.one_of("sort", tuple(Sort)) or Sort.TIMESTAMP),

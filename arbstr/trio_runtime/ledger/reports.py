@@ -171,6 +171,13 @@ def read_requests(session: Session, query: RequestsQuery, configured: Names) -> 
     }
 
 
+_UNKNOWN: Final = (
+    "SELECT id FROM request_measures "
+    "WHERE timestamp >= :since AND timestamp < :until AND unknown_cost = 1"
+)
+"""Those whose cost nobody knows, as /v1/stats counts them."""
+
+
 def _read_page(session: Session, query: RequestsQuery) -> tuple[Sequence[Columns], int]:
     """The rows of the page, and how many there are on all pages."""
     counted, listed = "", ""
@@ -184,8 +191,13 @@ def _read_page(session: Session, query: RequestsQuery) -> tuple[Sequence[Columns
         counted += " AND status = :status"
         # Said twice for SQLite, which then knows that requests_without_success has them all.
         listed += " AND status = :status" + (" AND status <> 'ok'" if query.status != "ok" else "")
+    if query.unknown_cost is not None:
+        among = "IN" if query.unknown_cost else "NOT IN"
+        listed += f" AND id {among} ({_UNKNOWN})"
     values = {"status": query.status, "streaming": query.streaming}
-    total = count_requests(session, query.filters, also=counted, values=values)
+    total = count_requests(
+        session, query.filters, also=counted, values=values, unknown_cost=query.unknown_cost
+    )
     offset = (query.page - 1) * query.per_page
     if offset >= total:
         return [], total  # and SQLite is spared a number that may be too large for it

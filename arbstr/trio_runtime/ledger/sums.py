@@ -192,12 +192,21 @@ def _read_split(
 
 
 def count_requests(
-    session: Session, filters: Filters, *, also: str, values: Mapping[str, object]
+    session: Session,
+    filters: Filters,
+    *,
+    also: str,
+    values: Mapping[str, object],
+    unknown_cost: bool | None = None,
 ) -> int:
-    """How many requests there are. `also` are further conditions on `request_measures`, in which
-    `values` are bound."""
+    """How many requests there are, or how many with or without an unknown cost. `also` are further
+    conditions on `request_measures`, in which `values` are bound."""
     figures = _read_figures(session, filters, _ALL, also=also, values=values)
-    return int(sum_figures(figures.values())["total"])
+    summed = sum_figures(figures.values())
+    unknown = int(summed["unknown_cost"])
+    return {None: int(summed["total"]), True: unknown, False: int(summed["total"]) - unknown}[
+        unknown_cost
+    ]
 
 
 # -- parts of a span -------------------------------------------------------------------------------

@@ -94,6 +94,9 @@ async def test_an_arbstr_in_which_nothing_happens_is_asked_one_small_question(
         assert model.minute == model.day.spent > 0
         model = after(model, await reader.look(Wanted(10, failures=True), now), now)
         assert (model.rows, model.total) == ((), 0)
+        assert Wanted(10, unknown=True).query().endswith("&unknown_cost=true")
+        model = after(model, await reader.look(Wanted(10, unknown=True), now), now)
+        assert (model.rows, model.total) == ((), 0)
         wanted = Wanted(10, provider="alpha", model="gpt-4o")
         model = after(model, await reader.look(wanted, now), now)
         assert len(model.rows) == 1

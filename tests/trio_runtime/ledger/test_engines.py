@@ -145,6 +145,7 @@ def asked(session: Session, dice: Dice) -> list[str]:
             success=dice.one_of(None, None, True, False),
             streaming=dice.one_of(None, None, True, False),
             status=dice.one_of(None, None, "ok", "failed", "in_flight"),
+            unknown_cost=dice.one_of(None, None, True, False),
             page=dice.one_of(1, 2),
             per_page=dice.one_of(1, 10),
             sort=dice.one_of(*Sort),
