@@ -54,9 +54,19 @@ a promise. A file of few slow tests belongs here."""
 POSTGRES: Final = frozenset(
     {
         "tests/test_shared_day.py",
+        "tests/test_upgrading.py",
         *(
             f"tests/trio_runtime/ledger/test_{name}.py"
-            for name in ("engines", "leases", "move", "port", "postgres", "put_back", "ratios")
+            for name in (
+                "engines",
+                "leases",
+                "move",
+                "on_lanes",
+                "port",
+                "postgres",
+                "put_back",
+                "ratios",
+            )
         ),
     }
 )
