@@ -22,6 +22,7 @@ from bench.provider import SHAPES, plain_answer
 from bench.scenarios import SCENARIOS, chosen, shortened
 from bench.stall import measure as measure_stalls
 from bench.wire import ENDS, PATHS, AnswerReader, Order, body_of
+from bench.workers import main as measure_workers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -215,6 +216,15 @@ def test_the_ledger_benchmark_asks_everything_and_cleans_up(
     for question in ("stats, 30 days, by hour", "requests, the dearest", "a batch of 250 old rows"):
         assert question in out
     assert list(tmp_path.iterdir()) == []
+
+
+@linux
+def test_the_benchmark_of_workers_measures_one_and_more(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--rounds", "1", "--seconds", "0.1", "--connections", "1"]
+    assert measure_workers(options) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| 1 |")]
+    assert [row.split("|")[2].strip() for row in rows] == ["1", "2"]
+    assert all(float(row.split("|")[3]) > 0 for row in rows)
 
 
 @linux

@@ -35,6 +35,7 @@ from tests.fakes import (
     open_fake_provider,
     stream,
 )
+from tests.postgres import PostgresServer
 from tests.process import (
     PATIENCE,
     ArbstrProcess,
@@ -303,6 +304,51 @@ async def test_a_day_is_shared_to_its_last_sat_and_never_overdrawn() -> None:
         with two_workers(text) as two:
             await trio.to_thread.run_sync(walk)
     assert sum(row["cost_sats"] or 0 for row in two.process.rows()) == 20.0
+
+
+def test_two_on_a_ledger_in_postgres_share_a_day_and_a_kill_loses_no_row(
+    postgres: PostgresServer, tmp_path: Path
+) -> None:
+    day = '[budget]\nsats_per_day = 30\nhold = "most"\n'
+    environ = {"DATABASE_URL": postgres.url("two_workers"), "XDG_STATE_HOME": str(tmp_path)}
+    answered = 0
+
+    def spend(most: int) -> None:
+        """Until one is refused."""
+        nonlocal answered
+        for _ in range(most):
+            reply = two.ask("POST", "/v1/chat/completions", json=chat_body("fake-ok"))
+            if not reply.is_success:
+                return
+            answered += 1
+
+    def rows() -> int:
+        ((found,),) = postgres.execute(
+            "SELECT count(*) FROM requests WHERE status = 'ok' AND cost_sats = 1", "two_workers"
+        )
+        return int(found)
+
+    with (
+        fake_process() as fake,
+        arbstr_process(
+            config_text=CALM + day + ANY.format(url=fake.url),
+            arguments=("--workers", "2"),
+            environ=environ,
+        ) as process,
+    ):
+        two = Two(process)
+        spend(8)
+        assert answered == 8
+        os.kill(two.pids[2], SIGKILL)
+        two.look(starts=2)
+        wait_until(lambda: rows() == 8, "what the killed one had answered is there")
+        spend(40)
+        # What the killed one had in hand is lost for the day: some requests of the usual size.
+        assert 20 <= answered <= 30
+        assert process.stop() == 0
+    assert rows() == answered
+    ((caps,),) = postgres.execute("SELECT sum(cap) FROM budget_leases", "two_workers")
+    assert answered * 1000 <= caps <= 30_000
 
 
 async def test_health_and_providers_answer_for_all() -> None:
