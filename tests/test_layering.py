@@ -70,7 +70,7 @@ ORDER: Final = {
         *wing(
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
-            "sqlite_backup postgres_session postgres database "
+            "sqlite_backup postgres_session postgres_readers postgres database "
             "budget lease_rows ratios prices checkpoints on_lanes store intents leases log_writer "
             "put_back move retention sums stats charges zones reports",
         ),
@@ -144,7 +144,10 @@ LIBRARIES: Final = {
         *("trio_runtime/ledger/sqlite_soundness", "trio_runtime/ledger/sqlite_backup"),
         "trio_runtime/ledger/sqlite_readers",
     },
-    "psycopg": {"trio_runtime/ledger/postgres", "trio_runtime/ledger/postgres_session"},
+    "psycopg": {
+        f"trio_runtime/ledger/{name}"
+        for name in ("postgres", "postgres_readers", "postgres_session")
+    },
 }
 """Who may import what is large, or a detail of one subject. trio is the whole runtime's."""
 

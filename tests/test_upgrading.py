@@ -100,7 +100,7 @@ def begin_sqlite(place: str, number: int) -> None:
 
 
 def begin_postgres(place: str, number: int) -> None:
-    from arbstr.trio_runtime.ledger.postgres import connect
+    from arbstr.trio_runtime.ledger.postgres_readers import connect
 
     session = connect(parse_ledger_url(place))
     with session.connection:
@@ -179,7 +179,7 @@ def test_a_newer_one_s_ledger_is_refused_in_one_line_that_says_what_to_do(
 ) -> None:
     trio.run(opened, place)
     if is_ledger_url(place):
-        from arbstr.trio_runtime.ledger.postgres import connect as connect_there
+        from arbstr.trio_runtime.ledger.postgres_readers import connect as connect_there
 
         session = connect_there(parse_ledger_url(place))
         with session.connection:

@@ -14,6 +14,7 @@ The order of the modules; each imports only from those before it:
     sqlite              the file: found, checked, migrated, written by one thread
     sqlite_backup       a copy of it, while it is in use
     postgres_session    a connection to PostgreSQL
+    postgres_readers    a ledger there for who only reads
     postgres            a ledger there, shared by machines: found, migrated, kept alive
     database            which ledger, and the engine for it
     budget              what was spent today, read at the start and when the day turns

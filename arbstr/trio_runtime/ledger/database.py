@@ -100,10 +100,10 @@ def _with_driver(place: str) -> str:
     return place
 
 
-def _postgres() -> ModuleType:
+def _postgres(part: str) -> ModuleType:
     """The engine, loaded by who needs it: 90 ms and 25 MB. Raises `ConfigError` without it."""
     try:
-        return import_module("arbstr.trio_runtime.ledger.postgres")
+        return import_module(f"arbstr.trio_runtime.ledger.{part}")
     except ImportError:
         raise ConfigError((_NO_DRIVER,)) from None
 
@@ -119,7 +119,7 @@ async def open_database(
     being moved, unless it may be `unfinished`.
     """
     if is_ledger_url(place):
-        async with _postgres().open_postgres(
+        async with _postgres("postgres").open_postgres(
             parse_ledger_url(place), beside(place), boot_id, wait=wait, unfinished=unfinished
         ) as database:
             yield database
@@ -135,7 +135,7 @@ def open_for_reading(place: str) -> Iterator[Session]:
     Raises `StartError` if there is nothing to read, `Trouble` if it cannot be read now.
     """
     with (
-        _postgres().read_postgres(parse_ledger_url(place))
+        _postgres("postgres_readers").read_postgres(parse_ledger_url(place))
         if is_ledger_url(place)
         else read_sqlite(place)
     ) as session:
@@ -149,7 +149,7 @@ def peek(place: str) -> Iterator[Session | None]:
     Raises `Trouble` if it cannot be read.
     """
     with (
-        _postgres().peek_postgres(parse_ledger_url(place))
+        _postgres("postgres_readers").peek_postgres(parse_ledger_url(place))
         if is_ledger_url(place)
         else peek_sqlite(place)
     ) as session:

@@ -18,12 +18,11 @@ is final, and to write it again changes nothing.
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import cache, partial
-from importlib.resources import files
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from math import inf
-from typing import Any, Final, TypeVar, final
+from typing import Final, TypeVar, final
 from uuid import uuid4
 
 import psycopg
@@ -31,14 +30,20 @@ import trio
 
 from arbstr.sansio.config.ledger_url import LedgerUrl
 from arbstr.sansio.errors import StartError
-from arbstr.trio_runtime.ledger.port import DOWNGRADED, FINISH, MOVER, UNFINISHED, Session, Trouble
+from arbstr.trio_runtime.ledger.port import MOVER, Session, Trouble
+from arbstr.trio_runtime.ledger.postgres_readers import (
+    SNAPSHOT,
+    check_whole,
+    connect,
+    in_trouble,
+    is_older,
+    known_migrations,
+    refused,
+    version_of,
+)
 from arbstr.trio_runtime.ledger.postgres_session import PostgresSession, begun
-from arbstr.trio_runtime.ledger.statements import numbered, sql_directory
 
 T = TypeVar("T")
-
-CONNECT_SECONDS: Final = 2
-"""How long one address of the server is tried; libpq takes no less."""
 
 LATE_SECONDS: Final = 4.0
 """How long a transaction may take from our side. With the log writer's 3 s it fits into what an end
@@ -59,16 +64,8 @@ GONE_SECONDS: Final = 86_400.0
 CLOSE_SECONDS: Final = 2.0
 """How long closing may wait for the thread."""
 
-OPTIONS: Final = (
-    "-c search_path=arbstr -c timezone=UTC -c statement_timeout=3000 -c lock_timeout=1000 "
-    "-c idle_in_transaction_session_timeout=10000"
-)
-"""Milliseconds; what ends a statement whose client is gone or too late."""
-
 LOCK: Final = 0x61726273
 """`arbs` in ASCII: the advisory lock under which a ledger is migrated."""
-
-SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _NOW: Final = "extract(epoch FROM clock_timestamp())"
 
@@ -138,7 +135,7 @@ class PostgresDatabase:
     async def many_came(self) -> None:
         """As `port.Database`. Until autovacuum has been there, in a minute or so, reports take ten
         times as long."""
-        await trio.to_thread.run_sync(_in_trouble, self._vacuum, abandon_on_cancel=True)
+        await trio.to_thread.run_sync(in_trouble, self._vacuum, abandon_on_cancel=True)
 
     def _vacuum(self) -> None:
         # Of its own: it takes as long as it takes, and goes with no transaction.
@@ -177,7 +174,7 @@ class PostgresDatabase:
         async with self._limiter:
             self._since = trio.current_time()
             try:
-                return await trio.to_thread.run_sync(_in_trouble, work)
+                return await trio.to_thread.run_sync(in_trouble, work)
             finally:
                 self._since = None
 
@@ -208,7 +205,7 @@ class PostgresDatabase:
             raise
 
     def _read(self, work: Callable[[Session], T]) -> T:
-        return _in_trouble(partial(self._read_once, work))
+        return in_trouble(partial(self._read_once, work))
 
     def _read_once(self, work: Callable[[Session], T]) -> T:
         kept = self._readers.pop() if self._readers else None
@@ -239,11 +236,11 @@ class PostgresDatabase:
         self._writer = session  # from here on it can be cut
         try:
             with begun(session, "BEGIN"):
-                if _is_older(session, self._url):
+                if is_older(session, self._url):
                     self._since = inf  # that takes as long as it takes
                     _migrate(session, self._url)
                 if not self._unfinished:
-                    _check_whole(session, self._url)
+                    check_whole(session, self._url)
                 abandoned = self._live(session)
                 session.execute(f"DELETE FROM boots WHERE seen_at < {_NOW} - ?", (GONE_SECONDS,))
         except BaseException:
@@ -295,131 +292,20 @@ class PostgresDatabase:
             writer.connection.close()
 
 
-def connect(url: LedgerUrl) -> PostgresSession:
-    """A new connection. Blocks. Raises `psycopg.Error`."""
-    told: dict[str, Any] = {
-        "host": url.host,
-        "port": url.port,
-        "dbname": url.name or None,
-        "user": url.user or None,
-        "password": None if url.password is None else url.password.reveal(),
-        "connect_timeout": CONNECT_SECONDS,
-        # For a thread that reads, which nobody cuts: a peer that is gone is noticed in a minute.
-        "keepalives_idle": 20,
-        "keepalives_interval": 10,
-        "keepalives_count": 4,
-        "application_name": "arbstr",
-        "options": OPTIONS,
-        **url.options,
-    }
-    return PostgresSession(
-        psycopg.connect(
-            **{name: value for name, value in told.items() if value is not None},
-            autocommit=True,
-            prepare_threshold=None,  # a pooler may give the next transaction another connection
-        )
-    )
-
-
-def _in_trouble(work: Callable[[], T]) -> T:
-    """What psycopg raises is trouble; one line of it is told."""
-    try:
-        return work()
-    except psycopg.Error as error:
-        raise Trouble(
-            _said(error), is_lasting=isinstance(error, psycopg.errors.DiskFull)
-        ) from error
-
-
-def _said(error: psycopg.Error) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-@cache
-def _migrations() -> dict[int, str]:
-    return numbered(sql_directory(files("arbstr")).joinpath("postgres"))
-
-
-def _version(session: PostgresSession) -> int:
-    """The number of the last migration; 0 where there is no ledger."""
-    # Not to_regclass, which goes on saying no where it has said so: another start may have made it
-    # while this one waited for its lock.
-    (there,) = session.execute(
-        "SELECT count(*) FROM pg_tables WHERE schemaname = 'arbstr' AND tablename = 'arbstr_schema'"
-    ).fetchone()
-    if not there:
-        return 0
-    (version,) = session.execute("SELECT max(version) FROM arbstr_schema").fetchone()
-    return int(version or 0)
-
-
-def _is_older(session: PostgresSession, url: LedgerUrl) -> bool:
-    """Whether the ledger, if there is one, is of an older arbstr. Raises `StartError` for one of a
-    newer."""
-    version, known = _version(session), max(_migrations())
-    if version > known:
-        newer = f"a newer arbstr wrote it (schema {version}, this one knows {known})"
-        raise _refused(url, newer, DOWNGRADED)
-    return version < known
-
-
-def _check_whole(session: PostgresSession, url: LedgerUrl) -> None:
-    """Raises `StartError` if another ledger is being moved into it."""
-    (moving,) = session.execute(session.question("unfinished_move")).fetchone()
-    if moving:
-        raise _refused(url, UNFINISHED, FINISH)
-
-
 def _migrate(session: PostgresSession, url: LedgerUrl) -> None:
     session.execute("SET LOCAL statement_timeout = 0")
     session.execute("SET LOCAL lock_timeout = 0")
     session.execute("SELECT pg_advisory_xact_lock(?)", (LOCK,))
-    if not _is_older(session, url):
+    if not is_older(session, url):
         return  # another start was here first
-    version = _version(session)
+    version = version_of(session)
     if not version:
         session.execute("CREATE SCHEMA IF NOT EXISTS arbstr")
         session.execute("CREATE TABLE arbstr_schema (version BIGINT NOT NULL PRIMARY KEY)")
-    for number, script in sorted(_migrations().items()):
+    for number, script in sorted(known_migrations().items()):
         if number > version:
             session.connection.execute(script.encode())
             session.execute("INSERT INTO arbstr_schema (version) VALUES (?)", (number,))
-
-
-def _refused(url: LedgerUrl, why: str, remedy: str) -> StartError:
-    other = "choose another ledger with [database] url, [database] path or $DATABASE_URL"
-    return StartError((f"database {url.shown}: {why}: {remedy}, or {other}",))
-
-
-@contextmanager
-def read_postgres(url: LedgerUrl) -> Iterator[PostgresSession]:
-    """As `database.open_for_reading`."""
-    try:
-        session = connect(url)
-        with session.connection:
-            session.connection.execute(SNAPSHOT.encode())
-            if _is_older(session, url):
-                older = "an older arbstr wrote it, or none yet"
-                raise _refused(url, older, "start `arbstr run` once, which prepares it")
-            _check_whole(session, url)
-            yield session
-            session.connection.execute("ROLLBACK")
-    except psycopg.Error as error:
-        raise Trouble(_said(error)) from error
-
-
-@contextmanager
-def peek_postgres(url: LedgerUrl) -> Iterator[PostgresSession | None]:
-    """As `database.peek`."""
-    try:
-        session = connect(url)
-        with session.connection:
-            session.connection.execute(SNAPSHOT.encode())
-            yield session if _version(session) else None
-            session.connection.execute("ROLLBACK")
-    except psycopg.Error as error:
-        raise Trouble(_said(error)) from error
 
 
 @asynccontextmanager
@@ -446,7 +332,7 @@ async def open_postgres(
         except Trouble as error:
             trouble = error
         if trouble is not None and not wait:
-            raise _refused(url, str(trouble), "start the server, or set [database] wait = true")
+            raise refused(url, str(trouble), "start the server, or set [database] wait = true")
         if trouble is not None:
             _log.warning("database %s cannot be opened yet (%s)", url.shown, trouble)
         try:

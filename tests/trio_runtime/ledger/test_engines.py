@@ -67,7 +67,7 @@ def other(postgres: PostgresServer) -> Iterator[Any]:
     import trio
 
     from arbstr.sansio.config.ledger_url import parse_ledger_url
-    from arbstr.trio_runtime.ledger.postgres import connect
+    from arbstr.trio_runtime.ledger.postgres_readers import connect
 
     url = postgres.url("questions")
 
