@@ -58,6 +58,7 @@ def exchange(
 ) -> Exchanged:
     """One exchange, the transaction's whole work."""
     session.execute(session.question("lock_day"), {"day": day}).fetchall()
+    now = _clock(session, now)
     rows = {
         name: (Row(int(cap), int(seq)), float(seen_at))
         for name, cap, seq, seen_at in session.execute(session.question("leases"), {"day": day})
@@ -102,8 +103,15 @@ def held(day: int, boots: Collection[str], session: Session) -> Decimal:
 
 
 def is_wanted(day: int, now: float, session: Session) -> bool:
+    now = _clock(session, now)
     rows = session.execute(session.question("leases"), {"day": day})
     return any(name == BASE and seen_at > now for name, _, _, seen_at in rows)
+
+
+def _clock(session: Session, now: float) -> float:
+    """What the clock says that all go by, which is `now` on one machine."""
+    (told,) = session.execute(session.question("clock")).fetchone()
+    return now if told is None else float(told)
 
 
 def msats(sats: Decimal) -> int:

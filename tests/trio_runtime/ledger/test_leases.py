@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
@@ -19,11 +19,17 @@ from arbstr.sansio.routing.lease import Ask
 from arbstr.trio_runtime.ledger import leases as module
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.intents import Intents
-from arbstr.trio_runtime.ledger.lease_rows import BASE, corrected_elsewhere, exchange
+from arbstr.trio_runtime.ledger.lease_rows import (
+    BASE,
+    corrected_elsewhere,
+    exchange,
+    is_wanted,
+)
 from arbstr.trio_runtime.ledger.leases import Leases
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 from tests.engines import place
+from tests.postgres import PostgresServer
 from tests.records import ATTEMPT, INTENT, RECORD
 
 __all__ = ["place"]
@@ -355,6 +361,24 @@ async def test_without_the_ledger_what_is_in_hand_may_be_spent_and_no_more(
         assert isinstance(await reserve(budget, leases, Decimal(9)), LedgerUnread)
         assert "the budget cannot be shared now (it is away)" in caplog.text
         monkeypatch.undo()
+
+
+async def test_who_finds_no_room_is_heard_by_a_machine_whose_clock_is_ahead(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark that something is wanted lasts for three seconds: of the server's clock."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    day, now = day_of(time.time()), time.time()
+
+    def ask(name: str, clock: float, want: int) -> Callable[[Session], object]:
+        asked = Ask(1, want, want, 0)
+        return partial(exchange, boot_id=name, day=day, ask=asked, limit=1000, now=clock)
+
+    async with open_database(postgres.url("clocks")) as database:
+        await database.transaction(ask("ahead", now + 600, 1000))
+        assert not await database.read(partial(is_wanted, day, now - 600))
+        await database.transaction(ask("behind", now - 600, 500))
+        assert await database.read(partial(is_wanted, day, now + 600))
 
 
 async def test_a_budget_that_is_taken_away_lets_everything_through(place: str) -> None:
