@@ -25,6 +25,7 @@ from tests.trio_runtime.raw_provider import Peer, provider
 pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
 
 from arbstr.trio_runtime.ledger import postgres as module
+from arbstr.trio_runtime.ledger.postgres_readers import connect as connect_there
 
 PASSWORD: Final = "secret-of-a-test"  # of tests/postgres.py
 
@@ -113,7 +114,7 @@ async def test_a_connection_whose_first_statement_fails_is_closed(
         opened.append(real(url))
         return opened[-1]
 
-    real = module.connect
+    real = connect_there
     async with open_database(postgres.url("late")) as database:
         monkeypatch.setattr(module, "connect", connect)
         monkeypatch.setattr(module, "SNAPSHOT", "SELECT 1 / 0")
