@@ -1,28 +1,17 @@
 """Which file begins when: what takes long first, and those with a server together."""
 
-import re
-from pathlib import Path
-from typing import Final
-
-from tests.turns import LONG, POSTGRES, in_turn
-
-ROOT: Final = Path(__file__).parents[1]
-
-FILES: Final = {
-    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
-    for path in sorted((ROOT / "tests").rglob("test_*.py"))
-}
+from tests.turns import LONG, ROOT, asks_for_postgres, in_turn
 
 
 def test_those_named_are_there_once() -> None:
-    assert not {*LONG, *POSTGRES} - FILES.keys()
+    assert [file for file in LONG if not (ROOT / file).is_file()] == []
     assert len(set(LONG)) == len(LONG)
 
 
 def test_whoever_asks_for_a_postgres_shares_one() -> None:
-    """Another file that does would start a second server beside the first."""
-    asks = re.compile(r"^from tests\.(engines|postgres) import", re.MULTILINE)
-    assert {file for file, text in FILES.items() if asks.search(text)} == POSTGRES
+    assert asks_for_postgres("tests/trio_runtime/ledger/test_engines.py")
+    assert asks_for_postgres("tests/trio_runtime/ledger/test_postgres.py")
+    assert not asks_for_postgres("tests/trio_runtime/ledger/test_log_writer.py")
 
 
 def test_what_takes_long_begins_first_and_then_the_files_of_many_tests() -> None:

@@ -5,12 +5,17 @@ with many tests, and the small ones at the end fill what is left. `LONG` alterna
 processes and for real time, with what computes, so that a core has something to do meanwhile.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Final, final
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
+
+ROOT: Final = Path(__file__).parents[1]
 
 LONG: Final = (
     "tests/test_operations.py",
@@ -51,28 +56,10 @@ LONG: Final = (
 """Files that take more than a hundredth of all processes' time: measured, and more of a habit than
 a promise. A file of few slow tests belongs here."""
 
-POSTGRES: Final = frozenset(
-    {
-        "tests/test_shared_day.py",
-        "tests/test_upgrading.py",
-        *(
-            f"tests/trio_runtime/ledger/test_{name}.py"
-            for name in (
-                "engines",
-                "leases",
-                "move",
-                "on_lanes",
-                "port",
-                "postgres",
-                "put_back",
-                "ratios",
-            )
-        ),
-    }
-)
-"""Those that ask for the fixture `postgres`: all in one process, and so with one server."""
+ASKS_FOR_POSTGRES: Final = re.compile(r"^from tests\.(engines|postgres) import", re.MULTILINE)
 
 WITH_POSTGRES: Final = "postgres"
+"""One name for all files that ask for a PostgreSQL server: in one process they share one."""
 
 
 def file_of(nodeid: str) -> str:
@@ -100,4 +87,10 @@ class Scheduling(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = file_of(nodeid)
-        return WITH_POSTGRES if file in POSTGRES else file
+        return WITH_POSTGRES if asks_for_postgres(file) else file
+
+
+@cache
+def asks_for_postgres(file: str) -> bool:
+    """Whether a test file, named from the root, imports what starts a server."""
+    return ASKS_FOR_POSTGRES.search((ROOT / file).read_text("utf-8")) is not None
