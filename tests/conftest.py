@@ -69,6 +69,6 @@ def fake(providers: FakeProcess) -> FakeProcess:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server for all tests of this process; turns.POSTGRES says which files these are."""
+    """A server for all tests of this process; turns.py keeps the files that ask for it together."""
     with running_postgres() as server:
         yield server
