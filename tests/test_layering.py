@@ -63,7 +63,7 @@ ORDER: Final = {
             "record intents dropped alarms reconcile lanes attempt periods reports retention",
         ),
         *row("life exchange"),
-        *row("workers combined"),
+        *row("fates workers combined"),
     ),
     "trio_runtime": (
         *row("lines logs change heavy descriptors groups"),

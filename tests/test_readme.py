@@ -25,8 +25,8 @@ from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.failover.evidence import failure_table
 from arbstr.sansio.failover.last_word import last_word_table
 from arbstr.sansio.failover.verdicts import verdict_table
+from arbstr.sansio.fates import silence_table, workers_table
 from arbstr.sansio.routing.lease import lease_table
-from arbstr.sansio.workers import silence_table, workers_table
 from tests.ledgers import write_ledger
 from tests.pages import DOCS, PAGES, README, ROOT, Block, anchors, blocks, links, named
 from tests.process import clean_environ

@@ -71,7 +71,7 @@ QUESTIONS: Final = {
         "sansio/callers", "Doorkeeper", "web page",
     ),
     "What follows when one of several processes dies?": (
-        "sansio/workers", "FATES", "started, told and ended", "end of a worker",
+        "sansio/fates", "FATES", "a worker ends",
     ),
     "In which order is everything closed?": (
         "trio_runtime/main", "run", "the order of closing",

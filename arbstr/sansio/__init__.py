@@ -60,7 +60,7 @@ in its page:
     failover/                                       what went wrong, what it cost, what follows
     ledger/                                         what is kept of a request, and told of many
     life, exchange                                  the life of a request, and its row
-    workers, combined                               several processes, and what they say as one
+    fates, workers, combined                        several processes, and what they say as one
 
 Start reading at `exchange`. What may be imported is held by `ruff.toml` here and by
 `tests/test_layering.py`.

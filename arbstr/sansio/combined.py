@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.config.credentials import Kind
 from arbstr.sansio.failover.kinds import TRAITS
-from arbstr.sansio.workers import State
+from arbstr.sansio.fates import State
 
 Report: TypeAlias = Mapping[str, Any]
 

@@ -24,10 +24,10 @@ import trio
 
 from arbstr.sansio.combined import Said, combined_health, combined_providers
 from arbstr.sansio.dialects.dialect import Stored
+from arbstr.sansio.fates import BEAT_SECONDS, State, Word
 from arbstr.sansio.money import Usage, add_sats
 from arbstr.sansio.routing.budget import DAY_SECONDS, Account, day_of
 from arbstr.sansio.routing.gauge import Gauge, budget_report, mark_line
-from arbstr.sansio.workers import BEAT_SECONDS, State, Word
 from arbstr.trio_runtime import status
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.ledger.leases import Leases

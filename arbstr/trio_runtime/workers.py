@@ -28,8 +28,8 @@ from typing import Any, Final, final
 
 from arbstr.sansio import workers
 from arbstr.sansio.config.reader import Config
+from arbstr.sansio.fates import Level, Phase, Sign, State, Word
 from arbstr.sansio.routing.gauge import Mark
-from arbstr.sansio.workers import Phase, Sign, State, Word
 from arbstr.trio_runtime import main
 from arbstr.trio_runtime.logs import configure_logging, log_as_worker
 from arbstr.trio_runtime.reload import read_again
@@ -45,9 +45,9 @@ HEARD: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 """By the parent."""
 
 LEVELS: Final = {
-    workers.Level.INFO: logging.INFO,
-    workers.Level.WARNING: logging.WARNING,
-    workers.Level.ERROR: logging.ERROR,
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.ERROR: logging.ERROR,
 }
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from arbstr.sansio.combined import Said, combined_health, combined_providers
-from arbstr.sansio.workers import State
+from arbstr.sansio.fates import State
 
 CLOSED: dict[str, Any] = {"state": "closed", "failure_count": 0}
 OPEN: dict[str, Any] = {"state": "open", "failure_count": 3, "retry_at": "2026-01-01T00:00:30Z"}

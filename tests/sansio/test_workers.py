@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.workers import (
+from arbstr.sansio.fates import (
     ABSENT_SECONDS,
     FATES,
     HANG_SECONDS,
@@ -18,30 +18,32 @@ from arbstr.sansio.workers import (
     SILENCES,
     STEADY_SECONDS,
     STOP_SECONDS,
+    End,
+    Level,
+    Phase,
+    Sign,
+    Silence,
+    State,
+    Word,
+    pause,
+    silence_table,
+    workers_table,
+)
+from arbstr.sansio.workers import (
     Announce,
     Command,
     Elapsed,
-    End,
     Ended,
     Event,
     Heard,
     Kill,
     Leave,
-    Level,
-    Phase,
     Ready,
     Say,
-    Sign,
     Signalled,
-    Silence,
     Start,
-    State,
     Tell,
-    Word,
     Workers,
-    pause,
-    silence_table,
-    workers_table,
 )
 from tests.playbook import Playbook, play, playbooks
 

@@ -14,10 +14,10 @@ import trio
 import trio.testing
 
 from arbstr.sansio.dialects.dialect import Stored
+from arbstr.sansio.fates import BEAT_SECONDS
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.budget import Reservation, day_of
 from arbstr.sansio.routing.origins import Origin
-from arbstr.sansio.workers import BEAT_SECONDS
 from arbstr.trio_runtime import stopping
 from arbstr.trio_runtime import worker as module
 from arbstr.trio_runtime.ledger.database import open_database

@@ -13,7 +13,7 @@ import pytest
 
 from arbstr.sansio import workers as machine
 from arbstr.sansio.config.reader import parse_config
-from arbstr.sansio.workers import Word
+from arbstr.sansio.fates import Word
 from arbstr.trio_runtime import workers
 from arbstr.trio_runtime.main import Options
 from arbstr.trio_runtime.worker import Lines, line_of
