@@ -12,7 +12,7 @@ from typing import IO, Final, final
 import httpx
 import pytest
 
-from tests.process import ONE, PATIENCE, arbstr_process, begin, chat_body
+from tests.process import ONE, PATIENCE, arbstr_process, begin, chat_body, wait_until
 from tests.zygote import Process
 
 RUN: Final = ("run", "--mock", "-l", "127.0.0.1:0")
@@ -136,3 +136,21 @@ def test_a_line_of_json_says_in_members_what_the_row_says() -> None:
     assert (failed["provider"], failed["failure"]) == ("alpha", "not_sent")
     (malformed,) = [line for line in lines if line.get("code") == "malformed_json"]
     assert malformed["status"] == "rejected"
+
+
+def test_a_file_is_rotated_as_logrotate_does_with_copytruncate(tmp_path: Path) -> None:
+    """It is appended to, as `2>>` does: the rest of it begins at the beginning, without a hole."""
+    log, rotated = tmp_path / "arbstr.log", tmp_path / "arbstr.log.1"
+
+    def requests(part: Path) -> int:
+        return part.read_bytes().count(b"model=gpt-4o")
+
+    with log.open("ab") as opened, served(opened) as arbstr:
+        arbstr.answers()
+        wait_until(lambda: requests(log) == REQUESTS, "a line for each")
+        rotated.write_bytes(log.read_bytes())
+        os.truncate(log, 0)
+        arbstr.answers()
+        assert arbstr.stop(SIGTERM) == 0
+    assert (requests(rotated), requests(log)) == (REQUESTS, REQUESTS)
+    assert b"\0" not in log.read_bytes()
