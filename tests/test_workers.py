@@ -323,8 +323,9 @@ def test_two_on_a_ledger_in_postgres_share_a_day_and_a_kill_loses_no_row(
             answered += 1
 
     def rows() -> int:
+        # Who had its answer just before the kill may not have got to say so.
         ((found,),) = postgres.execute(
-            "SELECT count(*) FROM requests WHERE status = 'ok' AND cost_sats = 1", "two_workers"
+            "SELECT count(*) FROM requests WHERE status IN ('ok', 'abandoned')", "two_workers"
         )
         return int(found)
 

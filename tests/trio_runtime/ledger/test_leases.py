@@ -92,7 +92,13 @@ async def note(database: Database, name: str, sats: Decimal, *, cost: Decimal | 
             ),
         )
 
-    await database.transaction(write)
+    while True:
+        try:
+            return await database.transaction(write)
+        except Trouble as error:  # eight write at once: as the log writer, who tries again
+            if error.is_lasting:
+                raise
+            await trio.sleep(0.01)
 
 
 async def caps(database: Database) -> dict[str, int]:
