@@ -9,13 +9,14 @@ a turn whenever it has waited for a socket. Measured is a task that is one: it w
 as for its client and for its provider, with 0.2 ms of Python behind each, while a thread
 
     nothing     does nothing at all
-    reads       reads files in C, as a database does, without the interpreter
+    reads       is in system calls (of memory, not of a disk), without the interpreter
     0.5 ms      writes a batch, and keeps the interpreter for `main.TURN_SECONDS`
     5 ms        the same with Python's own interval
 
-one after another in each round, in an order that changes. Shown is what a request waited beyond its
-own CPU time and beyond what the machine's other work kept it from running (Linux tells both of a
-thread), so that it can be believed on a busy machine as well.
+one after another in each round, in an order that changes. Shown is what a request waited beyond
+its own CPU time and its own time in the machine's queue (Linux tells both of a thread). What the
+writer waits in that queue while it has the interpreter is in it: other work makes it longer, and
+one run says little.
 """
 
 import argparse
