@@ -344,6 +344,17 @@ CLIENTS: Final = (
         _PYTHON,
     ),
     Client(
+        "haystack",
+        "Haystack",
+        "chat",
+        _IN_PYTHON,
+        "generator = OpenAIChatGenerator(\n"
+        '    model="<model>", api_base_url="<v1>", api_key=Secret.from_token(<key>)\n)',
+        Syntax.FILE,
+        _PYTHON,
+        ("OpenAITextEmbedder and OpenAIDocumentEmbedder take the same three.",),
+    ),
+    Client(
         "dspy",
         "DSPy",
         "chat",
