@@ -27,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from statistics import quantiles
 from typing import Final
@@ -37,12 +36,13 @@ import trio
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
-from arbstr.sansio.ledger.record import AttemptRow, Record
+from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.moments import format_moment
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.ledger.store import Store
 from arbstr.trio_runtime.main import TURN_SECONDS
+from tests.records import ATTEMPT, RECORD
 
 WAITS: Final = 2
 """Of a request: for its client, and for its provider."""
@@ -56,51 +56,8 @@ QUIET_SECONDS: Final = 0.02
 
 def rows(count: int, ids: RequestIds) -> tuple[Record, ...]:
     """Finished requests with an attempt each."""
-    attempt = AttemptRow(
-        n=1,
-        provider="bench-cheap",
-        model="bench",
-        started_at=format_moment(time.time_ns() // 1_000_000),
-        duration_ms=12,
-        failure=None,
-        http_status=200,
-        money="spent",
-        input_tokens=10,
-        output_tokens=20,
-        cost_sats=Decimal("0.13"),
-        expected_sats=Decimal("0.125"),
-        estimated_cost_sats=Decimal("0.5"),
-        provider_cost_sats=Decimal("0.13"),
-        upstream_request_id="up-1",
-    )
-    record = Record(
-        correlation_id="",
-        timestamp=attempt.started_at,
-        model="bench",
-        requested_model="bench",
-        provider="bench-cheap",
-        policy=None,
-        streaming=False,
-        input_tokens=10,
-        output_tokens=20,
-        cached_tokens=None,
-        reasoning_tokens=None,
-        cost_sats=attempt.cost_sats,
-        expected_sats=attempt.expected_sats,
-        estimated_cost_sats=attempt.estimated_cost_sats,
-        provider_cost_sats=attempt.provider_cost_sats,
-        latency_ms=15,
-        ttft_ms=None,
-        stream_duration_ms=None,
-        success=True,
-        answered=True,
-        status="ok",
-        error_status=None,
-        error_message=None,
-        possibly_spent=0,
-        attempts=(attempt,),
-        token_ratio=0.5,
-    )
+    now = format_moment(time.time_ns() // 1_000_000)
+    record = replace(RECORD, timestamp=now, attempts=(replace(ATTEMPT, started_at=now),))
     return tuple(
         replace(
             record,
