@@ -37,13 +37,16 @@ from arbstr.sansio.fates import (
     MOST_ENDS,
     PATIENCE_SECONDS,
     SIGNALS,
+    SILENCES,
     STEADY_SECONDS,
     STOP_SECONDS,
+    Answer,
     End,
     Fate,
     Level,
     Phase,
     Sign,
+    Silence,
     State,
     Word,
     pause,
@@ -324,16 +327,19 @@ class Workers:
         for number, worker in self._workers.items():
             if now < worker.late:
                 continue
-            silent = f"has said nothing for {now - worker.heard:.0f} s"
-            if worker.state is State.SERVING:
-                worker.state = State.HUNG
-                commands.append(Say(Level.WARNING, f"worker {number} {silent}: it hangs"))
-            else:
-                worker.killed = f", because it had said nothing for {now - worker.heard:.0f} s"
-                commands += [
-                    Say(Level.ERROR, f"worker {number} {silent}: it is killed"),
-                    Kill(number),
-                ]
+            silent = f"said nothing for {now - worker.heard:.0f} s"
+            serves = worker.state is State.SERVING
+            match SILENCES[Silence.HANGS if serves else Silence.TOO_LONG]:
+                case Answer.TELL:
+                    worker.state = State.HUNG
+                    told = f"worker {number} has {silent}: it hangs"
+                    commands.append(Say(Level.WARNING, told))
+                case Answer.KILL:
+                    worker.killed = f", because it had {silent}"
+                    told = f"worker {number} has {silent}: it is killed"
+                    commands += [Say(Level.ERROR, told), Kill(number)]
+                case Answer.SERVES | Answer.WAIT:
+                    raise LocalProtocolError("what follows the end of a silence, or none")
         return tuple(commands)
 
     def _start(self, number: int) -> Start:
