@@ -13,6 +13,7 @@ Unknown is not zero: who has no `Usage` or no `Rates` has no cost, and must not 
 
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from functools import reduce
 from typing import Final, final
 
 from arbstr.sansio.quick import quick
@@ -26,6 +27,14 @@ EYES: Final = 4
 
 _PER_TOKEN: Final = Decimal("0.001")
 _ZERO: Final = Decimal(0)
+
+_times: Final = _EXACT.multiply
+_times_plus: Final = _EXACT.fma
+
+plus: Final = _EXACT.add
+"""The exact sum of two amounts; of many: `add_sats`."""
+minus: Final = _EXACT.subtract
+"""The exact difference of two amounts."""
 
 
 @final
@@ -87,21 +96,22 @@ def _cost(
     *,
     written_tokens: int = 0,
 ) -> Decimal:
-    cached = max(0, min(cached_tokens, input_tokens)) if cached_tokens else 0
-    written = max(0, min(written_tokens, input_tokens - cached)) if written_tokens else 0
-    # A context's own methods, so that no context is entered for each request.
-    times, plus = _EXACT.multiply, _EXACT.add
-    tokens = plus(
-        times(Decimal(input_tokens - cached - written), rates.input_rate),
-        times(Decimal(output_tokens), rates.output_rate),
-    )
-    if cached:
-        rate = rates.cached_input_rate
-        tokens = plus(tokens, times(Decimal(cached), rates.input_rate if rate is None else rate))
-    if written:
-        rate = rates.cache_write_rate
-        tokens = plus(tokens, times(Decimal(written), rates.input_rate if rate is None else rate))
-    return max(_ZERO, plus(times(tokens, _PER_TOKEN), rates.base_fee))
+    # A context's own methods, so that none is entered; they take whole numbers as they are.
+    tokens = _times(output_tokens, rates.output_rate)
+    if cached_tokens or written_tokens:
+        cached = max(0, min(cached_tokens, input_tokens))
+        written = max(0, min(written_tokens, input_tokens - cached))
+        input_tokens -= cached + written
+        cached_rate, written_rate = rates.cached_input_rate, rates.cache_write_rate
+        tokens = _times_plus(cached, _or(cached_rate, rates.input_rate), tokens)
+        tokens = _times_plus(written, _or(written_rate, rates.input_rate), tokens)
+    tokens = _times_plus(input_tokens, rates.input_rate, tokens)
+    cost = _times_plus(tokens, _PER_TOKEN, rates.base_fee)
+    return cost if cost > _ZERO else _ZERO
+
+
+def _or(rate: Decimal | None, other: Decimal) -> Decimal:
+    return other if rate is None else rate
 
 
 def estimate_sats(
@@ -117,20 +127,17 @@ def estimate_sats(
 
 def add_sats(*amounts: Decimal) -> Decimal:
     """The exact sum; an amount with a minus (`copy_negate`, which does not round) is taken away."""
-    total = _ZERO
-    for amount in amounts:
-        total = _EXACT.add(total, amount)
-    return total
+    return reduce(plus, amounts, _ZERO)
 
 
 def multiply_sats(amount: Decimal, times: int) -> Decimal:
     """So many times the amount, exactly."""
-    return _EXACT.multiply(amount, Decimal(times))
+    return _times(amount, times)
 
 
 def sats_from_msats(msats: Decimal) -> Decimal:
     """Millisatoshis as satoshis (1 sat = 1000 msat), exactly."""
-    return _EXACT.multiply(msats, _PER_TOKEN)
+    return _times(msats, _PER_TOKEN)
 
 
 def format_eyes(amount: Decimal) -> str:

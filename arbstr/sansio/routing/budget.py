@@ -34,7 +34,7 @@ from decimal import Decimal
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.sansio.money import add_sats
+from arbstr.sansio.money import add_sats, minus, plus
 from arbstr.sansio.routing.plan import Candidate
 
 DAY_SECONDS: Final = 86_400
@@ -183,9 +183,9 @@ class Budget:
                     account.ends_in,
                     candidate,
                 )
-        book.reserved = add_sats(book.reserved, most)
+        book.reserved = plus(book.reserved, most)
         if self.is_leased and not self.is_alone:
-            book.demand = add_sats(book.demand[0], most), book.demand[1] + 1
+            book.demand = plus(book.demand[0], most), book.demand[1] + 1
         self._numbers += 1
         self._outstanding.add(self._numbers)
         return Reservation(self._numbers, day, most)
@@ -200,19 +200,19 @@ class Budget:
             raise LocalProtocolError(f"reservation {reservation.number} was settled before")
         self._outstanding.remove(reservation.number)
         book = self._book(reservation.day)
-        book.reserved = add_sats(book.reserved, reservation.most.copy_negate())
-        book.spent = add_sats(book.spent, reservation.most if charged is None else charged)
+        book.reserved = minus(book.reserved, reservation.most)
+        book.spent = plus(book.spent, reservation.most if charged is None else charged)
 
     def correct(self, at: float, counted: Decimal, costs: Decimal) -> None:
         """An attempt that began at `at` turned out to have cost another amount than was booked."""
         book = self._book(day_of(at))
-        book.spent = add_sats(book.spent, costs, counted.copy_negate())
+        book.spent = minus(plus(book.spent, costs), counted)
         book.corrected += 1
 
     def pay(self, sats: Decimal, at: float) -> None:
         """So much was paid for something else than an attempt."""
         book = self._book(day_of(at))
-        book.spent = add_sats(book.spent, sats)
+        book.spent = plus(book.spent, sats)
 
     def remember(self, amount: Decimal, at: float) -> None:
         """The ledger says what was spent on the day of `at` before this process, and beside it."""
@@ -231,7 +231,7 @@ class Budget:
     def used(self, day: int) -> Decimal:
         """What is spent and set aside on a day by this process."""
         book = self._book(day)
-        return add_sats(book.spent, book.reserved)
+        return plus(book.spent, book.reserved)
 
     def give(self, day: int, cap: Decimal, others: Decimal | None) -> None:
         """So much may be used here without asking; `others` is what all others hold, if told."""
@@ -289,7 +289,7 @@ class Budget:
         """How the day stands now."""
         day = day_of(now)
         book = self._books.get(day) or _Book()
-        spent = book.spent if book.others is None else add_sats(book.spent, book.others)
+        spent = book.spent if book.others is None else plus(book.spent, book.others)
         ends_in = (day + 1) * DAY_SECONDS - now
         return Account(self._limit, spent, book.reserved, ends_in, book.corrected)
 
@@ -298,7 +298,7 @@ class Budget:
         book = self._books.get(day_of(now))
         if book is None or (book.others is None and self.has_ledger):
             return None
-        return book.spent if book.others is None else add_sats(book.spent, book.others)
+        return book.spent if book.others is None else plus(book.spent, book.others)
 
     def _is_unread(self, book: _Book) -> bool:
         known = book.others is not None or (self._is_open and book.presumed)
