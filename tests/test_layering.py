@@ -76,7 +76,7 @@ ORDER: Final = {
         ),
         *wing(
             "upstream",
-            "pipe tunnel connect readers http11 content_coding transport ask node "
+            "pipe deadlines tunnel connect readers http11 content_coding transport ask node "
             "websocket discovery target witness answering call",
         ),
         *wing("server", "framing asgi client_socket listener connection bodies responder"),

@@ -38,7 +38,7 @@ COUNTED: Final = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="what an instruction is differs between versions"
 )
 
-PLAIN_STEPS: Final = 12_900
+PLAIN_STEPS: Final = 12_860
 """Of a plain request on connections that are there, with the ledger on disk; 2 % above measured."""
 EVENT_STEPS: Final = 385
 """Of an ordinary event that comes alone in its chunk; 5 % above measured."""
@@ -50,8 +50,8 @@ GUARD: Final = 1.03
 OTHER_DOORS: Final = 1.2
 """What a request or an event of another door may take, as a multiple of a chat's."""
 
-SCOPES: Final = 2
-"""Cancel scopes of a plain request, 15 us each: one for its client, one for its deadline."""
+SCOPES: Final = 1
+"""Cancel scopes of a plain request, 15 us each: one for its client."""
 TASKS: Final = 1
 """Tasks of a plain request, 20 us each."""
 

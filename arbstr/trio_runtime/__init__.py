@@ -21,8 +21,8 @@ is the order of closing, backwards (`main`):
                    |                       or app -> counting, kept: free questions, passed on
                    `- keep-alive           streams only: comments while nobody answers yet
     beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
-    the clock of the idle connections; that of the answers that are kept (`repeats`); the prices of
-    nodes. Once stopping: a thread that ends a process that hangs
+    the clocks of the idle connections, of the attempts (`deadlines`), and of the answers that are
+    kept (`repeats`); the prices of nodes. Once stopping: a thread that ends a process that hangs
 
 A client that leaves does not end the task of its request at once. Where its answer is paid for
 anyway, or the client may be back in a moment, the run goes on in that task, for `drain_seconds` or
@@ -46,7 +46,7 @@ last.
 The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
 and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written
 in one synchronous stretch. No `yield` but under `@asynccontextmanager`. Functions take no timeout:
-the caller opens a scope, and `grep 'move_on\\|fail_after'` finds every deadline.
+the caller opens a scope, and `grep 'move_on\\|fail_after\\|within('` finds every deadline.
 
 The order of the modules; each imports only from those before it. A wing (a folder) lists its own
 in its page:

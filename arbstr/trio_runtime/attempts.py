@@ -51,6 +51,7 @@ from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.permit import Permit
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.upstream.transport import TooLate
 from arbstr.trio_runtime.upstream.witness import Seen
 
 if TYPE_CHECKING:
@@ -221,12 +222,13 @@ class Attempts:
             mirror_limit=TRAITS[kind].mirrors,
         )
         seconds = timeouts.first_output if request.stream else timeouts.answer
-        # As `move_on_after`, without its generator.
-        with trio.CancelScope(deadline=trio.current_time() + seconds) as answering:
-            call.limit(answering)
+        deadline = call.within(seconds, self._hub.transport.deadlines)
+        try:
             failure = await self._answer(call, body)
-        if answering.cancelled_caught:
+        except TooLate:
             failure = call.cut_short(f"did not answer within {seconds:g} s")
+        finally:
+            deadline.end()
         if change := call.stray_change():
             await self._hub.change.keep(change, name)
         if failure is None:

@@ -6,6 +6,7 @@ Nothing here knows a client or the database.
 The order of the modules; each imports only from those before it:
 
     pipe               a connected socket, with or without TLS
+    deadlines          until when providers are waited for: one clock for all attempts
     tunnel             what is said to a proxy: SOCKS5 and CONNECT, no I/O
     connect            from an origin to an open pipe
     readers            the bytes of an answer -> its head and its body, no I/O

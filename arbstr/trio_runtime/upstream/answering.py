@@ -26,6 +26,7 @@ from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret, without_refund_tokens
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.upstream.content_coding import GZIP_MAGIC, Decoder
+from arbstr.trio_runtime.upstream.deadlines import Deadline
 from arbstr.trio_runtime.upstream.target import Target
 from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
@@ -83,9 +84,9 @@ class Answering(Witness):
         # So long was the body when it was last looked through for ecash and had none: to look
         # through 200 kB takes 60 us.
         self._without_change = 0
-        self._limits: list[trio.CancelScope] = []
+        self._limits: list[trio.CancelScope | Deadline] = []
 
-    def limit(self, scope: trio.CancelScope) -> None:
+    def limit(self, scope: trio.CancelScope | Deadline) -> None:
         """What is to be seen of the provider is waited for within `scope`, which was entered.
 
         Its deadline moves on by the time arbstr itself takes to read something large.

@@ -1,9 +1,9 @@
 """One request to one provider: sent, its answer read, its connection given back.
 
 This is the seam where exceptions become facts: how its answer is read is `answering.py`, what that
-means `witness.py`. Deadlines are the caller's cancel scopes; when one fires, `cut_short` says what
-that means. A cancelled read loses nothing, so a call can be handed to `learn_the_rest`, which reads
-a departed client's answer to its end to learn what it cost.
+means `witness.py`. Deadlines are the caller's (`within`, cancel scopes); when one passes,
+`cut_short` says what that means. A cancelled read loses nothing, so a call can be handed to
+`learn_the_rest`, which reads a departed client's answer to its end to learn what it cost.
 """
 
 from dataclasses import replace
@@ -28,6 +28,7 @@ from arbstr.trio_runtime.upstream.answering import (
     Answering,
     broke_off,
 )
+from arbstr.trio_runtime.upstream.deadlines import Deadline, Deadlines
 from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,
     ConnectFailed,
@@ -59,6 +60,13 @@ class UpstreamCall(Answering):
             sentence = f"could not be reached: {error.sentence}"
             return self._ended(End.BROKE, sentence, own_limit=error.own)
         return None
+
+    def within(self, seconds: float, clock: Deadlines) -> Deadline:
+        """What is to be seen of the provider is waited for so long: then `TooLate`."""
+        assert self._connection is not None  # connect() came first
+        deadline = self._connection.within(seconds, clock)
+        self.limit(deadline)
+        return deadline
 
     async def plain(self, body: bytes) -> Answer | Failure:
         """Sends the request and reads the whole answer."""

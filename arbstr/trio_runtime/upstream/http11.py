@@ -18,6 +18,7 @@ import trio
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.heads import promised_seconds
 from arbstr.trio_runtime.upstream.connect import Origin
+from arbstr.trio_runtime.upstream.deadlines import Deadline, Deadlines
 from arbstr.trio_runtime.upstream.pipe import CLOSED, DRAIN_SIZE, RECEIVE_SIZE, Pipe
 from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head, Reader, reader_of
 
@@ -111,7 +112,8 @@ class Connection:
     """One exchange: `send`, `receive_head`, `receive_some` until `complete`, `release`.
 
     A cancelled `receive_*` has lost nothing, and any other task may read on from there (one at a
-    time). After a cancelled `send` only `release` makes sense. Everything raises
+    time); so has one that is `TooLate`. After such a `send` only `release` makes sense. Everything
+    raises
     `trio.ClosedResourceError` after `release`.
     """
 
@@ -149,6 +151,10 @@ class Connection:
     def complete(self) -> bool:
         """True once the last byte of the answer has been given out."""
         return self._reader is not None and self._reader.complete
+
+    def within(self, seconds: float, clock: Deadlines) -> Deadline:
+        """What is waited for here from now on is waited for so long: then `TooLate`."""
+        return clock.begin(self._claimed().pipe, seconds)
 
     async def send(self, head: RequestHead, body: bytes) -> None:
         """Writes the request, head and body in one piece.

@@ -10,12 +10,15 @@ taken between two checkpoints.
 import select
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final, final
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    Wait: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 
 RECEIVE_SIZE: Final = 65_536
 """Bytes one `recv` asks for: as Trio does, and less than the 128 kB that make malloc map pages."""
@@ -43,10 +46,17 @@ class ConnectFailed(Exception):  # noqa: N818 - a fact about the wire, told in t
         self.own = own
 
 
-class Pipe:
-    """A connected socket. Only the `wait_*` methods block; a cancelled one has lost nothing."""
+class TooLate(Exception):  # noqa: N818 - a fact about the time, told in the past tense
+    """Whoever waited at a pipe was interrupted, because its time is over. Nothing is lost."""
 
-    __slots__ = ("_news", "_socket", "ended")
+
+class Pipe:
+    """A connected socket. Only the `wait_*` methods block; a cancelled one has lost nothing.
+
+    They raise `TooLate` while it `is_late`.
+    """
+
+    __slots__ = ("_news", "_socket", "ended", "is_late")
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
@@ -55,6 +65,7 @@ class Pipe:
         self._news = select.poll() if hasattr(select, "poll") else None  # not on Windows
         if self._news is not None:
             self._news.register(connected, select.POLLIN)
+        self.is_late = False
         self.ended: str | None = None
         """How the peer's half ended: `CLOSED`, or what broke; None while it may still send."""
 
@@ -76,28 +87,46 @@ class Pipe:
             except BlockingIOError:
                 await self.wait_writable()
 
+    def interrupt(self) -> None:
+        """It is late: ends the waits."""
+        self.is_late = True
+        # Wakes who waits; the socket stays open, and may be waited for again.
+        trio.lowlevel.notify_closing(self._socket)
+
     async def wait_writable(self) -> None:
         """Until the kernel takes more bytes."""
-        await trio.lowlevel.wait_writable(self._socket)
+        await self._wait(trio.lowlevel.wait_writable)
 
     async def wait_readable(self) -> None:
         """Until `receive_nowait` has something to give, or `ended` something to say."""
-        if self.ended is not None:
+        if self.ended is not None and not self.is_late:
             await trio.lowlevel.checkpoint()
         else:
-            await trio.lowlevel.wait_readable(self._socket)
+            await self._wait(trio.lowlevel.wait_readable)
 
     async def wait_either(self) -> None:
         """Until the kernel takes more bytes or has some."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._first, trio.lowlevel.wait_readable, nursery.cancel_scope)
             nursery.start_soon(self._first, trio.lowlevel.wait_writable, nursery.cancel_scope)
+        if self.is_late:
+            raise TooLate
 
-    async def _first(
-        self, wait: "Callable[[socket.socket], Awaitable[None]]", others: trio.CancelScope
-    ) -> None:
-        await wait(self._socket)
+    async def _first(self, wait: "Wait", others: trio.CancelScope) -> None:
+        # Raised behind the nursery, which would make a group of it.
+        with suppress(TooLate):
+            await self._wait(wait)
         others.cancel()
+
+    async def _wait(self, wait: "Wait") -> None:
+        if self.is_late:
+            raise TooLate
+        try:
+            await wait(self._socket)
+        except trio.ClosedResourceError:
+            if self.is_late:
+                raise TooLate from None
+            raise
 
     def receive_nowait(self, limit: int = DRAIN_SIZE) -> bytes:
         """All bytes that have arrived, up to about `limit`; b"" if none, then look at `ended`."""

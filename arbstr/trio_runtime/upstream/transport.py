@@ -15,8 +15,9 @@ from typing import Final, Self, final
 import trio
 
 from arbstr.trio_runtime.upstream.connect import Origin, open_pipe, target_of
+from arbstr.trio_runtime.upstream.deadlines import Deadlines
 from arbstr.trio_runtime.upstream.http11 import Connection, Link, RequestHead, SendFailed
-from arbstr.trio_runtime.upstream.pipe import ConnectFailed
+from arbstr.trio_runtime.upstream.pipe import ConnectFailed, TooLate
 from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ __all__ = [
     "Origin",
     "RequestHead",
     "SendFailed",
+    "TooLate",
     "Transport",
     "TransportStatistics",
     "target_of",
@@ -60,6 +62,8 @@ class Transport:
     `idle_seconds` is how long an unused connection is kept: Routstr nodes close theirs after 5.0 s,
     and a request written to a connection that is just being closed may or may not have been read.
     A provider that says how long it waits (`Keep-Alive: timeout=3`) is left MARGIN before.
+
+    `deadlines` are those of the attempts that run.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Transport:
         self._open = 0
         self._closed = False
         self._sleep = trio.CancelScope()
+        self.deadlines = Deadlines()
         self._trouble_told = -inf
 
     async def __aenter__(self) -> Self:
