@@ -31,6 +31,10 @@ MAX_HEAD: Final = 65_536
 PIECE_SIZE: Final = 1_048_576
 """Bytes of a request encrypted and written before other tasks get a turn (picked)."""
 
+APART_SIZE: Final = 16_384
+"""Bytes of a body from which on it is not copied behind its head: to hand the kernel two pieces
+takes as long as it takes to copy so many (measured)."""
+
 _BEFORE: Final = "before the answer began"
 
 
@@ -168,26 +172,31 @@ class Connection:
             raise LocalProtocolError("an exchange has one request")
         await trio.lowlevel.checkpoint_if_cancelled()
         self._asked = head
-        data = memoryview(head.render(len(body)) + body)
-        for start in range(0, len(data), PIECE_SIZE):
-            if start:
-                await trio.lowlevel.checkpoint()
-            if not await self._send_piece(link, data[start : start + PIECE_SIZE]):
+        rendered = head.render(len(body))
+        if len(body) < APART_SIZE:
+            self._sent_whole = await self._send_piece(link, memoryview(rendered + body))
+            return
+        whole = memoryview(body)
+        if not await self._send_piece(link, memoryview(rendered), whole[:PIECE_SIZE]):
+            return
+        for start in range(PIECE_SIZE, len(body), PIECE_SIZE):
+            await trio.lowlevel.checkpoint()
+            if not await self._send_piece(link, whole[start : start + PIECE_SIZE]):
                 return
         self._sent_whole = True
 
-    async def _send_piece(self, link: Link, piece: memoryview) -> bool:
+    async def _send_piece(self, link: Link, *parts: memoryview) -> bool:
         try:
-            wire = link.pipe.protect(piece)
+            wire = link.pipe.protect(*parts)
             while wire:
                 try:
-                    sent = link.pipe.send_nowait(wire)
+                    sent = link.pipe.send_nowait(*wire)
                 except BlockingIOError:
                     if not await self._room(link):
                         return False
                 else:
                     self.written += sent
-                    wire = wire[sent:]
+                    wire = _behind(wire, sent)
         except OSError as error:
             if self.written == 0:
                 raise SendFailed(f"{CLOSED} before anything was sent") from error
@@ -317,3 +326,11 @@ class Connection:
             return False
         link.promised = promised_seconds(self._head.headers)
         return self._reader.complete and link.pipe.ended is None and self._reader.renew()
+
+
+def _behind(parts: tuple[memoryview, ...], sent: int) -> tuple[memoryview, ...]:
+    """What is left of them without the first `sent` bytes."""
+    while parts and sent >= len(parts[0]):
+        sent -= len(parts[0])
+        parts = parts[1:]
+    return (parts[0][sent:], *parts[1:]) if sent else parts

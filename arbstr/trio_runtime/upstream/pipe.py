@@ -29,6 +29,8 @@ DRAIN_SIZE: Final = 262_144
 RECORD_SIZE: Final = 16_384
 """Bytes of plain text in the largest TLS record (RFC 8446, 5.1)."""
 
+_TAKES_PARTS: Final = hasattr(socket.socket, "sendmsg")  # not on Windows
+
 CLOSED: Final = "the connection was closed"
 RESET: Final = "the connection was reset"
 
@@ -69,13 +71,15 @@ class Pipe:
         self.ended: str | None = None
         """How the peer's half ended: `CLOSED`, or what broke; None while it may still send."""
 
-    def protect(self, data: memoryview) -> memoryview:
-        """What has to be written for `data`: itself, or its encryption."""
-        return data
+    def protect(self, *parts: memoryview) -> tuple[memoryview, ...]:
+        """What has to be written for these bytes: they themselves, or their encryption."""
+        return parts
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, *parts: memoryview) -> int:
         """Hands bytes to the kernel and says how many. Raises BlockingIOError or OSError."""
-        return self._socket.send(data)
+        if len(parts) == 1 or not _TAKES_PARTS:
+            return self._socket.send(parts[0])
+        return self._socket.sendmsg(parts)
 
     async def send_raw(self, data: bytes) -> None:
         """Until the kernel has taken all of it, as it is. Raises OSError."""
@@ -209,12 +213,13 @@ class TlsPipe(Pipe):
             elif self.ended is not None:
                 raise ConnectFailed(f"{self.ended} during the TLS handshake")
 
-    def protect(self, data: memoryview) -> memoryview:
-        """The encryption of `data`, and before it whatever TLS itself had left to say."""
-        while data:
-            # Python lets OpenSSL stop after any record.
-            data = data[self._tls.write(data) :]
-        return memoryview(self._outgoing.read())
+    def protect(self, *parts: memoryview) -> tuple[memoryview, ...]:
+        """Their encryption, and before it whatever TLS itself had left to say."""
+        for part in parts:
+            while part:
+                # Python lets OpenSSL stop after any record.
+                part = part[self._tls.write(part) :]
+        return (memoryview(self._outgoing.read()),)
 
     def receive_nowait(self, limit: int = DRAIN_SIZE) -> bytes:
         """As `Pipe.receive_nowait`, decrypted. A missing close_notify counts as a plain end."""

@@ -112,4 +112,4 @@ async def _talk(
 
 
 async def _send(pipe: Pipe, data: bytes) -> None:
-    await pipe.send_raw(bytes(pipe.protect(memoryview(data))))
+    await pipe.send_raw(b"".join(pipe.protect(memoryview(data))))

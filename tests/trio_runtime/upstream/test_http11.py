@@ -1,6 +1,8 @@
 """One exchange on a pipe: what is sent, what is read, what is said when it breaks."""
 
+import random
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -9,9 +11,16 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.trio_runtime.upstream import readers
+from arbstr.trio_runtime.upstream import pipe, readers
 from arbstr.trio_runtime.upstream.connect import Origin
-from arbstr.trio_runtime.upstream.http11 import Connection, Link, RequestHead, SendFailed
+from arbstr.trio_runtime.upstream.http11 import (
+    APART_SIZE,
+    PIECE_SIZE,
+    Connection,
+    Link,
+    RequestHead,
+    SendFailed,
+)
 from arbstr.trio_runtime.upstream.pipe import Pipe
 from arbstr.trio_runtime.upstream.readers import AnswerBroken
 from tests.trio_runtime.raw_provider import read_until_broken
@@ -114,6 +123,73 @@ ANSWERS = [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok!", b"ok", False, id="bytes after the end"
     ),
 ]
+
+
+async def received(peer: socket.socket, size: int) -> bytes:
+    """So many bytes, read in a thread: who writes may have to wait for it."""
+
+    def read() -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            parts += peer.recv(size - len(parts))
+        return bytes(parts)
+
+    return await trio.to_thread.run_sync(read)
+
+
+@pytest.mark.parametrize("takes_parts", [True, False])
+@pytest.mark.parametrize("size", [0, 1, -1])
+@pytest.mark.parametrize("near", [APART_SIZE, PIECE_SIZE, 2 * PIECE_SIZE])
+async def test_a_body_of_any_size_arrives_behind_its_head(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, near: int, size: int, takes_parts: bool
+) -> None:
+    monkeypatch.setattr(pipe, "_TAKES_PARTS", takes_parts)
+    body = random.Random(near + size).randbytes(near + size)
+    connection, head = wire.connection(), HEAD.render(len(body))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.send, HEAD, body)
+            assert await received(wire.peer, len(head) + len(body)) == head + body
+    assert connection.written == len(head) + len(body)
+
+
+@pytest.mark.parametrize("least", [1, 7, 70, 100_000])
+async def test_a_body_arrives_however_little_of_it_the_kernel_takes(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    def send_nowait(own: Pipe, *parts: memoryview) -> int:
+        size = sum(map(len, parts))
+        return own._socket.send(b"".join(parts)[: least if size > 20_000 else size])
+
+    monkeypatch.setattr(Pipe, "send_nowait", send_nowait)
+    body = random.Random(least).randbytes(20_100 if least < 7 else 40_000)
+    connection, head = wire.connection(), HEAD.render(len(body))
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.send, HEAD, body)
+            assert await received(wire.peer, len(head) + len(body)) == head + body
+
+
+async def test_a_large_body_is_not_copied_on_its_way_out(wire: Wire) -> None:
+    body, connection = b"x" * 900_000, wire.connection()
+    buffer = bytearray(65_536)
+
+    def take(size: int) -> None:
+        while size:
+            size -= wire.peer.recv_into(buffer)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                trio.to_thread.run_sync, take, len(HEAD.render(len(body))) + len(body)
+            )
+            tracemalloc.start()
+            try:
+                await connection.send(HEAD, body)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+    assert peak < 100_000
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
