@@ -26,7 +26,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 
-from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
+from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, as_asgi
 from arbstr.trio_runtime.server.connection import Server, hypercorn_config
 
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
@@ -253,7 +253,7 @@ async def open_site(app: App, *, stock: bool = False, **options: float) -> Async
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     listening = Listening(listener)
     address = listener.socket.getsockname()[:2]
-    server = None if stock else Server(app, [listening], **options)
+    server = None if stock else Server(as_asgi(app), [listening], **options)
     site = Site(listening, address, server)
     if server is not None:
         server.write_now = partial(counted_write, listening.writes, server.write_now)

@@ -79,7 +79,10 @@ ORDER: Final = {
             "pipe deadlines tunnel connect readers http11 content_coding transport ask node "
             "websocket discovery target witness answering call",
         ),
-        *wing("server", "framing asgi client_socket listener connection bodies responder"),
+        *wing(
+            "server",
+            "framing request asgi http11 client_socket listener connection bodies responder",
+        ),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row("snapshot repeats nodes accounts lane_file lane_keys lanes hub reload status"),
         *row("whom drains permit attempts relaying books delivery"),
@@ -118,7 +121,7 @@ LIBRARIES: Final = {
     "pydantic": {"sansio/config/tables"},
     "hypercorn": {
         *(
-            "trio_runtime/server/asgi",
+            "trio_runtime/server/http11",
             "trio_runtime/server/client_socket",
             "trio_runtime/server/connection",
         ),
@@ -128,7 +131,7 @@ LIBRARIES: Final = {
     "werkzeug": {"trio_runtime/quart_routes"},
     "httpx": {"trio_runtime/upstream/connect"},
     "h11": {
-        *("trio_runtime/server/asgi", "trio_runtime/server/framing"),
+        *("trio_runtime/server/http11", "trio_runtime/server/framing"),
         *(
             "trio_runtime/upstream/http11",
             "trio_runtime/upstream/readers",

@@ -1,6 +1,7 @@
 """HTTP/1.1 heads as nearly everybody writes them, read in one pass; whatever else comes is h11's.
 
     read_request(data)  -> RequestHead | None
+    like(head, data)    -> its length and size | None: the same head again, told at a glance
     read_answer(data)   -> AnswerHead | None
 
 `None` means: give the bytes to h11, which knows the rest of RFC 9112 and what is wrong with a head.
@@ -41,6 +42,7 @@ BODILESS: Final = frozenset({204, 304})
 _MOST_DIGITS: Final = 18
 """Of a Content-Length. h11 takes 20, Python any number: above it, it is not a length."""
 
+_LENGTH: Final = re.compile(rb"\r\n(?i:content-length):[ \t]*+([0-9]++)")
 _TIMEOUT: Final = re.compile(rb"(?i:timeout)[ \t]*=[ \t]*\"?([0-9]{1,9})")
 
 _FRAMES: Final = frozenset(
@@ -53,13 +55,18 @@ _FRAMES: Final = frozenset(
 @quick
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A POST. Its body, of `length` bytes, begins at `size`. `closes`: it is the client's last."""
+    """A POST. Its body, of `length` bytes, begins at `size`. `closes`: it is the client's last.
+
+    `before` and `behind` are its bytes around the digits of the length.
+    """
 
     target: bytes
     headers: Fields
     length: int
     closes: bool
     size: int
+    before: bytes
+    behind: bytes
 
 
 @final
@@ -99,7 +106,23 @@ def read_request(data: bytes) -> RequestHead | None:
         return None
     if [name for name, _ in headers].count(b"host") != 1:
         return None
-    return RequestHead(line[1], headers, length, closes, size)
+    digits = _LENGTH.search(data, line.end() - 2, size)
+    assert digits is not None  # there is one such field, and its value is digits
+    before, behind = data[: digits.start(1)], data[digits.end(1) : size]
+    return RequestHead(line[1], headers, length, closes, size, before, behind)
+
+
+def like(head: RequestHead, data: bytes) -> tuple[int, int] | None:
+    """The length and the size of the head that `data` begins with, if it differs from `head` in its
+    length alone: that is how a client writes all its requests. None if it may be another."""
+    if not data.startswith(head.before):
+        return None
+    start = len(head.before)
+    end = data.find(b"\r", start, start + _MOST_DIGITS + 1)
+    digits = data[start:end]
+    if end < 0 or not digits.isdigit() or not data.startswith(head.behind, end):
+        return None
+    return int(digits), end + len(head.behind)
 
 
 def read_answer(data: bytes) -> AnswerHead | None:

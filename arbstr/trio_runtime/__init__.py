@@ -34,14 +34,13 @@ are others to wait for. So a connection whose socket is closed may last as long 
 With `--workers N` there are N such trees, in forks of a parent that runs none of it (`workers`);
 each has one task more, which reads and writes its post to the parent (`worker`).
 
-One request, top to bottom: `connection`, `asgi` (the client's socket, and HTTP on it) -> `app` (who
-may call; which route) -> `exchange` (what it is, and whose answer it gets) -> `run` (its own, which
-others may get by `sharing`) or `joined` (another's) -> `delivery` (what its client is told) and
-`attempts` (retry's commands, deadlines; `permit`, the breaker's leave and the budget's) ->
-`upstream` (one request to one provider; exceptions become facts) ->
-`transport`, `http11`, `readers`, `connect`, `pipe`, `tunnel` (what was written and read, through
-which proxy). `hub` is what requests share, `snapshot` what one keeps from its first line to its
-last.
+One request, top to bottom: `connection`, `http11` (the client's socket, and HTTP on it) -> `app`
+(who may call; which route) -> `exchange` (what it is, and whose answer it gets) -> `run` (its own,
+which others may get by `sharing`) or `joined` (another's) -> `delivery` (what its client is told)
+and `attempts` (retry's commands, deadlines; `permit`, the breaker's leave and the budget's) ->
+`upstream` (one request to one provider; exceptions become facts) -> `transport`, `http11`,
+`readers`, `connect`, `pipe`, `tunnel` (what was written and read, through which proxy). `hub` is
+what requests share, `snapshot` what one keeps from its first line to its last.
 
 The rules: a resource has an owner in the line that opens it. A cleanup that may wait has a shield
 and a deadline. Between two awaits the world is ours, so what is shared is read, decided and written

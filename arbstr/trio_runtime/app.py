@@ -1,6 +1,6 @@
 """The routes: HTTP to calls and back, and the one gate all requests come through.
 
-    App (ASGI)      ids on every answer, who may call, CORS if configured, errors of our own
+    App             ids on every answer, who may call, CORS if configured, errors of our own
       a door        POST /v1/chat/completions, served here: the hot path, cancelled in one step
       count_tokens  of a door that has it, passed on (counting.py)
       kept answers  of Responses, looked up at who keeps them (kept.py)
@@ -14,13 +14,14 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from urllib.parse import parse_qsl, unquote
 
 import trio
 
-from arbstr.sansio.callers import Doorkeeper, fold_headers, split_target
+from arbstr.sansio.callers import Doorkeeper, split_target
 from arbstr.sansio.dialects.dialect import Dialect, Headers
 from arbstr.sansio.dialects.doors import DOORS, recognised
 from arbstr.sansio.dialects.messages.door import MESSAGES
@@ -37,8 +38,10 @@ from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.kept import keeper, look_up
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
-from arbstr.trio_runtime.server.bodies import Bodies, Body, Receive
+from arbstr.trio_runtime.server.asgi import Receive, Send, receive_of, scope_of, send_to
+from arbstr.trio_runtime.server.bodies import Bodies, Body
+from arbstr.trio_runtime.server.framing import lines_of
+from arbstr.trio_runtime.server.request import ClientRequest, Heading
 from arbstr.trio_runtime.server.responder import (
     NO_CONTENT,
     Responder,
@@ -57,8 +60,6 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from arbstr.trio_runtime.ledger.reports import Reports
-
-Send: TypeAlias = Callable[[Any], Awaitable[None]]
 
 log = logging.getLogger("arbstr.app")
 
@@ -82,8 +83,27 @@ EXPOSED: Final = (
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class Called:
+    """What a head asks for, by the configuration of this `doorkeeper`.
+
+    `path` is decoded, and without the host that a target may name; `headers` are with it. `served`:
+    it is a POST to this door, and nothing is in its way; `door` is whose errors it gets. `common`
+    are the header lines of its answers.
+    """
+
+    doorkeeper: Doorkeeper
+    path: str
+    headers: dict[str, str]
+    door: Dialect | None
+    served: Dialect | None
+    refusal: ErrorReply | None
+    common: bytes
+
+
+@final
 class App:
-    """The ASGI application. `reports` answers questions to the ledger."""
+    """What is served. `reports` answers questions to the ledger."""
 
     def __init__(self, hub: Hub, reports: "Reports", routes: Routes = ROUTES) -> None:
         self._hub = hub
@@ -92,59 +112,105 @@ class App:
         self._ids = RequestIds()
         self._quart = Later(hub, reports)
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:  # noqa: ANN401
+    async def __call__(self, request: ClientRequest) -> None:
         """Serves one request."""
         received = trio.current_time()
         request_id = self._ids.following(time.time_ns(), random.getrandbits(RANDOM_BITS))
-        headers = fold_headers(scope["headers"])
-        shown = request_id.encode()
+        called = self._called(request.heading)
+        ids = f"x-arbstr-request-id: {request_id}\r\nx-request-id: {request_id}\r\n"
         responder = Responder(
-            send,
-            (
-                (b"x-arbstr-request-id", shown),
-                (b"x-request-id", shown),
-                *_cors(self._hub.snapshot.doorkeeper, headers.get("origin")),
-            ),
-            request_id=request_id,
+            request, ids.encode() + called.common, request_id=request_id, door=called.door
         )
         try:
-            await self._route(scope, headers, receive, responder, request_id, received)
+            if called.served is not None:
+                await self._serve(called.served, request, called, responder, request_id, received)
+            else:
+                await self._route(request, called, responder, request_id)
         except Exception as error:
             log_bug(log, "internal error", error, request_id=request_id)
             await responder.error(
                 ErrorReply("internal_error", f"arbstr failed; its log says how ({request_id}).")
             )
 
-    async def _route(
+    def _called(self, heading: Heading) -> Called:
+        """What its head asks for, found out once for all requests of a client with the same."""
+        known, doorkeeper = heading.known, self._hub.snapshot.doorkeeper
+        if isinstance(known, Called) and known.doorkeeper is doorkeeper:
+            return known
+        path, headers = heading.path, heading.headers
+        if not path.startswith("/"):
+            host, path = split_target(heading.raw_path.decode("ascii"))
+            path = unquote(path)
+            if host is not None:
+                headers = {**headers, "host": host}
+        counted = COUNTS.get(path)
+        door = counted or self._routes.get(path)
+        refusal = doorkeeper.refuse(
+            # A preflight cannot carry a token (Fetch 3.2.2).
+            "/livez" if _is_preflight(heading) else path,
+            headers,
+        )
+        served = door if refusal is None and counted is None and heading.method == "POST" else None
+        common = lines_of(_cors(doorkeeper, headers.get("origin")))
+        called = Called(doorkeeper, path, headers, door, served, refusal, common)
+        heading.known = called
+        return called
+
+    async def _serve(
         self,
-        scope: Any,  # noqa: ANN401 - ASGI's scopes are untyped
-        headers: dict[str, str],
-        receive: Receive,
+        door: Dialect,
+        request: ClientRequest,
+        called: Called,
         responder: Responder,
         request_id: str,
         received: float,
     ) -> None:
-        path = scope["path"]
-        if not path.startswith("/"):
-            host, path = split_target(scope["raw_path"].decode("ascii"))
-            path = scope["path"] = unquote(path)
-            if host is not None:
-                headers["host"] = host
-        counted = COUNTS.get(path)
-        responder.door = door = counted or self._routes.get(path)
+        # What the body holds is given back when the request is over.
+        with Body(self._bodies) as room:
+            body = await self._read(room, request, called, responder, request_id)
+            if body is not None:
+                await serve(
+                    self._hub,
+                    responder,
+                    door,
+                    request_id=request_id,
+                    headers=called.headers,
+                    query=request.heading.query,
+                    body=body,
+                    received=received,
+                    on_disconnect=request.on_disconnect,
+                )
+
+    async def _read(
+        self,
+        room: Body,
+        request: ClientRequest,
+        called: Called,
+        responder: Responder,
+        request_id: str,
+    ) -> bytes | None:
+        """The body; None if there is none to be served, of which the client was told."""
+        limit = self._hub.snapshot.config.server.max_body_bytes
+        body = await room.read(request.receive, called.headers, request.length, limit)
+        if not isinstance(body, ErrorReply):
+            return body
+        log.info("refused: %s", body.code, extra={"request_id": request_id, "code": body.code})
+        await responder.error(body)
+        return None
+
+    async def _route(
+        self, request: ClientRequest, called: Called, responder: Responder, request_id: str
+    ) -> None:
+        """Whatever is no request for an answer of a model's."""
+        heading, path, door = request.heading, called.path, called.door
+        method, refusal = heading.method, called.refusal
         posted = door is not None or path in COST_PATHS
-        method = scope["method"]
-        preflight = method == "OPTIONS" and "access-control-request-method" in headers
-        refusal = self._hub.snapshot.doorkeeper.refuse(
-            "/livez" if preflight else path,  # a preflight cannot carry a token (Fetch 3.2.2)
-            headers,
-        )
         # A refused body is not read here: the connection takes care of it (server/connection.py).
         if refusal is not None:
             extra = {"request_id": request_id, "code": refusal.code}
             log.info("refused: %s", refusal.code, extra=extra)
             await responder.error(refusal)
-        elif preflight:
+        elif _is_preflight(heading):
             await responder.plain(b"", PREFLIGHT, status=NO_CONTENT)
         elif not path.startswith("/"):
             log_refusal(request_id, method, path, NO_ROUTE)
@@ -156,9 +222,9 @@ class App:
                 kept,
                 method=method,
                 path=path,
-                query=scope["query_string"],
+                query=heading.query,
                 request_id=request_id,
-                on_disconnect=scope["state"][DISCONNECT_KEY],
+                on_disconnect=request.on_disconnect,
             )
         elif not posted and is_foreign(method, path):
             why = kept if isinstance(kept, ErrorReply) else UNSUPPORTED
@@ -173,46 +239,29 @@ class App:
                 status=why.status,
             )
         elif not posted:
+            scope = scope_of(request, path)
             scope["state"][REQUEST_ID_KEY] = request_id
-            await self._quart(scope, receive, responder.forward)
+            await self._quart(scope, receive_of(request), send_to(responder.head, responder.body))
         elif method != "POST":
             await responder.error(
                 ErrorReply("method_not_allowed", f"This route is asked with POST, not {method}."),
                 ((b"allow", b"POST"),),
             )
         else:
-            # What the body holds is given back when the request is over.
             with Body(self._bodies) as room:
-                limit = self._hub.snapshot.config.server.max_body_bytes
-                body = await room.read(receive, headers, limit)
-                if isinstance(body, ErrorReply):
-                    extra = {"request_id": request_id, "code": body.code}
-                    log.info("refused: %s", body.code, extra=extra)
-                    await responder.error(body)
-                elif body is not None and door is None:
-                    await self._tell_cost(responder, scope["query_string"], headers, body)
-                elif body is not None and counted is not None:
-                    await counting.count(
-                        self._hub,
-                        responder,
-                        counted,
-                        request_id=request_id,
-                        headers=headers,
-                        query=scope["query_string"],
-                        body=body,
-                        on_disconnect=scope["state"][DISCONNECT_KEY],
-                    )
+                body = await self._read(room, request, called, responder, request_id)
+                if body is not None and door is None:
+                    await self._tell_cost(responder, heading.query, called.headers, body)
                 elif body is not None and door is not None:
-                    await serve(
+                    await counting.count(
                         self._hub,
                         responder,
                         door,
                         request_id=request_id,
-                        headers=headers,
-                        query=scope["query_string"],
+                        headers=called.headers,
+                        query=heading.query,
                         body=body,
-                        received=received,
-                        on_disconnect=scope["state"][DISCONNECT_KEY],
+                        on_disconnect=request.on_disconnect,
                     )
 
     async def _tell_cost(
@@ -257,6 +306,10 @@ PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-headers", b"*, authorization, content-type"),
     (b"access-control-max-age", b"600"),
 )
+
+
+def _is_preflight(heading: Heading) -> bool:
+    return heading.method == "OPTIONS" and "access-control-request-method" in heading.headers
 
 
 def _cors(doorkeeper: Doorkeeper, origin: str | None) -> Headers:

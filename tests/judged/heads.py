@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import h11
 
-from arbstr.sansio.heads import AnswerHead, RequestHead, read_answer, read_request
+from arbstr.sansio.heads import AnswerHead, RequestHead, like, read_answer, read_request
 from tests.judged.dice import edited, edits
 
 CURL: Final = (
@@ -94,9 +94,25 @@ def check_answer(data: bytes) -> AnswerHead | None:
     return found
 
 
+def check_like(first: bytes, data: bytes) -> None:
+    """Whatever is taken for the same again reads the same, but for its length."""
+    known = read_request(first)
+    found = like(known, data) if known is not None else None
+    if known is None or found is None:
+        return
+    again = read_request(data)
+    assert again is not None
+    assert (again.length, again.size) == found
+    assert (again.target, again.closes) == (known.target, known.closes)
+    assert [pair for pair in again.headers if pair[0] != b"content-length"] == [
+        pair for pair in known.headers if pair[0] != b"content-length"
+    ]
+
+
 def compare(roll: Random) -> str:
     """One edited head, read as a request and as an answer. Returns which of them it is to us."""
-    head = HEADS[int(roll.random() * len(HEADS))]
-    head = edited(head, edits(roll, len(head), PIECES))
+    first = HEADS[int(roll.random() * len(HEADS))]
+    head = edited(first, edits(roll, len(first), PIECES))
+    check_like(first, head)
     request, answer = check_request(head), check_answer(head)
     return "requests" if request is not None else "answers" if answer is not None else "left to h11"

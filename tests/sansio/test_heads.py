@@ -1,10 +1,13 @@
 """h11 is the judge: what is read here reads the same there, whatever was done to the head."""
 
+from typing import Final
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from arbstr.sansio.heads import read_answer, read_request
+from arbstr.sansio.heads import like, read_answer, read_request
+from tests.judged.dice import edited
 from tests.judged.heads import (
     CURL,
     HEADS,
@@ -15,6 +18,7 @@ from tests.judged.heads import (
     UNDICI,
     UVICORN,
     check_answer,
+    check_like,
     check_request,
 )
 
@@ -109,15 +113,15 @@ def test_a_line_of_spaces_takes_no_longer_than_it_is_long() -> None:
     assert read_request(CURL.replace(b"Accept:", spaces + b"Accept:")) is None
 
 
-@given(
-    st.sampled_from(HEADS),
-    st.lists(
-        st.tuples(
-            st.integers(0, 400), st.integers(0, 12), st.sampled_from(PIECES) | st.binary(max_size=3)
-        ),
-        max_size=4,
+EDITS: Final = st.lists(
+    st.tuples(
+        st.integers(0, 400), st.integers(0, 12), st.sampled_from(PIECES) | st.binary(max_size=3)
     ),
+    max_size=4,
 )
+
+
+@given(st.sampled_from(HEADS), EDITS)
 @example(CURL, [(36, 0, b"\r\nfoo: x\r\n")])
 @example(CURL, [(34, 0, b"\r\n")])
 def test_whatever_is_read_reads_the_same_in_h11(
@@ -128,6 +132,41 @@ def test_whatever_is_read_reads_the_same_in_h11(
         head = head[:place] + put + head[place + taken :]
     check_request(head)
     check_answer(head)
+
+
+REQUESTS: Final = tuple(head for head in HEADS if read_request(head) is not None)
+
+
+@pytest.mark.parametrize("head", REQUESTS)
+@pytest.mark.parametrize("digits", [b"0", b"17", b"9" * 18])
+def test_a_head_that_differs_in_its_length_alone_is_told_at_a_glance(
+    head: bytes, digits: bytes
+) -> None:
+    first = read_request(head)
+    assert first is not None
+    data = first.before + digits + first.behind + b'{"body": "\r\n"}'
+    again = read_request(data)
+    assert again is not None
+    assert like(first, data) == (int(digits), again.size) == (again.length, again.size)
+
+
+@given(st.sampled_from(REQUESTS), EDITS, EDITS)
+def test_whatever_is_taken_for_the_same_again_reads_the_same(
+    head: bytes, edits: list[tuple[int, int, bytes]], more: list[tuple[int, int, bytes]]
+) -> None:
+    first = edited(head, edits)
+    check_like(first, edited(first, more))
+
+
+@given(st.sampled_from(REQUESTS), st.binary(max_size=4) | st.sampled_from(PIECES), st.booleans())
+@example(CURL, b"1" * 19, False)
+@example(CURL, b"", False)
+@example(CURL, b"\xb2", False)
+@example(CURL, b"4\r\nContent-Length: 4", False)
+def test_a_length_that_is_none_is_not_taken_for_one(head: bytes, put: bytes, beside: bool) -> None:
+    first = read_request(head)
+    assert first is not None
+    check_like(head, first.before + (b"5" if beside else b"") + put + first.behind)
 
 
 @given(

@@ -17,9 +17,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.dialects.chat import door
 from arbstr.trio_runtime import app, attempts, repeats, run, status, whom
 from arbstr.trio_runtime.ledger.log_writer import LogStatistics
+from arbstr.trio_runtime.snapshot import Snapshot
 from tests.fakes import (
     completion,
     error_answer,
@@ -271,6 +273,18 @@ async def test_a_url_as_target_does_not_open_the_door() -> None:
         for target in ("http://localhost/health", "/health?/livez", "/livez/../health", "*"):
             answer, _ = await ask(proxy, "GET", target)
             assert_error(answer, 401, "invalid_token")
+
+
+async def test_a_head_is_judged_anew_by_another_configuration() -> None:
+    """It is looked at once for all requests of a connection with the same."""
+    guarded = PROVIDERS + '\n[server]\nauth_token = "open-sesame"\n'
+    async with open_proxy(PROVIDERS) as proxy, proxy.client() as client:
+        statuses = []
+        for text in (PROVIDERS, PROVIDERS, guarded, guarded, PROVIDERS):
+            proxy.hub.adopt(Snapshot.of(parse_config(text, {})), kept=("alpha",))
+            await client.send("POST", CHAT, b"{}")
+            statuses.append((await client.reply()).status)
+    assert statuses == [400, 400, 401, 401, 400]
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.repeats import Whole
+from arbstr.trio_runtime.server.framing import Fields
 from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head
@@ -178,6 +179,7 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     whole: bool = False
+    _head: tuple[int, dict[str, str]] | None = None
     leave: Callable[[], None] | None = None
     call: Call | None = None
     _changed: trio.Event = field(default_factory=trio.Event)
@@ -204,19 +206,22 @@ class Client:
         body = self.body.replace(b": keep-alive\n\n", b"")
         return re.sub(rb'"arbstr": ?\{[^{}]*\}', b"", body)
 
-    async def take(self, message: Any) -> None:
+    def head(self, status: int, lines: bytes, told: Fields) -> None:
+        """As the server's: it leaves with the first bytes of the body."""
+        named = (line.partition(": ") for line in lines.decode().split("\r\n")[:-1])
+        self._head = status, {name: value for name, _, value in named}
+
+    async def write(self, body: bytes, *, more: bool) -> None:
         """As the server's: a client that takes nothing is waited for, one that left is not."""
         await trio.lowlevel.checkpoint()
         while not (self.takes or self.left):
             await self._changed.wait()
         if self.left:
             return
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.headers = {n.decode(): v.decode() for n, v in message["headers"]}
-        else:
-            self.body += message["body"]
-            self.whole = not message.get("more_body", False)
+        assert self._head is not None
+        self.status, self.headers = self._head
+        self.body += body
+        self.whole = not more
 
     def go(self) -> None:
         self.left = True
@@ -313,7 +318,7 @@ class World:
     async def _serve(self, client: Client) -> None:
         self._asking[trio.lowlevel.current_task()] = client
         headers = {"x-arbstr-respend": "allow"} if client.consent else {}
-        responder = Responder(client.take, request_id=client.id, door=CHAT)
+        responder = Responder(client, request_id=client.id, door=CHAT)
 
         def register(leave: Callable[[], None]) -> None:
             client.leave = leave

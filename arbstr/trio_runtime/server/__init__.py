@@ -6,7 +6,9 @@ Nothing here knows a provider or the database.
 The order of the modules; each imports only from those before it:
 
     framing          where a request ends, and how its answer is delimited
-    asgi             the bytes of a connection to ASGI messages and back
+    request          one request and its answer
+    asgi             the same for an application that speaks ASGI
+    http11           the bytes of a connection to requests, and answers to bytes
     client_socket    a client's socket, beneath Trio
     listener         accepts, as many in one turn as there are
     connection       one client's socket: what it owns, how long it may take, how it ends

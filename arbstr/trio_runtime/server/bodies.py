@@ -5,11 +5,12 @@ are parsed from). Twenty of 62 MB at once took 2.6 GB (measured).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Self, TypeAlias, final
+from typing import Final, Self, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply
 
-Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Receive: TypeAlias = Callable[[], Awaitable[tuple[bytes, bool] | None]]
+"""`ClientRequest.receive`."""
 
 BODIES_HELD: Final = 4
 """How many bodies of the largest size are held at once, all requests together. Picked: 256 MB by
@@ -50,28 +51,25 @@ class Body:
         return small or self._bodies.held + more <= limit * BODIES_HELD
 
     async def read(
-        self, receive: Receive, headers: Mapping[str, str], limit: int
+        self, receive: Receive, headers: Mapping[str, str], length: int | None, limit: int
     ) -> bytes | ErrorReply | None:
         """The whole body; an error if there may be none such; `None` if the client left meanwhile.
 
-        `limit` in bytes is of one body.
+        `length` in bytes is what was announced, if that was; `limit` is of one body.
         """
-        coding = headers.get("content-encoding", "identity").strip().lower()
-        if coding not in ("", "identity"):
+        coding = headers.get("content-encoding")
+        if coding is not None and coding.strip().lower() not in ("", "identity"):
             return ErrorReply(
                 "unsupported_media_type", "Send the body as it is, without Content-Encoding."
             )
-        length = int(headers.get("content-length", 0))  # only digits come so far
-        if length > limit:
-            return _too_large(limit)
-        if not self._has_room(length, limit):
-            return NO_ROOM
+        if length is not None:
+            if length > limit:
+                return _too_large(limit)
+            if not self._has_room(length, limit):
+                return NO_ROOM
         parts: list[bytes] = []
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            part = message["body"]
+        while (piece := await receive()) is not None:
+            part, more = piece
             if not self._has_room(len(part), limit):
                 return NO_ROOM
             parts.append(part)
@@ -79,8 +77,9 @@ class Body:
             self._bodies.held += len(part)
             if self._size > limit:
                 return _too_large(limit)
-            if not message["more_body"]:
-                return b"".join(parts)
+            if not more:
+                return part if len(parts) == 1 else b"".join(parts)
+        return None
 
 
 def _too_large(limit: int) -> ErrorReply:

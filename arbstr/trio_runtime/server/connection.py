@@ -1,16 +1,20 @@
 """What a client connection owns, and every workaround of the server beneath it.
 
-Hypercorn's connection classes are subclassed here and, the protocol's half, in `asgi.py`, against
+Hypercorn's connection classes are subclassed here and, the protocol's half, in `http11.py`, against
 the exact version pyproject.toml pins. Each difference from Hypercorn 0.18 is one of these. Each has
-a test in test_connection.py or test_asgi.py, which also shows what Hypercorn itself does:
+a test in test_connection.py or test_http11.py, which also shows what Hypercorn itself does:
 
     one write per message     It writes head, body and end of a plain answer apart. Here what the
                               kernel takes at once costs neither a lock nor a checkpoint.
     ordinary requests         It asks h11 about each. Here one whose head `sansio/heads.py` can read
                               never meets h11, and of any other h11 is told only those headers of
                               the answer that frame it (framing.py).
-    one task per request      It starts and cancels another for the keep-alive timeout; here one
-                              clock of the server's looks after all connections.
+    no task per request       It starts one for each, and starts and cancels another for the
+                              keep-alive timeout; here one task serves a connection's requests, and
+                              one clock of the server's looks after all connections.
+    no ASGI                   It makes a scope and messages of each request. Here an application is
+                              handed the request itself (request.py), and ASGI is spoken with who
+                              wants it (asgi.py).
     the end of an answer      It recycles a connection inside the application's last `send`, which
                               Quart-Trio cancels: `Connection: close` is not honoured then, and an
                               idle connection never expires. Here nothing waits after that write.
@@ -37,7 +41,7 @@ import logging
 import math
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
@@ -48,10 +52,9 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
-from hypercorn.utils import parse_socket_addr, wrap_app
+from hypercorn.utils import parse_socket_addr
 
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.server.asgi import Http11
 from arbstr.trio_runtime.server.client_socket import (
     proc_address,
     receive,
@@ -59,6 +62,7 @@ from arbstr.trio_runtime.server.client_socket import (
     unread_bytes,
     write_now,
 )
+from arbstr.trio_runtime.server.http11 import Application, Http11
 from arbstr.trio_runtime.server.listener import EagerListener
 
 if TYPE_CHECKING:
@@ -119,7 +123,7 @@ class ClientConnection(TCPServer):
 
     def __init__(self, server: "Server", stream: trio.SocketStream) -> None:
         super().__init__(
-            server.app,
+            None,  # type: ignore[arg-type]  # no ASGI, except for who wants it (asgi.py)
             server.config,
             server.context,
             LifespanState({}),
@@ -137,6 +141,11 @@ class ClientConnection(TCPServer):
         self._writes = 0
         self._stalled_since: float | None = None
         self._last_progress: object = None
+
+    @property
+    def serve(self) -> Application:
+        """What serves its requests."""
+        return self._server.serve_request
 
     @property
     def stopping(self) -> bool:
@@ -158,8 +167,7 @@ class ClientConnection(TCPServer):
                 with self._scope:
                     await self._read_data()
                 self.close()
-                self._http.client_left()
-                await self._http.handle(Closed())
+                self._http.over()
         except OSError:
             pass  # getpeername of a client that is already gone
         finally:
@@ -171,7 +179,7 @@ class ClientConnection(TCPServer):
                 now = trio.current_time()
                 self._expire_at(min(self._lingers_until, now + LINGER_IDLE_SECONDS))
                 continue
-            await self._http.handle(RawData(data))
+            await self._http.take(data)
             if self._idle or self._lingers_until is not None:
                 continue  # its time is set
             if self._http.uploading:
@@ -231,7 +239,7 @@ class ClientConnection(TCPServer):
         if isinstance(event, RawData):
             await self.write(event.data)
         elif isinstance(event, Closed):
-            self._end()
+            self.end()
 
     async def write(self, data: bytes) -> None:
         """Takes bytes for the socket."""
@@ -271,12 +279,12 @@ class ClientConnection(TCPServer):
     def break_off(self) -> None:
         """No further request, and the answer has no end: closes the socket in a moment."""
         if self._http.uploading or self._lingers_until is not None:
-            self._end()
+            self.end()
         else:
             self._lingers_until = trio.current_time() + self._server.break_off_seconds
             self._expire_at(self._lingers_until)
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """No further request: closes the socket, once a client that still sends has its answer."""
         if self._http.uploading and self._lingers_until is None:
             now = trio.current_time()
@@ -325,7 +333,7 @@ class Server:
 
     def __init__(
         self,
-        app: Callable[..., Awaitable[None]],
+        app: Application,
         listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
         *,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
@@ -334,7 +342,7 @@ class Server:
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
         self.config = hypercorn_config()
-        self.app = wrap_app(app, self.config.wsgi_max_body_size, "asgi")
+        self.serve_request = app
         self.context = WorkerContext(None)
         self.keep_alive_seconds = keep_alive_seconds
         self.break_off_seconds = break_off_seconds

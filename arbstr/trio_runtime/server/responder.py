@@ -1,13 +1,13 @@
-"""The client's side of one request: its answer, as ASGI messages.
+"""The client's side of one request: its answer.
 
 The head of a stream leaves with the first bytes of its body, in one write. The keep-alive task
 may write while the main task looks for a provider, so writes are put in order here; between two
 writes of the main task there is no lock to pay for.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
-from typing import Any, Final, TypeAlias, final
+from typing import Final, final
 
 import trio
 
@@ -16,8 +16,8 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.kinds import PREFIXES
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
-
-Send: TypeAlias = Callable[[Any], Awaitable[None]]
+from arbstr.trio_runtime.server.framing import Fields, lines_of
+from arbstr.trio_runtime.server.request import LENGTH, Answer
 
 STREAM_HEADERS: Final[Headers] = (
     (b"content-type", b"text/event-stream"),
@@ -31,7 +31,7 @@ NO_CONTENT: Final = 204
 
 @final
 class Responder:
-    """Answers one client. `send` is the ASGI function; `common` are headers of every answer.
+    """Answers one client. `common` are header lines of every answer.
 
     `door`: in whose shape errors are and what is said in a stream; None for a route of arbstr's own
     which streams nothing.
@@ -39,13 +39,13 @@ class Responder:
 
     def __init__(
         self,
-        send: Send,
-        common: Headers = (),
+        client: Answer,
+        common: bytes = b"",
         *,
         request_id: str = "",
         door: Dialect | None = None,
     ) -> None:
-        self._send = send
+        self._client = client
         self._common = common
         self._request_id = request_id
         self.door = door
@@ -58,33 +58,28 @@ class Responder:
 
     def leave(self) -> None:
         """The client is gone: what is still said goes nowhere."""
-        self._send = _to_nobody
+        self._client = NOBODY
 
-    async def forward(self, message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
-        """Passes on a message of an application that makes its own answer."""
-        if message["type"] == "http.response.start":
-            await self._head(message["status"], tuple(message["headers"]))
-        else:
-            await self._send(message)
+    def head(self, status: int, lines: bytes, told: Fields = ()) -> None:
+        """The head of an answer: its header `lines`, and those that are `told` to the framing.
 
-    async def _head(self, status: int, headers: Headers) -> None:
+        Raises `ValueError` if one of those holds a line end.
+        """
         if self.door is not None and self.door.id_header is not None:
-            headers = (*headers, (self.door.id_header, self._request_id.encode()))
-        await self._send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": (*headers, *self._common),
-            }
-        )
+            lines += lines_of(((self.door.id_header, self._request_id.encode()),))
+        self._client.head(status, lines + self._common, told)
         self.head_sent = True  # not if a header was refused: then there is still an error to give
 
-    async def plain(self, body: bytes, headers: Headers, *, status: int = 200) -> None:
-        """A whole answer, in one write."""
+    async def plain(
+        self, body: bytes, headers: Headers = (), *, lines: bytes = b"", status: int = 200
+    ) -> None:
+        """A whole answer, in one write. `headers` and `lines` both say what its head has."""
         self._ended = True
-        length = (b"content-length", b"%d" % len(body))
-        await self._head(status, (*headers, length) if body or status != NO_CONTENT else headers)
-        await self._send({"type": "http.response.body", "body": body})
+        if headers:
+            lines = lines_of(headers) + lines
+        no_content = status == NO_CONTENT and not body
+        self.head(status, lines, () if no_content else ((LENGTH, b"%d" % len(body)),))
+        await self._client.write(body, more=False)
 
     async def error(self, error: ErrorReply, headers: Headers = ()) -> None:
         """An error, with its status if there is still a status to give, else as an event.
@@ -109,19 +104,19 @@ class Responder:
         if self._keep_alive_done is not None:
             await self._keep_alive_done.wait()
         if not self.head_sent:
-            await self._start(headers)
+            self._start(headers)
 
-    async def _start(self, headers: Headers) -> None:
-        await self._head(200, (*STREAM_HEADERS, *headers))
+    def _start(self, headers: Headers) -> None:
+        self.head(200, lines_of((*STREAM_HEADERS, *headers)))
         self._streaming = True
 
     async def write(self, data: bytes) -> None:
         """Some whole events of a stream. Waits as long as the client's socket is full."""
-        await self._body(data, more=True)
+        await self.body(data, more=True)
 
     async def end(self, data: bytes) -> None:
         """The last bytes of a stream and its end, in one write."""
-        await self._body(data, more=False)
+        await self.body(data, more=False)
 
     async def break_off(self, data: bytes) -> None:
         """The last bytes of a stream that is not whole: its error, and no end of the body, unless
@@ -131,14 +126,15 @@ class Responder:
         not know the event learns of it.
         """
         self._ended = True
-        await self._body(data, more=self.door is None or not self.door.ends_when_broken)
+        await self.body(data, more=self.door is None or not self.door.ends_when_broken)
 
-    async def _body(self, data: bytes, *, more: bool) -> None:
+    async def body(self, body: bytes, *, more: bool) -> None:
+        """Some of the body, or the rest. Waits as long as the client's socket is full."""
         self._ended = self._ended or not more
         if self._keep_alive_done is not None:
             await self._keep_alive_done.wait()
         self._writing = True
-        await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        await self._client.write(body, more=more)
         self._writing = False
         self.last_write = trio.current_time()
 
@@ -163,16 +159,27 @@ class Responder:
             self._keep_alive_done = done = trio.Event()
             try:
                 if not self.head_sent:
-                    await self._start(early_headers())
-                await self._send({"type": "http.response.body", "body": silence, "more_body": True})
+                    self._start(early_headers())
+                await self._client.write(silence, more=True)
             finally:
                 self.last_write = trio.current_time()
                 self._keep_alive_done = None
                 done.set()
 
 
-async def _to_nobody(message: Any) -> None:  # noqa: ANN401 - ASGI's messages are untyped
-    await trio.lowlevel.checkpoint()
+@final
+class _Nobody:
+    """Takes what is said to a client that is gone."""
+
+    def head(self, status: int, lines: bytes, told: Fields) -> None:
+        """Nothing comes of it."""
+
+    async def write(self, body: bytes, *, more: bool) -> None:
+        """Nothing comes of it."""
+        await trio.lowlevel.checkpoint()
+
+
+NOBODY: Final = _Nobody()
 
 
 def header(name: str, value: str) -> tuple[bytes, bytes]:

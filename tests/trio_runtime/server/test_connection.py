@@ -2,7 +2,7 @@
 
 A test of a workaround runs the same conversation twice, on our server (`OURS`) and on Hypercorn's
 own connection class (`STOCK`). When the second half fails after an upgrade, the workaround has
-become needless. The workarounds of the protocol's half are in test_asgi.py.
+become needless. The workarounds of the protocol's half are in test_http11.py.
 
 Time is a mock clock that also runs by itself: a test jumps over 60 seconds, and a wait that would
 never end still fails.
@@ -24,7 +24,7 @@ import trio.testing
 from quart_trio import QuartTrio
 
 from arbstr.trio_runtime.server import connection
-from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, Http11
+from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, as_asgi
 from arbstr.trio_runtime.server.client_socket import proc_address, receive, send_queue, unread_bytes
 from arbstr.trio_runtime.server.connection import (
     KEEP_ALIVE_SECONDS,
@@ -32,7 +32,9 @@ from arbstr.trio_runtime.server.connection import (
     STALL_SECONDS,
     Server,
 )
+from arbstr.trio_runtime.server.http11 import Http11
 from arbstr.trio_runtime.server.listener import EagerListener
+from arbstr.trio_runtime.server.request import ClientRequest
 from tests.site import (
     GET,
     MORE_THAN_SOCKETS_HOLD,
@@ -144,9 +146,33 @@ async def tasks_of_a_request(open_it: OpenSite) -> int:
         return spawned.count
 
 
-async def test_a_request_on_a_kept_connection_costs_one_task() -> None:
-    assert await tasks_of_a_request(OURS) == 1
+async def test_a_request_on_a_kept_connection_costs_no_task() -> None:
+    assert await tasks_of_a_request(OURS) == 0
     assert await tasks_of_a_request(STOCK) > 1
+
+
+async def test_who_goes_on_after_an_answer_holds_up_no_other_request() -> None:
+    over, served = trio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        served.append(scope["path"])
+        await hello(scope, receive, send)
+        if scope["path"] == "/first":
+            await over.wait()
+
+    async with OURS(app) as site:
+        peer = await site.connect()
+        for path in (b"/first", b"/second", b"/third"):
+            await peer.send(GET.replace(b"GET /", b"GET " + path, 1))
+            assert (await peer.answer()).body == b"Hello"
+        over.set()
+        await quiet()
+        await peer.send(GET)
+        assert (await peer.answer()).body == b"Hello"
+        await quiet()
+        assert site.open == 1
+        await peer.stream.aclose()
+    assert served == ["/first", "/second", "/third", "/"]
 
 
 # ---- the end of an answer
@@ -789,7 +815,7 @@ async def test_stop_closes_idle_connections_at_once() -> None:
 
 
 async def test_a_connection_that_was_accepted_just_before_stop_is_closed_too() -> None:
-    server = Server(hello, [])
+    server = Server(as_asgi(hello), [])
     server.stop()
     here, there = trio.socket.socketpair()
     with here:
@@ -852,7 +878,7 @@ async def test_a_request_on_its_way_at_stop_is_answered_and_a_later_one_is_not(
 
 async def test_who_waits_at_the_door_at_stop_is_answered() -> None:
     (plain,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    server = Server(hello, [EagerListener(plain)])
+    server = Server(as_asgi(hello), [EagerListener(plain)])
     with socket.create_connection(plain.socket.getsockname()) as sock:
         sock.sendall(POST)
         server.stop()
@@ -955,7 +981,7 @@ async def test_close_all_ends_whatever_is_left() -> None:
 
 async def test_a_server_can_be_stopped_before_it_serves() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    server = Server(hello, [listener])
+    server = Server(as_asgi(hello), [listener])
     server.stop()
     with trio.fail_after(PATIENCE):
         await server.serve()
@@ -964,7 +990,7 @@ async def test_a_server_can_be_stopped_before_it_serves() -> None:
 
 async def test_a_cancelled_server_leaves_no_socket() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    server = Server(Told(flood), [listener])
+    server = Server(as_asgi(Told(flood)), [listener])
     address = listener.socket.getsockname()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve)
@@ -990,7 +1016,7 @@ async def test_a_server_serves_on_several_listeners() -> None:
         for _ in range(3)
         for listener in await trio.open_tcp_listeners(0, host="127.0.0.1")
     ]
-    server = Server(hello, listeners)
+    server = Server(as_asgi(hello), listeners)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.serve)
         for listener in listeners:
@@ -1012,4 +1038,6 @@ async def test_a_connection_that_is_over_leaves_no_object() -> None:
         await site.wait_closed()
         await quiet()
         gc.collect()
-        assert not [thing for thing in gc.get_objects() if isinstance(thing, Http11)]
+        assert not [
+            thing for thing in gc.get_objects() if isinstance(thing, Http11 | ClientRequest)
+        ]

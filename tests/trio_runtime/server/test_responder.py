@@ -1,4 +1,4 @@
-"""The client's side of a chat, told as the ASGI messages it sends and when it sends them."""
+"""The client's side of a chat, told as what it sends and when it sends that."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,6 +12,8 @@ from arbstr.sansio.dialects.chat.ending import KEEP_ALIVE
 from arbstr.sansio.dialects.dialect import Headers
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.secrets import Secret
+from arbstr.trio_runtime.server.asgi import send_to
+from arbstr.trio_runtime.server.framing import Fields, lines_of
 from arbstr.trio_runtime.server.responder import (
     Responder,
     header,
@@ -29,51 +31,52 @@ STREAM: Final = [
 
 
 class Client:
-    """The ASGI side: keeps what is sent, with the time it was sent at. Can be slow, or refuse."""
+    """Keeps what is sent, with the time it was sent at. Can be slow, or refuse."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[float, Any]] = []
+        self.heads: list[tuple[int, list[tuple[bytes, bytes]]]] = []
+        self.sent: list[tuple[float, bytes, bool]] = []
         self.takes = trio.Event()
         self.takes.set()
         self.refuses_heads = 0
         self.active = 0
 
-    async def __call__(self, message: Any) -> None:
+    def head(self, status: int, lines: bytes, told: Fields) -> None:
+        # As the real one: the head waits for the body, so there is nothing to wait for.
         assert self.active == 0, "two messages at once"
-        if message["type"] == "http.response.start":
-            # As the real one: the head waits for the body, so there is nothing to wait for.
-            if self.refuses_heads:
-                self.refuses_heads -= 1
-                raise ValueError("no such header")
-        else:
-            self.active += 1
-            try:
-                with trio.CancelScope(shield=True):
-                    await self.takes.wait()
-                    await trio.lowlevel.checkpoint()
-            finally:
-                self.active -= 1
-        self.sent.append((trio.current_time(), message))
+        if self.refuses_heads:
+            self.refuses_heads -= 1
+            raise ValueError("no such header")
+        fields = [(name, value) for name, _, value in (x.partition(b": ") for x in lines_in(lines))]
+        self.heads.append((status, [*fields, *told]))
 
-    @property
-    def heads(self) -> list[tuple[int, list[tuple[bytes, bytes]]]]:
-        return [
-            (message["status"], list(message["headers"]))
-            for _, message in self.sent
-            if message["type"] == "http.response.start"
-        ]
+    async def write(self, body: bytes, *, more: bool) -> None:
+        assert self.active == 0, "two messages at once"
+        self.active += 1
+        try:
+            with trio.CancelScope(shield=True):
+                await self.takes.wait()
+                await trio.lowlevel.checkpoint()
+        finally:
+            self.active -= 1
+        self.sent.append((trio.current_time(), body, more))
 
     @property
     def bodies(self) -> list[bytes]:
-        return [m["body"] for _, m in self.sent if m["type"] == "http.response.body"]
+        return [body for _, body, _ in self.sent]
 
     @property
     def ended(self) -> bool:
-        return bool(self.sent) and not self.sent[-1][1].get("more_body", False)
+        return bool(self.sent) and not self.sent[-1][2]
 
     def times(self, start: float) -> list[float]:
         """When each comment was written, seconds from `start`."""
-        return [at - start for at, m in self.sent if m.get("body") == KEEP_ALIVE]
+        return [at - start for at, body, _ in self.sent if body == KEEP_ALIVE]
+
+
+def lines_in(lines: bytes) -> list[bytes]:
+    assert lines == b"" or lines.endswith(b"\r\n")
+    return lines.split(b"\r\n")[:-1]
 
 
 @pytest.fixture
@@ -83,7 +86,7 @@ def client() -> Client:
 
 @pytest.fixture
 async def responder(client: Client) -> Responder:
-    return Responder(client, IDS, door=CHAT)
+    return Responder(client, lines_of(IDS), door=CHAT)
 
 
 def early() -> Headers:
@@ -97,7 +100,7 @@ async def test_a_plain_answer_has_a_length_and_the_common_headers(
     client: Client, responder: Responder, autojump_clock: trio.testing.MockClock
 ) -> None:
     await responder.plain(b"{}", (header("x-a", "1"),))
-    assert client.heads == [(200, [(b"x-a", b"1"), (b"content-length", b"2"), *IDS])]
+    assert client.heads == [(200, [(b"x-a", b"1"), *IDS, (b"content-length", b"2")])]
     assert client.bodies == [b"{}"]
     assert client.ended
 
@@ -120,8 +123,8 @@ async def test_an_error_before_the_head_has_its_status_and_headers(
         (b"content-type", b"application/json"),
         (b"x-should-retry", b"false"),
         (b"x-arbstr-retries", b"1/alpha"),
-        (b"content-length", b"%d" % len(ERROR.body())),
         *IDS,
+        (b"content-length", b"%d" % len(ERROR.body())),
     ]
     assert client.bodies == [ERROR.body()]
 
@@ -155,8 +158,9 @@ async def test_an_error_after_the_end_of_a_stream_is_nothing(
 async def test_an_error_in_the_middle_of_another_applications_answer_is_nothing(
     client: Client, responder: Responder, autojump_clock: trio.testing.MockClock
 ) -> None:
-    await responder.forward({"type": "http.response.start", "status": 200, "headers": []})
-    await responder.forward({"type": "http.response.body", "body": b"[1,", "more_body": True})
+    forward = send_to(responder.head, responder.body)
+    await forward({"type": "http.response.start", "status": 200, "headers": []})
+    await forward({"type": "http.response.body", "body": b"[1,", "more_body": True})
     await responder.error(ERROR)
     assert client.heads == [(200, [*IDS])]
     assert client.bodies == [b"[1,"]

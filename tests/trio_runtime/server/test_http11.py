@@ -19,8 +19,7 @@ import trio
 import trio.testing
 
 from arbstr.sansio.errors import LocalProtocolError
-from arbstr.trio_runtime.server import asgi
-from arbstr.trio_runtime.server.asgi import INBOX_MESSAGES
+from arbstr.trio_runtime.server import http11
 from arbstr.trio_runtime.server.connection import (
     LINGER_IDLE_SECONDS,
     LINGER_SECONDS,
@@ -29,6 +28,7 @@ from arbstr.trio_runtime.server.connection import (
     STALL_SECONDS,
     UPLOAD_BYTES,
 )
+from arbstr.trio_runtime.server.request import INBOX_MESSAGES
 from tests.site import (
     GET,
     OURS,
@@ -56,7 +56,7 @@ from tests.site import (
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every conversation is held twice: what sansio/heads.py reads must go no other way by h11."""
     if request.param == "all by h11":
-        monkeypatch.setattr(asgi, "read_request", lambda data: None)
+        monkeypatch.setattr(http11, "read_request", lambda data: None)
 
 
 # ---- a refused upload
@@ -684,6 +684,40 @@ async def test_a_path_arrives_decoded_and_the_query_apart() -> None:
     assert scope["query_string"] == b"x=%20&y"
     assert scope["method"] == "GET"
     assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
+
+
+async def test_each_request_has_the_length_and_the_body_that_it_said() -> None:
+    """Its head may be the same as that of the one before, but for the length."""
+    seen = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope["path"], dict(scope["headers"]), await read_body(receive)))
+        await reply(send, b"")
+
+    def request(body: bytes, more: bytes = b"", path: bytes = b"/") -> bytes:
+        said = b"content-length: %d\r\n" % len(body)
+        return b"POST %b HTTP/1.1\r\nhost: h\r\n%b%b\r\n%b" % (path, said, more, body)
+
+    async with OURS(app) as site:
+        peer = await site.connect()
+        other = await site.connect()
+        for sent in (
+            *(request(b"four"), request(b""), request(b"eleven more"), request(b"x" * 70_000)),
+            *(request(b"four", b"x-a: b\r\n"), request(b"five!", b"x-a: b\r\n")),
+            *(request(b"four", path=b"/x"), request(b"four")),
+        ):
+            await peer.send(sent)
+            assert (await peer.answer("POST")).status == 200
+        await other.send(request(b"four", b"x-b: c\r\n"))
+        assert (await other.answer("POST")).status == 200
+    own = {b"host": b"h"}
+    a, b = {**own, b"x-a": b"b"}, {**own, b"x-b": b"c"}
+    assert [(path, len(body or b"")) for path, _, body in seen] == [
+        *(("/", 4), ("/", 0), ("/", 11), ("/", 70_000)),
+        *(("/", 4), ("/", 5), ("/x", 4), ("/", 4), ("/", 4)),
+    ]
+    for (_, headers, body), more in zip(seen, (own, own, own, own, a, a, own, own, b), strict=True):
+        assert headers == {**more, b"content-length": b"%d" % len(body or b"")}
 
 
 # ---- heads
