@@ -302,7 +302,7 @@ class Attempts:
         assert call is not None  # it has answered
         self._note_answer(call)
         if self._deserted():
-            self._unattended(call, Money.SPENT)
+            self._unattended(call, call.money)
         else:
             self._note(life.Answered())
 

@@ -408,8 +408,10 @@ def test_money_of_an_attempt_without_a_drain(
         (UNKNOWN, None, Money.FREE, "free"),
         (UNKNOWN, None, Money.SPENT, "spent"),
         (UNKNOWN, Decimal(0), None, "unknown"),
-        (UNKNOWN, Decimal(0), Money.UNKNOWN, "free"),
-        (UNKNOWN, Decimal(0), Money.SPENT, "free"),
+        (UNKNOWN, Decimal(0), Money.FREE, "free"),
+        # It broke off before its last word: what was told at once stands.
+        (UNKNOWN, Decimal(0), Money.UNKNOWN, "unknown"),
+        (SPENT, Decimal(0), Money.SPENT, "spent"),
         (UNKNOWN, Decimal(505), None, "spent"),
         (UNKNOWN, Decimal(505), Money.UNKNOWN, "spent"),
         (UNKNOWN, Decimal(505), Money.FREE, "spent"),

@@ -290,6 +290,38 @@ async def test_what_a_drain_sees_turns_a_guess_into_knowledge(
 
 
 @STREAMED
+async def test_a_node_that_states_0_and_breaks_off_had_more_to_say(streaming: bool) -> None:
+    nothing = sse(chunk(usage={**ROUTSTR_USAGE, "cost": {"total_msats": 0}}))
+    async with (
+        open_fake_provider(stream([ROLE, nothing], ending="rst", headers=[ROUTSTR_ID])) as first,
+        open_fake_provider(json_answer(WHOLE)) as second,
+        open_proxy(node_first(first, second, "")) as proxy,
+    ):
+        reply = await proxy.chat(stream=streaming)
+        record = await proxy.record()
+    assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
+    # What is known later agrees with what its client was told: nobody has heard anything since.
+    [row] = record.attempts
+    assert (row.money, second.hits) == ("unknown" if streaming else "spent", 0)
+    assert reply.headers["x-arbstr-possibly-spent"] == str(record.possibly_spent) == "1"
+
+
+@STREAMED
+async def test_what_a_broken_stream_states_stands_whatever_was_asked_for(streaming: bool) -> None:
+    charged = sse(chunk(usage=ROUTSTR_USAGE))
+    play = stream([ROLE, WORD, charged], ending="rst", headers=[ROUTSTR_ID])
+    async with (
+        open_fake_provider(play) as fake,
+        open_proxy(config(node(fake.url))) as proxy,
+    ):
+        await proxy.chat(stream=streaming)
+        record = await proxy.record()
+    [row] = record.attempts
+    assert (row.money, row.cost_sats) == ("spent", Decimal("0.505"))
+    assert (row.input_tokens, row.output_tokens) == (100, 50)
+
+
+@STREAMED
 async def test_our_own_timeout_leaves_a_drain_behind_while_the_next_provider_answers(
     streaming: bool,
 ) -> None:

@@ -192,6 +192,7 @@ class Relay:
 
     def broke(self) -> None:
         """The upstream's body did not end, it broke off. What had gone on is not whole."""
+        self._take_prose()
         self._go(Happened.BROKE)
 
     def finish(self, arbstr: bytes) -> bytes:

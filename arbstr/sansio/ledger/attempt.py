@@ -85,7 +85,7 @@ class AttemptState:
         # the failure heeded it then, and so does a drain.
         if self.provider_cost_msats:
             return Money.SPENT
-        if self.drained is not None and self.provider_cost_msats == 0:
+        if self.drained is Money.FREE and self.provider_cost_msats == 0:
             return Money.FREE
         known = self.failure.money is not Money.UNKNOWN
         return self.failure.money if known or self.drained is None else self.drained

@@ -120,6 +120,7 @@ class Answering(Witness):
                 try:
                     data = await self._receive()
                 except AnswerBroken as error:
+                    self.relay.broke()
                     self.broke = True
                     return self.cut_short(broke_off(error))
                 heavy = self.relay.is_heavy(data)
@@ -232,23 +233,19 @@ class Answering(Witness):
                     self.ended = True
                     return None
                 if watch is not None and watch.is_heavy(data):
-                    watch, _ = await self._apart(fed, watch, data)
+                    read, _ = await self._apart(fed, watch, data)
+                    watch.become(read)
                 elif watch is not None:
                     watch.feed(data)
                 elif begins_as_stream(self._body):
-                    watch = Relay(self._asked.dialect.reading(self._asked))
+                    self._watch = watch = Relay(self._asked.dialect.reading(self._asked))
                     watch.feed(bytes(self._body))
                 if watch is None:
                     continue
                 if (
                     watch.done
                     and watch.complete
-                    and not self._misses_price(
-                        watch.usage,
-                        self.provider_cost_msats
-                        if watch.provider_cost_msats is None
-                        else watch.provider_cost_msats,
-                    )
+                    and not self._misses_price(self.usage, self.provider_cost_msats)
                 ):
                     # All is said, whatever its socket does.
                     silence.deadline = trio.current_time() + TAIL_SECONDS

@@ -122,8 +122,8 @@ class UpstreamCall(Answering):
             while self.seen >= Seen.GOOD_HEAD and self._streams and self.price_is_open:
                 await self.more()
         except AnswerBroken:
-            self.ended = True
-        return Money.SPENT if failure is None else failure.money
+            self.ended = self.broke = True
+        return self.money if failure is None else self._as_stated(failure).money
 
     def close(self) -> None:
         """Gives the connection back if its answer was good and read to the end, or closes it."""
@@ -213,5 +213,6 @@ class UpstreamCall(Answering):
                     return None
         except AnswerBroken as error:
             relay.broke()
+            self.broke = True
             return None if relay.complete else self.cut_short(broke_off(error))
         return None if relay.complete else self.stream_failure() or self.ended_early()

@@ -18,7 +18,7 @@ from arbstr.sansio.dialects.dialect import Answer, Asked, Stored, Verdict
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.dialects.usage import read_cost_header
 from arbstr.sansio.failover.classify import from_error_body, from_status, request_id_of
-from arbstr.sansio.failover.failure import Failure, FailureKind, as_stated, seen
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, as_stated, seen
 from arbstr.sansio.failover.kinds import TRAITS, stated_in
 from arbstr.sansio.failover.watch import ENDINGS, End, Stage
 from arbstr.sansio.money import Usage
@@ -77,6 +77,9 @@ class Witness:
         self._body = bytearray()
         self._body_began = False
         self._streams = False
+        # Of a stream that came where none was asked for: what it tells of its tokens and its price
+        # stands, however it ends.
+        self._watch: Relay | None = None
 
     @cached_property
     def relay(self) -> Relay:
@@ -97,17 +100,22 @@ class Witness:
     @property
     def usage(self) -> Usage | None:
         """Tokens seen so far."""
-        return self._told.usage if self._told is not None else self.relay.usage
+        return (self._told or self._watch or self.relay).usage
 
     @property
     def provider_cost_msats(self) -> Decimal | None:
         """What the provider says it charged, in millisats."""
         if self._told is not None and self._told.provider_cost_msats is not None:
             return self._told.provider_cost_msats
-        relay = self._relayed
+        relay = self._watch or self._relayed
         if relay is not None and relay.provider_cost_msats is not None:
             return relay.provider_cost_msats
         return read_cost_header(stated_in(self.headers))
+
+    @property
+    def money(self) -> Money:
+        """What an answer took that came whole, and not to its own client."""
+        return Money.FREE if self.provider_cost_msats == 0 else Money.SPENT
 
     @property
     def stored(self) -> Stored | None:
@@ -194,9 +202,14 @@ class Witness:
             failure,
             stated_msats=self.provider_cost_msats,
             counted=counted,
-            last_word=self.ended or self.relay.done,
+            last_word=self._has_last_word,
             unheard=self.broke and not self.relay.done and TRAITS[self.kind].states,
         )
+
+    @property
+    def _has_last_word(self) -> bool:
+        """Whether nothing more can come. Of what broke off before its last event, more was due."""
+        return (self.ended and not self.broke) or (self._watch or self.relay).done
 
     def _error_answer(self, data: bytes, *, counted: bool = False) -> Failure:
         failure = from_error_body(

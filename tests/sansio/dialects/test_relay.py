@@ -586,14 +586,33 @@ def test_text_for_people_before_output_is_the_error_if_nothing_follows() -> None
         assert relay.error == b"the model is loading"
         assert not relay.complete
     relay = new()
+    assert fed(relay, ROLE, said) == b""
+    relay.broke()
+    assert relay.error == b"the model is loading"
+    relay = new()
     assert fed(relay, said, HELLO, STOP, DONE) + relay.end_input() == HELLO + STOP
     assert relay.error is None
     assert relay.missing
 
 
+@pytest.mark.parametrize("choices", [{}, {"choices": None}, {"choices": []}])
+@pytest.mark.parametrize("words", [{"detail": "x"}, {"code": 500, "message": "x"}])
+def test_words_of_a_failure_are_no_usage_chunk_whatever_they_count(
+    choices: dict[str, Any], words: dict[str, Any]
+) -> None:
+    data = event({**choices, **words, "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    relay = new()
+    assert fed(relay, HELLO, data, DONE) == HELLO
+    assert (relay.complete, relay.usage) == (False, Usage(3, 2))
+    relay = new()
+    assert fed(relay, ROLE, data, DONE) == b""
+    assert (relay.error is None, relay.complete) == (False, False)
+
+
 DOUBTS = [
     event({"detail": "x"}),
     event({"code": 500, "message": "x"}),
+    event({"code": 500, "message": "x", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}),
     event("out of memory"),
     b"oops\n\n",
     b"error: null\n\n",

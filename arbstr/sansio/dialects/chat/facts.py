@@ -107,13 +107,15 @@ def read_object(value: Mapping[str, object]) -> ChatFacts:
     prose = not error and not listed and complains(value)
     silent = counts is None and cost is None
     return ChatFacts(
-        passes=is_chunk,
+        passes=is_chunk and not prose,
         output=said or bool(finished),
         said=said,
         indexes=tuple(indexes),
         finished=tuple(finished),
         error=error,
-        kept=(choices == [] and _gives_usage(value)) or (choices is None and counts is not None),
+        # Words of a failure say what they count in vain: nobody has got it.
+        kept=not prose
+        and ((choices == [] and _gives_usage(value)) or (choices is None and counts is not None)),
         prose=prose,
         doubt=not error and (beside or prose or (silent and _is_doubtful(value, is_chunk))),
         counts=counts,

@@ -2,7 +2,8 @@
 
     judge(body)     -> Answer       JSON object with an array `output`, ended; or a stream in spite
                                     of `stream: false`, whose last event has the whole object
-                       ErrorAnswer  an error in a 2xx, or a response that has failed
+                       ErrorAnswer  an error in a 2xx, or a response that has failed, also in the
+                                    event that says so
                        BadAnswer    anything else, with a sentence of our own that says what
     as_stream(body) -> bytes        the events by which it would have come: `response.created`,
                                     each item with its parts and their texts whole, and
@@ -68,8 +69,11 @@ def judge(body: bytes, content_type: str) -> Verdict:
     said = isinstance(output, list) and bool(output)
     counts, stated = read_told(value)
     usage, cost, counted = priced(counts, stated, said=said)
-    if value.get("status") in FAILED:
-        if said:
+    # The event that says so may come as the body, as any other error may.
+    inside = value.get("response")
+    failed = inside if output is None and isinstance(inside, dict) else value
+    if failed.get("status") in FAILED:
+        if failed.get("output"):
             return BadAnswer("answered with a part, which ended with an error", usage, cost)
         return ErrorAnswer(error_of(value) or text, usage, cost, counted)
     if not said and (is_error(value) or (output is None and complains(value))):

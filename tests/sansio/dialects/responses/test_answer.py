@@ -155,6 +155,11 @@ def test_what_is_no_answer_is_said(raw: bytes, sentence: str) -> None:
         (b'[{"error":{"message":"boom"}}]', "boom"),
         (b'{"detail":"boom"}', "boom"),
         (body(status="failed", output=[]), "failed"),
+        (
+            b'{"type":"response.failed","response":{"status":"failed","output":[],'
+            b'"error":{"message":"boom"}}}',
+            "boom",
+        ),
     ],
 )
 def test_an_error_in_a_200_is_one(raw: bytes, message: str) -> None:
