@@ -43,8 +43,9 @@ from arbstr.trio_runtime.repeats import Whole
 from arbstr.trio_runtime.server.framing import Fields
 from arbstr.trio_runtime.server.responder import Responder
 from arbstr.trio_runtime.snapshot import Snapshot
+from arbstr.trio_runtime.upstream.deadlines import Deadline, Deadlines
 from arbstr.trio_runtime.upstream.readers import AnswerBroken, Head
-from arbstr.trio_runtime.upstream.transport import Transport
+from arbstr.trio_runtime.upstream.transport import TooLate, Transport
 from tests.fakes import DONE, ROUTSTR_ID, chunk, completion, sse, usage
 from tests.proxy import STREAMED, RecordingLog, config, provider
 from tests.searching import examples
@@ -80,13 +81,21 @@ class Call:
         self.complete = False
         self._head: Head | None = None
         self._coming: list[bytes] = []
-        self._ended = self._broken = False
+        self._ended = self._broken = self.is_late = False
         self._changed = trio.Event()
 
     def __repr__(self) -> str:
         return f"<call {self.number} of {self.client.id}>"
 
     # -- what arbstr does
+
+    def within(self, seconds: float, clock: Deadlines) -> Deadline:
+        pipe: Any = self
+        return clock.begin(pipe, seconds)
+
+    def interrupt(self) -> None:
+        self.is_late = True
+        self._changed.set()
 
     async def send(self, head: object, body: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -116,6 +125,8 @@ class Call:
     async def _more(self) -> None:
         if self._broken:
             raise AnswerBroken("the connection was reset")
+        if self.is_late:
+            raise TooLate
         self._changed = trio.Event()
         await self._changed.wait()
 
@@ -498,6 +509,7 @@ async def open_world(kind: str, limit: int = 10_000_000) -> AsyncIterator[World]
         world = World(hub, log, nursery, kind, limit)
         transport.connect = world.connect  # type: ignore[method-assign, assignment]
         nursery.start_soon(hub.kept.run)
+        nursery.start_soon(transport.deadlines.run)
         yield world
         await end(world)
         nursery.cancel_scope.cancel()
