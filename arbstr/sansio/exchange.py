@@ -10,9 +10,11 @@ stored is numbers, names from the configuration and arbstr's own sentences.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final, final
+from types import MappingProxyType
+from typing import Any, Final, final
 
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
@@ -40,7 +42,7 @@ from arbstr.sansio.life import (
     Unanswered,
     UsageSeen,
 )
-from arbstr.sansio.money import format_sats
+from arbstr.sansio.money import Usage, format_sats
 from arbstr.sansio.routing.plan import Candidate
 from arbstr.sansio.routing.ratios import sample_of
 
@@ -149,58 +151,71 @@ class Exchange:
 
     def note(self, event: Event, now: float) -> None:
         """Takes one fact. Raises `LocalProtocolError` when it cannot happen in this phase."""
-        if isinstance(event, Drained):
-            if not 1 <= event.n <= len(self._attempts) or not self._attempts[event.n - 1].is_over:
-                raise LocalProtocolError(f"attempt {event.n} is not over, so nobody drains it")
-            self._attempts[event.n - 1].learn_from_drain(
-                event.status,
-                event.upstream_request_id,
-                event.usage,
-                event.provider_cost_msats,
-                event.money,
-                by_lane=event.by_lane,
-            )
-            return
-        try:
-            following = TRANSITIONS[self.phase][type(event)]
-        except KeyError:
-            raise LocalProtocolError(
-                f"{type(event).__name__} cannot happen in phase {self.phase.name}"
-            ) from None
-        before, self.phase = self.phase, following
-        match event:
-            case Routed(policy, first, home):
-                self.policy, self._first, self._home = policy, first, home
-            case Joined(policy=policy):
-                self.policy, self._joined = policy, event
-            case AttemptStarted(candidate, started_at, lane):
-                self._attempts.append(AttemptState(candidate, started_at, now, lane=lane))
-            case HeadSeen(status, upstream_request_id):
-                self._attempts[-1].status = status
-                self._attempts[-1].upstream_request_id = upstream_request_id
-            case UsageSeen(usage, provider_cost_msats):
-                self._attempts[-1].learn(usage, provider_cost_msats)
-            case Answered():
-                self._attempts[-1].answered = True
-                self._attempts[-1].ended = now
-            case Delivered():
-                self._end("ok", None, now)
-            # So far what every request is told, in its order; a case is tried after another.
-            case OutputBegan():
-                self._output_began = now
-            case AttemptFailed(failure):
-                self._attempts[-1].failure = failure
-                self._attempts[-1].ended = now
-            case Refused(error, policy):
-                self.policy = policy if policy is not None else self.policy
-                self._end("failed" if self._attempts else "rejected", error, now)
-            case Unanswered(error):
-                self._end("failed", error, now)
-            case Interrupted(error):
-                self._end("stream_incomplete", error, now)
-            case ClientLeft():
-                if before is not Phase.ENDED:
-                    self._end("client_disconnected", None, now)
+        kind = type(event)
+        following = TRANSITIONS[self.phase].get(kind)
+        if following is not None:
+            self.phase = following
+        elif kind is not Drained:
+            raise LocalProtocolError(f"{kind.__name__} cannot happen in phase {self.phase.name}")
+        _TAKEN[kind](self, event, now)
+
+    def _routed(self, event: Routed, now: float) -> None:
+        self.policy, self._first, self._home = event.policy, event.first, event.home
+
+    def _get_joined(self, event: Joined, now: float) -> None:
+        self.policy, self._joined = event.policy, event
+
+    def _started(self, event: AttemptStarted, now: float) -> None:
+        attempt = AttemptState(event.candidate, event.started_at, now, lane=event.lane)
+        self._attempts.append(attempt)
+
+    def _head_seen(self, event: HeadSeen, now: float) -> None:
+        attempt = self._attempts[-1]
+        attempt.status = event.status
+        attempt.upstream_request_id = event.upstream_request_id
+
+    def _output_seen(self, event: OutputBegan, now: float) -> None:
+        self._output_began = now
+
+    def _usage_seen(self, event: UsageSeen, now: float) -> None:
+        self._attempts[-1].learn(event.usage, event.provider_cost_msats)
+
+    def _failed(self, event: AttemptFailed, now: float) -> None:
+        self._attempts[-1].failure = event.failure
+        self._attempts[-1].ended = now
+
+    def _answered(self, event: Answered, now: float) -> None:
+        self._attempts[-1].answered = True
+        self._attempts[-1].ended = now
+
+    def _delivered(self, event: Delivered, now: float) -> None:
+        self._end("ok", None, now)
+
+    def _refused(self, event: Refused, now: float) -> None:
+        self.policy = event.policy if event.policy is not None else self.policy
+        self._end("failed" if self._attempts else "rejected", event.error, now)
+
+    def _unanswered(self, event: Unanswered, now: float) -> None:
+        self._end("failed", event.error, now)
+
+    def _interrupted(self, event: Interrupted, now: float) -> None:
+        self._end("stream_incomplete", event.error, now)
+
+    def _client_left(self, event: ClientLeft, now: float) -> None:
+        if self._status is None:  # else it has ended already
+            self._end("client_disconnected", None, now)
+
+    def _drained(self, event: Drained, now: float) -> None:
+        if not 1 <= event.n <= len(self._attempts) or not self._attempts[event.n - 1].is_over:
+            raise LocalProtocolError(f"attempt {event.n} is not over, so nobody drains it")
+        self._attempts[event.n - 1].learn_from_drain(
+            event.status,
+            event.upstream_request_id,
+            event.usage,
+            event.provider_cost_msats,
+            event.money,
+            by_lane=event.by_lane,
+        )
 
     def _end(self, status: str, error: ErrorReply | None, now: float) -> None:
         self._status, self._error, self._ended = status, error, now
@@ -273,18 +288,20 @@ class Exchange:
         return tuple([each.row(n, now) for n, each in enumerate(self._attempts, start=1)])
 
     def _moved(self) -> bool | None:
-        """Whether another provider than before answered; None where nobody did, then or now."""
-        if self._home is None or not self.answered:
+        """Whether another provider than before answered; None where nobody did now."""
+        if not self.answered:
             return None
         return self._attempts[-1].candidate.offer.provider.name != self._home
 
     def _record(self, status: str, now: float) -> Record:
-        last = self._attempts[-1] if self._attempts else None
-        joined = self._joined
-        rows = self._rows(now)
-        row = rows[-1] if rows else None
-        candidate = last.candidate if last is not None else self._first
-        usage = last.usage if last is not None else None
+        joined, candidate = self._joined, self._first
+        last: AttemptState | None = None
+        row: AttemptRow | None = None
+        usage: Usage | None = None
+        rows: tuple[AttemptRow, ...] = ()
+        if self._attempts:
+            last, rows = self._attempts[-1], self._rows(now)
+            row, candidate, usage = rows[-1], last.candidate, last.usage
         ended = self._ended if self._ended is not None else now
         began, running = self._output_began, status == "in_flight"
         if began is not None and began > ended:
@@ -296,30 +313,51 @@ class Exchange:
             timestamp=self.timestamp,
             model=candidate.offer.model if candidate is not None else self.model,
             requested_model=self.requested_model,
-            provider=joined.provider if joined else row.provider if row is not None else None,
+            provider=joined.provider if joined else row and row.provider,
             policy=self.policy,
             streaming=self.streaming,
-            input_tokens=usage.input_tokens if usage is not None else None,
-            output_tokens=usage.output_tokens if usage is not None else None,
-            cached_tokens=usage.cached_tokens if usage is not None else None,
-            reasoning_tokens=usage.reasoning_tokens if usage is not None else None,
-            cost_sats=_NOTHING if joined else row.cost_sats if row is not None else None,
-            expected_sats=row.expected_sats if row is not None else None,
-            estimated_cost_sats=candidate.estimated_cost if candidate is not None else None,
-            provider_cost_sats=row.provider_cost_sats if row is not None else None,
+            input_tokens=usage and usage.input_tokens,
+            output_tokens=usage and usage.output_tokens,
+            cached_tokens=usage and usage.cached_tokens,
+            reasoning_tokens=usage and usage.reasoning_tokens,
+            cost_sats=_NOTHING if joined else row and row.cost_sats,
+            expected_sats=row and row.expected_sats,
+            estimated_cost_sats=candidate and candidate.estimated_cost,
+            provider_cost_sats=row and row.provider_cost_sats,
             latency_ms=0 if running else milliseconds(ended - self.received),
             ttft_ms=milliseconds(began - self.received) if began is not None else None,
             stream_duration_ms=None if began is None or running else milliseconds(ended - began),
             success=status == "ok",
             answered=last is not None and last.answered,
             status=status,
-            error_status=error.status if error is not None else None,
-            error_message=None if error is None else error.logged or error.message,
-            possibly_spent=self.possibly_spent,
+            error_status=error and error.status,
+            error_message=error and (error.logged or error.message),
+            possibly_spent=self.possibly_spent if last is not None else 0,
             attempts=rows,
             # Only of whole answers: half of one would teach that answers are short.
             token_ratio=sample_of(usage, self.choices) if status == "ok" else None,
             endpoint=self.endpoint,
-            moved=self._moved(),
-            joined=joined.first if joined else None,
+            moved=self._moved() if self._home is not None else None,
+            joined=joined and joined.first,
         )
+
+
+_TAKEN: Final[Mapping[type[Event], Callable[[Exchange, Any, float], None]]] = MappingProxyType(
+    {
+        Routed: Exchange._routed,
+        Refused: Exchange._refused,
+        Joined: Exchange._get_joined,
+        AttemptStarted: Exchange._started,
+        HeadSeen: Exchange._head_seen,
+        OutputBegan: Exchange._output_seen,
+        UsageSeen: Exchange._usage_seen,
+        AttemptFailed: Exchange._failed,
+        Answered: Exchange._answered,
+        Delivered: Exchange._delivered,
+        Unanswered: Exchange._unanswered,
+        Interrupted: Exchange._interrupted,
+        ClientLeft: Exchange._client_left,
+        Drained: Exchange._drained,
+    }
+)
+"""What each event changes. By its type: a `match` tries one case after another."""

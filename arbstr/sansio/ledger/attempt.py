@@ -70,11 +70,6 @@ class AttemptState:
         return sats_from_msats(self.provider_cost_msats)
 
     @property
-    def stated(self) -> Decimal | None:
-        """What the provider itself said that it charged, in sats."""
-        return None if self.by_lane else self.provider_cost
-
-    @property
     def money(self) -> Money | None:
         """`None` while it runs: nobody knows yet."""
         if self.answered:
@@ -155,33 +150,35 @@ class AttemptState:
     def row(self, n: int, now: float) -> AttemptRow:
         """What the log keeps of it as attempt `n`; one that still runs lasts until now."""
         ended = self.ended if self.ended is not None else now
-        candidate, usage, money, stated = (
+        candidate, usage, failure, money, stated = (
             self.candidate,
             self.usage,
+            self.failure,
             self.money,
             self.provider_cost,
         )
+        offer = candidate.offer
         return AttemptRow(
             n=n,
-            provider=candidate.offer.provider.name,
-            model=candidate.offer.model,
+            provider=offer.provider.name,
+            model=offer.model,
             started_at=self.started_at,
             duration_ms=milliseconds(ended - self.began),
-            failure=self.failure.kind.value if self.failure is not None else None,
+            failure=failure and failure.kind.value,
             http_status=self.status,
-            money=money.value if money is not None else None,
-            input_tokens=usage.input_tokens if usage is not None else None,
-            output_tokens=usage.output_tokens if usage is not None else None,
+            money=money and money.value,
+            input_tokens=usage and usage.input_tokens,
+            output_tokens=usage and usage.output_tokens,
             cost_sats=self._cost(money, stated),
             expected_sats=self.expected,
             estimated_cost_sats=candidate.estimated_cost,
-            provider_cost_sats=self.stated,
+            provider_cost_sats=None if self.by_lane else stated,
             upstream_request_id=self.upstream_request_id,
             set_aside_sats=candidate.hold_cost,
-            price_id=None if candidate.offer.price is None else candidate.offer.price.id,
+            price_id=offer.price and offer.price.id,
             settled=BY_LANE if self.by_lane else None,
             lane=self.lane,
-            said=self.failure.words if self.failure is not None else None,
+            said=failure and failure.words,
         )
 
     def disbelief(self) -> str | None:
