@@ -4,6 +4,7 @@ Whose answer it is makes no difference here: that of a run of its own (`run.py`)
 earlier request of the same (`joined.py`).
 """
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -15,6 +16,7 @@ from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.money import format_sats
 from arbstr.trio_runtime.repeats import Head
+from arbstr.trio_runtime.server.framing import lines_of
 from arbstr.trio_runtime.server.responder import Responder, header, policy_header
 
 if TYPE_CHECKING:
@@ -61,15 +63,15 @@ class Delivery:
     async def plain(self, body: bytes, head: Head) -> None:
         """A whole answer."""
         exchange = self._exchange
-        latency = b"%d" % exchange.latency_ms(trio.current_time())
-        headers = [
-            header("content-type", head.content_type),
-            *self._headers(head),
-            (b"x-arbstr-latency-ms", latency),
-        ]
-        if exchange.cost is not None:
-            headers.append(header("x-arbstr-cost-sats", format_sats(exchange.cost)))
-        await self._responder.plain(body, tuple(headers))
+        model = exchange.model if self._request.model == AUTO else None
+        lines = _lines(head.content_type, head.provider, model, exchange.policy)
+        if more := (*self._joined_header(), *self._retry_headers(), *head.passed):
+            lines += lines_of(more)
+        lines += b"x-arbstr-latency-ms: %d\r\n" % exchange.latency_ms(trio.current_time())
+        cost = exchange.cost
+        if cost is not None:
+            lines += b"x-arbstr-cost-sats: %b\r\n" % format_sats(cost).encode()
+        await self._responder.plain(body, lines=lines)
         self._note(life.Delivered())
 
     async def break_off(self, error: ErrorReply, data: bytes) -> None:
@@ -87,14 +89,11 @@ class Delivery:
         return policy_header(self._exchange.policy) + self._joined_header()
 
     def _headers(self, head: Head) -> Headers:
-        named: Headers = ()
-        if self._request.model == AUTO:
-            # Which model answered, because the client left that to arbstr.
-            named = (header("x-arbstr-model", self._exchange.model),)
+        # Which model answered, if the client left that to arbstr.
+        model = self._exchange.model if self._request.model == AUTO else None
         return (
-            header("x-arbstr-provider", head.provider),
-            *named,
-            *self.early_headers(),
+            *_constant(head.provider, model, self._exchange.policy),
+            *self._joined_header(),
             *self._retry_headers(),
             *head.passed,
         )
@@ -107,13 +106,23 @@ class Delivery:
         return () if first is None else (header("x-arbstr-joined", first),)
 
     def _retry_headers(self) -> Headers:
-        headers = []
         retries = self._retries()
-        if retries:
-            headers.append(header("x-arbstr-retries", retries))
-        if self._exchange.possibly_spent:
-            headers.append(header("x-arbstr-possibly-spent", str(self._exchange.possibly_spent)))
-        return tuple(headers)
+        if not retries:
+            return ()  # and nothing is spent without a failure
+        spent = self._exchange.possibly_spent
+        told = (header("x-arbstr-possibly-spent", str(spent)),) if spent else ()
+        return (header("x-arbstr-retries", retries), *told)
 
     def _note(self, event: life.Event) -> None:
         self._exchange.note(event, trio.current_time())
+
+
+def _constant(provider: str, model: str | None, policy: str | None) -> Headers:
+    named = () if model is None else (header("x-arbstr-model", model),)
+    return (header("x-arbstr-provider", provider), *named, *policy_header(policy))
+
+
+@lru_cache(maxsize=1000)
+def _lines(content_type: str, provider: str, model: str | None, policy: str | None) -> bytes:
+    """Cached, because an arbstr gives few different answers to all of these."""
+    return lines_of((header("content-type", content_type), *_constant(provider, model, policy)))
