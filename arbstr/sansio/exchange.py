@@ -10,7 +10,7 @@ stored is numbers, names from the configuration and arbstr's own sentences.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
@@ -254,13 +254,15 @@ class Exchange:
 
     def intent(self, now: float) -> Intent:
         """What is to be on disk before the attempt that has just started sends a byte."""
+        *before, begun = self._attempts
+        row = begun.begun(len(self._attempts))
         return Intent(
             self.correlation_id,
             self.timestamp,
             self.requested_model,
             self.policy,
             self.streaming,
-            self._rows(now),
+            (*_rows_of(before, now), row) if before else (row,),
             self.endpoint,
         )
 
@@ -284,9 +286,6 @@ class Exchange:
         self._closed = True
         return self.finished(now)
 
-    def _rows(self, now: float) -> tuple[AttemptRow, ...]:
-        return tuple([each.row(n, now) for n, each in enumerate(self._attempts, start=1)])
-
     def _moved(self) -> bool | None:
         """Whether another provider than before answered; None where nobody did now."""
         if not self.answered:
@@ -300,7 +299,7 @@ class Exchange:
         usage: Usage | None = None
         rows: tuple[AttemptRow, ...] = ()
         if self._attempts:
-            last, rows = self._attempts[-1], self._rows(now)
+            last, rows = self._attempts[-1], _rows_of(self._attempts, now)
             row, candidate, usage = rows[-1], last.candidate, last.usage
         ended = self._ended if self._ended is not None else now
         began, running = self._output_began, status == "in_flight"
@@ -340,6 +339,12 @@ class Exchange:
             moved=self._moved() if self._home is not None else None,
             joined=joined and joined.first,
         )
+
+
+def _rows_of(attempts: Sequence[AttemptState], now: float) -> tuple[AttemptRow, ...]:
+    if len(attempts) == 1:
+        return (attempts[0].row(1, now),)
+    return tuple([each.row(n, now) for n, each in enumerate(attempts, start=1)])
 
 
 _TAKEN: Final[Mapping[type[Event], Callable[[Exchange, Any, float], None]]] = MappingProxyType(

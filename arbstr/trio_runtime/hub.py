@@ -157,8 +157,9 @@ class Hub:
         """
         if provider.authorization is None:
             return Kind.OPENAI
-        seen = (provider.name, provider.url) in self._routstr
-        return Kind.ROUTSTR if seen else provider.kind
+        if self._routstr and (provider.name, provider.url) in self._routstr:
+            return Kind.ROUTSTR
+        return provider.kind
 
     def still_has(self, provider: Provider) -> bool:
         """Whether no reload took the provider away, or gave it another URL, key or proxy."""

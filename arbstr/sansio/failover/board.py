@@ -155,23 +155,33 @@ class Board:
     def admit(self, name: str, model: str, now: float) -> Admitted | Refused:
         """Ask to send one request for `model` to `name`; takes the probe's slot, or both, if that
         is what it gets."""
-        whole, part = (name, None), (name, model)
-        of_all, of_part = self._state(whole), self._state(part)
-        rest = self._rests.longest(name, model, now)
-        # Nearly always all is well, and nobody need be asked.
+        of_all, of_part = self._states.get((name, None)), self._states.get((name, model))
+        rest, probe = self._rests.longest(name, model, now), False
+        # Nearly always all is known and well, and nobody need be asked.
         if not (rest is None and isinstance(of_all, Closed) and isinstance(of_part, Closed)):
-            of_all, refused_all = admit(of_all, now)
-            of_part, refused_part = admit(of_part, now)
-            refused = _worst((refused_all, refused_part), rest, now)
-            if refused is not None:
-                return refused
+            asked = self._ask(name, model, rest, now)
+            if not isinstance(asked, tuple):
+                return asked
+            of_all, of_part = asked
+            probe = isinstance(of_all, HalfOpen) or isinstance(of_part, HalfOpen)
+        self._tickets = number = self._tickets + 1
+        self._outstanding.add(number)
+        generations = (of_all.generation, of_part.generation)
+        return Admitted(Ticket(number, name, model, generations, probe))
+
+    def _ask(
+        self, name: str, model: str, rest: tuple[float, Reason] | None, now: float
+    ) -> tuple[State, State] | Refused:
+        """The circuits of all of it and of the model there, which let the request through."""
+        whole, part = (name, None), (name, model)
+        of_all, refused_all = admit(self._state(whole), now)
+        of_part, refused_part = admit(self._state(part), now)
+        refused = _worst((refused_all, refused_part), rest, now)
+        if refused is not None:
+            return refused
         self._make_room()
         self._states[whole], self._states[part] = of_all, of_part
-        self._tickets += 1
-        self._outstanding.add(self._tickets)
-        probe = isinstance(of_all, HalfOpen) or isinstance(of_part, HalfOpen)
-        generations = (of_all.generation, of_part.generation)
-        return Admitted(Ticket(self._tickets, name, model, generations, probe))
+        return of_all, of_part
 
     def renew(self, ticket: Ticket, name: str, model: str, now: float) -> Admitted | Resting | None:
         """Ask to send again with a ticket that is still out.
@@ -208,6 +218,8 @@ class Board:
         of_all, of_part = ticket.generations
         whole = self._settle((ticket.provider, None), shown_all, now, of_all, error)
         part = self._settle((ticket.provider, ticket.model), shown_part, now, of_part, error)
+        if whole is None and part is None:
+            return ()
         return tuple(turned for turned in (whole, part) if turned is not None)
 
     def _settle(
@@ -217,7 +229,8 @@ class Board:
         if before.generation != generation:
             return None
         if outcome is Outcome.SUCCESS:
-            self._errors.pop(key, None)
+            if self._errors:
+                self._errors.pop(key, None)
             if isinstance(before, Closed) and not before.failures:
                 return None  # as nearly always: what is well stays well
         after = settle(before, outcome, now, generation=generation, limits=self._limits)

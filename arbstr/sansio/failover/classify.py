@@ -105,11 +105,12 @@ def request_id_of(headers: Mapping[str, str], secrets: Collection[Secret]) -> st
 
     None if there is none or if it looks like anything else: it goes into the database.
     """
-    for name in (*SIGNATURES, "x-request-id"):
-        value = headers.get(name, "")
-        if _REQUEST_ID.fullmatch(value) and redact(value, secrets) == value:
+    for name in _ID_HEADERS:
+        value = headers.get(name)
+        if value and _REQUEST_ID.fullmatch(value) and redact(value, secrets) == value:
             return value
     return None
 
 
+_ID_HEADERS: Final = (*SIGNATURES, "x-request-id")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")

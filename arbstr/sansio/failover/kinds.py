@@ -58,21 +58,27 @@ TRAITS: Final[Mapping[Kind, Traits]] = MappingProxyType(
 )
 """Every kind's row. A provider without a key counts as openai (`Hub.kind_of`)."""
 
-SIGNATURES: Final = tuple(row.signature for row in TRAITS.values() if row.signature is not None)
+_SIGNED: Final = tuple(
+    (row.signature, kind) for kind, row in TRAITS.items() if row.signature is not None
+)
+_COST_HEADERS: Final = tuple(
+    row.cost_header for row in TRAITS.values() if row.cost_header is not None
+)
+SIGNATURES: Final = tuple(signature for signature, _ in _SIGNED)
 PREFIXES: Final = tuple(row.prefix for row in TRAITS.values() if row.prefix is not None)
 
 
 def signed_by(headers: Mapping[str, str]) -> Kind | None:
     """Whose signature an answer bears: a provider of that kind, whatever it was taken for."""
-    for kind, row in TRAITS.items():
-        if row.signature is not None and row.signature in headers:
+    for signature, kind in _SIGNED:
+        if signature in headers:
             return kind
     return None
 
 
 def stated_in(headers: Mapping[str, str]) -> str:
     """The value of the header that states a charge, of whatever kind; "" if there is none."""
-    for row in TRAITS.values():
-        if row.cost_header is not None and row.cost_header in headers:
-            return headers[row.cost_header]
+    for name in _COST_HEADERS:
+        if name in headers:
+            return headers[name]
     return ""

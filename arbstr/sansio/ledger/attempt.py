@@ -147,6 +147,31 @@ class AttemptState:
         if money is not None or not self.by_lane:
             self.drained = money
 
+    def begun(self, n: int) -> AttemptRow:
+        """What the log keeps of it as attempt `n`, when it has just begun."""
+        candidate = self.candidate
+        offer, price = candidate.offer, candidate.offer.price
+        return AttemptRow(
+            n=n,
+            provider=offer.provider.name,
+            model=offer.model,
+            started_at=self.started_at,
+            duration_ms=0,
+            failure=None,
+            http_status=None,
+            money=None,
+            input_tokens=None,
+            output_tokens=None,
+            cost_sats=None,
+            expected_sats=None,
+            estimated_cost_sats=candidate.estimated_cost,
+            provider_cost_sats=None,
+            upstream_request_id=None,
+            set_aside_sats=candidate.hold_cost,
+            price_id=None if price is None else price.id,
+            lane=self.lane,
+        )
+
     def row(self, n: int, now: float) -> AttemptRow:
         """What the log keeps of it as attempt `n`; one that still runs lasts until now."""
         ended = self.ended if self.ended is not None else now

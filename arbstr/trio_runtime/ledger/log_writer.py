@@ -168,7 +168,7 @@ class LogWriter:
         waiting = len(self._pending)
         if waiting + self._in_hand > self._capacity:
             self._drop_oldest()
-        if waiting >= self._wanted:
+        if waiting >= self._wanted and not self._enough.is_set():
             self._enough.set()
 
     def statistics(self) -> LogStatistics:
