@@ -1,6 +1,7 @@
 """The lines that outlive a kill: what is written is read, and what is broken is passed over."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Final
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from arbstr.sansio.ledger.intents import (
     HEADER,
     Intent,
+    _encoder,
     abandoned,
     end_line,
     intent_line,
@@ -22,6 +24,13 @@ from tests.records import INTENT, RECORD, RUNNING
 
 FAILED: Final = replace(RUNNING, failure="server_error", http_status=503, money="free")
 END: Final = replace(RECORD, correlation_id="one", token_ratio=2.0)
+
+
+def without_c() -> Callable[[object], str]:
+    """What a Python has whose json is not in C."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json.encoder, "c_make_encoder", None)
+        return _encoder()
 
 
 def read(*lines: bytes) -> list[Intent | Record]:
@@ -45,6 +54,26 @@ def test_amounts_are_exact(sats: Decimal) -> None:
     (told,) = read(end_line(replace(END, cost_sats=sats)))
     assert isinstance(told, Record)
     assert told.cost_sats == sats
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.just(Decimal("0.1")),
+        lambda inner: (
+            st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner)
+        ),
+    )
+)
+@pytest.mark.parametrize("encode", [_encoder(), without_c()])
+def test_an_encoder_that_is_made_once_writes_what_json_writes(
+    encode: Callable[[object], str], value: object
+) -> None:
+    assert encode(value) == json.dumps(value, default=str, separators=(",", ":"))
 
 
 def test_the_last_word_on_a_request_counts_and_an_end_is_the_last() -> None:
