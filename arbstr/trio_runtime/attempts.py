@@ -74,6 +74,13 @@ class Attempts:
     """See the module. `drained` is called when a drain that outlived the request has ended;
     `deserted` tells whether nobody waits for the answer."""
 
+    # As of the beginning; what most requests never set costs them nothing.
+    call: UpstreamCall | None = None
+    first_bytes = b""
+    _offer: "Offer | None" = None
+    _refused_options: str | None = None
+    _alone_until: float | None = None
+
     def __init__(
         self,
         hub: Hub,
@@ -89,13 +96,8 @@ class Attempts:
         self._request = request
         self._exchange = exchange
         self.permit = Permit(hub, snapshot, request, exchange)
-        self._offer: Offer | None = None
-        self._refused_options: str | None = None
         self._deserted = deserted
-        self._alone_until: float | None = None
         self.retry = retry
-        self.call: UpstreamCall | None = None
-        self.first_bytes = b""
         self.drains = Drains(hub, exchange, drained, snapshot.catalog.secrets)
         # The lanes that attempts were made on, by the attempt's number.
         self.ways: dict[int, Way] = {}
@@ -110,6 +112,8 @@ class Attempts:
             match command:
                 case Attempt():
                     event = await self._attempt(command)
+                case Deliver():
+                    return None
                 case Sleep(at_least, at_most):
                     await trio.sleep(random.uniform(at_least, at_most))
                     event = Elapsed()
@@ -118,8 +122,6 @@ class Attempts:
                     with trio.move_on_after(at_most):
                         await self._hub.wait_verdict()
                         event = ProbeSettled()
-                case Deliver():
-                    return None
                 case GiveUp(error):
                     return error
             command = self.retry.handle(event, trio.current_time())
@@ -224,7 +226,14 @@ class Attempts:
         seconds = timeouts.first_output if request.stream else timeouts.answer
         deadline = call.within(seconds, self._hub.transport.deadlines)
         try:
-            failure = await self._answer(call, body)
+            if request.stream:
+                output = await call.stream(body)
+                if isinstance(output, bytes):
+                    self.first_bytes = output
+                else:
+                    failure = output
+            elif isinstance(answer := await call.plain(body), Failure):
+                failure = answer
         except TooLate:
             failure = call.cut_short(f"did not answer within {seconds:g} s")
         finally:
@@ -236,16 +245,6 @@ class Attempts:
             if request.stream:
                 self._note(life.OutputBegan())
         return failure
-
-    async def _answer(self, call: UpstreamCall, body: bytes) -> Failure | None:
-        if not self._request.stream:
-            answer = await call.plain(body)
-            return answer if isinstance(answer, Failure) else None
-        output = await call.stream(body)
-        if isinstance(output, Failure):
-            return output
-        self.first_bytes = output
-        return None
 
     def write_off(self, failure: Failure, *, counts: bool = True) -> None:
         """The open call is over without an answer. With `counts` the breaker hears of it."""
@@ -336,23 +335,30 @@ class Attempts:
             return
         # By what the attempt came to, not by the phase: a bug of ours ends that of any.
         seconds = seconds_to_read_on(call, failed=not self._exchange.answered)
+        if seconds > 0 and self._leave_to_drain(call, seconds):
+            return
+        try:
+            if change := call.stray_change():
+                self._hub.keep_change(change, call.provider.name, self._exchange.correlation_id)
+        finally:
+            call.close()
+            self.permit.book()
+
+    def _leave_to_drain(self, call: UpstreamCall, seconds: float) -> bool:
+        """Whether it is read on; with it goes what was set aside."""
         if self._alone_until is not None:
             seconds = min(seconds, self._alone_until - trio.current_time())
-        n, reservation = self._exchange.attempts_made, self.permit.reservation
         # What was given up before its output may still come to who asks the same again; once its
         # client has left, there is a source for it already.
         fresh = not self._exchange.answered and call.seen is not Seen.OUTPUT
         keep = fresh and self._alone_until is None
-        drains = self.drains
-        if seconds > 0 and drains.start(call, n, seconds, reservation, fresh=fresh, keep=keep):
-            self.permit.reservation = None
-            return
-        try:
-            change, name = call.stray_change(), call.provider.name
-            self._hub.keep_change(change, name, self._exchange.correlation_id)
-        finally:
-            call.close()
-            self.permit.book()
+        n, reservation = self._exchange.attempts_made, self.permit.reservation
+        if seconds <= 0 or not self.drains.start(
+            call, n, seconds, reservation, fresh=fresh, keep=keep
+        ):
+            return False
+        self.permit.reservation = None
+        return True
 
     def end(self, left_at: float | None) -> None:
         """Whatever happened: gives back what is held. Has no checkpoint to be cancelled at.

@@ -166,6 +166,12 @@ class Retry:
     may do so together, by their holds. Raises `LocalProtocolError` if driven out of order.
     """
 
+    _turn = -1
+    _waiting: Command | None = None
+    _again_rounds = 0
+    _risked = Decimal(0)
+    _probe_deadline: float | None = None
+
     def __init__(
         self,
         candidates: tuple[Candidate, ...],
@@ -186,20 +192,15 @@ class Retry:
         self._consent = consent
         self._without_stream_options = set(no_stream_options)
         self._round = list(range(len(candidates)))
-        self._turn = -1
-        self._waiting: Command | None = None
         self._standings: dict[int, Standing] = {}
         self._failed: dict[str, int] = {}
         self._retried: dict[str, int] = {}
         self._unreached: list[int] = []
-        self._again_rounds = 0
         self._waited: set[str] = set()
         self._paid: list[str] = []
         self._left: set[str] = set()
         self._probed: set[str] = set()
         self._max_sats = max_sats
-        self._risked = Decimal(0)
-        self._probe_deadline: float | None = None
 
     def failures_header(self) -> str:
         """`x-arbstr-retries`: failed attempts per provider, in order of first failure."""
@@ -241,7 +242,7 @@ class Retry:
         return Attempt(
             self._candidates[self._turn],
             add_usage=self._name(self._turn) not in self._without_stream_options,
-            n=1 + sum(self._failed.values()),
+            n=1 + sum(self._failed.values()) if self._failed else 1,
         )
 
     def _after_failure(

@@ -35,6 +35,7 @@ from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.money import add_sats, minus, plus
+from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.plan import Candidate
 
 DAY_SECONDS: Final = 86_400
@@ -44,6 +45,7 @@ _ZERO: Final = Decimal(0)
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """The right to send one attempt; `most` sats are set aside for it until it is settled."""

@@ -53,6 +53,7 @@ ASSUMED_OUTPUT: Final = 256
 
 
 @final
+@quick
 @dataclass(frozen=True)  # no slots: `hold_cost` is kept beside them
 class Candidate:
     """An offer that qualifies.
@@ -171,26 +172,30 @@ def plan(
     passed_over: list[PassedOver] = []
     too_dear: Candidate | None = None
     for offer in offers:
-        if offer.model not in holds:
-            known = learnt.lengths.known(policy, offer.model)
-            holds[offer.model] = _hold(request, known, hold)
-        candidate = _candidate(request, offer, output, holds[offer.model], home)
-        why = offer.refused or _not_at(offer, request, learnt.paths) or _over_rate(offer, rule)
+        why = offer.refused or _not_at(offer, request, learnt.paths)
+        if why is None and rule is not None:
+            why = _over_rate(offer, rule)
         if why is None:
-            why = _over_request(candidate, rule)
-            if why is not None and (too_dear is None or not too_dear.output_decides):
+            held = holds.get(offer.model)
+            if held is None:
+                known = learnt.lengths.known(policy, offer.model)
+                holds[offer.model] = held = _hold(request, known, hold)
+            candidate = _candidate(request, offer, output, held, home)
+            why = None if rule is None else _over_request(candidate, rule)
+            if why is None:
+                candidates.append(candidate)
+                continue
+            if too_dear is None or not too_dear.output_decides:
                 too_dear = candidate
-        if why is None:
-            candidates.append(candidate)
-        else:
-            passed_over.append(PassedOver(offer.provider.name, offer.model, why))
+        passed_over.append(PassedOver(offer.provider.name, offer.model, why))
     if not candidates:
         if all(learnt.paths.lacks(offer, request.dialect.name) for offer in offers):
             return NoRoute(policy, unserved(request, offers))
         remedy = None if too_dear is None else too_dear.remedy
         return NoRoute(policy, none_within(request.model, policy, passed_over, remedy))
     strategy = policies.strategy_of(rule)
-    candidates.sort(key=partial(STRATEGIES[strategy], learnt))
+    if len(candidates) > 1:
+        candidates.sort(key=partial(STRATEGIES[strategy], learnt))
     max_sats = None if rule is None else rule.max_sats_per_request
     return RoutePlan(policy, strategy, tuple(candidates), tuple(passed_over), max_sats)
 
@@ -254,9 +259,9 @@ def _not_at(offer: Offer, request: Asked, paths: Paths) -> str | None:
     return None
 
 
-def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
+def _over_rate(offer: Offer, rule: Rule) -> str | None:
     """Why the rule's cap on the price of output excludes an offer, or `None`."""
-    cap = None if rule is None else rule.max_sats_per_1k_output
+    cap = rule.max_sats_per_1k_output
     if cap is None:
         return None
     rates = offer.hold_rates
@@ -270,9 +275,9 @@ def _over_rate(offer: Offer, rule: Rule | None) -> str | None:
     return None
 
 
-def _over_request(candidate: Candidate, rule: Rule | None) -> str | None:
+def _over_request(candidate: Candidate, rule: Rule) -> str | None:
     """Why the rule's cap on one request excludes a candidate, or `None`."""
-    cap = None if rule is None else rule.max_sats_per_request
+    cap = rule.max_sats_per_request
     if cap is None:
         return None
     cost = candidate.hold_cost

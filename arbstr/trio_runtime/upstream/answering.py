@@ -56,6 +56,12 @@ client has its answer by then. Picked, not measured."""
 class Answering(Witness):
     """Reads the answer to a request that is on `_connection`, and sees what there is to see."""
 
+    heard: Callable[[bytes], None] | None = None
+    _decoder: Decoder | None = None
+    # So long was the body when it was last looked through for ecash and had none: to look through
+    # 200 kB takes 60 us.
+    _without_change = 0
+
     def __init__(
         self,
         provider: Provider,
@@ -77,13 +83,8 @@ class Answering(Witness):
             path_served=path_served,
             secrets=secrets,
         )
-        self.heard: Callable[[bytes], None] | None = None
         self._target = target
-        self._decoder: Decoder | None = None
         self._change_told: set[str] = set()
-        # So long was the body when it was last looked through for ecash and had none: to look
-        # through 200 kB takes 60 us.
-        self._without_change = 0
         self._limits: list[trio.CancelScope | Deadline] = []
 
     def limit(self, scope: trio.CancelScope | Deadline) -> None:

@@ -193,8 +193,9 @@ class LengthReader:
 
     def pull(self, ended: str | None) -> bytes:
         """See `Reader`."""
-        data = self._waiting[: self._awaited]
-        self._waiting = self._waiting[len(data) :]
+        data, self._waiting = self._waiting, b""
+        if len(data) > self._awaited:
+            data, self._waiting = data[: self._awaited], data[self._awaited :]
         self._awaited -= len(data)
         self.complete = not self._awaited
         self.dry = not self.complete

@@ -8,10 +8,12 @@ Who reads the answer (`answering.py`) notes what it sees here, and asks here wha
 """
 
 import time
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.dialect import Answer, Asked, Stored, Verdict
@@ -26,9 +28,10 @@ from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from arbstr.trio_runtime.upstream.transport import Connection
+
+
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Seen(IntEnum):
@@ -48,6 +51,21 @@ class Witness:
     `secrets` are taken out of what the client may read of an error.
     """
 
+    # As of the beginning; what most calls never set costs them nothing.
+    seen = Seen.NOTHING_SENT
+    status: int | None = None
+    headers: Mapping[str, str] = NO_HEADERS
+    answer: Answer | None = None
+    ended = False
+    broke = False
+    _told: Verdict | None = None
+    _connection: "Connection | None" = None
+    _body_began = False
+    _streams = False
+    # Of a stream that came where none was asked for: what it tells of its tokens and its price
+    # stands, however it ends.
+    _watch: Relay | None = None
+
     def __init__(
         self,
         provider: Provider,
@@ -61,25 +79,12 @@ class Witness:
     ) -> None:
         self.provider = provider
         self.kind = kind
-        self.seen = Seen.NOTHING_SENT
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.answer: Answer | None = None
-        self.ended = False
-        self.broke = False
-        self._told: Verdict | None = None
         self._asked = asked
         self._max_answer_bytes = max_answer_bytes
         self._added_stream_options = added_stream_options
         self._path_served = path_served
         self._secrets = secrets
-        self._connection: Connection | None = None
         self._body = bytearray()
-        self._body_began = False
-        self._streams = False
-        # Of a stream that came where none was asked for: what it tells of its tokens and its price
-        # stands, however it ends.
-        self._watch: Relay | None = None
 
     @cached_property
     def relay(self) -> Relay:
