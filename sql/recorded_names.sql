@@ -6,11 +6,5 @@ UNION SELECT DISTINCT 'policy', policy FROM request_days WHERE policy <> ''
 UNION SELECT 'model', model FROM requests WHERE status = 'in_flight'
 UNION SELECT 'provider', provider FROM requests WHERE status = 'in_flight' AND provider <> ''
 UNION SELECT 'policy', policy FROM requests WHERE status = 'in_flight' AND policy <> ''
-UNION SELECT 'provider', attempts.provider
-    FROM requests INDEXED BY requests_with_failures
-    CROSS JOIN attempts USING (correlation_id)
-    WHERE requests.attempts > coalesce(requests.answered, requests.status = 'ok', 0) AND attempts.provider IS NOT NULL
-UNION SELECT 'model', attempts.model
-    FROM requests INDEXED BY requests_with_failures
-    CROSS JOIN attempts USING (correlation_id)
-    WHERE requests.attempts > coalesce(requests.answered, requests.status = 'ok', 0) AND attempts.model IS NOT NULL
+UNION SELECT 'provider', provider FROM attempts WHERE failure IS NOT NULL AND provider IS NOT NULL
+UNION SELECT 'model', model FROM attempts WHERE failure IS NOT NULL AND model IS NOT NULL

@@ -196,3 +196,4 @@ async def test_the_sums_go_on_being_kept(path: Path) -> None:
     (expected,) = read(path, f"SELECT {sums} FROM request_measures")
     assert read(path, f"SELECT {sums} FROM request_hours") == [expected]
     assert read(path, f"SELECT {sums} FROM request_days") == [expected]
+    assert read(path, f"SELECT {sums} FROM request_totals") == [expected]

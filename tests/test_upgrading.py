@@ -174,6 +174,31 @@ def test_a_ledger_of_any_older_arbstr_is_brought_up_and_answers(
         assert (second["cost"]["cost_sats"], second["failure"]) == (3.0, None)
 
 
+def test_an_upgrade_that_is_broken_off_leaves_the_ledger_as_it_was_and_the_next_start_does_it(
+    place: str, asked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it is one transaction, of which the last statement is the one that breaks."""
+    number, broken = len(MIGRATIONS) - 1, "\nSELECT * FROM nowhere;"
+    with monkeypatch.context() as patch:
+        if is_ledger_url(place):
+            begin_postgres(place, number)
+            last = {**IN_POSTGRES, number + 1: IN_POSTGRES[number + 1] + broken}
+            name = "arbstr.trio_runtime.ledger.postgres.known_migrations"
+            patch.setattr(name, lambda: last)
+        else:
+            begin_sqlite(place, number)
+            name = "arbstr.trio_runtime.ledger.sqlite.own_migrations"
+            patch.setattr(name, lambda: (*MIGRATIONS[:-1], MIGRATIONS[-1] + broken))
+        try:
+            trio.run(opened, place)  # on SQLite arbstr begins all the same, and tries again
+        except* StartError:
+            assert is_ledger_url(place)
+        assert "an older arbstr wrote it" in asked("stats", *WEEK)[2]
+    trio.run(opened, place)
+    counts = asked("stats", *WEEK, "--model", "gpt-4o")["counts"]
+    assert {name: counts[name] for name in COUNTS} == COUNTS
+
+
 def test_a_newer_one_s_ledger_is_refused_in_one_line_that_says_what_to_do(
     place: str, asked: Callable[..., Any]
 ) -> None:

@@ -116,6 +116,17 @@ class Filters:
     endpoint: str | None = None
     zone: Zone = UTC
 
+    @property
+    def given(self) -> dict[str, str]:
+        """What is asked for by name, by the fields here."""
+        asked = {
+            "model": self.model,
+            "provider": self.provider,
+            "policy": self.policy,
+            "endpoint": self.endpoint,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
 
 @final
 @dataclass(frozen=True, slots=True)

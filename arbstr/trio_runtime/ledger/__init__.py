@@ -31,6 +31,7 @@ The order of the modules; each imports only from those before it:
     move                a ledger into another engine
     retention           old rows removed, in small batches
     sums                what /v1/stats adds up, as it is read
+    walks               the order of an index: percentiles, the dearest and the slowest
     stats               the figures of /v1/stats
     charges             what nodes stated, should have, and charged
     zones               zones by their names, as this machine knows them

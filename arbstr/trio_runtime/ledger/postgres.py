@@ -141,7 +141,8 @@ class PostgresDatabase:
         # Of its own: it takes as long as it takes, and goes with no transaction.
         with connect(self._url).connection as connection:
             connection.execute("SET statement_timeout = 0")
-            for table in ("requests", "attempts", "request_hours", "request_days"):
+            sums = ("request_hours", "request_days", "request_totals")
+            for table in ("requests", "attempts", *sums):
                 connection.execute(f"VACUUM (ANALYZE) {table}".encode())
 
     async def keep(self) -> None:

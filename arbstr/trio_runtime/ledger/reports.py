@@ -32,6 +32,7 @@ from arbstr.trio_runtime.ledger.charges import read_charges
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble, named
 from arbstr.trio_runtime.ledger.stats import read_stats
 from arbstr.trio_runtime.ledger.sums import Where, count_requests, ends
+from arbstr.trio_runtime.ledger.walks import fewest, is_walked
 from arbstr.trio_runtime.ledger.zones import find_zone
 
 Parameters: TypeAlias = Sequence[tuple[str, str]]
@@ -48,18 +49,11 @@ RETRY_SECONDS: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
-_SORTS: Final[Mapping[tuple[Sort, bool], str]] = MappingProxyType(
-    {
-        (Sort.TIMESTAMP, True): "timestamp DESC, id DESC",
-        (Sort.TIMESTAMP, False): "timestamp ASC, id ASC",
-        # Unknown is neither dear nor cheap.
-        (Sort.COST, True): "cost_sats DESC NULLS LAST, id DESC",
-        (Sort.COST, False): "cost_sats ASC NULLS LAST, id ASC",
-        (Sort.LATENCY, True): "latency_ms DESC, id DESC",
-        (Sort.LATENCY, False): "latency_ms ASC, id ASC",
-    }
+_WALKED: Final[Mapping[Sort, str]] = MappingProxyType(
+    {Sort.COST: "requests_by_cost", Sort.LATENCY: "requests_by_latency"}
 )
-"""By what, and whether descending."""
+"""The index that has their order, and all columns of a filter. Unknown is neither dear nor
+cheap."""
 
 _UNTIMED: Final = frozenset({"in_flight", "abandoned"})
 """Nobody saw their end; the column says 0."""
@@ -202,11 +196,25 @@ def _read_page(session: Session, query: RequestsQuery) -> tuple[Sequence[Columns
     if offset >= total:
         return [], total  # and SQLite is spared a number that may be too large for it
     where = Where(query.filters, also=listed)
-    sql = session.question("requests_page").format(
-        filters=where.sql, order=_SORTS[query.sort, query.descending]
-    )
-    page = {"limit": query.per_page, "offset": offset}
+    page = {"limit": query.per_page, "offset": offset, "reach": offset + query.per_page}
+    sql = _ordered(session, query, total, where.sql)
     return named(session.execute(sql, {**where.values, **values, **page})), total
+
+
+def _ordered(session: Session, query: RequestsQuery, total: int, filters: str) -> str:
+    """The question for a page of `total` rows in the order that is asked for."""
+    order = "DESC" if query.descending else "ASC"
+    if query.sort is Sort.TIMESTAMP:
+        by = f"timestamp {order}, id {order}"
+        return session.question("requests_page").format(filters=filters, order=by)
+    is_rare = query.status not in (None, "ok")  # an index has those
+    _, rows = fewest(session, query.filters, total)
+    if is_walked(session, min(rows, total) if is_rare else rows):
+        return session.question("requests_walked").format(
+            filters=filters, column=query.sort, order=order, index=_WALKED[query.sort]
+        )
+    by = f"+{query.sort} {order} NULLS LAST, id {order}"
+    return session.question("requests_page").format(filters=filters, order=by)
 
 
 def read_request(session: Session, correlation_id: str) -> Report | ErrorReply:

@@ -25,10 +25,10 @@ from arbstr.trio_runtime.ledger.sums import (
     Split,
     ends,
     read_all,
-    read_percentiles,
     sum_failures,
     sum_figures,
 )
+from arbstr.trio_runtime.ledger.walks import read_percentiles
 
 SUM_PLACES: Final = 9
 """Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""

@@ -1,13 +1,10 @@
 """What /v1/stats adds up: the rows of the requests in a span of time, by group, as they are read.
 
     span --split--> whole days: the sums of `request_days` (`sql/0002_reports.sql`)
-                    at its ends whole hours, `request_hours`; beyond these, row by row
+                    at its ends whole hours, `request_hours`, or where all are asked for
+                    `request_totals`; beyond these, row by row
                     and whatever is in flight
-    percentiles: in the order of the index `requests_by_latency`, or sorted if few are asked for
-
-A percentile is the nearest rank: the p-th of n latencies in ascending order is the one at place
-ceil(p * n / 100); no value is made up between two others. Latencies are those of requests that
-were sent to a provider and whose end was seen (`sansio.ledger.reports.TIMED`).
+    attempts that failed: row by row, in the order of time
 
 SQL is filled in from the constants here and in `where`; what a person asked for is bound. Nothing
 here waits for more than the disk; call it in a thread. Raises what the session does.
@@ -24,11 +21,6 @@ from arbstr.sansio.ledger.reports import TIMES, Filters, Group
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, UTC, Span, Zone, format_moment, parse_moment
 from arbstr.trio_runtime.ledger.port import Session
 
-WALK_SHARE: Final = 16
-"""A percentile is walked to in the index if at least one in so many rows of the log are asked for.
-A step of the walk takes about 0.08 us and there are as many as rows in the log at most; sorting
-takes 1.1 us for each row asked for (measured, SQLite 3.40)."""
-
 _DAY_WIDTH: Final = len("2026-02-03")
 _HOUR_WIDTH: Final = len("2026-02-03T04")
 _MINUTE_WIDTH: Final = len("2026-02-03T04:05")
@@ -39,10 +31,10 @@ BETWEEN: Final = "\x1f"
 
 _ATTEMPT_COLUMNS: Final[Mapping[Group, str]] = MappingProxyType(
     {
-        Group.MODEL: "coalesce(attempts.model, '')",
-        Group.PROVIDER: "coalesce(attempts.provider, '')",
-        Group.POLICY: "coalesce(requests.policy, '')",
-        Group.ENDPOINT: "requests.endpoint",
+        Group.MODEL: "coalesce(model, '')",
+        Group.PROVIDER: "coalesce(provider, '')",
+        Group.POLICY: "coalesce(asked_policy, '')",
+        Group.ENDPOINT: "asked_endpoint",
     }
 )
 """What attempts are grouped by, in `sql/failed_attempts.sql`."""
@@ -52,10 +44,10 @@ _OF_REQUEST: Final[Mapping[str, str]] = MappingProxyType(
 )
 _OF_ATTEMPT: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "model": "attempts.model",
-        "provider": "attempts.provider",
-        "policy": "requests.policy",
-        "endpoint": "requests.endpoint",
+        "model": "model",
+        "provider": "provider",
+        "policy": "asked_policy",
+        "endpoint": "asked_endpoint",
     }
 )
 """The columns that the fields of `Filters` are compared with."""
@@ -95,9 +87,14 @@ class Split:
         """Whether its order is that of time."""
         return self.group in TIMES
 
+    @property
+    def is_by_name(self) -> bool:
+        """Whether any part of it is a name, and no period."""
+        return any(group not in TIMES for group in self._groups())
+
     def of_attempts(self) -> str:
         """The key in `sql/failed_attempts.sql`."""
-        moment = f"substr(requests.timestamp, 1, {self.width})"
+        moment = f"substr(asked_at, 1, {self.width})"
         return self._joined(
             moment if group in TIMES else _ATTEMPT_COLUMNS[group] for group in self._groups()
         )
@@ -157,8 +154,7 @@ class Where:
     def __init__(
         self, filters: Filters, columns: Mapping[str, str] = _OF_REQUEST, *, also: str = ""
     ) -> None:
-        asked = ((name, getattr(filters, name)) for name in columns)
-        given = {name: value for name, value in asked if value is not None}
+        given = {name: value for name, value in filters.given.items() if name in columns}
         self.sql: Final = "".join(f" AND {columns[name]} = :{name}" for name in given) + also
         self.values: Final[Mapping[str, object]] = {**given, **ends(filters.span)}
 
@@ -241,6 +237,8 @@ _ALL: Final = Split(None)
 
 _DAYS: Final = _Source("request_days", "day", _DAY_WIDTH)
 _HOURS: Final = _Source("request_hours", "hour", _HOUR_WIDTH)
+_TOTALS: Final = _Source("request_totals", "hour", _HOUR_WIDTH)
+"""Has no names: one row where the hours have one for each model at each provider, and so on."""
 _ROWS: Final = _Source("request_measures", "timestamp", len("2026-02-03T04:05:06.789Z"))
 _IN_FLIGHT: Final = replace(_ROWS, those="SELECT id FROM requests WHERE status = 'in_flight'")
 """What the sums do not have."""
@@ -248,8 +246,10 @@ _JOINED: Final = replace(_ROWS, those="SELECT id FROM requests WHERE joined IS N
 """Those that got the answer of another: so few that no sum keeps them apart."""
 
 
-def _sources(span: Span, split: Split) -> Iterator[tuple[_Source, Span]]:
+def _sources(filters: Filters, split: Split) -> Iterator[tuple[_Source, Span]]:
     """The parts of a span, each with the coarsest sums that have it."""
+    span = filters.span
+    hours = _HOURS if split.is_by_name or filters.given else _TOTALS
     if split.is_time and split.width == _MINUTE_WIDTH:
         yield _ROWS, span
         return
@@ -261,7 +261,7 @@ def _sources(span: Span, split: Split) -> Iterator[tuple[_Source, Span]]:
         if days.since < days.until:
             yield _DAYS, days
     for piece in pieces:
-        for source, part in zip((_ROWS, _HOURS, _ROWS), piece.split(HOUR_MS), strict=True):
+        for source, part in zip((_ROWS, hours, _ROWS), piece.split(HOUR_MS), strict=True):
             if part.since < part.until:
                 yield source, part
     _, summed, _ = span.split(HOUR_MS)
@@ -274,6 +274,8 @@ def _sources(span: Span, split: Split) -> Iterator[tuple[_Source, Span]]:
 
 def sum_figures(every: Iterable[Figures]) -> Figures:
     found = tuple(every)
+    if len(found) == 1:
+        return found[0]
     return {name: fsum(figures[name] for figures in found) for name in FIGURES}
 
 
@@ -291,7 +293,7 @@ def _read_figures(
     values: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, Figures]:
     """By the key in SQL; nothing for a group without rows."""
-    sources = _sources(filters.span, split)
+    sources = _sources(filters, split)
     return _read_parts(session, filters, split, sources, also=also, values=values)
 
 
@@ -316,7 +318,7 @@ def _read_parts(
         )
         its_ends = {name: text[: source.width] for name, text in ends(span).items()}
         for key, *row in session.execute(sql, {**where.values, **values, **its_ends}):
-            figures = {name: value or 0 for name, value in zip(FIGURES, row, strict=True)}
+            figures = {name: float(value or 0) for name, value in zip(FIGURES, row, strict=True)}
             if figures["total"]:
                 parts.setdefault(key or "", []).append(figures)
     return {key: sum_figures(found) for key, found in parts.items()}
@@ -338,27 +340,3 @@ def _read_joined(session: Session, filters: Filters, split: Split) -> dict[str, 
     """How many requests got the answer of another, by the key of the group."""
     found = _read_parts(session, filters, split, [(_JOINED, filters.span)])
     return {key: int(figures["total"]) for key, figures in found.items()}
-
-
-def read_percentiles(
-    session: Session, filters: Filters, timed: int
-) -> tuple[int | None, int | None]:
-    """The nearest ranks of 50 and 95 percent; `timed` is how many latencies there are."""
-    if not timed:
-        return None, None
-    p50, p95 = ((percent * timed + 99) // 100 for percent in (50, 95))
-    where = Where(filters)
-    (rows,) = session.execute("SELECT max(id) FROM requests").fetchone()
-    if timed * WALK_SHARE < rows:
-        sql = session.question("latency_sorted").format(filters=where.sql)
-        found = dict(iter(session.execute(sql, {**where.values, "p50": p50, "p95": p95})))
-        return found[p50], found[p95]
-
-    def walked(order: str, skip: int) -> int:
-        sql = session.question("latency_walked").format(filters=where.sql, order=order)
-        (latency,) = session.execute(sql, {**where.values, "skip": skip}).fetchone()
-        assert isinstance(latency, int)  # the column's type
-        return latency
-
-    # Each from the end that is nearer.
-    return walked("ASC", p50 - 1), walked("DESC", timed - p95)

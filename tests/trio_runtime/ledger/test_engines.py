@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.ledger.reports import Filters, Group, RequestsQuery, Sort, StatsQuery
@@ -43,7 +44,14 @@ from arbstr.trio_runtime.ledger.reports import (
 from arbstr.trio_runtime.ledger.retention import Retention
 from arbstr.trio_runtime.ledger.statements import numbered
 from tests.engines import place
-from tests.ledgers import TIMESTAMP, memory_ledger
+from tests.ledgers import (
+    TIMESTAMP,
+    attempt,
+    insert,
+    insert_attempts,
+    memory_ledger,
+    request,
+)
 from tests.postgres import PostgresServer
 from tests.records import ATTEMPT, RECORD, RUNNING
 from tests.trio_runtime.ledger.test_reports import NOBODY, WHOLE, Dice, moment, write
@@ -57,7 +65,7 @@ SQL: Final = Path(__file__).parents[3] / "sql"
 
 TABLES: Final = (
     *("requests", "attempts", "token_ratios", "request_hours", "request_days"),
-    *("node_prices", "node_listings", "checkpoints", "budget_leases"),
+    *("request_totals", "node_prices", "node_listings", "checkpoints", "budget_leases"),
 )
 
 
@@ -93,8 +101,8 @@ def test_what_postgres_has_of_its_own_replaces_a_question(other: Any) -> None:
     shared = {path.name for path in SQL.glob("*.sql")}
     own = {path.name for path in (SQL / "postgres").glob("[a-z]*.sql")}
     assert own < shared
-    assert "INDEXED" in (SQL / "failed_attempts.sql").read_text("utf-8")
-    assert "INDEXED" not in other.question("failed_attempts")
+    assert "INDEXED" in (SQL / "latency_walked.sql").read_text("utf-8")
+    assert "INDEXED" not in other.question("latency_walked")
     assert other.question("stats") == (SQL / "stats.sql").read_text("utf-8")
 
 
@@ -166,7 +174,7 @@ def asked(session: Session, dice: Dice) -> list[str]:
 def test_every_question_has_the_same_answer(
     other: Any, seed: int, share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arbstr.trio_runtime.ledger.sums.WALK_SHARE", share)
+    monkeypatch.setattr("arbstr.trio_runtime.ledger.walks.WALK_SHARE", share)
     with memory_ledger() as session, ExitStack() as stack:
         other.connection.execute("BEGIN")
         stack.callback(other.connection.execute, "ROLLBACK")
@@ -175,7 +183,7 @@ def test_every_question_has_the_same_answer(
         write(session, ledger)
         write(other, ledger)
         assert asked(other, Dice(seed)) == asked(session, Dice(seed))
-        for table, keys in (("request_hours", 7), ("request_days", 7)):
+        for table, keys in (("request_hours", 7), ("request_days", 7), ("request_totals", 3)):
             rows = [
                 sorted(
                     (tuple(row[:keys]), [round(float(value), 6) for value in row[keys:]])
@@ -184,6 +192,53 @@ def test_every_question_has_the_same_answer(
                 for each in (session, other)
             ]
             assert rows[0] == rows[1]
+        for each in (session, other):
+            assert each.execute(ASTRAY).fetchone() == (0,)
+            ((kept, scanned),) = each.execute(KEPT_AND_SCANNED)
+            assert kept == scanned
+
+
+ASTRAY: Final = """SELECT count(*) FROM attempts JOIN requests USING (correlation_id)
+    WHERE failure IS NOT NULL AND NOT (
+        coalesce(asked_at, '') = timestamp
+        AND coalesce(asked_policy, '') = coalesce(policy, '')
+        AND coalesce(asked_endpoint, '') = endpoint
+    )"""
+"""Attempts that failed and say something else of their request than it does."""
+
+KEPT_AND_SCANNED: Final = """SELECT
+    (SELECT coalesce(sum(requests * length(hour || status) + latency_ms), 0) FROM request_totals),
+    (SELECT coalesce(sum(requests * length(hour || status) + latency_ms), 0) FROM request_measures
+     WHERE status <> 'in_flight')"""
+
+
+def test_an_attempt_that_failed_counts_when_its_request_asked_whichever_is_written_first(
+    other: Any,
+) -> None:
+    lost = attempt(failure="no_answer", money="unknown", provider="beta")
+    one = request("one", policy="code", endpoint="responses", status="failed", tries=[lost])
+    with memory_ledger() as session, ExitStack() as stack:
+        other.connection.execute("BEGIN")
+        stack.callback(other.connection.execute, "ROLLBACK")
+        for each in (session, other):
+            insert_attempts(each, one)
+            assert each.execute("SELECT asked_at FROM attempts").fetchall() == [(None,)]
+            insert(each, [{**one, "tries": ()}])
+            assert each.execute(ASTRAY).fetchone() == (0,)
+            each.execute("UPDATE requests SET timestamp = ?", ("2026-02-03T05:00:00.000Z",))
+            assert each.execute(
+                "SELECT asked_at, asked_policy, asked_endpoint FROM attempts"
+            ).fetchall() == [("2026-02-03T05:00:00.000Z", "code", "responses")]
+            each.execute("UPDATE attempts SET failure = NULL")
+            each.execute("UPDATE attempts SET failure = 'shutdown'")
+            query = StatsQuery(Filters(WHOLE, policy="code"), Group.HOUR)
+            found = read_report(each, query, NOBODY)
+            assert not isinstance(found, ErrorReply)
+            (hour,) = found["groups"]
+            assert (hour["hour"], hour["counts"]["failed_attempts"]) == (
+                "2026-02-03T05:00:00.000Z",
+                1,
+            )
 
 
 async def rows(database: Database, sql: str) -> list[Any]:

@@ -107,7 +107,7 @@ def contents(place: str) -> dict[str, Any]:
     """All rows by the names of their columns, and what a client is answered."""
     found: dict[str, Any] = {}
     with open_for_reading(place) as session:
-        for table in (*KEYS, "request_days", "request_hours"):
+        for table in (*KEYS, "request_days", "request_hours", "request_totals"):
             rows = session.execute(f"SELECT * FROM {table}")
             names = [column[0] for column in rows.description or ()]
             kept = [dict(zip(names, row, strict=True)) for row in rows]
@@ -307,7 +307,7 @@ def test_every_table_is_moved_or_makes_itself_or_stays_behind() -> None:
                 "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
             )
         }
-    assert tables == {*KEYS, "request_hours", "request_days", "budget_leases"}
+    assert tables == {*KEYS, "request_hours", "request_days", "request_totals", "budget_leases"}
 
 
 # -- the command

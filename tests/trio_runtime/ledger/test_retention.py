@@ -102,7 +102,7 @@ async def test_the_file_shrinks_and_the_journal_stays_small(tmp_path: Path) -> N
         await Retention(database, 1).sweep(days_after(TIMESTAMP, 1), pause=0)
         assert (tmp_path / "arbstr.db-wal").stat().st_size <= 8 * 1024 * 1024
     assert path.stat().st_size < full / 4
-    for table in ("requests", "attempts", "request_hours", "request_days"):
+    for table in ("requests", "attempts", "request_hours", "request_days", "request_totals"):
         assert read(path, f"SELECT count(*) FROM {table}") == [(0,)]
     assert read(path, "PRAGMA integrity_check") == [("ok",)]
 

@@ -46,7 +46,8 @@ ATTEMPTS = (
     "duration_ms INTEGER, failure TEXT, http_status INTEGER, money TEXT, input_tokens INTEGER, "
     "output_tokens INTEGER, cost_sats REAL, estimated_cost_sats REAL, provider_cost_sats REAL, "
     "upstream_request_id TEXT, expected_sats REAL, set_aside_sats REAL, "
-    "price_id BIGINT, settled TEXT, lane TEXT, said TEXT"
+    "price_id BIGINT, settled TEXT, lane TEXT, said TEXT, "
+    "asked_at TEXT, asked_policy TEXT, asked_endpoint TEXT"
 )
 TOKEN_RATIOS = "policy TEXT!, avg_ratio REAL!, sample_count INTEGER!"
 

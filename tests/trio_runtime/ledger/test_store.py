@@ -60,6 +60,7 @@ def sums_agree(ledger: SqliteSession) -> None:
     (expected,) = rows(ledger, sums, "request_measures WHERE status <> 'in_flight'")
     assert rows(ledger, sums, "request_hours") == [expected]
     assert rows(ledger, sums, "request_days") == [expected]
+    assert rows(ledger, sums, "request_totals") == [expected]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 24, 25, 26, 57, 200])
