@@ -72,7 +72,7 @@ ORDER: Final = {
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres_readers postgres database "
             "budget lease_rows ratios prices checkpoints on_lanes store intents leases log_writer "
-            "put_back move retention sums stats charges zones reports",
+            "put_back move retention sums walks stats charges zones reports",
         ),
         *wing(
             "upstream",
