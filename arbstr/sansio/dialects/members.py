@@ -68,12 +68,15 @@ def members_of(
     """
     members: Members = {}
     decode = _DECODER.raw_decode
-    pos = _skip(text, brace + 1)
-    if text[pos : pos + 1] == "}":
-        return members, pos + 1
+    pos = brace + 1
     while True:
         name = _NAME.match(text, pos)
-        key, pos = _name(text, pos) if name is None else (name[1], name.end())
+        if name is not None:
+            key, pos = name[1], name.end()
+        elif not members and text[(pos := _skip(text, pos)) : pos + 1] == "}":
+            return members, pos + 1
+        else:
+            key, pos = _name(text, pos)
         value: object
         value, end = decode(text, pos)
         if key in once and key in members:
@@ -104,13 +107,13 @@ def _name(text: str, pos: int) -> tuple[str, int]:
 
 def top_level(text: str, *, once: frozenset[str]) -> tuple[Members, int]:
     """The body's members and the offset just behind its opening brace; `once` as `members_of`."""
-    brace = _skip(text, 1 if text.startswith("\ufeff") else 0)
+    brace = 0 if text.startswith("{") else _skip(text, 1 if text.startswith("\ufeff") else 0)
     members: Members = {}
     if is_object := text[brace : brace + 1] == "{":
         members, end = members_of(text, brace, once=once)
     else:
         _, end = _DECODER.raw_decode(text, brace)
-    if (rest := _skip(text, end)) != len(text):
+    if end != len(text) and (rest := _skip(text, end)) != len(text):
         raise json.JSONDecodeError("Extra data", text, rest)
     if not is_object:
         raise RefusedError("not_an_object", "The request body must be a JSON object.", None)

@@ -96,6 +96,8 @@ def span_in_bytes(text: str, span: Span) -> Span:
 
 def form_of(text: str, members: Members) -> tuple[Span, ...]:
     """Where the values stand, in bytes, that say in which form the answer is to come."""
+    if "stream" not in members and "stream_options" not in members:
+        return ()
     there = [members[name][:2] for name in ("stream", "stream_options") if name in members]
     return tuple([span_in_bytes(text, span) for span in there])
 

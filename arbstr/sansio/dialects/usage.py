@@ -68,6 +68,8 @@ _HOLDERS: Final = ("response", "x_groq")
 """Members that hold one: the event of a Response, Groq's chunk."""
 _TELLING: Final = frozenset({"usage", *(path[0] for path in STATED_COST)})
 """An object without any of these members tells nothing."""
+_APART: Final = frozenset(path[0] for path in (*REASONING, *CACHED))
+"""A usage object without any of these members counts nothing apart."""
 _OF_ERRORS: Final = ("error", "detail")
 PLACES_DEEP: Final = 4
 """How deep in an error they are looked for: `detail.error` and two more. Picked."""
@@ -133,18 +135,22 @@ class Tally:
     @property
     def usage(self) -> Usage | None:
         """What the answer took by now; None if that is not known."""
-        if not self._prompt or self._completion is None:
+        if self._stale:
             return None
-        if self._stale or (self.said and not self._completion):
-            return None
-        cached = self._cached
-        return Usage(
-            input_tokens=self._prompt,
-            output_tokens=self._completion,
-            cached_tokens=cached if cached is not None and cached <= self._prompt else None,
-            reasoning_tokens=self._reasoning,
-            cache_write_tokens=self._written,
+        counts = Counts(
+            *(self._prompt, self._completion, self._cached, self._reasoning, self._written)
         )
+        return _usage(counts, said=self.said)
+
+
+def _usage(counts: Counts, *, said: bool) -> Usage | None:
+    """What an answer took of which this was counted in all; None if that is not known."""
+    prompt, completion, cached = counts.prompt, counts.completion, counts.cached
+    if not prompt or completion is None or (said and not completion):
+        return None
+    if cached is not None and cached > prompt:
+        cached = None
+    return Usage(prompt, completion, cached, counts.reasoning, counts.written)
 
 
 def _later(before: int | None, given: int | None) -> int | None:
@@ -210,19 +216,20 @@ def read_counts(value: Mapping[str, object]) -> Counts | None:
 
 
 def _counts_in(places: Sequence[Mapping[str, object]]) -> Counts | None:
-    found = [
-        counts
-        for place in places
-        if isinstance(usage := place.get("usage"), dict)
-        and (counts := read_usage(usage)) is not None
-    ]
-    return next((counts for counts in found if counts.counted), found[0] if found else None)
+    first: Counts | None = None
+    for place in places:
+        usage = place.get("usage")
+        if isinstance(usage, dict) and (counts := read_usage(usage)) is not None:
+            if counts.counted:
+                return counts
+            first = first or counts
+    return first
 
 
 def _places(value: Mapping[str, object]) -> list[Mapping[str, object]]:
     """The objects in which a usage or a price stands, the most usual first."""
-    choices = value.get("choices")
     near: list[object] = [value, *(value[name] for name in _HOLDERS if name in value)]
+    choices = value.get("choices")
     if isinstance(choices, list):
         near += choices
     places: list[Mapping[str, object]] = [
@@ -254,6 +261,8 @@ def read_usage(usage: Mapping[str, object]) -> Counts | None:
         return None
     if prompt is None and completion is None:
         return None
+    if _APART.isdisjoint(usage):
+        return Counts(prompt, completion)
     reasoning = _first_tokens(usage, REASONING)
     total = _tokens(usage.get("total_tokens"))
     if reasoning and completion is not None and total == (prompt or 0) + completion + reasoning:
@@ -267,12 +276,9 @@ def priced(
     """Tokens, what the provider says it charged (millisats), and whether it counted any tokens,
     of a plain body with these counts and this price. `said`: it has an answer that says
     something."""
-    tally = Tally()
-    if said:
-        tally.note_output()
-    if counts is not None:
-        tally.note(counts)
-    return tally.usage, stated, tally.counted
+    if counts is None:
+        return None, stated, False
+    return _usage(counts, said=said), stated, counts.counted
 
 
 def read_stated_cost(value: Mapping[str, object]) -> Decimal | None:

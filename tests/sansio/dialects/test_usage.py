@@ -302,3 +302,14 @@ def test_a_number_too_large_for_a_float_is_written_as_the_largest() -> None:
         "[1.7976931348623157e+308, -1.7976931348623157e+308, 0.5]"
     )
     assert parse_finite(b"{") is None
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_plain_body_has_the_usage_of_a_stream_that_says_all_at_its_end(said: bool) -> None:
+    counted = (None, 0, 1, 10)
+    for counts in itertools.starmap(Counts, itertools.product(counted, repeat=5)):
+        tally = Tally()
+        if said:
+            tally.note_output()
+        tally.note(counts)
+        assert priced(counts, None, said=said) == (tally.usage, None, tally.counted), counts

@@ -60,7 +60,7 @@ class Places:
     """Where the body can be edited.
 
     `ask_usage` sets `stream_options.include_usage` to true and is None when it is true already, or
-    cannot be because `stream_options` is no object;
+    cannot be because `stream_options` is no object, or is not there and nothing is streamed;
     `mirror` gives `max_tokens` the value of `max_completion_tokens` and is None unless the
     latter is given alone.
     """
@@ -134,7 +134,9 @@ def _read(body: bytes, dialect: Dialect, text: str, members: Members, inside: in
     mirror: Edit | None = None
     if max_tokens is None and max_output is not None:
         mirror = _put(members, "max_tokens", str(max_output), inside)
-    asks_usage, ask_usage = usage_edit(text, members, inside)
+    asks_usage, ask_usage = False, None
+    if stream is True or "stream_options" in members:
+        asks_usage, ask_usage = usage_edit(text, members, inside)
 
     size = sum(map(_text_bytes, messages))
     for name in ("tools", "functions"):
