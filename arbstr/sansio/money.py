@@ -13,7 +13,7 @@ Unknown is not zero: who has no `Usage` or no `Rates` has no cost, and must not 
 
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Final, final
 
 from arbstr.sansio.quick import quick
@@ -146,8 +146,13 @@ def format_eyes(amount: Decimal) -> str:
     What somebody wrote (a rate, a limit) is repeated as it was written: `format_sats`.
     """
     places = max(0, EYES - 1 - amount.adjusted()) if amount else 0
-    rounded = _EXACT.quantize(amount, Decimal(1).scaleb(-places))
-    return format_sats(rounded)
+    return format_sats(_EXACT.quantize(amount, _unit(places)))
+
+
+@lru_cache(maxsize=64)
+def _unit(places: int) -> Decimal:
+    """What such an amount is rounded to."""
+    return Decimal(1).scaleb(-places)
 
 
 def format_above(amount: Decimal, limit: Decimal) -> str:

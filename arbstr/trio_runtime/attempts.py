@@ -124,7 +124,7 @@ class Attempts:
                         event = ProbeSettled()
                 case GiveUp(error):
                     return error
-            command = self.retry.handle(event, trio.current_time())
+            command = self.retry.handle(event, self._hub.now())
 
     async def _attempt(self, command: Attempt) -> Event:
         refused = self.permit.take(command.candidate)
@@ -142,14 +142,14 @@ class Attempts:
         lanes, offer = self._hub.lanes, command.candidate.offer
         way = None if lanes is None else lanes.take(offer.provider)
         lane = None if way is None else way.noted.text
-        began = trio.current_time()
+        began = self._hub.now()
         self._exchange.note(life.AttemptStarted(command.candidate, utc_timestamp(), lane), began)
         if way is not None:
             self.ways[self._exchange.attempts_made] = way
         self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)
         failure = await self._try(command)
         if failure is None:
-            provider, now = command.candidate.offer.provider, trio.current_time()
+            provider, now = command.candidate.offer.provider, self._hub.now()
             if self.permit.is_known(provider):
                 self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
                 self._hub.answered(provider, self._request.dialect.name)
@@ -189,7 +189,7 @@ class Attempts:
         return replace(failure, money=money, settled=True)
 
     def _in_flight(self) -> Record:
-        return self._exchange.in_flight(trio.current_time())
+        return self._exchange.in_flight(self._hub.now())
 
     async def _try(self, command: Attempt) -> Failure | None:
         """One attempt within its deadlines. `None`: there is something to deliver."""
@@ -288,7 +288,7 @@ class Attempts:
         self.permit.settle()
         seconds = seconds_alone(self.call, linger)
         finishes = TRAITS[self.call.kind].finishes
-        self._alone_until = trio.current_time() + seconds if finishes else inf
+        self._alone_until = self._hub.now() + seconds if finishes else inf
         return seconds
 
     def accompanied(self) -> None:
@@ -321,7 +321,7 @@ class Attempts:
 
     def _note_answer(self, call: UpstreamCall) -> None:
         """What is known of the open call's answer, whole or not."""
-        now = trio.current_time()
+        now = self._hub.now()
         if call.status is not None:
             self._exchange.note(life.HeadSeen(call.status, call.upstream_request_id), now)
         self._exchange.note(life.UsageSeen(call.usage, call.provider_cost_msats), now)
@@ -347,7 +347,7 @@ class Attempts:
     def _leave_to_drain(self, call: UpstreamCall, seconds: float) -> bool:
         """Whether it is read on; with it goes what was set aside."""
         if self._alone_until is not None:
-            seconds = min(seconds, self._alone_until - trio.current_time())
+            seconds = min(seconds, self._alone_until - self._hub.now())
         # What was given up before its output may still come to who asks the same again; once its
         # client has left, there is a source for it already.
         fresh = not self._exchange.answered and call.seen is not Seen.OUTPUT
@@ -371,7 +371,7 @@ class Attempts:
                 failure = self.given_up(FailureKind.CLIENT_LEFT, LEFT)
                 if self.call is not None:
                     self._note_answer(self.call)
-                self._exchange.note(life.AttemptFailed(failure), left_at or trio.current_time())
+                self._exchange.note(life.AttemptFailed(failure), left_at or self._hub.now())
             if self._exchange.phase is life.Phase.READY:
                 self.permit.verdict = (
                     Outcome.NEUTRAL
@@ -382,7 +382,7 @@ class Attempts:
             self.permit.book()
 
     def _note(self, event: life.Event) -> None:
-        self._exchange.note(event, trio.current_time())
+        self._exchange.note(event, self._hub.now())
 
     def _extra(self) -> dict[str, str]:
         return {"request_id": self._exchange.correlation_id}

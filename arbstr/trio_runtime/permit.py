@@ -12,8 +12,6 @@ import time
 from decimal import Decimal
 from typing import final
 
-import trio
-
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.exchange import Exchange
 from arbstr.sansio.failover.board import Admitted, Refused, Resting, Ticket
@@ -94,7 +92,7 @@ class Permit:
             self._hub.board,
             offer.provider.name,
             offer.model,
-            trio.current_time(),
+            self._hub.now(),
         )
         if not self.is_known(offer.provider):
             self.settle()

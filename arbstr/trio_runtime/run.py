@@ -197,7 +197,7 @@ class Run:
         if follows is Follows.THE_BREAK:
             return self._cut(attempts, failure, counts=False)
         attempts.write_off(failure, counts=False)
-        command = attempts.retry.handle(TryFailed(failure), trio.current_time())
+        command = attempts.retry.handle(TryFailed(failure), self._hub.now())
         return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
 
     @property
@@ -300,7 +300,7 @@ class Run:
         """Nobody waits for the answer any more, unless the same is asked again."""
         if self._left_at is not None:
             return
-        self._left_at = trio.current_time()
+        self._left_at = self._hub.now()
         self._delivery.leave()
         if not (self._is_here() or self._goes_on()):
             self._scope.cancel()
@@ -325,7 +325,7 @@ class Run:
         self._alone = self._deserted = True
         hub.draining += 1
         self._shared.leave(attempts, self._wanted)
-        self._scope.deadline = trio.current_time() + seconds
+        self._scope.deadline = self._hub.now() + seconds
         hub.end_if_deserted()
         return True
 
@@ -349,7 +349,7 @@ class Run:
             return
         seconds = self._attempts.alone_for(self._linger)
         if seconds:
-            self._scope.deadline = trio.current_time() + seconds
+            self._scope.deadline = self._hub.now() + seconds
         else:
             self._scope.cancel()
         self._hub.end_if_deserted()
@@ -410,7 +410,7 @@ class Run:
         if self._over:
             return
         self._over = True
-        now, draining = trio.current_time(), self._draining()
+        now, draining = self._hub.now(), self._draining()
         if self._exchange.phase not in (life.Phase.ATTEMPTING, life.Phase.ENDED):
             self._exchange.note(life.ClientLeft(), self._left_at or now)
         record = self._exchange.finished(now) if draining else self._exchange.close(now)
@@ -426,7 +426,7 @@ class Run:
     def _drained(self) -> None:
         """A drain has ended: the last one brings the row, if the client's part is over."""
         if self._over and not self._draining():
-            self._enter(self._exchange.close(trio.current_time()))
+            self._enter(self._exchange.close(self._hub.now()))
             if not self._exchange.possibly_spent and self._whole is None:
                 self._shared.was_free()
             self._forget()
@@ -439,4 +439,4 @@ class Run:
         self._hub.learn_home(self._conversation, record, self._request.input_tokens)
 
     def _note(self, event: life.Event) -> None:
-        self._exchange.note(event, trio.current_time())
+        self._exchange.note(event, self._hub.now())

@@ -60,12 +60,13 @@ class Deadlines:
         # rule, and looks for the next then: to set it anew for each would cost what a scope does.
         self._next = inf
         self._sleep = trio.CancelScope()
+        self._now = trio.lowlevel.current_clock().current_time
 
     def begin(self, pipe: Pipe, seconds: float) -> Deadline:
         """From now on. Raises `LocalProtocolError` if nobody looks at the clock."""
         if not self._runs:
             raise LocalProtocolError("a deadline passes only while its clock runs")
-        at = trio.current_time() + seconds
+        at = self._now() + seconds
         deadline = Deadline(self, pipe, at)
         self._open.add(deadline)
         if at < self._next:
@@ -88,7 +89,7 @@ class Deadlines:
             self._next = min((each.deadline for each in self._open), default=inf)
             with trio.CancelScope(deadline=self._next) as self._sleep:
                 await trio.sleep_forever()
-            now = trio.current_time()
+            now = self._now()
             for each in [each for each in self._open if each.deadline <= now]:
                 self._open.discard(each)
                 each.passes()

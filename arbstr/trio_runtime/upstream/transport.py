@@ -81,6 +81,7 @@ class Transport:
         self._closed = False
         self._sleep = trio.CancelScope()
         self.deadlines = Deadlines()
+        self._now = trio.lowlevel.current_clock().current_time
         self._trouble_told = -inf
 
     async def __aenter__(self) -> Self:
@@ -113,7 +114,7 @@ class Transport:
         """A healthy idle connection of that origin, if there is one. As `connect`, but at once."""
         if self._closed:
             raise trio.ClosedResourceError("the transport was closed")
-        links, now = self._idle.get(origin), trio.current_time()
+        links, now = self._idle.get(origin), self._now()
         while links:
             link = links.pop()
             if link.expires > now and link.pipe.quiet():
@@ -130,7 +131,7 @@ class Transport:
             idle = (link.expires for links in self._idle.values() for link in links)
             with trio.CancelScope(deadline=min(idle, default=inf)) as self._sleep:
                 await trio.sleep_forever()
-            now = trio.current_time()
+            now = self._now()
             for links in self._idle.values():
                 for link in [link for link in links if link.expires <= now]:
                     links.remove(link)
@@ -150,7 +151,7 @@ class Transport:
 
     def _own_trouble(self, sentence: str) -> None:
         """Says once that no provider is to blame, not with each of its thousand requests."""
-        now = trio.current_time()
+        now = self._now()
         began, self._trouble_told = self._trouble_told + TROUBLE_SECONDS <= now, now
         if began:
             log.warning("providers cannot be reached, and none is to blame: %s", sentence)
@@ -160,7 +161,7 @@ class Transport:
         if self._closed or not reusable or seconds <= 0:
             self._close(link)
             return
-        link.expires = trio.current_time() + seconds
+        link.expires = self._now() + seconds
         if link.expires < self._sleep.deadline:
             self._sleep.deadline = link.expires
         links = self._idle.setdefault(link.origin, deque())
