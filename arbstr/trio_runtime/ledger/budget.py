@@ -38,6 +38,14 @@ LONGEST_REQUEST: Final = timedelta(days=1)
 """How long before its attempt a request may have been received; minutes are usual."""
 
 
+BUT_ONE: Final = "coalesce(requests.boot_id, '') <> :boot_id"
+OF_ONE: Final = "requests.boot_id = :boot_id"
+WITHOUT_LEASE: Final = (
+    "coalesce(requests.boot_id, '') NOT IN (SELECT boot_id FROM budget_leases WHERE day = :day)"
+)
+"""Of which processes attempts are, for `sum_of_day`: of all but one, whose rows are in its memory;
+of one; of those that have no lease of the day."""
+
 UNREAD: Final = (
     "what was spent today cannot be read yet (%s): until then a budget lets nothing through that "
     "costs"
@@ -132,20 +140,20 @@ def read_spent(session: Session, now: float, *, but_by: str) -> Decimal:
 
     Blocks; raises what the session does.
     """
-    return sum_of_day(session, "spent_between", day_of(now), {"boot_id": but_by})
+    return sum_of_day(session, BUT_ONE, day_of(now), {"boot_id": but_by})
 
 
-def sum_of_day(
-    session: Session, question: str, day: int, parameters: Mapping[str, object]
-) -> Decimal:
-    """The sum, exact, of what a question finds of a UTC day. Blocks; raises as the session does."""
+def sum_of_day(session: Session, whose: str, day: int, parameters: Mapping[str, object]) -> Decimal:
+    """The sum, exact, of what attempts of a UTC day may have cost. `whose` is a condition from the
+    constants here, and `parameters` what it binds. Blocks; raises as the session does."""
     midnight = datetime.fromtimestamp(day * DAY_SECONDS, UTC)
     ends = {
         "asked_since": _logged(midnight - LONGEST_REQUEST),
         "since": _logged(midnight),
         "until": _logged(midnight + timedelta(days=1)),
     }
-    rows = session.execute(session.question(question), {**ends, **parameters})
+    sql = session.question("spent_between").format(whose=whose)
+    rows = session.execute(sql, {**ends, **parameters})
     # The digits of the column, not the binary fraction behind them.
     return add_sats(*(Decimal(repr(sats)) for (sats,) in rows if sats is not None))
 

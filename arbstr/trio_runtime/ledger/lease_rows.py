@@ -13,7 +13,7 @@ from typing import Final, final
 
 from arbstr.sansio.routing.budget import day_of
 from arbstr.sansio.routing.lease import ENDED, Ask, Row, exchanged
-from arbstr.trio_runtime.ledger.budget import sum_of_day
+from arbstr.trio_runtime.ledger.budget import OF_ONE, WITHOUT_LEASE, sum_of_day
 from arbstr.trio_runtime.ledger.port import Session
 
 WANTED_SECONDS: Final = 3.0
@@ -76,7 +76,7 @@ def exchange(
     if first:
         # Who is here for the first time sees to it that what others spent without a lease counts.
         put(boot_id, Row(), now)
-        spent = msats(sum_of_day(session, "spent_without_lease", day, {"day": day}))
+        spent = msats(sum_of_day(session, WITHOUT_LEASE, day, {"day": day}))
         before, until = rows.get(BASE, (Row(), 0.0))
         put(BASE, Row(max(before.cap, spent)), until)
         session.execute(session.question("forget_leases"), {"day": day - KEPT_DAYS})
@@ -140,7 +140,7 @@ def inherit(session: Session, day: int, gone: Collection[str]) -> int:
     settled = 0
     for name, _, seq, seen_at in rows:
         if name in gone and seq < ENDED:
-            spent = msats(sum_of_day(session, "spent_by", day, {"boot_id": name}))
+            spent = msats(sum_of_day(session, OF_ONE, day, {"boot_id": name}))
             cap = spent + elsewhere.get(CORRECTED + name, 0)
             told = {"day": day, "boot_id": name, "cap": cap, "seq": ENDED, "seen_at": seen_at}
             session.execute(session.question("upsert_lease"), told)
