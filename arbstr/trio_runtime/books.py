@@ -18,9 +18,8 @@ def enter(hub: Hub, record: Record, exchange: Exchange) -> None:
         hub.accounts.ended(record)
     hub.learn_ratio(record.policy, record.token_ratio)
     hub.learn_length(record, exchange.choices)
-    extra = {"request_id": record.correlation_id}
     for sentence in exchange.disbelieved:
-        log.warning("%s", sentence, extra=extra)
+        log.warning("%s", sentence, extra={"request_id": record.correlation_id})
     for attempt in record.attempts:
         stated, expected = attempt.provider_cost_sats, attempt.expected_sats
         if stated is None or expected is None or not attempt.may_have_cost:

@@ -53,7 +53,7 @@ def retry_of(hub: Hub, snapshot: Snapshot, route: RoutePlan, *, consent: bool) -
         backoff=retry.backoff,
         patience=retry.patience,
         consent=consent or retry.possibly_spent == "next",
-        no_stream_options=frozenset(hub.refuse_stream_options),
+        no_stream_options=frozenset(hub.refuse_stream_options or ()),
         max_sats=route.max_sats,
     )
 

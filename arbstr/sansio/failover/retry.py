@@ -31,8 +31,9 @@ What may not live here: clocks, dice (a `Sleep` states a range and the runtime d
 judgement what a failure was and cost (`sansio.failover.failure`), and anything a provider wrote.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
@@ -42,6 +43,7 @@ from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_sec
 from arbstr.sansio.failover.last_word import Standing, last_word
 from arbstr.sansio.failover.verdicts import Verdict, verdict_of
 from arbstr.sansio.money import add_sats
+from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.budget import NotWithinBudget
 from arbstr.sansio.routing.listing import TooLow
 from arbstr.sansio.routing.plan import Candidate, OverRequest
@@ -67,6 +69,7 @@ PROBE_WAIT: Final = 5.0
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Send the request to this candidate, if `Budget` and `Board` let it through.
@@ -157,6 +160,22 @@ class ProbeSettled:
 Event: TypeAlias = TryFailed | Skipped | Answered | Elapsed | ProbeSettled
 
 
+@final
+@dataclass(slots=True)
+class _Past:
+    """What the attempts of a request came to that did not bring its answer, by candidate or name.
+
+    `left`: nothing more is asked there; `waited`: its short wait was waited out.
+    """
+
+    standings: dict[int, Standing] = field(default_factory=dict)
+    retried: dict[str, int] = field(default_factory=dict)
+    unreached: list[int] = field(default_factory=list)
+    waited: set[str] = field(default_factory=set)
+    left: set[str] = field(default_factory=set)
+    probed: set[str] = field(default_factory=set)
+
+
 class Retry:
     """One request's way through its candidates. See the module's docstring.
 
@@ -190,20 +209,21 @@ class Retry:
         self._backoff = backoff
         self._patience = patience
         self._consent = consent
-        self._without_stream_options = set(no_stream_options)
+        self._without_stream_options = no_stream_options
         self._round = list(range(len(candidates)))
-        self._standings: dict[int, Standing] = {}
         self._failed: dict[str, int] = {}
-        self._retried: dict[str, int] = {}
-        self._unreached: list[int] = []
-        self._waited: set[str] = set()
         self._paid: list[str] = []
-        self._left: set[str] = set()
-        self._probed: set[str] = set()
         self._max_sats = max_sats
+
+    @cached_property
+    def _past(self) -> _Past:
+        """Made with the first failure: nearly all requests have none."""
+        return _Past()
 
     def failures_header(self) -> str:
         """`x-arbstr-retries`: failed attempts per provider, in order of first failure."""
+        if not self._failed:
+            return ""
         return ", ".join(f"{count}/{name}" for name, count in self._failed.items())
 
     def start(self) -> Command:
@@ -222,7 +242,7 @@ class Retry:
             case Attempt(), TryFailed(failure, probe, charged):
                 self._waiting = self._after_failure(failure, probe, charged, now)
             case Attempt(), Skipped(refused):
-                self._standings[self._turn] = Standing(refused, now, self._failure_before())
+                self._past.standings[self._turn] = Standing(refused, now, self._failure_before())
                 self._waiting = self._next(now)
             case Sleep(), Elapsed():
                 self._waiting = self._attempt()
@@ -249,7 +269,7 @@ class Retry:
         self, failure: Failure, probe: bool, charged: Decimal | None, now: float
     ) -> Command:
         name = self._name(self._turn)
-        self._standings[self._turn] = Standing(failure, now)
+        self._past.standings[self._turn] = Standing(failure, now)
         self._failed[name] = self._failed.get(name, 0) + 1
         if failure.money is not Money.FREE:
             self._paid.append(name)
@@ -259,9 +279,9 @@ class Retry:
             else:
                 self._risked = self._with(self._turn)
         if probe:
-            self._probed.add(name)
+            self._past.probed.add(name)
         if failure.kind in OF_THE_PROVIDER or self._models_failed(name) >= MODELS_EACH:
-            self._left.add(name)
+            self._past.left.add(name)
         match verdict_of(failure):
             case Verdict.DELIVER_ERROR | Verdict.END:
                 return self._give_up(now)
@@ -271,7 +291,7 @@ class Retry:
                 return self._give_up(now)
             case Verdict.NEXT_THEN_AGAIN:
                 if not probe:
-                    self._unreached.append(self._turn)
+                    self._past.unreached.append(self._turn)
                 return self._next(now)
             case Verdict.AGAIN_THEN_NEXT if not probe:
                 return self._again(name, failure) or self._patient(name, failure, now)
@@ -279,14 +299,14 @@ class Retry:
                 return self._patient(name, failure, now)
             case Verdict.WITHOUT_STREAM_OPTIONS:
                 known = name in self._without_stream_options
-                self._without_stream_options.add(name)
+                self._without_stream_options |= {name}
                 return self._next(now) if probe or known else self._attempt()
             case Verdict.NEXT | Verdict.AGAIN_THEN_NEXT:
                 return self._next(now)
 
     def _failure_before(self) -> Failure | None:
         """What the candidate whose turn it is had failed with, if this is another try."""
-        standing = self._standings.get(self._turn)
+        standing = self._past.standings.get(self._turn)
         if standing is None:
             return None
         return standing.seen if isinstance(standing.seen, Failure) else standing.before
@@ -297,7 +317,7 @@ class Retry:
         Who does not rest for it (`rest_seconds`) is asked again all the same: after the wait it
         wants if that is short, unless it is worth a single one (`_patient`).
         """
-        tried = self._retried.get(name, 0)
+        tried = self._past.retried.get(name, 0)
         wanted = failure.retry_after or 0.0
         longer = wanted > self._backoff * 2.0 ** min(tried, DOUBLINGS)
         if longer and rest_seconds(failure) is None:
@@ -305,7 +325,7 @@ class Retry:
             wanted = wanted if wanted <= self._patience else 0.0
         if tried >= self._max_retries or longer:
             return None
-        self._retried[name] = tried + 1
+        self._past.retried[name] = tried + 1
         return self._sleep(tried, wanted)
 
     def _sleep(self, tried: int, wanted: float = 0.0) -> Sleep:
@@ -316,11 +336,11 @@ class Retry:
         """The same provider after the short wait it asked for, once, where the next is dearer."""
         wait = failure.retry_after
         asked_for = failure.kind in (FailureKind.RATE_LIMITED, FailureKind.SERVER_ERROR)
-        if wait is None or wait > self._patience or not asked_for or name in self._waited:
+        if wait is None or wait > self._patience or not asked_for or name in self._past.waited:
             return self._next(now)
         if not self._may_be_asked(self._turn) or not self._next_is_dearer():
             return self._next(now)
-        self._waited.add(name)
+        self._past.waited.add(name)
         return Sleep(wait, wait)
 
     def _next_is_dearer(self) -> bool:
@@ -333,13 +353,15 @@ class Retry:
 
     def _unreached_again(self) -> Command | None:
         """Those nobody could reach, again, once nobody else is left."""
-        again, self._unreached = self._unreached, []
+        again, self._past.unreached = self._past.unreached, []
         again = [
-            turn for turn in again if self._retried.get(self._name(turn), 0) < self._max_retries
+            turn
+            for turn in again
+            if self._past.retried.get(self._name(turn), 0) < self._max_retries
         ]
         for name in {self._name(turn) for turn in again}:
-            self._retried[name] = self._retried.get(name, 0) + 1
-            self._left.discard(name)
+            self._past.retried[name] = self._past.retried.get(name, 0) + 1
+            self._past.left.discard(name)
         again = [turn for turn in again if self._may_be_asked(turn)]
         if not again:
             return None
@@ -354,7 +376,7 @@ class Retry:
                 self._turn = turn
                 return self._attempt()
             if self._is_over(turn) and self._name(turn) not in self._paid:
-                self._standings[turn] = Standing(
+                self._past.standings[turn] = Standing(
                     OverRequest(self._with(turn), self._max_sats or Decimal(0)), now
                 )
         if again := self._unreached_again():
@@ -371,14 +393,14 @@ class Retry:
         """Candidates refused because of somebody else's probe that may still be asked."""
         return [
             index
-            for index, standing in sorted(self._standings.items())
+            for index, standing in sorted(self._past.standings.items())
             if isinstance(standing.seen, Probing) and self._may_be_asked(index)
         ]
 
     def _may_be_asked(self, index: int) -> bool:
         name = self._name(index)
         # A probe is a single attempt, whatever else the provider offers.
-        out = name in self._paid or name in self._left or name in self._probed
+        out = name in self._paid or name in self._past.left or name in self._past.probed
         return not out and not self._is_over(index)
 
     def _is_over(self, index: int) -> bool:
@@ -395,9 +417,11 @@ class Retry:
     def _models_failed(self, name: str) -> int:
         return sum(
             self._name(index) == name and isinstance(standing.seen, Failure)
-            for index, standing in self._standings.items()
+            for index, standing in self._past.standings.items()
         )
 
     def _give_up(self, now: float) -> GiveUp:
-        standings = [(self._name(index), found) for index, found in sorted(self._standings.items())]
+        standings = [
+            (self._name(index), found) for index, found in sorted(self._past.standings.items())
+        ]
         return GiveUp(last_word(standings, consent=self._consent, now=now))

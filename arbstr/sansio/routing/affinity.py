@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.quick import quick
+
 KEPT_SECONDS: Final = 3600.0
 """An hour after its last answer nobody has a conversation in a cache: providers keep them for five
 minutes to an hour."""
@@ -33,6 +35,7 @@ Key: TypeAlias = bytes
 
 
 @final
+@quick
 @dataclass(frozen=True, slots=True)
 class Home:
     """Who answered last, with which model, and the estimated tokens of input it was given."""

@@ -15,7 +15,7 @@ input, would make holds worthless: "hi" is one token, and no answer to it is.
 """
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -112,18 +112,21 @@ class Lengths:
     """What answers took, in output tokens a choice, by policy and model."""
 
     def __init__(self) -> None:
-        self._pairs: dict[tuple[str, str], _Last] = {}
+        self._pairs: OrderedDict[tuple[str, str], _Last] = OrderedDict()
 
     def learn(self, policy: str | None, model: str, output_tokens: int, choices: int) -> None:
         """Takes one whole answer. One without output teaches nothing."""
         if output_tokens < 1:
             return
         pair = (policy or NO_POLICY, model)
-        last = self._pairs.pop(pair, None) or _Last()
-        # Put back at the end, so that the first one is the one without answers for longest.
-        self._pairs[pair] = last
-        if len(self._pairs) > MOST_PAIRS:
-            del self._pairs[next(iter(self._pairs))]
+        last = self._pairs.get(pair)
+        if last is None:
+            last = self._pairs[pair] = _Last()
+            if len(self._pairs) > MOST_PAIRS:
+                self._pairs.popitem(last=False)
+        else:
+            # So that the first one is the one without answers for longest.
+            self._pairs.move_to_end(pair)
         last.add(min(LONGEST_ANSWER, -(-output_tokens // choices)))
 
     def become(self, other: "Lengths") -> None:

@@ -70,10 +70,11 @@ class UpstreamCall(Answering):
 
     async def plain(self, body: bytes) -> Answer | Failure:
         """Sends the request and reads the whole answer."""
-        failure = await self._send(body, streams=False)
-        if failure is not None:
-            return failure
-        return await self._whole()
+        return (
+            await self._send(body, streams=False)
+            or await self._whole_body()
+            or await self._judged()
+        )
 
     async def stream(self, body: bytes) -> bytes | Failure:
         """Sends the request and reads until output begins; returns the first bytes to relay."""

@@ -80,6 +80,7 @@ class Transport:
         self._open = 0
         self._closed = False
         self._sleep = trio.CancelScope()
+        self._wakes = inf
         self.deadlines = Deadlines()
         self._now = trio.lowlevel.current_clock().current_time
         self._trouble_told = -inf
@@ -129,7 +130,8 @@ class Transport:
         """
         while True:
             idle = (link.expires for links in self._idle.values() for link in links)
-            with trio.CancelScope(deadline=min(idle, default=inf)) as self._sleep:
+            self._wakes = min(idle, default=inf)
+            with trio.CancelScope(deadline=self._wakes) as self._sleep:
                 await trio.sleep_forever()
             now = self._now()
             for links in self._idle.values():
@@ -162,9 +164,11 @@ class Transport:
             self._close(link)
             return
         link.expires = self._now() + seconds
-        if link.expires < self._sleep.deadline:
-            self._sleep.deadline = link.expires
-        links = self._idle.setdefault(link.origin, deque())
+        if link.expires < self._wakes:
+            self._wakes = self._sleep.deadline = link.expires
+        links = self._idle.get(link.origin)
+        if links is None:
+            links = self._idle[link.origin] = deque()
         links.append(link)
         if len(links) > self._max_idle:
             self._close(links.popleft())
