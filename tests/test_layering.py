@@ -77,7 +77,7 @@ ORDER: Final = {
         *wing(
             "upstream",
             "pipe deadlines tunnel connect readers http11 content_coding transport ask node "
-            "websocket discovery target witness answering call",
+            "websocket discovery target pieces witness answering call",
         ),
         *wing(
             "server",

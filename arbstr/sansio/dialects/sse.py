@@ -74,7 +74,7 @@ def is_stream(text: bytes) -> bool:
     return not text.startswith(_NOT_SSE) and (b"\ndata:" in text or b"\rdata:" in text)
 
 
-def begins_as_stream(body: bytes | bytearray) -> bool:
+def begins_as_stream(body: bytes) -> bool:
     """Whether the first bytes of a body are those of a stream."""
     return _STREAM.match(body) is not None
 

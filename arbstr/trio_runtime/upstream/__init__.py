@@ -18,6 +18,7 @@ The order of the modules; each imports only from those before it:
     websocket          a conversation in texts, for relays
     discovery          where nodes are, and which of them are there
     target             the heads of the requests to a provider, prepared once for each path
+    pieces             a body that comes in pieces, and is wanted in one
     witness            what was seen of a call, and what it means
     answering          its answer, read to a verdict; exceptions become facts
     call               one request to one provider: sent, read, its connection given back

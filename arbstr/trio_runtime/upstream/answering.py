@@ -58,9 +58,9 @@ class Answering(Witness):
 
     heard: Callable[[bytes], None] | None = None
     _decoder: Decoder | None = None
-    # So long was the body when it was last looked through for ecash and had none: to look through
-    # 200 kB takes 60 us.
-    _without_change = 0
+    # Whether the body so far was looked through for ecash and has none: to do so with 200 kB takes
+    # 60 us.
+    _looked_through = True
 
     def __init__(
         self,
@@ -104,12 +104,12 @@ class Answering(Witness):
         """As much of an error's body as comes; the status stands whatever becomes of the rest."""
         try:
             self._decoder = self._decoder_of(head)
-            while len(self._body) < MAX_ERROR_BYTES:
+            while self._body.size < MAX_ERROR_BYTES:
                 data = await self._receive()
                 if not data:
                     self.ended = True
                     return
-                self._body += data[:MAX_ERROR_BYTES]
+                self._add(data[:MAX_ERROR_BYTES])
         except AnswerBroken:
             return
 
@@ -204,7 +204,7 @@ class Answering(Witness):
         assert self._connection is not None  # its head came on it
         here = self._came_with_head()
         if self.ended:
-            self._body += here
+            self._add(here)
             return self._too_large() if len(here) > self._max_answer_bytes else None
         watch: Relay | None = None
         over = events = 0
@@ -219,7 +219,7 @@ class Answering(Witness):
                         self.broke = not watch.done
                         if watch.complete or watch.error is not None:
                             return None
-                    elif self._body.rstrip().endswith(b"}"):
+                    elif self._body.whole().rstrip().endswith(b"}"):
                         # It may be whole, whatever was promised: `judge` tells.
                         self.ended = True
                         return None
@@ -227,8 +227,8 @@ class Answering(Witness):
                 if not data:
                     self.ended = True
                     return None
-                self._body += data
-                if len(self._body) > self._max_answer_bytes:
+                self._add(data)
+                if self._body.size > self._max_answer_bytes:
                     return self._too_large()
                 if self._decoder is None and self._connection.complete:
                     self.ended = True
@@ -238,9 +238,9 @@ class Answering(Witness):
                     watch.become(read)
                 elif watch is not None:
                     watch.feed(data)
-                elif begins_as_stream(self._body):
+                elif begins_as_stream(self._body.beginning()):
                     self._watch = watch = Relay(self._asked.dialect.reading(self._asked))
-                    watch.feed(bytes(self._body))
+                    watch.feed(self._body.whole())
                 if watch is None:
                     continue
                 if (
@@ -262,6 +262,10 @@ class Answering(Witness):
         if watch is None or watch.complete or watch.error is not None:
             return None
         return self.cut_short(f"sent nothing for {self.provider.timeouts.idle:g} s")
+
+    def _add(self, data: bytes) -> None:
+        self._body.add(data)
+        self._looked_through = False
 
     def _came_with_head(self) -> bytes:
         """The part of the body that is here; `ended` says whether it is all of it.
@@ -287,7 +291,7 @@ class Answering(Witness):
         return await self._whole_body() or await self._judged()
 
     async def _judged(self) -> Answer | Failure:
-        whole = body = bytes(self._body)
+        whole = body = self._body.whole()
         named = self.headers.get("content-type", "")
         judge = self._asked.dialect.judge
         self._told = verdict = (
@@ -299,7 +303,7 @@ class Answering(Witness):
             case Answer(body=body):
                 clean = without_refund_tokens(body)
                 if clean is whole:
-                    self._without_change = len(whole)
+                    self._looked_through = True
                 self.answer = verdict if clean is body else replace(verdict, body=clean)
                 return self.answer
             case BadAnswer(sentence):
@@ -312,7 +316,7 @@ class Answering(Witness):
         self._streams = False
         if self.relay.overflow:
             return self._too_large()
-        self._body += self.relay.held
+        self._add(self.relay.held)
         answer = await (self._judged() if self.ended else self._whole())
         if isinstance(answer, Failure):
             return answer

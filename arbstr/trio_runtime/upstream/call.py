@@ -101,13 +101,13 @@ class UpstreamCall(Answering):
 
         Each token is told once, so that it is written once.
         """
-        relay, looked_through = self._relayed, len(self._body) == self._without_change
-        if looked_through and relay is None and "x-cashu" not in self.headers:
+        relay = self._relayed
+        if self._looked_through and relay is None and "x-cashu" not in self.headers:
             return ()  # as nearly always
-        body = b"" if looked_through else self._body
-        found = tokens_in(self.headers, body) + (() if relay is None else relay.refunds)
+        texts = () if self._looked_through else (self._body.whole(),)
+        found = tokens_in(self.headers, *texts) + (() if relay is None else relay.refunds)
         if not found:
-            self._without_change = len(self._body)
+            self._looked_through = True
             return ()
         new = tuple(token for token in found if token not in self._change_told)
         self._change_told.update(new)
@@ -189,7 +189,7 @@ class UpstreamCall(Answering):
         with trio.move_on_after(ERROR_BODY_SECONDS):
             await self._error_body(head)
         # Whatever the status says: a charge may be stated in there, too.
-        self._told = self._asked.dialect.judge(bytes(self._body), self._asked, "")
+        self._told = self._asked.dialect.judge(self._body.whole(), self._asked, "")
         return self._refused()
 
     async def _read_on(self) -> Failure | None:

@@ -26,6 +26,7 @@ from arbstr.sansio.failover.watch import ENDINGS, End, Stage
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.secrets import Secret
+from arbstr.trio_runtime.upstream.pieces import Pieces
 
 if TYPE_CHECKING:
     from arbstr.trio_runtime.upstream.transport import Connection
@@ -84,7 +85,7 @@ class Witness:
         self._added_stream_options = added_stream_options
         self._path_served = path_served
         self._secrets = secrets
-        self._body = bytearray()
+        self._body = Pieces()
 
     @cached_property
     def relay(self) -> Relay:
@@ -193,7 +194,7 @@ class Witness:
         failure = from_status(
             self.status,
             self.headers,
-            bytes(self._body),
+            self._body.whole(),
             kind=self.kind,
             added_stream_options=self._added_stream_options,
             path_served=self._path_served,
