@@ -50,7 +50,12 @@ output_rate = 100
 """
 
 
-async def test_eight_processes_spend_a_day_and_no_more(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["of their own", "workers"])
+async def test_eight_processes_spend_a_day_and_no_more(
+    how: str, place: str, tmp_path: Path
+) -> None:
+    if how == "workers" and not place.endswith(".db"):
+        pytest.skip("workers are processes as any other there")
     dice, charged = random.Random(15), 0
 
     def serve(request: Request) -> Play:
@@ -63,7 +68,7 @@ async def test_eight_processes_spend_a_day_and_no_more(place: str, tmp_path: Pat
     async with open_fake_provider(serve) as fake:
         text = CONFIG.format(url=fake.url)
         with ExitStack() as stack:
-            run = _workers if place.endswith(".db") else _several
+            run = _workers if how == "workers" else _several
             urls, kill = await trio.to_thread.run_sync(run, stack, text, place, tmp_path)
             async with trio.open_nursery() as nursery:
                 for n in range(PROCESSES):
@@ -77,7 +82,7 @@ async def test_eight_processes_spend_a_day_and_no_more(place: str, tmp_path: Pat
                 health = await client.get(urls[-1].replace("/v1", "/health"))
             told = health.json()["budget"]
     spent = charged * TOKEN_SATS
-    print(f"\n{place.partition(':')[0]}: {spent:.1f} of {LIMIT} sats charged, told {told}")
+    print(f"\n{place.partition(':')[0]}, {how}: {spent:.1f} of {LIMIT} sats charged, told {told}")
     assert spent <= LIMIT
     assert spent >= 0.95 * LIMIT
     assert told["set_aside"] == 0
@@ -123,7 +128,7 @@ def _workers(
 def _several(
     stack: ExitStack, text: str, place: str, directory: Path
 ) -> tuple[list[str], Callable[[], None]]:
-    """So many of their own, on one ledger in PostgreSQL."""
+    """So many of their own, on one ledger; who is killed is started again."""
     environ = {"DATABASE_URL": place, "XDG_STATE_HOME": str(directory)}
 
     def begin() -> ArbstrProcess:

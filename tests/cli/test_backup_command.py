@@ -2,7 +2,10 @@
 
 import os
 import sqlite3
+import threading
 from contextlib import closing
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from arbstr.cli.commands import main
 from arbstr.trio_runtime.ledger import sqlite_backup
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
-from tests.ledgers import request, write_ledger
+from arbstr.trio_runtime.ledger.store import Store
+from tests.ledgers import attempt, connect, request, write_ledger
 from tests.process import clean_environ
 from tests.records import RECORD
 
@@ -96,6 +100,53 @@ def test_who_writes_meanwhile_is_not_held_up_and_not_in_it(
     assert done.rows["requests"] == 200
     assert ids(tmp_path / "copy.db") == [f"id-{n}" for n in range(200)]
     assert len(ids(path)) == 200 + late
+
+
+def test_a_ledger_that_is_written_as_fast_as_it_can_be_is_copied_as_it_was_at_one_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "arbstr.db"
+    write_ledger(path, [request(f"old-{n}", tries=[attempt()]) for n in range(200)])
+    monkeypatch.setattr(sqlite_backup, "PAGES", 4)
+    store, begun, done = Store("boot"), threading.Event(), threading.Event()
+    written = count()
+
+    def write() -> None:
+        with closing(connect(path)) as session:
+            session.execute("PRAGMA busy_timeout = 10000")
+            while not done.is_set():
+                batch = [replace(RECORD, correlation_id=f"{next(written)}") for _ in range(20)]
+                session.execute("BEGIN IMMEDIATE")
+                store.together(batch, session)
+                session.execute("COMMIT")
+                begun.set()
+
+    def progress(copied: int, pages: int) -> None:
+        if copied < min(pages, 20):
+            begun.clear()
+            assert begun.wait(30)  # some more is there
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert begun.wait(30)
+        copied = sqlite_backup.back_up(
+            str(path), tmp_path / "copy.db", replace=False, progress=progress
+        )
+    finally:
+        done.set()
+        writer.join()
+    # Whole batches, all up to one of them: a row, its attempt and its part of each sum.
+    rows = copied.rows["requests"]
+    assert 200 < rows <= 200 + next(written)
+    assert rows % 20 == 0
+    assert ids(tmp_path / "copy.db") == ids(path)[:rows]
+    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        for table in ("attempts", "requests"):
+            assert copy.execute(f"SELECT count(*) FROM {table}").fetchone() == (rows,)
+        for sums in ("request_hours", "request_days", "request_totals"):
+            assert copy.execute(f"SELECT sum(requests) FROM {sums}").fetchone() == (rows,)
 
 
 def test_what_is_there_is_replaced_if_that_is_said_and_not_otherwise(

@@ -88,6 +88,7 @@ class PostgresDatabase:
         self._writer: PostgresSession | None = None
         self._readers: list[PostgresSession] = []
         self._left = False
+        self._was_there = False
         self._limiter = trio.CapacityLimiter(1)
         self._since: float | None = None
 
@@ -237,6 +238,10 @@ class PostgresDatabase:
         self._writer = session  # from here on it can be cut
         try:
             with begun(session, "BEGIN"):
+                if self._was_there and not version_of(session):
+                    _log.warning(
+                        "database %s holds no ledger any more: a new one is begun", self._url.shown
+                    )
                 if is_older(session, self._url):
                     self._since = inf  # that takes as long as it takes
                     _migrate(session, self._url)
@@ -247,6 +252,7 @@ class PostgresDatabase:
         except BaseException:
             self._drop_writer()
             raise
+        self._was_there = True
         if abandoned:
             _log.info(
                 "requests left in flight by an arbstr that was killed, now abandoned: %d", abandoned

@@ -1,13 +1,16 @@
 """A ledger that is moved: all of it, whatever kills the move, and never among other rows."""
 
 import json
+import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from signal import SIGKILL
+from typing import Any, Final, NoReturn
 
 import pytest
 import trio
@@ -29,6 +32,8 @@ from tests.records import RECORD
 from tests.trio_runtime.ledger.test_reports import NOBODY, Dice, write
 
 pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
+
+from arbstr.trio_runtime.ledger.postgres import PostgresDatabase
 
 WAYS: Final = ("sqlite postgres", "postgres sqlite")
 
@@ -201,6 +206,58 @@ def test_killed_before_a_batch_is_committed_nothing_of_it_is_there(
         break
     assert tries > 5
     assert contents(target) == contents(source)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="system libraries outlive no fork elsewhere")
+@pytest.mark.parametrize("ways", WAYS[:1], ids=["sqlite to postgres"], indirect=True)
+def test_killed_with_a_signal_before_and_after_each_commit_it_goes_on(
+    ways: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other try gets one commit further, from the mark to its removal."""
+    monkeypatch.setattr(module, "BATCH_ROWS", 100)  # a table each
+    source, target = ways
+    made(source)
+    before = contents(source)
+    tries = 0
+    while os.WIFSIGNALED(status := _moved_apart(*ways, before_commit=tries % 2 == 0)):
+        tries += 1
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert tries == 2 * (1 + len(KEYS) + 1)
+    assert contents(target) == before
+
+
+def _moved_apart(source: str, target: str, *, before_commit: bool) -> int:
+    """By a process of its own; how that ended."""
+    child = os.fork()
+    if not child:
+        _move_and_die(source, target, before_commit=before_commit)
+    return os.waitpid(child, 0)[1]
+
+
+def _move_and_die(source: str, target: str, *, before_commit: bool) -> NoReturn:
+    """Ends the process as kill -9 does at its first step of the move."""
+    real = PostgresDatabase.transaction
+
+    async def transact(database: Any, work: Any, **more: Any) -> Any:
+        is_step = getattr(work, "func", work) in (module._mark, module._insert, module._end)
+
+        def and_die(session: Session) -> Any:
+            done = work(session)
+            if is_step and before_commit:
+                os.kill(os.getpid(), SIGKILL)
+            return done
+
+        done = await real(database, and_die, **more)
+        if is_step:
+            os.kill(os.getpid(), SIGKILL)
+        return done
+
+    try:
+        PostgresDatabase.transaction = transact  # type: ignore[method-assign, assignment]  # this process's own
+        moved(source, target, quietly)
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def test_moved_again_it_is_there_already(ways: tuple[str, str]) -> None:
