@@ -57,7 +57,7 @@ _intent: Final = attrgetter(*_INTENT)
 _record: Final = attrgetter(*_RECORD)
 _attempt: Final = attrgetter(*_ATTEMPT)
 
-AMOUNTS: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
+_AMOUNTS: Final[Mapping[type, frozenset[str]]] = MappingProxyType(
     {
         kind: frozenset(
             each.name
@@ -143,7 +143,7 @@ def _made(kind: type[T], names: Sequence[str], values: Sequence[Any], **more: ob
     """One of `kind`; what the line does not have is its default, or unknown; what it has beyond
     that is left."""
     given = dict(zip(names, values, strict=True))
-    amounts = AMOUNTS[kind]
+    amounts = _AMOUNTS[kind]
     read: dict[str, Any] = {
         each.name: Decimal(value) if value is not None and each.name in amounts else value
         for each in fields(kind)
