@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -98,9 +98,20 @@ class Attempts:
         self.permit = Permit(hub, snapshot, request, exchange)
         self._deserted = deserted
         self.retry = retry
-        self.drains = Drains(hub, exchange, drained, snapshot.catalog.secrets)
+        self._drained = drained
         # The lanes that attempts were made on, by the attempt's number.
         self.ways: dict[int, Way] = {}
+
+    @cached_property
+    def drains(self) -> Drains:
+        """Made when one may begin: nearly all requests have none."""
+        secrets = self._snapshot.catalog.secrets
+        return Drains(self._hub, self._exchange, self._drained, secrets)
+
+    @property
+    def drains_begun(self) -> Drains | None:
+        """The same, if they were made."""
+        return self.__dict__.get("drains")
 
     async def find(self) -> ErrorReply | None:
         """Runs Retry's commands. `None` means that `call` has something to deliver."""

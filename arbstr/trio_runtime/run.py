@@ -360,7 +360,7 @@ class Run:
         if self._error is None and call is not None:
             self._came_whole(call)
             attempts.answered_unattended()
-            self._remember(attempts.drains)
+            self._remember(attempts.drains_begun)
             if not call.price_is_open:
                 await call.finish()
 
@@ -397,7 +397,7 @@ class Run:
         finally:
             self._finish()
             self._ended = True
-            self._remember(None if self._attempts is None else self._attempts.drains)
+            self._remember(None if self._attempts is None else self._attempts.drains_begun)
             self._forget()
 
     def _forget(self) -> None:
@@ -421,7 +421,8 @@ class Run:
         log_request(log, record.line(day), record.correlation_id, members)
 
     def _draining(self) -> bool:
-        return self._attempts is not None and self._attempts.drains.running > 0
+        drains = None if self._attempts is None else self._attempts.drains_begun
+        return drains is not None and drains.running > 0
 
     def _drained(self) -> None:
         """A drain has ended: the last one brings the row, if the client's part is over."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
 from typing import Final, final
 
@@ -290,7 +290,18 @@ def _secrets(config: Config) -> tuple[Secret, ...]:
             found.append(Secret(endpoint.basic.reveal().removeprefix("Basic ")))
         if provider.proxy is not None:
             found += provider.proxy.secrets
-    return tuple(found)
+    return Secrets(found)
+
+
+@final
+class Secrets(tuple[Secret, ...]):
+    """Those of a configuration, and what takes them out of a text: each answer has some to look
+    through."""
+
+    @cached_property
+    def take_out(self) -> Callable[[str], str]:
+        """`redact` for these."""
+        return _redactor(self)
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:
@@ -300,6 +311,10 @@ def redact(text: str, secrets: Iterable[Secret]) -> str:
 
 def redactor(secrets: Iterable[Secret]) -> Callable[[str], str]:
     """`redact` for these secrets, for whoever has many texts."""
+    return secrets.take_out if isinstance(secrets, Secrets) else _redactor(secrets)
+
+
+def _redactor(secrets: Iterable[Secret]) -> Callable[[str], str]:
     return partial(_pattern(tuple(secret.reveal() for secret in secrets)).sub, REDACTED)
 
 

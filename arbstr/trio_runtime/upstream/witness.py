@@ -116,7 +116,8 @@ class Witness:
         relay = self._watch or self._relayed
         if relay is not None and relay.provider_cost_msats is not None:
             return relay.provider_cost_msats
-        return read_cost_header(stated_in(self.headers))
+        stated = stated_in(self.headers)
+        return read_cost_header(stated) if stated else None
 
     @property
     def money(self) -> Money:
