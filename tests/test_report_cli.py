@@ -152,12 +152,23 @@ models = ["m"]
 def test_a_bad_value_is_a_usage_error_and_an_unknown_name_is_none(ask: Ask) -> None:
     small_ledger()
     usage: tuple[tuple[tuple[str, ...], str], ...] = (
-        (("stats", "--range", "week"), '"range" must be one of last_1h, last_24h'),
-        (("stats", "--group-by", "id"), '"group_by" must be one of model, provider'),
-        (("stats", "--since", "tuesday"), '"since" must be a date or time'),
-        (("stats", "--model", ""), '"model" is empty'),
-        (("requests", "--per-page", "1000"), '"per_page" must be a whole number from 1 to 100'),
-        (("requests", "--sort", "id; DROP TABLE requests"), '"sort" must be one of timestamp'),
+        (("stats", "--range", "week"), "arbstr: --range must be one of last_1h, last_24h"),
+        (("stats", "--group-by", "id"), "arbstr: --group-by must be one of model, provider"),
+        (("stats", "--since", "tuesday"), "arbstr: --since must be a date or time"),
+        (("stats", "--model", ""), "arbstr: --model is empty"),
+        (
+            ("requests", "--per-page", "1000"),
+            "arbstr: --per-page must be a whole number from 1 to 100",
+        ),
+        (
+            ("requests", "--sort", "id; DROP TABLE requests"),
+            "arbstr: --sort must be one of timestamp",
+        ),
+        (("requests", "--unknown-cost", "1"), "arbstr: --unknown-cost must be one of true, false"),
+        (
+            ("stats", "--range", "today", "--until", "today"),
+            "goes with no --since or --until",
+        ),
         (("requests", "abcd", "--page", "2"), "an ID goes with no other option but --json"),
         (("requests", "abc"), "an ID needs its first or last 4 characters at least"),
         (("stats", "--modell", "m"), "unrecognized arguments"),
@@ -245,6 +256,51 @@ def test_without_a_database_one_line_says_what_to_do(ask: Ask, tmp_path: Path) -
             "choose another file with [database] path or $DATABASE_URL\n"
         )
     assert not Path("arbstr.db").exists()
+
+
+@pytest.mark.parametrize("command", [("stats",), ("requests",), ("backup", "copy.db")])
+def test_what_is_no_file_is_called_so_and_no_error_of_the_disk(
+    ask: Ask, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    for place, said in (
+        ("folder", "it is a directory: choose another file with"),
+        ("pipe", "it is no regular file: choose another file with"),
+        ("a" * 300, "it cannot be looked at (File name too long): see who may read it, and the"),
+    ):
+        monkeypatch.setenv("DATABASE_URL", place)
+        done = ask(*command)
+        assert (done.code, done.out, said in done.err) == (1, "", True), done.err
+
+
+def test_what_may_not_be_looked_at_is_not_the_ledger_of_mocks(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_ledger("mocks.db")
+    monkeypatch.setattr("arbstr.cli.mock_ledger.latest", lambda anywhere: "mocks.db")
+    assert "these are the requests of `arbstr run --mock`" in ask("stats").err
+    for place, said in (
+        ("a" * 300, "it cannot be looked at (File name too long)"),
+        (":memory:", "the ledger is kept in memory: ask the arbstr that has it, by GET /v1/stats"),
+    ):
+        monkeypatch.setenv("DATABASE_URL", place)
+        done = ask("stats")
+        assert (done.code, done.out, said in done.err) == (1, "", True), done.err
+
+
+def test_a_move_names_its_own_options(ask: Ask) -> None:
+    small_ledger()
+    Path("folder").mkdir()
+    Path("notes.txt").write_text("not a ledger, and long enough to be looked at" * 50)
+    for options, said in (
+        (("--to", "folder"), "folder: it is a directory: choose another file with --to\n"),
+        (("--to", "no/a.db"), "/no does not exist: create it, or choose another file with --to\n"),
+        (("--from", "notes.txt", "--to", "a.db"), "or choose another file with --from\n"),
+        (("--from", "folder", "--to", "a.db"), "it is a directory: choose another file with --f"),
+    ):
+        done = ask("migrate", *options)
+        assert (done.code, done.out, said in done.err) == (1, "", True), done.err
 
 
 def test_the_configuration_says_which_database_though_its_variables_are_not_set(ask: Ask) -> None:

@@ -151,7 +151,7 @@ def _connect(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from arbstr.cli.node_prices import catalog_at
 
     config, database = _config_and_database(options, environ)
-    return run(options, config, catalog_at(database, config), config_path(options, environ))
+    return run(options, config, catalog_at(database, config))
 
 
 def _status(options: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -260,7 +260,7 @@ def _config_and_requests(
 ) -> "tuple[Config, str]":
     """The same, but for who has asked mocks alone until now: what that would have cost."""
     from arbstr.cli import mock_ledger
-    from arbstr.trio_runtime.ledger.database import is_shared
+    from arbstr.trio_runtime.ledger.database import IN_MEMORY, is_shared
 
     config, place = _config_and_database(options, environ)
     if options.mock:
@@ -268,12 +268,23 @@ def _config_and_requests(
         if found is None:
             raise StartError(("no `arbstr run --mock` was here: start one, and ask it something",))
         return config, found
-    if not is_shared(place) and not os.path.lexists(place):
+    if not is_shared(place) and place != IN_MEMORY and _is_missing(place):
         found = mock_ledger.latest(anywhere=False)
         if found is not None:
             complain(f"there is no {place} yet; these are the requests of `arbstr run --mock`")
             return config, found
     return config, place
+
+
+def _is_missing(path: str) -> bool:
+    """Whether it is known not to be there: what may not be looked at may well be."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _init(options: argparse.Namespace, environ: Mapping[str, str]) -> int:

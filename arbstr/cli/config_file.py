@@ -20,6 +20,9 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 
 HERE: Final = Path("config.toml")
 
+MOST_CHARACTERS: Final = 64 * 1024 * 1024
+"""Of a configuration: a hundred times what all models there are take. /dev/zero never ends."""
+
 NOT_SET: Final = "A-VARIABLE-THAT-IS-NOT-SET"
 """Stands for the value of a variable that only a running proxy needs."""
 
@@ -85,7 +88,8 @@ def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
     from arbstr.sansio.config.reader import parse_config
 
     try:
-        text = path.read_text("utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
     except FileNotFoundError:
         own = user_config(environ)
         nor = f", nor {own}" if own and path == HERE and not os.path.lexists(own) else ""
@@ -103,6 +107,10 @@ def read_config(path: Path, environ: Mapping[str, str]) -> "Config":
         raise ConfigError(
             (f"{path}: cannot be read: {error.strerror}; mend that, or name another with -c",)
         ) from None
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError(
+            (f"{path}: is no configuration, but something far larger; name another with -c",)
+        )
     config = parse_config(text, environ, name=str(path))
     if not config.providers:
         raise ConfigError(
@@ -166,10 +174,11 @@ def file_warning(path: Path) -> str | None:
     if os.name != "posix":
         return None
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat().st_mode
     except OSError:
         return None  # there is none, or it is about to say so itself
-    if mode & 0o077:
+    mode = stat.S_IMODE(found)
+    if stat.S_ISREG(found) and mode & 0o077:  # a pipe of the shell or a device is nobody's to lock
         return f"{path}: others can read it (mode {mode:04o}); run `chmod 600 {path}`"
     return None
 

@@ -10,10 +10,9 @@ import difflib
 import json
 import re
 import shlex
+import sys
 import textwrap
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from arbstr.cli.clients import CLIENTS, Client, Syntax
@@ -35,10 +34,8 @@ NO_MODEL: Final = "MODEL"
 WIDTH: Final = 100
 """Columns that a note is broken at."""
 
-_ONE_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-
-def run(options: argparse.Namespace, config: "Config", catalog: "Catalog", path: Path) -> int:
+def run(options: argparse.Namespace, config: "Config", catalog: "Catalog") -> int:
     """Prints it, or the list of the clients; returns the exit code."""
     if options.name is None:
         print(listed())
@@ -50,11 +47,18 @@ def run(options: argparse.Namespace, config: "Config", catalog: "Catalog", path:
     if not client.text:
         complain(client.notes[0])
         return 1
-    variable = None if config.server.auth_token is None else _variable(path)
+    variable = None
+    if config.server.auth_token is not None:
+        variable = config.token_variable or OWN_VARIABLE
     models = [options.model] if options.model else _models(catalog, client.door)
     print(f"{client.where}:\n")
-    print(told(client, base_url(config.server.listen), variable, models))
-    notes = [*client.notes, *_about_token(config, variable, options.show_token)]
+    text = told(client, base_url(config.server.listen), variable, models)
+    print(text)
+    notes = [
+        *client.notes,
+        *_about_escapes(text),
+        *_about_token(config, variable, options.show_token),
+    ]
     unserved = _unserved(config, catalog, client, options.model)
     if unserved is not None:
         notes.append(unserved)
@@ -160,11 +164,15 @@ def _unserved(
     return f"As it is configured, no provider serves {escaped(model)} to it."
 
 
-def _variable(path: Path) -> str:
-    """Whose value the token is, by the file, which was read a moment ago."""
-    token = tomllib.loads(path.read_text("utf-8"))["server"]["auth_token"]
-    found = _ONE_VARIABLE.fullmatch(token)
-    return OWN_VARIABLE if found is None else found[1]
+def _about_escapes(text: str) -> list[str]:
+    """Who pastes the name of a model that was printed as an escape asks for another one."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if text.encode(encoding, "replace").decode(encoding) == text:
+        return []
+    return [
+        f"This output takes {encoding} alone, so that characters of a name are escapes here, which "
+        f"no client knows; PYTHONIOENCODING=utf-8 arbstr connect prints them as they are."
+    ]
 
 
 def _about_token(config: "Config", variable: str | None, is_shown: bool) -> list[str]:

@@ -1,13 +1,14 @@
 """`arbstr init`: the first configuration, which is the example of this version."""
 
 import os
+import shlex
 from contextlib import suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Final
 
-from arbstr.cli.config_file import absolute
+from arbstr.cli.config_file import HERE, absolute
 from arbstr.sansio.errors import StartError
 
 EXAMPLE: Final = "config.example.toml"
@@ -55,13 +56,18 @@ def write(path: Path, text: str) -> None:
         raise StartError((f"{path}: cannot be written: {error.strerror}",)) from None
 
 
+def named(path: Path) -> str:
+    """What a command needs to find the configuration, besides its own name."""
+    return "" if path == HERE else f" -c {shlex.quote(str(path))}"
+
+
 def run(path: Path) -> int:
     """Writes the example, and says what to do with it. Raises what `write` does."""
     write(path, example_text(files("arbstr")))
-    named = "" if path == Path("config.toml") else f" -c {path}"
+    option = named(path)
     print(f"{path} is written; only you can read it. Its providers are examples. Now")
     print("  1. put your own providers, models and rates into it")
     print("  2. set the variables its keys come from: export ALPHA_KEY=...")
-    print(f"  3. arbstr check{named}")
-    print(f"  4. arbstr run{named}")
+    print(f"  3. arbstr check{option}")
+    print(f"  4. arbstr run{option}")
     return 0

@@ -11,15 +11,16 @@ from typing import Final
 
 import trio
 
-from arbstr.cli.first_config import already_there, write
+from arbstr.cli.first_config import already_there, named, write
 from arbstr.sansio.config.addresses import is_loopback, is_onion, parse_proxy, parse_url
 from arbstr.sansio.config.reader import parse_config
 from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.sansio.routing.catalog import Provider, build_catalog
 from arbstr.sansio.routing.listing import parse_models
-from arbstr.sansio.secrets import VARIABLE_NAME
+from arbstr.sansio.secrets import NO_KEY, VARIABLE_NAME, Secret
 from arbstr.sansio.visible import first_unseen
 from arbstr.trio_runtime.upstream.ask import Replied, ask
+from arbstr.trio_runtime.upstream.connect import SET_PROXY
 from arbstr.trio_runtime.upstream.node import MODELS_PATH, MOST_LISTING_BYTES
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -86,6 +87,8 @@ def run(
         raise already_there(path)  # before anybody is asked
     if not environ.get(variable):
         raise StartError((f"the variable {variable} is not set: export {variable}=... first",))
+    if not Secret(environ[variable]).fits_a_header():
+        raise StartError((f"the variable {variable} {NO_KEY}; set it again",))
     provider = _provider(url, variable, proxy, environ)
     listing = trio.run(_listing, provider, variable, environ)
     host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
@@ -117,8 +120,7 @@ def run(
             "the key, which has been sent, and every chat",
         )
     for number, step in enumerate(next_steps, 1):
-        named = f" -c {path}" if step.startswith("arbstr") and path.name != str(path) else ""
-        print(f"  {number}. {step}{named}")
+        print(f"  {number}. {step}{named(path) if step.startswith('arbstr') else ''}")
     return 0
 
 
@@ -161,7 +163,7 @@ async def _listing(provider: Provider, variable: str, environ: Mapping[str, str]
 
 
 def _refused(provider: Provider, says: str, remedy: str) -> StartError:
-    return StartError((f"{provider.name}: {says}; {remedy}",))
+    return StartError((f"{provider.name}: {says.removesuffix(SET_PROXY)}; {remedy}",))
 
 
 def _way(provider: Provider, says: str, environ: Mapping[str, str]) -> str:
@@ -172,7 +174,7 @@ def _way(provider: Provider, says: str, environ: Mapping[str, str]) -> str:
     if used is not None:
         return f"this shell goes through ${used}, arbstr through --proxy URL alone: say that"
     if is_onion(parse_url(provider.shown_url).host):
-        return "an onion service is reached through Tor: --proxy socks5://127.0.0.1:9050"
+        return "Tor is --proxy socks5://127.0.0.1:9050"
     if "certificate" in says or "TLS" in says:
         return "see that the url is right (https or http), and this machine's clock"
     return "see that the url and its port are right, and that it runs"

@@ -7,6 +7,7 @@ parameters of /v1/stats and /v1/requests under the same names, checked by the sa
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
@@ -50,6 +51,9 @@ T = TypeVar("T")
 SHORTEST_ID: Final = 4
 """Characters of an id that a person has to type; fewer would find something by chance."""
 
+PARAMETERS: Final = frozenset({*STATS_PARAMETERS, *REQUESTS_PARAMETERS})
+"""Of the routes, each of which is an option here."""
+
 OVERVIEW: Final = (Group.PROVIDER, Group.MODEL, Group.POLICY, Group.ENDPOINT, Group.DAY)
 """The tables of `arbstr stats`, unless one is asked for."""
 
@@ -64,7 +68,8 @@ def run_stats(options: argparse.Namespace, config: Config, database: str) -> int
         given = (*given, ("before", "true"))
     query = parse_stats(given, now=present_moment(), zones=find_zone)
     if isinstance(query, ErrorReply):
-        return _refuse(query, 2)
+        complain(by_option(query.message))
+        return 2
     names = _names(config)
     if options.csv:
         return _print_csv(query, _ask(database, lambda session: read_report(session, query, names)))
@@ -87,14 +92,14 @@ def run_stats(options: argparse.Namespace, config: Config, database: str) -> int
         ),
     )
     if isinstance(overview, ErrorReply):
-        return _refuse(overview, 1)
+        return _refuse(overview)
     print_stats(overview, ratios, budget.get("budget"), query)
     return 0
 
 
 def _print_csv(query: StatsQuery, report: Report | ErrorReply) -> int:
     if isinstance(report, ErrorReply):
-        return _refuse(report, 1)
+        return _refuse(report)
     print(as_csv(report, query.group, query.then), end="")
     return 0
 
@@ -118,7 +123,8 @@ def run_requests(options: argparse.Namespace, config: Config, database: str) -> 
         return _run_request(options, database)
     query = parse_requests(given, now=present_moment(), zones=find_zone)
     if isinstance(query, ErrorReply):
-        return _refuse(query, 2)
+        complain(by_option(query.message))
+        return 2
     names = _names(config)
 
     def read(session: Session) -> Report | ErrorReply:
@@ -133,7 +139,7 @@ def run_requests(options: argparse.Namespace, config: Config, database: str) -> 
     if options.json:
         return _print_json(report)
     if isinstance(report, ErrorReply):
-        return _refuse(report, 1)
+        return _refuse(report)
     print_requests(report, query.filters.zone)
     return 0
 
@@ -154,7 +160,7 @@ def _run_request(options: argparse.Namespace, database: str) -> int:
     if options.json:
         return _print_json(report)
     if isinstance(report, ErrorReply):
-        return _refuse(report, 1)
+        return _refuse(report)
     print_request(report)
     return 0
 
@@ -176,13 +182,23 @@ def _ask(database: str, read: Callable[[Session], T]) -> T:
         raise StartError((f"database {shown(database)}: cannot be read now: {error}",)) from None
 
 
-def _refuse(error: ErrorReply, code: int) -> int:
+def by_option(message: str) -> str:
+    """What is wrong with a parameter of the routes, by what is typed here: "per_page" is
+    --per-page. Such a message repeats no value."""
+    return re.sub(
+        '"([a-z_]+)"',
+        lambda found: f"--{found[1].replace('_', '-')}" if found[1] in PARAMETERS else found[0],
+        message,
+    )
+
+
+def _refuse(error: ErrorReply) -> int:
     complain(error.message)
-    return code
+    return 1
 
 
 def _print_json(report: Report | ErrorReply) -> int:
     if isinstance(report, ErrorReply):
-        return _refuse(report, 1)
+        return _refuse(report)
     print(json.dumps(report, indent=2))
     return 0

@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import re
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +48,9 @@ def run(options: argparse.Namespace, configured: str) -> int:
         progress.end()
         complain(f"{error}; run the same again, and it goes on where it ended")
         return 1
+    except StartError as error:
+        by = {target: "--to"} | ({source: "--from"} if options.source else {})
+        raise StartError(tuple(_by_option(each, by) for each in error.problems)) from None
     finally:
         progress.end()
     _tell(moved, source, target)
@@ -64,6 +69,14 @@ def _place(options: argparse.Namespace, text: str, name: str) -> str:
         options.complain(error.problems[0])
         raise
     return place if is_shared(place) or place == IN_MEMORY else str(absolute(Path(place)))
+
+
+def _by_option(problem: str, by: Mapping[str, str]) -> str:
+    """What is wrong with a ledger, by the option that named it: `by` its place."""
+    for place, option in by.items():
+        if problem.startswith(f"database {shown(place)}:"):
+            return re.sub(r"with \[database\] [^:]*\$DATABASE_URL$", f"with {option}", problem)
+    return problem
 
 
 def _setting(target: str) -> str:

@@ -4,6 +4,7 @@ import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -24,7 +25,7 @@ from arbstr.cli.config_file import (
     warnings_of,
     without_keys,
 )
-from arbstr.cli.output import OutputError
+from arbstr.cli.output import OutputError, no_such
 from arbstr.sansio.config.reader import ANY_MODEL, Config, parse_config
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.routing.catalog import build_catalog
@@ -164,12 +165,8 @@ def _check_runnable(config: Config, options: argparse.Namespace) -> None:
     names = {provider.name for provider in config.providers}
     unknown = sorted(set(options.mock_fail or ()) - names)
     if unknown:
-        raise ConfigError(
-            (
-                f"--mock-fail {unknown[0]}: there is no such provider; "
-                f"there are {', '.join(sorted(names))}",
-            )
-        )
+        near = get_close_matches(unknown[0][:100], sorted(names), n=1)
+        options.complain(f"--mock-fail: {no_such('provider', unknown[0], near, sorted(names))}")
     if options.allow_unauthenticated or not is_open(config):
         return
     raise ConfigError(

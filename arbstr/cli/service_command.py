@@ -4,17 +4,14 @@ It prints a unit for systemd's user manager, or a property list for launchd; it 
 """
 
 import argparse
-import json
 import plistlib
-import re
 import shlex
 import sys
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from arbstr.sansio.config.credentials import key_variable
+from arbstr.sansio.errors import StartError
 
 if TYPE_CHECKING:
     from arbstr.sansio.config.reader import Config
@@ -27,14 +24,14 @@ LABEL: Final = "arbstr"
 STOP_MARGIN: Final = 15
 """Seconds a stop may take beyond `shutdown_seconds`, in which the ledger is written."""
 
-_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-
 
 def run(options: argparse.Namespace, config: "Config", path: Path) -> int:
-    """Prints it; returns the exit code."""
+    """Prints it; returns the exit code. Raises `StartError` for what a service cannot read."""
+    if not path.is_file():
+        raise StartError((f"{path}: is no file that a service could read; name one with -c",))
     kind = options.supervisor or ("launchd" if sys.platform == "darwin" else "systemd")
     command = [sys.executable, "-m", "arbstr", "run", "-c", str(path.absolute())]
-    names = _names(config, tomllib.loads(path.read_text("utf-8")))
+    names = _names(config)
     seconds = round(config.server.shutdown_seconds) + STOP_MARGIN
     if kind == "systemd":
         print(unit(command, path.absolute().parent, names, seconds), end="")
@@ -43,12 +40,11 @@ def run(options: argparse.Namespace, config: "Config", path: Path) -> int:
     return 0
 
 
-def _names(config: "Config", document: Mapping[str, Any]) -> list[str]:
-    """The variables that arbstr is to find: what the file names outside its comments, and the keys
-    that are in this shell's environment."""
-    named = _VARIABLE.findall(json.dumps(document, default=str))  # TOML has dates
+def _names(config: "Config") -> list[str]:
+    """The variables that arbstr is to find: what the file takes values from, and the keys that are
+    in this shell's environment."""
     found = (each.name for each in config.providers if each.key_source == "environment")
-    return list(dict.fromkeys((*named, *map(key_variable, found))))
+    return list(dict.fromkeys((*config.variables, *map(key_variable, found))))
 
 
 def unit(command: list[str], directory: Path, names: list[str], seconds: int) -> str:

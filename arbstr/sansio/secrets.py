@@ -19,6 +19,9 @@ MASK_FROM: Final = 20
 """Characters a secret must have for its first six to be shown: from a shorter one, six would give
 too much away."""
 
+NO_KEY: Final = "must be visible ASCII without blanks or line ends"
+"""What is wrong with a value that cannot stand in a header."""
+
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]+")
 """Visible ASCII: all that RFC 9110 5.5 lets into a header without doubt. A blank or a line end in a
 key is always a slip of the clipboard."""

@@ -15,7 +15,7 @@ import pytest
 
 from arbstr import __version__
 from arbstr.cli import commands as cli
-from arbstr.cli.config_file import NOT_SET
+from arbstr.cli.config_file import NOT_SET, file_warning
 from tests.process import ONE, PATIENCE, arbstr_process, clean_environ, run_arbstr, write_config
 
 UNPRICED = ONE.partition("input_rate")[0]
@@ -436,6 +436,32 @@ def test_check_warns_of_a_file_that_others_may_read(
     )
 
 
+def test_nobody_is_told_to_lock_a_device(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert file_warning(Path(os.devnull)) is None
+    monkeypatch.setattr("arbstr.cli.config_file.MOST_CHARACTERS", 10)
+    for path in (os.devnull, "/dev/zero"):  # which is empty, and which never ends
+        assert cli.main(["check", "-c", path]) == 1
+    empty, endless = capsys.readouterr().err.splitlines()
+    assert "providers: there are none" in empty
+    assert endless.endswith(
+        "/dev/zero: is no configuration, but something far larger; name another with -c"
+    )
+
+
+@pytest.mark.parametrize("command", [("connect", "codex"), ("service",), ("check",)])
+def test_a_file_of_a_windows_editor_is_read_the_same_by_every_command(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = '[server]\nauth_token = "${MY_TOKEN}"\n'
+    text = f"\ufeff{token}{ONE}".replace("\n", "\r\n")
+    (tmp_path / "config.toml").write_bytes(text.encode())
+    cli.main(command)
+    printed = capsys.readouterr()
+    assert "MY_TOKEN" in printed.out + printed.err
+
+
 # -- run: what keeps it from starting ------------------------------------------------------------
 
 
@@ -507,8 +533,12 @@ def test_a_token_lets_it_listen_to_the_world(
 
 
 def test_a_mock_that_is_to_fail_must_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert problem(capsys, "run", "--mock", "--mock-fail", "mock-chaep") == (
-        "--mock-fail mock-chaep: there is no such provider; there are mock-cheap, mock-expensive"
+    with pytest.raises(SystemExit) as left:
+        cli.main(["run", "--mock", "--mock-fail", "mock-chaep"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.endswith(
+        "arbstr run: error: --mock-fail: there is no provider mock-chaep; did you mean mock-cheap? "
+        "There are: mock-cheap, mock-expensive\n"
     )
 
 

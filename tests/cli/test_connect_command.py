@@ -1,6 +1,7 @@
 """`arbstr connect`: what it prints is taken by what it is meant for, and tells no token unasked."""
 
 import ast
+import io
 import json
 import shlex
 import tomllib
@@ -121,6 +122,20 @@ def test_the_token_itself_is_printed_when_it_is_asked_for(
         assert TOKEN not in connect(capsys, client.name)
     shown = connect(capsys, "aider", "--show-token").splitlines()[-1]
     assert shlex.split(shown) == ["export", f"MY_TOKEN={TOKEN}"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_name_that_the_output_cannot_take_is_told_to_be_an_escape(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = io.BytesIO()
+    out = io.TextIOWrapper(taken, encoding=encoding, errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", out)
+    assert main(["connect", "aider", "-m", "模型"]) == 0
+    out.flush()
+    printed = taken.getvalue().decode(encoding)
+    assert ("PYTHONIOENCODING=utf-8 arbstr connect" in printed) == (encoding != "utf-8")
+    assert ("\\u6a21" in printed) == (encoding != "utf-8")
 
 
 def test_a_token_in_the_file_gets_a_name(

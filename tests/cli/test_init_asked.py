@@ -70,7 +70,9 @@ def test_an_endpoint_without_prices_has_its_models(capsys: pytest.CaptureFixture
         assert main(["init", "--url", url, "--key-env", "A_KEY", "-c", "other.toml"]) == 0
     (provider,) = parse_config(Path("other.toml").read_text("utf-8"), {"A_KEY": "k"}).providers
     assert provider.models == ("gpt-4o", 'a"b')
-    assert "1. type its rates" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "1. type its rates" in printed
+    assert "2. arbstr check -c other.toml\n  3. arbstr run -c other.toml" in printed
 
 
 @pytest.mark.parametrize(
@@ -112,6 +114,30 @@ def test_both_options_belong_together_and_the_key_must_be_there(
             main(["init", "--url", url, "--key-env", variable])
         assert left.value.code == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_key_that_cannot_be_sent_is_told_by_its_variable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("sk-1\r", "Bearer sk-1"):
+        monkeypatch.setenv("A_KEY", key)
+        assert main(["init", "--url", "http://127.0.0.1:1", "--key-env", "A_KEY"]) == 1
+        assert capsys.readouterr().err == (
+            "arbstr: the variable A_KEY must be visible ASCII without blanks or line ends; "
+            "set it again\n"
+        )
+
+
+def test_an_onion_service_is_told_its_option_not_a_key_of_a_configuration(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["init", "--url", "http://abc.onion", "--key-env", "A_KEY"]) == 1
+    assert capsys.readouterr().err == (
+        "arbstr: abc.onion: could not be reached: an onion service can be reached through Tor "
+        "alone; Tor is --proxy socks5://127.0.0.1:9050\n"
+    )
 
 
 def test_what_is_there_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:

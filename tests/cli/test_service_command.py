@@ -1,10 +1,12 @@
 """`arbstr service`: what it prints is what systemd and launchd take."""
 
+import os
 import plistlib
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from configparser import ConfigParser
 from pathlib import Path
 from shutil import which
@@ -120,3 +122,16 @@ def test_a_broken_configuration_is_no_service(
     path = write_config(tmp_path, "[server]\nlisten = 1\n")
     assert main(["service", "-c", str(path)]) == 78
     assert capsys.readouterr().out == ""
+
+
+def test_what_is_gone_with_this_shell_is_no_service(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "as of <(...)"
+    os.mkfifo(pipe)
+    thread = threading.Thread(target=pipe.write_text, args=(KEYED,))
+    thread.start()
+    assert main(["service", "-c", str(pipe)]) == 1
+    thread.join()
+    printed = capsys.readouterr()
+    assert (printed.out, "is no file that a service could read" in printed.err) == ("", True)

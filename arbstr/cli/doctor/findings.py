@@ -334,8 +334,18 @@ def _sick(health: Mapping[str, Any]) -> list[str]:
     ]
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """How many attempts at a provider nobody knows the cost of. A node has them in its books."""
+
+    provider: str
+    attempts: int
+    is_node: bool
+
+
 def day_findings(
-    spent: Decimal, limit: Decimal | None, unknown: Sequence[tuple[str, int]]
+    spent: Decimal, limit: Decimal | None, unknown: Sequence[Unknown]
 ) -> Iterator[Finding]:
     """Of today's money, and of attempts of which nobody knows what they cost, by provider."""
     if limit is not None and spent >= limit:
@@ -349,12 +359,14 @@ def day_findings(
         yield ok("budget", f"{format_eyes(spent)} of {format_eyes(limit)} sats of today are spent")
     else:
         yield ok("budget", f"none; {format_eyes(spent)} sats are spent today")
-    for provider, attempts in unknown:
-        yield note(
-            f"provider {provider}",
-            f"of {attempts} attempts there nobody knows what they cost",
-            "arbstr reconcile asks the node; arbstr requests shows which they are",
-        )
+    which = "arbstr requests --unknown-cost true shows which they are"
+    for each in unknown:
+        if each.attempts:
+            yield note(
+                f"provider {each.provider}",
+                f"of {each.attempts} attempts there nobody knows what they cost",
+                f"arbstr reconcile asks the node; {which}" if each.is_node else which,
+            )
 
 
 def disk_findings(free: int, size: int) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from typing import Final, final
 from arbstr import __version__
 from arbstr.cli.doctor.findings import (
     Finding,
+    Unknown,
     day_findings,
     disk_findings,
     fault,
@@ -25,6 +26,7 @@ from arbstr.cli.doctor.findings import (
     of_problem,
     ok,
 )
+from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
 from arbstr.sansio.ledger.reports import Filters, Group
@@ -74,7 +76,13 @@ def books(place: str, config: Config) -> Books:
             moment = int(now * 1000)
             day = Filters(Span(moment - DAY_MS, moment + 1))
             groups = read_stats(session, day, Group.PROVIDER)["groups"]
-            unknown = [(each.provider, each.attempts) for each in unknown_attempts(session)]
+            nodes = {each.name for each in config.providers if lists_prices(each.kind)}
+            unknown = [
+                Unknown(each.provider, each.attempts, is_node=True)
+                if each.provider in nodes
+                else Unknown(each.provider, each.unpriced, is_node=False)
+                for each in unknown_attempts(session)
+            ]
     except StartError as error:
         otherwise = "give another with [database] path"
         return Books(tuple(of_problem(about, each, otherwise) for each in error.problems))

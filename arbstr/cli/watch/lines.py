@@ -2,14 +2,15 @@
 
     told(before, after, printed) -> lines, and the ids that are printed now
 
-Requests once they have ended, circuits and rests that turned, arbstr that went and came back.
+Requests once they have ended, circuits and rests that turned, arbstr that went and came back, and,
+once a minute, that it is still away: a silent log would say that all is well.
 Pure. A line is made harmless here, and is never cut: who reads it is a file, or grep.
 """
 
 from collections.abc import Collection, Iterator
 
 from arbstr.cli.figures import duration, sats
-from arbstr.cli.watch.model import Model, Row
+from arbstr.cli.watch.model import MINUTE_MS, Model, Row
 from arbstr.cli.watch.screen import clock, cost_of, state_of, tokens_of
 from arbstr.sansio.visible import escaped
 
@@ -18,8 +19,11 @@ def told(before: Model, after: Model, printed: Collection[str]) -> Iterator[str]
     """What is new since `before`; `printed` are the ids of requests that are no news."""
     at = clock(after.now)
     if after.trouble is not None:
-        if before.trouble is None or before.day is None:
+        if after.trouble != before.trouble:
             yield f"{at} arbstr {after.where} {escaped(after.trouble)}"
+        elif _minutes_away(after) > _minutes_away(before):
+            away = f"{_minutes_away(after)} min"
+            yield f"{at} arbstr {after.where} {escaped(after.trouble)}, for {away} now"
         return
     if before.trouble is not None or before.status != after.status:
         yield f"{at} arbstr {after.where} {after.status}: {_today(after)}"
@@ -34,6 +38,10 @@ def told(before: Model, after: Model, printed: Collection[str]) -> Iterator[str]
     for row in reversed(after.rows):
         if row.status != "in_flight" and row.id not in printed:
             yield _ended(row)
+
+
+def _minutes_away(model: Model) -> int:
+    return 0 if model.since is None else (model.now - model.since) // MINUTE_MS
 
 
 def _today(model: Model) -> str:

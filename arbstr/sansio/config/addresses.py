@@ -21,7 +21,10 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 _LISTEN_RULE: Final = (
     "must be host:port, like 127.0.0.1:8080 or [::1]:8080, with a port from 0 to 65535"
 )
-_URL_RULE: Final = "must be an http:// or https:// URL with a host, like https://api.example.com/v1"
+_URL_RULE: Final = (
+    "must be an http:// or https:// URL with a host, like https://api.example.com/v1, and a port "
+    "from 1 to 65535 if any"
+)
 _PROXY_RULE: Final = (
     "must be socks5://host:port (Tor: socks5://127.0.0.1:9050) or http://host:port, perhaps with "
     "user:password@ before the host, and with %XX for what is no letter or digit in these"

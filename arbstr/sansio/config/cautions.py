@@ -6,6 +6,7 @@ No value is repeated, for any of them may be a secret.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any, Final
 
@@ -23,6 +24,9 @@ embeddings does."""
 DEAREST_OUTPUT: Final = Decimal(1000)
 DEAREST_INPUT: Final = Decimal(500)
 """The dearest models take $600 per million tokens of output and $150 of input: picked above."""
+
+MANY_TIMES: Final = 500
+"""The default: nobody waits so long, and who types the half of it in milliseconds is told, too."""
 
 _IN_THE_FILE: Final = "that is written into the file; write ${VARIABLE}"
 
@@ -42,10 +46,13 @@ def cautions(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tuple
         yield "url", "has a user and password that are not sent: api_key is"
     elif _has_literal_login(raw["url"]):
         yield "url", f"has a password {_IN_THE_FILE}"
+    if provider.api_key is not None and _is_in_quotes(provider.api_key.reveal()):
+        yield "api_key", "has quotes around it, which are sent; take them away where it is set"
     if _has_literal_query(raw["url"]):
         yield "url", f"has a value in its query, perhaps a key, {_IN_THE_FILE}"
     yield from _of_the_way(provider, raw)
     yield from _of_the_rates(provider)
+    yield from as_milliseconds(provider)
     if provider.asks_node:
         return
     unpriced = [model for model in provider.models if provider.rates_for(model) is None]
@@ -56,6 +63,22 @@ def cautions(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tuple
             f"has no rates{what}: it comes after every priced one and is refused under any "
             "cap or budget",
         )
+
+
+def as_milliseconds(table: object) -> Iterator[tuple[str, str]]:
+    """About times of another unit than seconds, by how far a dataclass of settings is off its
+    defaults; all of its floats are times."""
+    for each in fields(table):  # type: ignore[arg-type]  # the type of a dataclass has no name
+        if not isinstance(each.default, float):
+            continue
+        seconds = getattr(table, each.name)
+        if 0 < MANY_TIMES * each.default <= seconds:
+            yield each.name, f"is {seconds:,.0f}, as if it were milliseconds; times are in seconds"
+
+
+def _is_in_quotes(key: str) -> bool:
+    """As Docker leaves them in what `--env-file` reads."""
+    return len(key) > 1 and key[0] == key[-1] and key[0] in "\"'"
 
 
 def _of_the_way(provider: ProviderConfig, raw: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.config import values
 from arbstr.sansio.config.addresses import parse_url
-from arbstr.sansio.config.cautions import cautions
+from arbstr.sansio.config.cautions import as_milliseconds, cautions
 from arbstr.sansio.config.credentials import (
     Kind,
     find_key,
@@ -56,7 +56,7 @@ from arbstr.sansio.config.settings import (
 from arbstr.sansio.config.tables import Table, given, named_tables, read_table
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.money import Rates
-from arbstr.sansio.secrets import ExpansionError, Secret, expand, variables
+from arbstr.sansio.secrets import NO_KEY, ExpansionError, Secret, expand, variables
 from arbstr.sansio.visible import first_unseen
 
 __all__ = [
@@ -96,6 +96,9 @@ SECTIONS: Final = (
     "stream",
 )
 """The top of the file."""
+
+CARRIAGE_RETURN: Final = "U+000D"
+WINDOWS: Final = "set it again: the file it was read from has Windows line ends"
 
 _RATE_KEYS: Final = tuple(f.name for f in fields(RatesTable))
 _PROVIDER_TABLES: Final = ("timeouts", "model_rates")
@@ -142,6 +145,7 @@ class _Reader:
         self._environ = environ
         self.faults = faults
         self._warnings: list[str] = []
+        self._variables: dict[str, None] = {}  # in the order they were met
 
     def config(self) -> Config:
         """All of the document. Of use only if `faults` stays empty."""
@@ -150,7 +154,8 @@ class _Reader:
                 self.faults.unknown_key((key,), SECTIONS)
         timeouts = self._section(Timeouts, "timeouts")
         server = self._section(ServerConfig, "server")
-        if server.auth_token is not None and "${" not in self._document["server"]["auth_token"]:
+        token = "" if server.auth_token is None else self._document["server"]["auth_token"]
+        if token and "${" not in token:
             self._warn(("server", "auth_token"), "is written into the file; write ${VARIABLE}")
         providers = tuple(self._providers(timeouts))
         policies = self._section(Policies, "policies", aside=("rules",))
@@ -169,6 +174,8 @@ class _Reader:
             timeouts=timeouts,
             stream=self._section(StreamConfig, "stream"),
             warnings=tuple(self._warnings),
+            variables=tuple(self._variables),
+            token_variable=next((n for n in variables(token) if token == f"${{{n}}}"), None),
         )
 
     # Tables
@@ -194,11 +201,18 @@ class _Reader:
         except ExpansionError as error:
             self.faults.unreadable(path, str(error))
             return written
-        if first_unseen(text):
+        self._variables |= dict.fromkeys(variables(written))
+        if unseen := first_unseen(text):
+            names = [name for name in variables(written) if first_unseen(self._environ[name])]
+            how = WINDOWS if unseen == CARRIAGE_RETURN else "set that again"
             self.faults.unreadable(
                 path,
-                "gets a character that cannot be seen, like a line end, from its ${VARIABLE}; "
-                "set that again",
+                f"gets a character that cannot be seen, like a line end, from {', '.join(names)} "
+                f"({unseen}); {how}",
+            )
+        elif not text.strip() and (names := list(variables(written))):
+            self.faults.unreadable(
+                path, f"gets nothing from {', '.join(names)}, which is set and empty; set it"
             )
         return text
 
@@ -208,7 +222,10 @@ class _Reader:
         if isinstance(raw, dict):
             raw = {name: value for name, value in raw.items() if name not in aside}
         value = self._expand(raw, (key,))
-        return read_table(table, value, (key,), self.faults, also_known=aside) or table()
+        found = read_table(table, value, (key,), self.faults, also_known=aside) or table()
+        for name, sentence in as_milliseconds(found):
+            self._warn((key, name), sentence)
+        return found
 
     # Policies
 
@@ -244,6 +261,10 @@ class _Reader:
                     provider = replace(provider, key_variables=variables(raw["api_key"]))
                 for key, sentence in cautions(provider, raw):
                     self._warn((*path, key) if key else path, sentence)
+                own = raw.get("timeouts", {})
+                for key, sentence in as_milliseconds(provider.timeouts):
+                    if key in own:
+                        self._warn((*path, "timeouts", key), sentence)
                 keys[provider.name] = provider.api_key
                 yield provider
         for one, other in sharing_a_variable(tuple(keys)):
@@ -309,8 +330,8 @@ class _Reader:
         if key is not None and not key.fits_a_header():
             self.faults.add(
                 (*path, "api_key"),
-                f"comes from {key_variable(table.name)}, which must be visible ASCII "
-                "without blanks or line ends; set it again",
+                f"comes from {key_variable(table.name)}, which {NO_KEY}; "
+                + (WINDOWS if "\r" in key.reveal() else "set it again"),
             )
         return ProviderConfig(
             name=table.name,

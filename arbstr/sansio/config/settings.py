@@ -334,7 +334,8 @@ class ProviderConfig:
 class Config:
     """All of the file. `providers` may be empty: whether that will do is the command's affair.
 
-    `warnings` are sentences about what works but may not be meant.
+    `warnings` are sentences about what works but may not be meant; `variables` are those that it
+    takes values from, and `token_variable` the one that is `auth_token`, if it is one alone.
     """
 
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -348,3 +349,5 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     stream: StreamConfig = field(default_factory=StreamConfig)
     warnings: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    token_variable: str | None = None

@@ -15,7 +15,7 @@ from arbstr.sansio.config.addresses import Proxy, parse_listen, parse_proxy, par
 from arbstr.sansio.config.credentials import Kind
 from arbstr.sansio.config.ledger_url import parse_ledger_url
 from arbstr.sansio.endpoints import ENDPOINTS
-from arbstr.sansio.secrets import Secret
+from arbstr.sansio.secrets import NO_KEY, Secret
 from arbstr.sansio.visible import first_unseen
 
 PROVIDER_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -236,5 +236,5 @@ def secret(value: object) -> Secret:
         raise ValueError("must be a string that is not empty; remove the key to do without")
     found = Secret(value)
     if not found.fits_a_header():
-        raise ValueError("must be visible ASCII without blanks or line ends; copy it again")
+        raise ValueError(f"{NO_KEY}; copy it again")
     return found

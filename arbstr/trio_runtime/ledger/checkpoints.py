@@ -104,12 +104,16 @@ class NotNow:
 @final
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Attempts of a provider of which nobody knows what they cost; `sats` were set aside."""
+    """Attempts that a provider stated no charge for; `sats` were set aside.
+
+    A node's books have it. Of other kinds the formula tells, but for `unpriced` of them.
+    """
 
     provider: str
     attempts: int
     since: str
     sats: float
+    unpriced: int
 
 
 def before_asking(provider: str, key_id: str, session: Session) -> Before:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Final
 
 from arbstr.sansio.config.ledger_url import is_ledger_url, parse_ledger_url
-from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.errors import ConfigError, StartError
 from arbstr.trio_runtime.ledger.port import Database, Session
 from arbstr.trio_runtime.ledger.sqlite import IN_MEMORY, open_sqlite
 from arbstr.trio_runtime.ledger.sqlite_readers import peek_sqlite, read_sqlite
@@ -134,6 +134,10 @@ def open_for_reading(place: str) -> Iterator[Session]:
 
     Raises `StartError` if there is nothing to read, `Trouble` if it cannot be read now.
     """
+    if place == IN_MEMORY:
+        raise StartError(
+            ("the ledger is kept in memory: ask the arbstr that has it, by GET /v1/stats",)
+        )
     with (
         _postgres("postgres_readers").read_postgres(parse_ledger_url(place))
         if is_ledger_url(place)

@@ -34,6 +34,7 @@ from arbstr.trio_runtime.ledger.port import Session, Trouble
 from arbstr.trio_runtime.ledger.sqlite_readers import (
     APPLICATION_ID,
     HOPELESS,
+    IS_DIRECTORY,
     check_content,
     read_only,
     refused,
@@ -91,7 +92,7 @@ def _check_path(path: str) -> None:
     if not os.path.isdir(directory):
         raise refused(path, f"the directory {directory} does not exist", "create it")
     if os.path.isdir(path):
-        raise refused(path, "it is a directory")
+        raise refused(path, IS_DIRECTORY)
     if not os.access(directory, os.W_OK | os.X_OK):
         # SQLite keeps its journal beside the file.
         raise refused(path, f"cannot write in {directory}{uid}", "chown or chmod the directory")

@@ -10,6 +10,7 @@ which writes, looks at a file by the same rules.
 
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -42,6 +43,11 @@ HOPELESS: Final = frozenset(
     }
 )
 """Primary result codes that waiting does not mend, so that a start with them is refused."""
+
+
+IS_DIRECTORY: Final = "it is a directory"
+
+MAY_READ: Final = "see who may read it, and the directories it lies in"
 
 
 def refused(path: str, why: str, remedy: str = "") -> StartError:
@@ -140,16 +146,31 @@ def read_sqlite(path: str) -> Iterator[SqliteSession]:
         yield reader
 
 
-@contextmanager
-def read_any(path: str) -> Iterator[SqliteSession]:
-    """One state of a ledger of this arbstr or an older one. Raises as `read_sqlite`."""
-    path = os.path.realpath(path)
-    if not os.path.exists(path):
+def _check_file(path: str) -> None:
+    """What SQLite would call an error of the disk, whatever it is."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
         raise refused(
             path,
             "there is no such file yet",
             "let `arbstr run` begin it (what `run --mock` was asked: arbstr stats --mock)",
-        )
+        ) from None
+    except OSError as error:
+        raise refused(path, f"it cannot be looked at ({error.strerror})", MAY_READ) from None
+    if stat.S_ISDIR(mode):
+        raise refused(path, IS_DIRECTORY)
+    if not stat.S_ISREG(mode):
+        raise refused(path, "it is no regular file")
+    if not os.access(path, os.R_OK):
+        raise refused(path, "it cannot be read", MAY_READ)
+
+
+@contextmanager
+def read_any(path: str) -> Iterator[SqliteSession]:
+    """One state of a ledger of this arbstr or an older one. Raises as `read_sqlite`."""
+    path = os.path.realpath(path)
+    _check_file(path)
     # A file nobody has open and whose directory we may not write in can only be read as one that
     # never changes: SQLite wants to put the index of the WAL beside it.
     alone = not os.path.exists(f"{path}-wal") and not os.access(os.path.dirname(path), os.W_OK)

@@ -62,6 +62,9 @@ _OWN_SENTENCES: Final = {
     errno.ENETUNREACH: "arbstr's machine has no way to that network",
 }
 
+SET_PROXY: Final = "; set proxy"
+"""What to do in a configuration; on a command line it is an option."""
+
 _UNKNOWN_CA: Final = (
     "its certificate is self-signed or of an unknown CA; if that is right, set SSL_CERT_FILE to a "
     "file with the CA's certificate"
@@ -183,7 +186,7 @@ async def open_pipe(origin: Origin, context: ssl.SSLContext | None = None) -> Pi
         way = "through the proxy: "
     elif is_onion(origin.host):
         # RFC 7686, 2: a lookup would find nothing, and tell the name server who is asked for.
-        raise ConnectFailed("an onion service can be reached through Tor alone; set proxy")
+        raise ConnectFailed(f"an onion service can be reached through Tor alone{SET_PROXY}")
     else:
         connected = await _connect(origin.host, origin.port)
     if origin.scheme == "http":

@@ -18,6 +18,7 @@ from arbstr.cli.doctor.findings import (
     Grade,
     Holding,
     Listing,
+    Unknown,
     day_findings,
     disk_findings,
     limit_findings,
@@ -151,7 +152,9 @@ def test_arbstr_and_its_port(health: Any, way: str | None, grade: Grade, says: s
 def test_money_room_and_limits() -> None:
     assert worst(day_findings(Decimal(5), Decimal(5), ())).grade is Grade.FAULT
     assert worst(day_findings(Decimal(4), Decimal(5), ())).grade is Grade.OK
-    assert worst(day_findings(Decimal(4), None, (("node", 3),))).grade is Grade.NOTE
+    (note,) = list(day_findings(Decimal(4), None, [Unknown("n", 3, is_node=True)]))[1:]
+    assert (note.grade, str(note.remedy).startswith("arbstr reconcile asks")) == (Grade.NOTE, True)
+    assert worst(day_findings(Decimal(4), None, [Unknown("n", 0, is_node=False)])).grade is Grade.OK
     assert worst(disk_findings(10**7, 5)).grade is Grade.FAULT
     assert worst(disk_findings(5 * 10**8, 5)).grade is Grade.NOTE
     assert worst(disk_findings(10**10, 5)).grade is Grade.OK
@@ -172,10 +175,21 @@ def test_a_sound_ledger_and_what_is_open_in_it(tmp_path: Path) -> None:
     lost = attempt(failure="no_answer", money="unknown")
     path = write_ledger(tmp_path / "a.db", [request("one", status="failed", tries=[lost])])
     path.chmod(0o644)
-    says = "\n".join(each.says for each in books(str(path), parse_config(ONE, {})).findings)
+    findings = books(str(path), parse_config(ONE, {})).findings
+    says = "\n".join(each.says for each in findings)
     assert "can be read and is sound" in says
     assert "others can read a.db" in says
     assert "of 1 attempts there nobody knows what they cost" in says
+    assert "arbstr requests --unknown-cost true shows which they are" in {
+        each.remedy for each in findings
+    }, "no node has books of it"
+
+
+def test_what_the_formula_has_a_price_for_is_no_riddle_but_at_a_node(tmp_path: Path) -> None:
+    path = write_ledger(tmp_path / "a.db", [request("one", tries=[attempt(cost_sats=0.5)])])
+    for text, riddles in ((ONE, 0), (f'{ONE}kind = "routstr"\n', 1)):
+        findings = books(str(path), parse_config(text, {})).findings
+        assert sum("nobody knows" in each.says for each in findings) == riddles
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a mode is POSIX's")

@@ -51,6 +51,21 @@ def test_what_turned_is_told_once() -> None:
     assert back.startswith("12:04:05 arbstr 127.0.0.1:8080 degraded: ")
 
 
+def test_an_arbstr_that_is_away_is_told_of_once_a_minute_and_when_it_is_away_otherwise() -> None:
+    said = []
+    model = NOBODY
+    for second in range(130):
+        refused = "wants another token" if second >= 125 else "could not be reached"
+        before, model = model, model.missed(refused, NOW + 1000 * second)
+        said += list(told(before, model, ()))
+    assert said == [
+        "12:04:05 arbstr 127.0.0.1:8080 could not be reached",
+        "12:05:05 arbstr 127.0.0.1:8080 could not be reached, for 1 min now",
+        "12:06:05 arbstr 127.0.0.1:8080 could not be reached, for 2 min now",
+        "12:06:10 arbstr 127.0.0.1:8080 wants another token",
+    ]
+
+
 def test_rows_that_cannot_be_written_are_told_of_once() -> None:
     before = busy()
     printed = {row.id for row in before.rows}

@@ -422,8 +422,59 @@ def test_a_key_with_a_character_that_cannot_be_seen_is_refused() -> None:
 
 
 def test_a_variable_with_a_line_end_is_named_as_where_it_comes_from() -> None:
-    sentence = problem('[database]\npath = "${P}"', P="/a.db\n")
-    assert "database.path gets a character that cannot be seen, like a line end, from" in sentence
+    sentence = problem('[database]\npath = "${D}/${P}"', D="/tmp", P="a.db\n")
+    assert sentence.endswith(
+        "database.path gets a character that cannot be seen, like a line end, from P (U+000A); "
+        "set that again"
+    )
+
+
+@pytest.mark.parametrize("text", ['api_key = "${ARBSTR_ALPHA_API_KEY}"', ""])
+def test_a_file_of_variables_with_windows_line_ends_is_named_as_such(text: str) -> None:
+    sentence = problem(provider(text), ARBSTR_ALPHA_API_KEY="sk-secret-1\r")
+    assert " from ARBSTR_ALPHA_API_KEY" in sentence
+    assert sentence.endswith("; set it again: the file it was read from has Windows line ends")
+
+
+@pytest.mark.parametrize("written", ["${K}", "${K}${L}"])
+def test_a_variable_that_is_set_and_empty_is_named(written: str) -> None:
+    sentence = problem(provider(f'api_key = "{written}"'), K="", L="")
+    names = "K, L" if "L" in written else "K"
+    assert f'"alpha".api_key gets nothing from {names}, which is set and empty; set' in sentence
+    assert "api_key must be a string that is not empty" in problem(provider('api_key = ""'))
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_key_in_quotes_is_warned_of_wherever_it_was_found(quote: str) -> None:
+    key = f"{quote}sk-1{quote}"
+    by_variable = provider(f'api_key = "${{K}}"\n{RATES}')
+    for config in (
+        parse_config(provider(RATES), {"ARBSTR_ALPHA_API_KEY": key}),
+        parse_config(by_variable, {"K": key}),
+    ):
+        (warning,) = config.warnings
+        assert '"alpha".api_key has quotes around it, which are sent' in warning
+    assert parse_config(by_variable, {"K": '"sk-1'}).warnings == ()
+
+
+def test_times_that_were_typed_in_milliseconds_are_warned_of() -> None:
+    text = f"""
+    [timeouts]
+    connect = 10000
+    total = 3600000
+    [retry]
+    backoff = 250
+    patience = 900
+    {provider(f"drain_seconds = 60000{chr(10)}timeouts = {{ idle = 120_000 }}{chr(10)}{RATES}")}
+    """
+    said = [warning.partition(": ")[2] for warning in parse_config(text, {}).warnings]
+    milliseconds = "as if it were milliseconds; times are in seconds"
+    assert said == [
+        f"timeouts.connect is 10,000, {milliseconds}",
+        f'providers."alpha".drain_seconds is 60,000, {milliseconds}',
+        f'providers."alpha".timeouts.idle is 120,000, {milliseconds}',
+        f"retry.backoff is 250, {milliseconds}",
+    ]
 
 
 def test_letters_that_need_joiners_are_words() -> None:
@@ -692,7 +743,7 @@ def test_a_proxy_is_taken_apart(url: str, shown: str, login: tuple[str, str] | N
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("", "must be a string that is not empty"),
+        ("", "gets nothing from P, which is set and empty"),
         ("127.0.0.1:9050", "must be socks5://host:port (Tor: socks5://127.0.0.1:9050) or http://"),
         ("socks5://", "must be socks5://host:port"),
         ("socks5://127.0.0.1", "must be socks5://host:port"),
