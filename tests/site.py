@@ -73,14 +73,15 @@ class Counted(trio.abc.HalfCloseableStream):
 
 def counted_write(
     writes: list[bytes],
-    write_now: Callable[[trio.socket.SocketType, bytes], int],
+    write_now: Callable[[trio.socket.SocketType, bytes, bytes], int],
     sock: trio.socket.SocketType,
     data: bytes,
+    behind: bytes = b"",
 ) -> int:
     """A write that does not wait, kept if it wrote something."""
-    taken = write_now(sock, data)
+    taken = write_now(sock, data, behind)
     if taken:
-        writes.append(data[:taken])
+        writes.append((data + behind)[:taken])
     return taken
 
 

@@ -704,9 +704,9 @@ async def test_a_plain_chat_is_one_write_and_a_stream_one_an_event(
     writes: list[bytes] = []
 
     def keep(write: Callable[..., int]) -> Callable[..., int]:
-        def kept(sock: object, data: bytes) -> int:
-            writes.append(data)
-            return write(sock, data)
+        def kept(sock: object, data: bytes, behind: bytes) -> int:
+            writes.append(data + behind)
+            return write(sock, data, behind)
 
         return kept
 

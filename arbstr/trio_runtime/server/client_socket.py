@@ -27,11 +27,14 @@ def send_queue(sock: trio.socket.SocketType) -> int | None:
     return int.from_bytes(buffer, sys.byteorder)
 
 
-def write_now(sock: trio.socket.SocketType, data: bytes) -> int:
-    """How much the kernel takes without waiting. What is wrong shows in the write that waits."""
+def write_now(sock: trio.socket.SocketType, data: bytes, behind: bytes = b"") -> int:
+    """How much of both the kernel takes without waiting. What is wrong shows in the write that
+    waits."""
+    if os.name != "posix":
+        return 0  # there a socket is no file
     try:
-        # trio's own `send` has no form without a checkpoint; on Windows a socket is no file.
-        return os.write(sock.fileno(), data) if os.name == "posix" else 0
+        # trio's own `send` has no form without a checkpoint.
+        return os.writev(sock.fileno(), (data, behind)) if behind else os.write(sock.fileno(), data)
     except OSError:
         return 0
 

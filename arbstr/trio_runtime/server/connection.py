@@ -241,14 +241,15 @@ class ClientConnection(TCPServer):
         elif isinstance(event, Closed):
             self.end()
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, behind: bytes = b"") -> None:
         """Takes bytes for the socket."""
         self._writes += 1
+        sent = 0
         if self.send_lock.locked():
             await self.send_lock.acquire()
         else:
-            data = data[self._server.write_now(self.stream.socket, data) :]
-            if not data:
+            sent = self._server.write_now(self.stream.socket, data, behind)
+            if sent == len(data) + len(behind):
                 return  # the usual case: no scope, no lock, no checkpoint
             self.send_lock.acquire_nowait()
         self._server.writing.add(self)
@@ -256,7 +257,10 @@ class ClientConnection(TCPServer):
             # Half a chunk on the wire would garble everything after it, so nothing but the end
             # of the socket ends a write: the client leaving, or `close` (stall, shutdown).
             with trio.CancelScope(shield=True):
-                await self.stream.send_all(data)
+                for part in (data, behind):
+                    if sent < len(part):
+                        await self.stream.send_all(memoryview(part)[sent:])
+                    sent = max(0, sent - len(part))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             gone = True
         else:

@@ -60,7 +60,7 @@ class Owner(Protocol):
     async def protocol_send(self, event: "Event") -> None:
         """Takes what Hypercorn's own code says: bytes for the socket, or that it is over."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, behind: bytes = b"") -> None:
         """Takes bytes for the socket."""
 
     def set_idle(self, idle: bool) -> None:

@@ -19,6 +19,9 @@ from arbstr.trio_runtime.server.framing import Fields, Framing, bears_no_body
 INBOX_MESSAGES: Final = 10
 """Pieces of a body (each at most `MAX_RECV`) that wait for the application (Hypercorn's value)."""
 
+APART_BYTES: Final = 16 * 1024
+"""Bytes of a body from which on it is not copied behind its head (`upstream/http11.py`)."""
+
 LENGTH: Final = b"content-length"
 
 
@@ -67,7 +70,7 @@ class Channel(Protocol):
     def head(self, status: int, lines: bytes, told: Fields) -> bytes:
         """The bytes of a response head. Raises `ValueError` for a header with a line end in it."""
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: bytes, behind: bytes = b"") -> None:
         """Takes bytes for the socket."""
 
     def finish_answer(self) -> None:
@@ -195,11 +198,12 @@ class ClientRequest:
         data, self._head = self._head, b""
         channel = self._channel
         framing = channel.framing
-        if body and not self._bodiless:
-            data += framing.data(body)
+        body = framing.data(body) if body and not self._bodiless else b""
         if not more:
-            data += framing.end()
-        if data:
+            body += framing.end()
+        if len(body) >= APART_BYTES:
+            await channel.write(data, body)
+        elif data := data + body:
             await channel.write(data)
         if not more:
             channel.finish_answer()

@@ -25,7 +25,13 @@ from quart_trio import QuartTrio
 
 from arbstr.trio_runtime.server import connection
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, as_asgi
-from arbstr.trio_runtime.server.client_socket import proc_address, receive, send_queue, unread_bytes
+from arbstr.trio_runtime.server.client_socket import (
+    proc_address,
+    receive,
+    send_queue,
+    unread_bytes,
+    write_now,
+)
 from arbstr.trio_runtime.server.connection import (
     KEEP_ALIVE_SECONDS,
     READ_AHEAD_BYTES,
@@ -34,7 +40,7 @@ from arbstr.trio_runtime.server.connection import (
 )
 from arbstr.trio_runtime.server.http11 import Http11
 from arbstr.trio_runtime.server.listener import EagerListener
-from arbstr.trio_runtime.server.request import ClientRequest
+from arbstr.trio_runtime.server.request import APART_BYTES, ClientRequest
 from tests.site import (
     GET,
     MORE_THAN_SOCKETS_HOLD,
@@ -90,6 +96,41 @@ async def test_a_plain_answer_is_one_write() -> None:
     assert whole.startswith(b"HTTP/1.1 200 OK\r\n")
     assert whole.endswith(b"\r\n\r\nHello")
     assert len(await writes_of(STOCK, hello, POST)) > 1
+
+
+@pytest.mark.parametrize("size", [APART_BYTES - 1, APART_BYTES, APART_BYTES + 1])
+async def test_so_is_a_plain_answer_of_any_size(size: int) -> None:
+    body = bytes(range(250)) * (size // 250 + 1)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await reply(send, body[:size])
+
+    (whole,) = await writes_of(OURS, app, POST)
+    assert whole.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert whole.endswith(b"\r\n\r\n" + body[:size])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 100, APART_BYTES, 2 * APART_BYTES])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_what_the_kernel_does_not_take_at_once_follows(taken: int, chunked: bool) -> None:
+    body = bytes(range(250)) * (2 * APART_BYTES // 250)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if chunked:
+            await start(send)
+            await say(send, body, more=True)
+            await say(send, body)
+        else:
+            await reply(send, body)
+
+    def write_some(sock: trio.socket.SocketType, data: bytes, behind: bytes = b"") -> int:
+        return write_now(sock, (data + behind)[:taken]) if taken else 0
+
+    async with OURS(app) as site:
+        site.server.write_now = write_some
+        peer = await site.ask(POST)
+        answer = await peer.answer()
+        assert (answer.body, answer.whole) == (body * 2 if chunked else body, True)
 
 
 async def test_head_and_first_event_are_one_write_and_so_are_last_event_and_end() -> None:
