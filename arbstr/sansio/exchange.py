@@ -254,15 +254,15 @@ class Exchange:
 
     def intent(self, now: float) -> Intent:
         """What is to be on disk before the attempt that has just started sends a byte."""
-        *before, begun = self._attempts
-        row = begun.begun(len(self._attempts))
+        attempts, n = self._attempts, len(self._attempts)
+        begun = attempts[-1].begun(n)
         return Intent(
             self.correlation_id,
             self.timestamp,
             self.requested_model,
             self.policy,
             self.streaming,
-            (*_rows_of(before, now), row) if before else (row,),
+            (begun,) if n == 1 else (*_rows_of(attempts[:-1], now), begun),
             self.endpoint,
         )
 

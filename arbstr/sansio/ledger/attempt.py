@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Final, final
 
 from arbstr.sansio.failover.failure import Failure, Money
+from arbstr.sansio.ledger.intents import Begun
 from arbstr.sansio.ledger.record import AttemptRow
 from arbstr.sansio.money import Usage, cost_sats, format_eyes, multiply_sats, sats_from_msats
 from arbstr.sansio.routing.plan import Candidate
@@ -147,29 +148,18 @@ class AttemptState:
         if money is not None or not self.by_lane:
             self.drained = money
 
-    def begun(self, n: int) -> AttemptRow:
-        """What the log keeps of it as attempt `n`, when it has just begun."""
-        candidate = self.candidate
-        offer, price = candidate.offer, candidate.offer.price
-        return AttemptRow(
-            n=n,
-            provider=offer.provider.name,
-            model=offer.model,
-            started_at=self.started_at,
-            duration_ms=0,
-            failure=None,
-            http_status=None,
-            money=None,
-            input_tokens=None,
-            output_tokens=None,
-            cost_sats=None,
-            expected_sats=None,
-            estimated_cost_sats=candidate.estimated_cost,
-            provider_cost_sats=None,
-            upstream_request_id=None,
-            set_aside_sats=candidate.hold_cost,
-            price_id=None if price is None else price.id,
-            lane=self.lane,
+    def begun(self, n: int) -> Begun:
+        """The same as attempt `n` that is about to be sent."""
+        candidate, price = self.candidate, self.candidate.offer.price
+        return Begun(
+            n,
+            candidate.offer.provider.name,
+            candidate.offer.model,
+            self.started_at,
+            candidate.estimated_cost,
+            candidate.hold_cost,
+            None if price is None else price.id,
+            self.lane,
         )
 
     def row(self, n: int, now: float) -> AttemptRow:

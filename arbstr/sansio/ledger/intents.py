@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, fields, replace
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, TypeVar, final, get_args
+from typing import Any, ClassVar, Final, TypeAlias, TypeVar, final, get_args
 
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import FailureKind, Money
@@ -30,15 +30,45 @@ ABANDONED: Final = "arbstr ended before this request did"
 @final
 @quick
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What is known of an attempt that is about to be sent: an `AttemptRow` of little."""
+
+    n: int
+    provider: str
+    model: str
+    started_at: str
+    estimated_cost_sats: Decimal | None
+    set_aside_sats: Decimal | None
+    price_id: int | None
+    lane: str | None
+
+    duration_ms: ClassVar = 0
+    failure: ClassVar = None
+    http_status: ClassVar = None
+    money: ClassVar = None
+    input_tokens: ClassVar = None
+    output_tokens: ClassVar = None
+    cost_sats: ClassVar = None
+    expected_sats: ClassVar = None
+    provider_cost_sats: ClassVar = None
+    upstream_request_id: ClassVar = None
+    settled: ClassVar = None
+    said: ClassVar = None
+
+
+@final
+@quick
+@dataclass(frozen=True, slots=True)
 class Intent:
-    """A request one of whose attempts is about to be sent: the last of `attempts`."""
+    """A request one of whose attempts is about to be sent: the last of `attempts`. Of one that was
+    read all are rows."""
 
     correlation_id: str
     timestamp: str
     requested_model: str
     policy: str | None
     streaming: bool
-    attempts: tuple[AttemptRow, ...]
+    attempts: tuple[AttemptRow | Begun, ...]
     endpoint: str = CHAT
 
 
@@ -163,6 +193,7 @@ def abandoned(intent: Intent) -> Record:
         if row.money is not None
         else replace(row, failure=FailureKind.SHUTDOWN.value, money=Money.UNKNOWN.value)
         for row in intent.attempts
+        if isinstance(row, AttemptRow)
     )
     last = attempts[-1] if attempts else None
     known: dict[str, object] = {

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.ledger.intents import (
     HEADER,
+    Begun,
     Intent,
     _encoder,
     abandoned,
@@ -133,6 +134,26 @@ def test_every_field_is_in_a_line() -> None:
     names = json.loads(HEADER)
     for kind, name in ((Intent, "intent"), (Record, "record"), (AttemptRow, "attempt")):
         assert names[name] == [each.name for each in fields(kind) if each.name != "attempts"]
+
+
+def test_an_attempt_that_has_begun_has_the_line_of_its_row() -> None:
+    row = replace(
+        RUNNING, expected_sats=None, set_aside_sats=Decimal("2.5"), price_id=7, lane="l-1"
+    )
+    begun = Begun(
+        row.n,
+        row.provider,
+        row.model,
+        row.started_at,
+        row.estimated_cost_sats,
+        row.set_aside_sats,
+        row.price_id,
+        row.lane,
+    )
+    assert all(getattr(begun, each.name) == getattr(row, each.name) for each in fields(row))
+    line = intent_line(replace(INTENT, attempts=(FAILED, begun)))
+    assert line == intent_line(replace(INTENT, attempts=(FAILED, row)))
+    assert read(line) == [replace(INTENT, attempts=(FAILED, row))]
 
 
 # -- the row of who was killed
