@@ -138,51 +138,52 @@ class Attempts:
             command = self.retry.handle(event, self._hub.now())
 
     async def _attempt(self, command: Attempt) -> Event:
-        refused = self.permit.take(command.candidate)
-        if isinstance(refused, LedgerUnread) and self._hub.today is not None:
-            await self._hub.today.wait(refused.most)
-            refused = self.permit.take(command.candidate)
+        hub, exchange, candidate = self._hub, self._exchange, command.candidate
+        offer = candidate.offer
+        refused = self.permit.take(candidate)
+        if isinstance(refused, LedgerUnread) and hub.today is not None:
+            await hub.today.wait(refused.most)
+            refused = self.permit.take(candidate)
         if refused is not None:
             return Skipped(refused)
-        price = command.candidate.offer.price
-        if price is not None and self._hub.nodes is not None:
-            self._hub.nodes.use(price, command.candidate.offer.provider)
-        if self._hub.accounts is not None:
-            self._hub.accounts.began(command.candidate.offer.provider.name)
+        if offer.price is not None and hub.nodes is not None:
+            hub.nodes.use(offer.price, offer.provider)
+        if hub.accounts is not None:
+            hub.accounts.began(offer.provider.name)
         # Before it is noted: the note says which, and the start after a kill asks it.
-        lanes, offer = self._hub.lanes, command.candidate.offer
-        way = None if lanes is None else lanes.take(offer.provider)
+        way = None if hub.lanes is None else hub.lanes.take(offer.provider)
         lane = None if way is None else way.noted.text
-        began = self._hub.now()
-        self._exchange.note(life.AttemptStarted(command.candidate, utc_timestamp(), lane), began)
+        began = hub.now()
+        exchange.note(life.AttemptStarted(candidate, utc_timestamp(), lane), began)
         if way is not None:
-            self.ways[self._exchange.attempts_made] = way
-        self._hub.log_writer.offer_in_flight(self._exchange.intent(began), self._in_flight)
-        failure = await self._try(command)
+            self.ways[exchange.attempts_made] = way
+        hub.log_writer.offer_in_flight(exchange.intent(began), self._in_flight)
+        failure = await self._try(command, way)
         if failure is None:
-            provider, now = command.candidate.offer.provider, self._hub.now()
-            if self.permit.is_known(provider):
-                self._hub.learn_latency(provider.name, now - began, stream=self._request.stream)
-                self._hub.answered(provider, self._request.dialect.name)
-                if self._refused_options == provider.name and self.permit.is_current():
-                    self._hub.refuse_stream_options.add(provider.name)
-            self.permit.verdict = Outcome.SUCCESS
-            self.permit.settle()
-            model = command.candidate.offer.model
-            if (
-                self._request.stream
-                and self._hub.board.circuit(provider.name, model, now).state == "closed"
-            ):
-                # The first output was a success. To break off later is a failure of its own, so
-                # it takes a leave of its own, and with it a generation; but never the probe's,
-                # which a stream would keep for as long as it runs.
-                self.permit.admit(command.candidate.offer)
+            self._answered(offer, began)
             return Answered()
         probe = self.permit.is_probe
         self.write_off(failure)
         failure = await self._settled(failure)
-        charged = self._exchange.charged(self._exchange.attempts_made)
+        charged = exchange.charged(exchange.attempts_made)
         return TryFailed(failure, probe=probe, charged=charged)
+
+    def _answered(self, offer: "Offer", began: float) -> None:
+        """A plain answer is there, or a stream's output has begun."""
+        hub, permit, request, provider = self._hub, self.permit, self._request, offer.provider
+        now = hub.now()
+        if permit.is_known(provider):
+            hub.learn_latency(provider.name, now - began, stream=request.stream)
+            hub.answered(provider, request.dialect.name)
+            if self._refused_options == provider.name and permit.is_current():
+                hub.refuse_stream_options.add(provider.name)
+        permit.verdict = Outcome.SUCCESS
+        permit.settle()
+        if request.stream and hub.board.circuit(provider.name, offer.model, now).state == "closed":
+            # The first output was a success. To break off later is a failure of its own, so it
+            # takes a leave of its own, and with it a generation; but never the probe's, which a
+            # stream would keep for as long as it runs.
+            permit.admit(offer)
 
     async def _settled(self, failure: Failure) -> Failure:
         """The failure, with what its lane tells of the money, if it tells soon enough."""
@@ -202,40 +203,40 @@ class Attempts:
     def _in_flight(self) -> Record:
         return self._exchange.in_flight(self._hub.now())
 
-    async def _try(self, command: Attempt) -> Failure | None:
+    async def _try(self, command: Attempt, way: "Way | None") -> Failure | None:
         """One attempt within its deadlines. `None`: there is something to deliver."""
-        offer, timeouts = command.candidate.offer, command.candidate.offer.provider.timeouts
-        name, self._offer = offer.provider.name, offer
-        request, kind = self._request, self._hub.kind_of(offer.provider)
-        way = self.ways.get(self._exchange.attempts_made)
+        hub, snapshot, request = self._hub, self._snapshot, self._request
+        self._offer = offer = command.candidate.offer
+        provider, dialect, timeouts = offer.provider, request.dialect, offer.provider.timeouts
+        kind = hub.kind_of(provider)
         self.call = call = UpstreamCall(
-            offer.provider if way is None else way.provider,
-            self._snapshot.targets.of(offer.provider, request.dialect.path)
+            provider if way is None else way.provider,
+            snapshot.targets.of(provider, dialect.path)
             if way is None
-            else way.targets.of(way.provider, request.dialect.path),
+            else way.targets.of(way.provider, dialect.path),
             kind=kind,
             asked=request,
-            max_answer_bytes=self._snapshot.config.server.max_answer_bytes,
+            max_answer_bytes=snapshot.config.server.max_answer_bytes,
             added_stream_options=command.add_usage and request.adds_option,
-            path_served=self._hub.paths.serves(name, request.dialect.name),
-            secrets=self._snapshot.catalog.secrets,
+            path_served=hub.paths.serves(provider.name, dialect.name),
+            secrets=snapshot.catalog.secrets,
         )
         failure: Failure | None = None
-        if not call.take_kept(self._hub.transport):
+        if not call.take_kept(hub.transport):
             with trio.move_on_after(timeouts.connect) as connecting:
-                failure = await call.connect(self._hub.transport)
+                failure = await call.connect(hub.transport)
             if connecting.cancelled_caught:
                 return call.connect_timed_out(timeouts.connect)
             if failure is not None:
                 return failure
-        body = request.dialect.outgoing(
+        body = dialect.outgoing(
             request,
             model=offer.upstream_model,
             ask_usage=command.add_usage,
             mirror_limit=TRAITS[kind].mirrors,
         )
         seconds = timeouts.first_output if request.stream else timeouts.answer
-        deadline = call.within(seconds, self._hub.transport.deadlines)
+        deadline = call.within(seconds, hub.transport.deadlines)
         try:
             if request.stream:
                 output = await call.stream(body)
@@ -250,7 +251,7 @@ class Attempts:
         finally:
             deadline.end()
         if change := call.stray_change():
-            await self._hub.change.keep(change, name)
+            await hub.change.keep(change, provider.name)
         if failure is None:
             self._note_answer(call)
             if request.stream:

@@ -61,11 +61,12 @@ class Permit:
 
     def take(self, candidate: Candidate) -> Refused | NotWithinBudget | TooLow | None:
         """Asks what the key holds, sets aside what it may cost, takes the breaker's leave."""
-        if self._hub.accounts is not None:
-            low = self._hub.accounts.too_low(candidate.offer, self._request)
+        hub = self._hub
+        if hub.accounts is not None:
+            low = hub.accounts.too_low(candidate.offer, self._request)
             if low is not None:
                 return low
-        reserved = self._hub.budget.reserve(candidate.hold_cost, time.time(), candidate)
+        reserved = hub.budget.reserve(candidate.hold_cost, time.time(), candidate)
         if not isinstance(reserved, Reservation):
             return reserved
         refused: Refused | None = None
@@ -76,7 +77,7 @@ class Permit:
             return refused
         finally:
             if self.reservation is not reserved:
-                self._hub.budget.settle(reserved, Decimal(0))
+                hub.budget.settle(reserved, Decimal(0))
 
     def is_known(self, provider: Provider) -> bool:
         """Whether what is learnt of it may be kept: a reload may have given its name away."""
@@ -88,12 +89,8 @@ class Permit:
 
     def admit(self, offer: Offer) -> Refused | None:
         """Takes the breaker's leave, with the ticket there is or another."""
-        board, name, model, now = (
-            self._hub.board,
-            offer.provider.name,
-            offer.model,
-            self._hub.now(),
-        )
+        hub, name, model = self._hub, offer.provider.name, offer.model
+        board, now = hub.board, hub.now()
         if not self.is_known(offer.provider):
             self.settle()
             return None  # nobody keeps a circuit for it
