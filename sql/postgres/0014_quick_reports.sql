@@ -46,10 +46,10 @@ EXECUTE FUNCTION tell_its_failures();
 DROP INDEX requests_by_latency;
 CREATE INDEX requests_by_latency ON requests (
     latency_ms, timestamp, model, provider, policy, endpoint, status, streaming
-);
+) INCLUDE (id);
 CREATE INDEX requests_by_cost ON requests (
     cost_sats, timestamp, model, provider, policy, endpoint, status, streaming
-);
+) INCLUDE (id);
 
 CREATE TABLE request_totals (
     hour TEXT COLLATE "C" NOT NULL,
