@@ -122,8 +122,8 @@ class Exchange:
     @property
     def disbelieved(self) -> tuple[str, ...]:
         """What the log is told of attempts whose counts of tokens cannot be, a sentence each."""
-        said = (attempt.disbelief() for attempt in self._attempts)
-        return tuple(sentence for sentence in said if sentence is not None)
+        said = [attempt.disbelief() for attempt in self._attempts]
+        return tuple([sentence for sentence in said if sentence is not None])
 
     @property
     def cost(self) -> Decimal | None:

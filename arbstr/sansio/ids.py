@@ -33,5 +33,6 @@ class RequestIds:
             tick = self._last + 1
         self._last = tick
         ms, part = divmod(tick, PER_MS)
-        digits = f"{ms << 80 | 7 << 76 | part << 64 | 2 << 62 | chance:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        high, low = divmod(ms, 1 << 16)
+        seen, rest = divmod(chance | 2 << 62, 1 << 48)
+        return f"{high:08x}-{low:04x}-7{part:03x}-{seen:04x}-{rest:012x}"

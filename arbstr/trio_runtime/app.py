@@ -119,7 +119,11 @@ class App:
         called = self._called(request.heading)
         ids = f"x-arbstr-request-id: {request_id}\r\nx-request-id: {request_id}\r\n"
         responder = Responder(
-            request, ids.encode() + called.common, request_id=request_id, door=called.door
+            request,
+            ids.encode() + called.common,
+            request_id=request_id,
+            door=called.door,
+            received=received,
         )
         try:
             if called.served is not None:

@@ -60,14 +60,14 @@ class Delivery:
         await self._responder.end(data)
         self._note(life.Delivered())
 
-    async def plain(self, body: bytes, head: Head) -> None:
-        """A whole answer."""
+    async def plain(self, body: bytes, head: Head, now: float) -> None:
+        """A whole answer, which came just now."""
         exchange = self._exchange
         model = exchange.model if self._request.model == AUTO else None
         lines = _lines(head.content_type, head.provider, model, exchange.policy)
-        if more := (*self._joined_header(), *self._retry_headers(), *head.passed):
-            lines += lines_of(more)
-        lines += b"x-arbstr-latency-ms: %d\r\n" % exchange.latency_ms(trio.current_time())
+        if head.passed or exchange.joined is not None or self._retries():
+            lines += lines_of((*self._joined_header(), *self._retry_headers(), *head.passed))
+        lines += b"x-arbstr-latency-ms: %d\r\n" % exchange.latency_ms(now)
         cost = exchange.cost
         if cost is not None:
             lines += b"x-arbstr-cost-sats: %b\r\n" % format_sats(cost).encode()

@@ -66,8 +66,11 @@ async def serve(
         request.choices,
         dialect.name,
     )
-    consent = headers.get(CONSENT_HEADER, "").strip().lower() == "allow"
-    which = await hub.kept.which(request, named)
+    consent = CONSENT_HEADER in headers and headers[CONSENT_HEADER].strip().lower() == "allow"
+    affinity = headers.get(AFFINITY_HEADER)
+    which = None
+    if hub.kept.is_hashed_apart(request):
+        which = await hub.kept.hashed_apart(request, named)
     run: Run | Joined
     found = None if consent else hub.kept.of(request, named, which)
     if found is None:
@@ -79,7 +82,7 @@ async def serve(
             policy=policy,
             named=named,
             consent=consent,
-            affinity=headers.get(AFFINITY_HEADER, "").strip().lower() != NO_AFFINITY,
+            affinity=affinity is None or affinity.strip().lower() != NO_AFFINITY,
             which=which,
         )
     else:

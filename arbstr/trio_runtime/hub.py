@@ -285,7 +285,7 @@ class Hub:
         self._ratios.update(ratios)
         self._lengths.become(lengths)
 
-    def home_of(self, asked: Asked) -> tuple[Key | None, Home | None]:
+    def home_of(self, asked: Asked, now: float) -> tuple[Key | None, Home | None]:
         """What the request's conversation is known by, and who answered it last."""
         if asked.conversation is None or not self.snapshot.config.policies.affinity:
             return None, None

@@ -140,7 +140,7 @@ class Joined:
             await self._fail(end)
             return
         self._tell(source)
-        await self._delivery.plain(answer.body, source.head)
+        await self._delivery.plain(answer.body, source.head, trio.current_time())
 
     async def _start(self, source: Source, usage: Usage | None = None) -> None:
         """Says who answers, and the head of a stream, if that has not gone out yet."""

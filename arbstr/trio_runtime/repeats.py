@@ -222,10 +222,12 @@ class KeptAnswers:
                 await self._sooner.wait()
             self._let_go(self._repeats.expire(trio.current_time()))
 
-    async def which(self, asked: Asked, policy: str | None) -> Fingerprint | None:
-        """The fingerprint of a large request; that of any other is made once it is needed."""
-        if not self.is_on or len(asked.body) <= HASHED_AT_ONCE:
-            return None
+    def is_hashed_apart(self, asked: Asked) -> bool:
+        """Whether it is large: the fingerprint of any other is made once it is needed."""
+        return len(asked.body) > HASHED_AT_ONCE and self.is_on
+
+    async def hashed_apart(self, asked: Asked, policy: str | None) -> Fingerprint:
+        """The fingerprint of a large request."""
         return await trio.to_thread.run_sync(partial(self.fingerprint, asked, policy))
 
     def fingerprint(self, asked: Asked, policy: str | None) -> Fingerprint:

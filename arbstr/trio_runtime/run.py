@@ -45,7 +45,7 @@ from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.whom import retry_of, route_of, unserved_now
 
 if TYPE_CHECKING:
-    from arbstr.sansio.routing.affinity import Home, Key
+    from arbstr.sansio.routing.affinity import Key
     from arbstr.sansio.routing.plan import Candidate
 
 log = logging.getLogger(__name__)
@@ -123,15 +123,17 @@ class Run:
     async def _route(self) -> Attempts | None:
         """Who may be asked. `None`: nobody, and the client was told so."""
         hub, request = self._hub, self._request
-        home: Home | None = None
+        now, home = trio.current_time(), None
         if self._affinity:
-            self._conversation, home = hub.home_of(request)
+            self._conversation, home = hub.home_of(request, now)
         self._snapshot, route = await route_of(hub, self._snapshot, request, self._policy, home)
         if isinstance(route, NoRoute):
             await self._delivery.error(route.error, asked=False, policy=route.policy)
             return None
         self._candidates = route.candidates
-        self._note(life.Routed(route.policy, route.candidates[0], home and home.provider))
+        self._exchange.note(
+            life.Routed(route.policy, route.candidates[0], home and home.provider), now
+        )
         self._delivery.retry = retry = retry_of(hub, self._snapshot, route, consent=self._consent)
         return Attempts(
             hub,
@@ -275,11 +277,12 @@ class Run:
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
         assert call.answer is not None  # and a plain one has an answer
-        self._note(life.Answered())
+        now = trio.current_time()
+        self._exchange.note(life.Answered(), now)
         head = self._head(call)
         self._came_whole(call)
         attempts.leave_call()
-        await self._delivery.plain(call.answer.body, head)
+        await self._delivery.plain(call.answer.body, head, now)
 
     async def _deliver_error(self, error: ErrorReply) -> None:
         if self._exchange.output_began:

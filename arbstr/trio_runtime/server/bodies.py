@@ -47,8 +47,7 @@ class Body:
         self._bodies.held -= self._size
 
     def _has_room(self, more: int, limit: int) -> bool:
-        small = self._size + more <= SMALL_BYTES
-        return small or self._bodies.held + more <= limit * BODIES_HELD
+        return self._bodies.held + more <= limit * BODIES_HELD
 
     async def read(
         self, receive: Receive, headers: Mapping[str, str], length: int | None, limit: int
@@ -65,16 +64,17 @@ class Body:
         if length is not None:
             if length > limit:
                 return _too_large(limit)
-            if not self._has_room(length, limit):
+            if length > SMALL_BYTES and not self._has_room(length, limit):
                 return NO_ROOM
         parts: list[bytes] = []
         while (piece := await receive()) is not None:
             part, more = piece
-            if not self._has_room(len(part), limit):
+            size = len(part)
+            if self._size + size > SMALL_BYTES and not self._has_room(size, limit):
                 return NO_ROOM
             parts.append(part)
-            self._size += len(part)
-            self._bodies.held += len(part)
+            self._size += size
+            self._bodies.held += size
             if self._size > limit:
                 return _too_large(limit)
             if not more:

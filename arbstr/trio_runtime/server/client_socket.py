@@ -48,8 +48,10 @@ async def receive(sock: trio.socket.SocketType) -> bytes:
         if sock.fileno() < 0:
             raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(sock)
-        with suppress(BlockingIOError):
+        try:
             return os.read(sock.fileno(), MAX_RECV)
+        except BlockingIOError:
+            continue
 
 
 def unread_bytes() -> Mapping[tuple[str, str], str]:

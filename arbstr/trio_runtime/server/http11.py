@@ -109,6 +109,7 @@ class Http11(H11Protocol):
         self.write = owner.write
         self._behind: trio.CancelScope | None = None
         read_strictly(self.connection)
+        self._met_h11 = False
         self._h11_framing = H11Framing(self.connection)
         self.framing: Framing = self._h11_framing
         self._request: ClientRequest | None = None
@@ -131,6 +132,7 @@ class Http11(H11Protocol):
                     return
                 begun = self._read_head(data)
             if begun is None:
+                self._met_h11 = True
                 self.connection.receive_data(data)
                 await self._handle_events()
                 return
@@ -146,6 +148,8 @@ class Http11(H11Protocol):
     @property
     def _is_between_requests(self) -> bool:
         """Whether h11 has nothing: no request, and no byte of the next one."""
+        if not self._met_h11:
+            return True  # the usual case, and to ask h11 takes as long as to read a head
         return self.connection.their_state is h11.IDLE and not self.connection.trailing_data[0]
 
     def _read_head(self, data: bytes) -> tuple[Heading, bool, int, int] | None:

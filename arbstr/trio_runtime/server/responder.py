@@ -34,7 +34,7 @@ class Responder:
     """Answers one client. `common` are header lines of every answer.
 
     `door`: in whose shape errors are and what is said in a stream; None for a route of arbstr's own
-    which streams nothing.
+    which streams nothing. `received`: since when the client waits, if not since now.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Responder:
         *,
         request_id: str = "",
         door: Dialect | None = None,
+        received: float | None = None,
     ) -> None:
         self._client = client
         self._common = common
@@ -54,7 +55,7 @@ class Responder:
         self._streaming = False
         self._ended = False
         self.head_sent = False
-        self.last_write = trio.current_time()
+        self.last_write = trio.current_time() if received is None else received
 
     def leave(self) -> None:
         """The client is gone: what is still said goes nowhere."""
