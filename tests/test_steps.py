@@ -38,7 +38,7 @@ COUNTED: Final = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="what an instruction is differs between versions"
 )
 
-PLAIN_STEPS: Final = 11_040
+PLAIN_STEPS: Final = 10_920
 """Of a plain request on connections that are there, with the ledger on disk; 2 % above measured."""
 EVENT_STEPS: Final = 385
 """Of an ordinary event that comes alone in its chunk; 5 % above measured."""
@@ -50,8 +50,8 @@ GUARD: Final = 1.03
 OTHER_DOORS: Final = 1.2
 """What a request or an event of another door may take, as a multiple of a chat's."""
 
-SCOPES: Final = 1
-"""Cancel scopes of a plain request, 15 us each: one for its client."""
+SCOPES: Final = 0
+"""Cancel scopes of a plain request, 10 us each: its connection has one for all of them."""
 TASKS: Final = 0
 """Tasks of a plain request, 20 us each: its connection has one for all of them."""
 

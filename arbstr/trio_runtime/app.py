@@ -183,6 +183,7 @@ class App:
                     body=body,
                     received=received,
                     on_disconnect=request.on_disconnect,
+                    scope=request.scope,
                 )
 
     async def _read(

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+import trio
+
 from arbstr.sansio.dialects.dialect import Dialect
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.errors import ErrorReply
@@ -40,8 +42,10 @@ async def serve(
     body: bytes,
     received: float,
     on_disconnect: Callable[[Callable[[], None]], None],
+    scope: trio.CancelScope,
 ) -> None:
-    """Answers one request at a door. Returns when nobody waits for its answer any more.
+    """Answers one request at a door. Returns when nobody waits for its answer any more, or is
+    cancelled in `scope`, which is around it.
 
     `received` is the monotonic time its first byte was read at. `on_disconnect` takes the callback
     that is called when the client leaves.
@@ -82,6 +86,7 @@ async def serve(
             policy=policy,
             named=named,
             consent=consent,
+            scope=scope,
             affinity=affinity is None or affinity.strip().lower() != NO_AFFINITY,
             which=which,
         )

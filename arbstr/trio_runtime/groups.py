@@ -1,4 +1,4 @@
-"""trio.run for whoever wants what went wrong, and not the group of it."""
+"""What is in the groups that nurseries make of exceptions."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
@@ -9,10 +9,17 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+def is_cancellation(error: BaseException) -> bool:
+    """Whether it is nothing but that a scope was ended."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_cancellation, error.exceptions))
+    return isinstance(error, trio.Cancelled)
+
+
 def run(
     work: Callable[[*Ts], Awaitable[T]], *arguments: *Ts, expected: tuple[type[Exception], ...]
 ) -> T:
-    """What `work` returns.
+    """What `work` returns: trio.run for whoever wants what went wrong, and not the group of it.
 
     Raises the first of what it raised if all of that is `expected`, nurseries around it or not.
     """

@@ -16,7 +16,7 @@ it is in sharing.py.
 import logging
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import trio
 
@@ -35,6 +35,7 @@ from arbstr.trio_runtime import books
 from arbstr.trio_runtime.attempts import Attempts
 from arbstr.trio_runtime.delivery import Delivery
 from arbstr.trio_runtime.drains import Drains, has_room
+from arbstr.trio_runtime.groups import is_cancellation
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import log_request
 from arbstr.trio_runtime.relaying import Relaying
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LAST_WORD_SECONDS: Final = 60.0
+"""How long a client may take for the last word of a request that was ended; whoever takes nothing
+is cut by then (server/connection.STALL_SECONDS)."""
+
 
 @final
 class Run:
@@ -58,6 +63,8 @@ class Run:
     `policy` is whose name routes it, `consent` whether it may be paid twice, `affinity` whether its
     conversation is asked where it was answered before. `which` is its
     fingerprint, if that is made already; else it is made with `named`, the policy its caller named.
+    `scope` is around it, and the run may end it or set its deadline: it is that of the requests
+    before (server/http11.py), because another costs 10 us.
     """
 
     def __init__(
@@ -71,6 +78,7 @@ class Run:
         named: str | None,
         consent: bool,
         affinity: bool,
+        scope: trio.CancelScope,
         which: Fingerprint | None = None,
     ) -> None:
         self._hub = hub
@@ -85,9 +93,8 @@ class Run:
         self._attempts: Attempts | None = None
         self._candidates: tuple[Candidate, ...] = ()
         self._conversation: Key | None = None
-        # One scope, because each costs about 15 us: it ends the run when the client leaves, and
-        # while the answer is looked for, that work alone.
-        self._scope = trio.CancelScope()
+        # It ends the run when the client leaves, and while the answer is looked for, that work.
+        self._scope = scope
         self._working = False
         self._left_at: float | None = None
         self._alone = self._deserted = False
@@ -100,25 +107,36 @@ class Run:
         self._whole: UpstreamCall | None = None
 
     async def run(self) -> None:
-        """Finds an answer and delivers it, or says why there is none."""
-        with self._scope:
-            self._attempts = attempts = await self._route()
-            if attempts is None:
-                return
-            await self._work(attempts)
-            if not self._scope.cancel_called:
-                await self._deliver(attempts)
-                return
-        attempts = self._attempts
-        if self.is_deserted() or attempts is None:
+        """Finds an answer and delivers it, or says why there is none. Within its scope."""
+        try:
+            await self._answer()
+        except BaseException as error:
+            if is_cancellation(error):
+                with trio.move_on_after(LAST_WORD_SECONDS, shield=True) as last:
+                    await self._last_word(last)
+            raise
+
+    async def _answer(self) -> None:
+        self._attempts = attempts = await self._route()
+        if attempts is None:
             return
-        # The shutdown or `[timeouts] total` ended the scope, and the client is to hear of it.
+        await self._work(attempts)
+        if self._scope.cancel_called:
+            await trio.lowlevel.checkpoint()  # it was ended while nobody waited, and ends here
+        await self._deliver(attempts)
+
+    async def _last_word(self, scope: trio.CancelScope) -> None:
+        """Its scope is over. If the shutdown or `[timeouts] total` ended it, the client is to hear
+        of it, within this one."""
+        attempts = self._attempts
+        if not self._scope.cancel_called or self.is_deserted() or attempts is None:
+            return
         if self._working:
             self._working = False
             self._error = self._cut_by_ourselves(attempts)
             self._shared.hand_over(attempts.drains)
-        with trio.CancelScope() as self._scope:
-            await self._deliver(attempts)
+        self._scope = scope
+        await self._deliver(attempts)
 
     async def _route(self) -> Attempts | None:
         """Who may be asked. `None`: nobody, and the client was told so."""

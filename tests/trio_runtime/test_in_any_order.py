@@ -334,17 +334,19 @@ class World:
         def register(leave: Callable[[], None]) -> None:
             client.leave = leave
 
-        await serve(
-            self.hub,
-            responder,
-            CHAT,
-            request_id=client.id,
-            headers=headers,
-            query=b"",
-            body=client.sends,
-            received=trio.current_time(),
-            on_disconnect=register,
-        )
+        with trio.CancelScope() as scope:
+            await serve(
+                self.hub,
+                responder,
+                CHAT,
+                request_id=client.id,
+                headers=headers,
+                query=b"",
+                body=client.sends,
+                received=trio.current_time(),
+                on_disconnect=register,
+                scope=scope,
+            )
         client.done_at = trio.current_time()
 
     def answered(self, call: Call) -> bool:

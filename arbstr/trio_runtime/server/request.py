@@ -126,7 +126,8 @@ class Inbox:
 class ClientRequest:
     """One request and its answer.
 
-    `length` is that of its body, if it said one. `whole` is the body, if it came in one piece with
+    `scope` is around whoever serves it, who may end it. `length` is that of its body, if it said
+    one. `whole` is the body, if it came in one piece with
     the head; it is in the inbox else.
     """
 
@@ -139,12 +140,14 @@ class ClientRequest:
         "closed",
         "heading",
         "length",
+        "scope",
         "whole",
     )
 
     def __init__(
         self, channel: Channel, heading: Heading, length: int | None, whole: bytes | None
     ) -> None:
+        self.scope: trio.CancelScope
         self.heading = heading
         self.length = length
         self.whole = whole
