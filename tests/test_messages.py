@@ -439,8 +439,11 @@ async def test_who_does_not_serve_messages_is_not_asked_to_count() -> None:
         open_proxy(one(fake, more='endpoints = ["chat"]')) as proxy,
     ):
         reply = await ask(proxy, path=COUNT)
-    assert (reply.status, reply.json["error"]["code"]) == (400, "unsupported_endpoint")
-    assert fake.hits == 0
+        at_the_door = await ask(proxy)
+    assert (reply.status, reply.json["error"]["code"]) == (404, "not_found")
+    assert (reply.json["error"]["type"], fake.hits) == ("not_found_error", 0)
+    assert "alpha does not serve /v1/messages" in reply.json["error"]["message"]
+    assert at_the_door.status == 400
 
 
 async def test_what_fails_is_passed_over_and_a_refusal_is_the_clients() -> None:

@@ -25,7 +25,7 @@ from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.routing.catalog import Offer
 from arbstr.sansio.routing.plan import plan
 from arbstr.sansio.routing.policy import POLICY_HEADER, parse_and_choose
-from arbstr.sansio.routing.refusals import NoRoute
+from arbstr.sansio.routing.refusals import NOBODY_SERVES, NoRoute
 from arbstr.trio_runtime.free import OnDisconnect, answered, charged, warn
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.hub import Hub
@@ -75,8 +75,11 @@ async def count(
         learnt=hub.learnt,
     )
     if isinstance(route, NoRoute):
-        log.info("rejected: %s", route.error.code, extra=extra)
-        await responder.error(route.error, policy_header(route.policy))
+        error = route.error
+        if error.code == NOBODY_SERVES:
+            error = replace(error, code="not_found", status=0)  # on which clients estimate
+        log.info("rejected: %s", error.code, extra=extra)
+        await responder.error(error, policy_header(route.policy))
         return
     counting = _Counting(hub, responder, request, request_id)
     offers = [one.offer for one in route.candidates]

@@ -3,13 +3,16 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 from arbstr.sansio.config.reader import AUTO, Rule
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.routing.catalog import Offer
 from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, listed, shown
+
+NOBODY_SERVES: Final = "unsupported_endpoint"
+"""The code where nobody of whom the model could be asked serves the path."""
 
 
 @final
@@ -49,7 +52,7 @@ def unserved(request: Asked, offers: Sequence[Offer]) -> ErrorReply:
     more = len(names) - MOST_NAMES
     told = [f"{name} {why}" for name in names[:MOST_NAMES]] + [f"{more} more"] * (more > 0)
     return ErrorReply(
-        "unsupported_endpoint",
+        NOBODY_SERVES,
         f"{what} to be asked: {'; '.join(told)}. Those that turned out not to serve it are asked "
         "again after a reload (SIGHUP).",
         should_retry=False,
