@@ -38,9 +38,9 @@ OTHER: Final = json_answer(completion("from the other"))
 def _nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the node has read what it reads before anybody asks it."""
     monkeypatch.setattr("arbstr.sansio.ledger.lanes.FENCE_SECONDS", 0.0)
-    monkeypatch.setattr("arbstr.trio_runtime.lanes.LATE_SECONDS", 0.1)
-    monkeypatch.setattr("arbstr.trio_runtime.lanes.LOOK_SECONDS", 0.01)
-    monkeypatch.setattr("arbstr.trio_runtime.lanes.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("arbstr.trio_runtime.lane_words.LATE_SECONDS", 0.1)
+    monkeypatch.setattr("arbstr.trio_runtime.lane_words.LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("arbstr.trio_runtime.lane_words.AGAIN_SECONDS", 0.01)
 
 
 @asynccontextmanager

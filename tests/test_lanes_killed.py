@@ -222,7 +222,7 @@ async def test_what_a_lane_can_tell_no_more_is_asked_once_and_left_to_a_checkpoi
 async def test_what_never_arrived_is_watched_for_after_a_kill_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("lanes", "ledger.on_lanes"):
+    for module in ("lane_words", "ledger.on_lanes"):
         monkeypatch.setattr(f"arbstr.trio_runtime.{module}.LATE_SECONDS", 20.0)
     async with town_in(tmp_path, lanes=1) as town:
         await killed_while(town, (FREE,))
@@ -231,9 +231,9 @@ async def test_what_never_arrived_is_watched_for_after_a_kill_too(
             town.kill()
         (child,) = town.node.bank.accounts[KEY].children
         town.node.bank.charge(town.node.bank.reserve(child, 1), 700)  # type: ignore[arg-type]
-        for module in ("lanes", "ledger.on_lanes"):
+        for module in ("lane_words", "ledger.on_lanes"):
             monkeypatch.setattr(f"arbstr.trio_runtime.{module}.LATE_SECONDS", 19.0)
-        monkeypatch.setattr("arbstr.trio_runtime.lanes.LATE_SECONDS", 0.0)
+        monkeypatch.setattr("arbstr.trio_runtime.lane_words.LATE_SECONDS", 0.0)
         async with town.life() as proxy:
             await first_look(town, proxy)
     (attempt,) = told(town)

@@ -84,7 +84,9 @@ ORDER: Final = {
             "framing request asgi http11 client_socket listener connection bodies responder",
         ),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
-        *row("snapshot repeats nodes accounts lane_file lane_keys lanes hub reload status"),
+        *row(
+            "snapshot repeats nodes accounts lane_file lane_keys lane_words lanes hub reload status"
+        ),
         *row("whom drains permit attempts relaying books delivery"),
         *row("sharing run joined exchange free counting kept"),
         *row("stopping worker"),

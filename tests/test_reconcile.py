@@ -16,7 +16,7 @@ from arbstr.cli import commands as cli
 from arbstr.sansio.ledger.lanes import Lane
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.accounts import key_id
-from arbstr.trio_runtime.lanes import Parked, Way
+from arbstr.trio_runtime.lane_words import Parked, Way
 from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken
 from tests.fakes import ROUTSTR_ID, FakeProvider, answer, open_fake_provider, refused_url
 from tests.node import Node
@@ -295,7 +295,7 @@ async def test_what_a_checkpoint_has_settled_a_lane_settles_no_more(tmp_path: Pa
             way, attempt["correlation_id"], 1, time.time_ns() // 1_000_000, Decimal(3), 0.0
         )
         assert proxy.hub.lanes is not None
-        await proxy.hub.lanes.write(parked, Decimal("0.7"))
+        await proxy.hub.lanes.teller.write(parked, Decimal("0.7"))
         assert (await proxy.get("/health")).json["budget"]["spent"] == 0.5
     assert rows(database, "attempts") == [attempt]
 

@@ -229,9 +229,9 @@ QUICK: Final = {
     "arbstr.trio_runtime.relaying.AFTER_COMPLETE_SECONDS": 0.1,
     "arbstr.trio_runtime.ledger.checkpoints.LATE_SECONDS": 0.0,
     "arbstr.sansio.ledger.lanes.FENCE_SECONDS": 0.0,
-    "arbstr.trio_runtime.lanes.LATE_SECONDS": 0.1,
-    "arbstr.trio_runtime.lanes.LOOK_SECONDS": 0.01,
-    "arbstr.trio_runtime.lanes.AGAIN_SECONDS": 0.01,
+    "arbstr.trio_runtime.lane_words.LATE_SECONDS": 0.1,
+    "arbstr.trio_runtime.lane_words.LOOK_SECONDS": 0.01,
+    "arbstr.trio_runtime.lane_words.AGAIN_SECONDS": 0.01,
 }
 """What takes long where nodes are real, in seconds."""
 

@@ -56,7 +56,8 @@ in its page:
     server/                                         towards the clients
     mock/                                           providers without network and money
     snapshot, repeats, nodes, accounts, lane_file,  what requests share, what is told of it
-      lane_keys, lanes, hub, reload, status
+      lane_keys, lane_words, lanes, hub, reload,
+      status
     whom, drains, permit, attempts, relaying,       one request, from its parts ...
       books, delivery
       sharing, run, joined, exchange                ... to its whole

@@ -56,7 +56,7 @@ from arbstr.trio_runtime.upstream.witness import Seen
 
 if TYPE_CHECKING:
     from arbstr.sansio.routing.catalog import Offer
-    from arbstr.trio_runtime.lanes import Way
+    from arbstr.trio_runtime.lane_words import Way
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class Attempts:
         if way is None or self._hub.lanes is None or failure.money is not Money.UNKNOWN:
             return failure
         seconds = self._snapshot.config.retry.reconcile_seconds
-        msats = await self._hub.lanes.settle(way, seconds, partial(self.drains.stop, n))
+        msats = await self._hub.lanes.teller.settle(way, seconds, partial(self.drains.stop, n))
         if msats is None:
             return failure
         money = Money.SPENT if msats else Money.FREE

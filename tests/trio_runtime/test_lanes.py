@@ -15,9 +15,10 @@ from arbstr.sansio.ledger.lanes import State
 from arbstr.sansio.ledger.record import AttemptRow
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
-from arbstr.trio_runtime import lanes as module
+from arbstr.trio_runtime import lane_words as module
 from arbstr.trio_runtime.accounts import Accounts
-from arbstr.trio_runtime.lanes import Lanes, Way
+from arbstr.trio_runtime.lane_words import Way
+from arbstr.trio_runtime.lanes import Lanes
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.snapshot import Snapshot
@@ -143,7 +144,7 @@ async def test_a_lane_settles_what_its_counters_tell(
         await made.free(2)
         way = made.take()
         made.ask(way, charged)
-        assert await made.lanes.settle(way, 10.0) == told
+        assert await made.lanes.teller.settle(way, 10.0) == told
 
 
 async def test_what_still_runs_is_waited_for_no_longer_than_a_client_waits(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ async def test_what_still_runs_is_waited_for_no_longer_than_a_client_waits(tmp_p
         await made.free(2)
         way = made.take()
         made.ask(way, None)
-        assert await made.lanes.settle(way, 0.05) is None
+        assert await made.lanes.teller.settle(way, 0.05) is None
 
 
 async def test_a_counter_that_was_put_back_settles_nothing_at_once(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ async def test_a_counter_that_was_put_back_settles_nothing_at_once(tmp_path: Pat
         way = made.take()
         made.node.bank.reset(way.lane.key.reveal())
         with trio.fail_after(10):
-            assert await made.lanes.settle(way, 1000.0) is None
+            assert await made.lanes.teller.settle(way, 1000.0) is None
 
 
 async def test_counters_are_compared_when_a_lane_is_read_again(tmp_path: Path) -> None:

@@ -1,0 +1,286 @@
+"""What lanes tell: asked while a client waits, and afterwards until they have told.
+
+settle       what the request on a lane cost, if it tells soon enough
+until_told   of one that is parked: row and budget follow, and the lane is read
+refresh      its counters, at a moment when nothing runs on it
+begin        what ran on lanes when a process was killed, or had not told by its end
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from functools import partial
+from typing import Final, TypeVar, final
+
+import trio
+
+from arbstr.sansio.ledger import lanes
+from arbstr.sansio.ledger.alarms import Sums
+from arbstr.sansio.ledger.attempt import BY_LANE
+from arbstr.sansio.ledger.lanes import (
+    LATE_SECONDS,
+    AskAgain,
+    Charged,
+    Compared,
+    Lane,
+    Lost,
+    Noted,
+    State,
+)
+from arbstr.sansio.money import format_eyes, sats_from_msats
+from arbstr.sansio.routing.budget import Budget
+from arbstr.sansio.routing.catalog import Provider
+from arbstr.trio_runtime.accounts import Accounts, key_id
+from arbstr.trio_runtime.ledger.checkpoints import write_price
+from arbstr.trio_runtime.ledger.log_writer import LogWriter
+from arbstr.trio_runtime.ledger.on_lanes import OnLane, leave_lane, read_on_lanes
+from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
+from arbstr.trio_runtime.logs import log_bug
+from arbstr.trio_runtime.upstream.node import balance
+from arbstr.trio_runtime.upstream.target import Targets
+from arbstr.trio_runtime.upstream.transport import Transport
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOOK_SECONDS: Final = 0.25
+"""Between two questions to a lane while a client waits."""
+
+AGAIN_SECONDS: Final = 1.0
+"""Between two questions to a parked lane; doubled each time ..."""
+
+LONGEST_SECONDS: Final = 60.0
+"""... up to this."""
+
+ASK_SECONDS: Final = 10.0
+"""How long one answer may take."""
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Way:
+    """A lane as attempts use it: the provider with its key, and its prepared requests. `parent`
+    tells whose child it is. `missed`: its last request was not counted, and is taken for one that
+    never arrived."""
+
+    lane: Lane
+    parent: str
+    provider: Provider = field(repr=False)
+    targets: Targets = field(default_factory=Targets, repr=False)
+    missed: bool = False
+
+    @property
+    def noted(self) -> Noted:
+        """What is noted of it before a request is sent on it."""
+        return Noted(key_id(self.provider), self.lane.spent, self.lane.requests)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An attempt that ended without word, and its lane. `counted`: sats the budget has for it.
+    `late`: its row has that it cost nothing."""
+
+    way: Way
+    correlation_id: str
+    n: int
+    began: int
+    counted: Decimal
+    ended: float
+    late: bool = False
+
+
+@final
+class Teller:
+    """Asks the lanes of all keys."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        database: Database,
+        log_writer: LogWriter,
+        budget: Budget,
+        nursery: trio.Nursery,
+        accounts: Accounts,
+        *,
+        charged: Callable[[str, Sums], None] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._database = database
+        self._log_writer = log_writer
+        self._budget = budget
+        self._nursery = nursery
+        self._accounts = accounts
+        self._charged = charged
+
+    async def settle(
+        self, way: Way, seconds: float, close: Callable[[], bool] = lambda: False
+    ) -> Decimal | None:
+        """What the request on a lane cost, in millisats, if the lane tells within the time.
+
+        `close` ends the connection of what is not counted yet, and says whether there was one: as
+        long as somebody reads, it may still arrive.
+        """
+        ended = trio.current_time()
+        with trio.move_on_after(seconds):
+            while True:
+                told = await self._ask(way, ended)
+                if not (isinstance(told, Lost) or told.counted) and close():
+                    ended = trio.current_time()
+                elif isinstance(told, Charged):
+                    way.missed = not told.counted
+                    return Decimal(told.msats)
+                elif isinstance(told, Lost):
+                    return None
+                await trio.sleep(LOOK_SECONDS)
+        return None
+
+    # -- what nobody waits for
+
+    def soon(self, work: Callable[..., Awaitable[None]], *its: object) -> None:
+        """Does it in the background. A bug in it is said, and ends nothing else."""
+        self._nursery.start_soon(self._safely, work, *its)
+
+    async def _safely(self, work: Callable[..., Awaitable[None]], *its: object) -> None:
+        try:
+            await work(*its)
+        except Exception as error:
+            # A bug of ours must not end the nursery, and with it the process.
+            log_bug(log, "a lane was given up", error)
+
+    async def until_told(self, parked: Parked) -> None:
+        """Asks a parked lane, books what it tells, and reads it."""
+        way = parked.way
+        told: Charged | Lost = Charged(0, counted=False)
+        if not parked.late:
+            with self._telling(way):
+                told = await self._answer(parked)
+                if isinstance(told, Charged):
+                    await self.write(parked, sats_from_msats(Decimal(told.msats)))
+                    if not told.counted:
+                        parked = replace(parked, counted=Decimal(0), late=True)
+                else:
+                    row = parked.correlation_id, parked.n
+                    await self.surely(partial(leave_lane, *row))
+        if parked.late:
+            await trio.sleep_until(parked.ended + LATE_SECONDS)
+            told = await self._answer(parked)
+            if isinstance(told, Charged) and told.msats:
+                await self.write(parked, sats_from_msats(Decimal(told.msats)))
+        is_told = isinstance(told, Charged)
+        way.lane.settled(told.msats if isinstance(told, Charged) else 0, over=is_told)
+        await self.refresh(way)
+
+    async def _answer(self, parked: Parked) -> Charged | Lost:
+        pause = AGAIN_SECONDS
+        while isinstance(told := await self._ask(parked.way, parked.ended), AskAgain):
+            await trio.sleep(pause)
+            pause = min(LONGEST_SECONDS, pause * 2)
+        return told
+
+    async def write(self, parked: Parked, sats: Decimal) -> None:
+        """The row and the budget follow, once the row is there, unless a checkpoint was first."""
+        if not await self.surely(partial(_settled, parked, sats)):
+            return
+        self._budget.correct(parked.began / 1000, parked.counted, sats)
+        extra = {"request_id": parked.correlation_id}
+        if parked.late:
+            log.warning(
+                "attempt %d, which was taken for one that never arrived, came after all and cost "
+                "%s sats",
+                *(parked.n, format_eyes(sats)),
+                extra=extra,
+            )
+        else:
+            what = "attempt %d, which ended without word, cost %s sats"
+            log.info(what, parked.n, format_eyes(sats), extra=extra)
+
+    async def surely(self, work: Callable[[Session], T]) -> T:
+        """Once the rows that were offered are there, and however long the ledger is in trouble."""
+        while True:
+            await self._log_writer.caught_up()
+            try:
+                return await self._database.transaction(work)
+            except Trouble:
+                await trio.sleep(AGAIN_SECONDS)
+
+    @contextmanager
+    def _telling(self, way: Way) -> Iterator[None]:
+        """No checkpoint shares out meanwhile what the lane will tell exactly."""
+        self._accounts.lane_opens(way.provider.name)
+        try:
+            yield
+        finally:
+            self._accounts.lane_ends(way.provider.name)
+
+    async def _ask(self, way: Way, ended: float) -> Charged | AskAgain | Lost:
+        with trio.move_on_after(ASK_SECONDS):
+            account = await balance(self._transport, way.provider)
+            if not isinstance(account, str):
+                return way.lane.judge(account, since_end=trio.current_time() - ended)
+        return AskAgain()
+
+    async def refresh(self, way: Way) -> None:
+        """Reads a lane's counters at a moment when nothing runs on it."""
+        pause, began = AGAIN_SECONDS, trio.current_time()
+        while way.lane.state is not State.FREE:
+            with trio.move_on_after(ASK_SECONDS):
+                account = await balance(self._transport, way.provider)
+                since = trio.current_time() - began
+                if not isinstance(account, str) and way.lane.is_quiet(account, since_end=since):
+                    self._compared(way, way.lane.read(account))
+                    return
+            await trio.sleep(pause)
+            pause = min(LONGEST_SECONDS, pause * 2)
+
+    def _compared(self, way: Way, compared: Compared | None) -> None:
+        if compared is not None and self._charged is not None:
+            charged, known = (
+                sats_from_msats(Decimal(each)) for each in (compared.charged, compared.known)
+            )
+            self._charged(way.provider.name, Sums(compared.answers, charged, known))
+
+    async def begin(self, provider: str, ways: dict[str, Way], more: dict[str, Way]) -> None:
+        """By their ids: a request may have been on them at the end of the last run."""
+        try:
+            while ways or more:
+                now = time.time_ns() // 1_000_000
+                left = await self.surely(partial(read_on_lanes, provider, now))
+                for each in [*ways, *more]:
+                    one = left.get(each)
+                    if one is not None and one.runs:
+                        continue  # it is for others to say that its process is gone
+                    way = ways.pop(each, None)
+                    if one is not None:
+                        self._resume(way or more[each], one, now)
+                    elif way is not None:
+                        self.soon(self._read_first, way)
+                    more.pop(each, None)
+                if ways or more:
+                    await trio.sleep(AGAIN_SECONDS)
+        finally:
+            self._accounts.lane_ends(provider)
+
+    async def _read_first(self, way: Way) -> None:
+        await trio.sleep(lanes.FENCE_SECONDS)
+        await self.refresh(way)
+
+    def _resume(self, way: Way, one: OnLane, now: int) -> None:
+        """Its lane is asked what the attempt cost: as if it had ended just now, because nobody
+        knows when it did; but what may only have come late is watched for no longer than ever."""
+        way.lane.resume(one.noted)
+        past = min(LATE_SECONDS, max(0.0, (now - one.ended) / 1000)) if one.late else 0.0
+        counted = Decimal(0) if one.late else one.counted
+        ended = trio.current_time() - past
+        row = one.correlation_id, one.n, one.began
+        parked = Parked(way, *row, counted, ended, one.late)
+        self.soon(self.until_told, parked)
+
+
+def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:
+    row = parked.correlation_id, parked.n
+    return write_price(session, *row, sats, BY_LANE, late=parked.late)
