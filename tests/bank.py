@@ -234,6 +234,18 @@ class Bank:
             ]
         return found
 
+    def limit(self, key: str, validity: float | None) -> dict[str, Any] | Refused:
+        """What POST /v1/balance/create makes of a key there is: it is limited."""
+        self.turn()
+        account = self.accounts.get(key)
+        if account is None:
+            return Refused(
+                401, "invalid_request_error", "invalid_api_key", "Invalid API key format"
+            )
+        if validity is not None:
+            account.validity = validity
+        return {"api_key": key, "balance": account.balance}
+
     def reset(self, child: str) -> None:
         """The counters of a child go back."""
         self.accounts[child].total_spent = 0

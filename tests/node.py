@@ -435,6 +435,7 @@ class Node:
         sweep: float = 300.0,
         opens: int | None = RICH,
         children: bool = True,
+        closes: bool = True,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.rates = rates
@@ -442,6 +443,7 @@ class Node:
         self.models = dict(models or {})
         self.works = works
         self.has_children = children
+        self.closes = closes
         self.listings = 0
         self.asked: list[str] = []
         self.down = False
@@ -517,6 +519,11 @@ class Node:
                 cost = self.bank.child_key_cost * len(made)
                 return self._answer(
                     {"api_keys": list(made), "count": len(made), "cost_msats": cost}
+                )
+            case "/balance/create" if self.closes and request.method == "POST":
+                asked = request.json
+                return self._answer(
+                    self.bank.limit(asked["initial_balance_token"], asked.get("validity_date"))
                 )
         return self._answer(Refused(404, "not_found", "not_found", f"Path '{path}' not found"))
 

@@ -144,6 +144,25 @@ def test_a_key_past_its_date_takes_nothing_new_and_settles_what_had_begun() -> N
     assert made.charge(held, 500) == 500
 
 
+def test_a_key_there_is_can_be_closed_and_takes_nothing_new_then() -> None:
+    """By the call that makes keys of tokens, whose answer is as recorded."""
+    made, clock = bank()
+    child = only_child(made)
+    clock.now = 11.0
+    held = reserved(made, child, 300)
+    answered = made.limit(child, 1)
+    assert isinstance(answered, dict)
+    assert answered.keys() == {"api_key", "balance"}
+    refused = made.reserve(child, 300)
+    assert isinstance(refused, Refused)
+    assert (refused.status, refused.code) == (403, "key_expired")
+    told = made.info(child)
+    assert isinstance(told, dict)
+    assert told["validity_date"] == 1
+    assert made.charge(held, 500) == 500
+    assert isinstance(made.limit("sk-" + "b" * 32, 1), Refused)
+
+
 def test_a_restart_gives_back_what_was_reserved() -> None:
     made, _ = bank()
     held = reserved(made, KEY, 300)

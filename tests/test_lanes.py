@@ -38,6 +38,7 @@ OTHER: Final = json_answer(completion("from the other"))
 def _nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the node has read what it reads before anybody asks it."""
     monkeypatch.setattr("arbstr.sansio.ledger.lanes.FENCE_SECONDS", 0.0)
+    monkeypatch.setattr("arbstr.trio_runtime.lanes.GATHER_SECONDS", 0.0)
     monkeypatch.setattr("arbstr.trio_runtime.lane_words.LATE_SECONDS", 0.1)
     monkeypatch.setattr("arbstr.trio_runtime.lane_words.LOOK_SECONDS", 0.01)
     monkeypatch.setattr("arbstr.trio_runtime.lane_words.AGAIN_SECONDS", 0.01)
@@ -52,9 +53,11 @@ async def serving(
     seconds: float = 3.0,
     more: str = "",
     other: Script = OTHER,
+    front: Script | None = None,
 ) -> AsyncIterator[tuple[Proxy, FakeProvider, FakeProvider]]:
-    """The node, which is the cheapest, and another provider that answers."""
-    async with open_fake_provider(node.serve) as fake, open_fake_provider(other) as second:
+    """The node, which is the cheapest, and another provider that answers. `front` stands before
+    the node."""
+    async with open_fake_provider(front or node.serve) as fake, open_fake_provider(other) as second:
         first = provider("node", fake.url, kind="routstr", key=KEY, more=f"lanes = {lanes}\n{more}")
         text = config(
             first, provider("other", second.url, rate=9), more=TOP.format(seconds=seconds)
@@ -79,12 +82,12 @@ def text_beside(path: Path) -> str:
     return "".join(each.read_bytes().decode("latin-1") for each in files)
 
 
-def keys_of(fake: FakeProvider) -> list[str]:
+def keys_of(fake: FakeProvider, path: str = "/v1/chat/completions") -> list[str]:
     """The keys of the chats it got."""
     return [
         (request.header("authorization") or "").removeprefix("Bearer ")
         for request in fake.requests
-        if request.path.endswith("/chat/completions")
+        if request.path == path
     ]
 
 
@@ -286,7 +289,8 @@ async def test_nobody_else_is_asked_before_the_connection_is_closed(
 async def test_what_never_arrived_and_does_after_all_is_booked_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node, database = Node(only=("dies, and takes nothing",)), tmp_path / "arbstr.db"
+    node = Node(only=("dies, and takes nothing",), closes=False)
+    database = tmp_path / "arbstr.db"
 
     def other(_: Request) -> Behaviour:
         (child,) = node.bank.accounts[KEY].children

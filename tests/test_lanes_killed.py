@@ -225,6 +225,7 @@ async def test_what_never_arrived_is_watched_for_after_a_kill_too(
     for module in ("lane_words", "ledger.on_lanes"):
         monkeypatch.setattr(f"arbstr.trio_runtime.{module}.LATE_SECONDS", 20.0)
     async with town_in(tmp_path, lanes=1) as town:
+        town.node.closes = False
         await killed_while(town, (FREE,))
         async with town.life() as proxy:
             await until(lambda: told(town)[0]["settled"] == "lane")

@@ -229,6 +229,7 @@ QUICK: Final = {
     "arbstr.trio_runtime.relaying.AFTER_COMPLETE_SECONDS": 0.1,
     "arbstr.trio_runtime.ledger.checkpoints.LATE_SECONDS": 0.0,
     "arbstr.sansio.ledger.lanes.FENCE_SECONDS": 0.0,
+    "arbstr.trio_runtime.lanes.GATHER_SECONDS": 0.0,
     "arbstr.trio_runtime.lane_words.LATE_SECONDS": 0.1,
     "arbstr.trio_runtime.lane_words.LOOK_SECONDS": 0.01,
     "arbstr.trio_runtime.lane_words.AGAIN_SECONDS": 0.01,

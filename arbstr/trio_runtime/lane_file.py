@@ -2,6 +2,7 @@
 
     beside the ledger --open_lane_file--> LaneFile
     LaneFile.of(a key's id) --> its child keys      LaneFile.keep(...) before their first use
+                                                    LaneFile.leave(...) after their last
 
 Whoever uses a file holds a lock on it (`flock`), because a lane serves one request at a time, and
 so one process: another on the same ledger takes `<ledger>.lanes-2`, and so on. The kernel lets go
@@ -13,7 +14,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, final
 
@@ -32,14 +33,29 @@ class LaneFile:
         self._descriptor = descriptor
 
     def of(self, parent: str) -> list[str]:
-        """The child keys of the key with that id."""
-        return [key for its, key in self._entries() if its == parent]
+        """The child keys of the key with that id that are still of use."""
+        found = dict[str, bool]()
+        for its, key, is_closed in self._entries():
+            if its == parent:
+                found[key] = is_closed or found.get(key, False)
+        return [key for key, is_closed in found.items() if not is_closed]
+
+    def made(self, parent: str) -> int:
+        """How many child keys of it there ever were."""
+        return len({key for its, key, _ in self._entries() if its == parent})
 
     def keep(self, provider: str, parent: str, keys: Sequence[str]) -> None:
         """Before their first use, so that a crash loses none. Raises `OSError`."""
+        self._append([{"provider": provider, "parent": parent, "key": key} for key in keys])
+
+    def leave(self, provider: str, parent: str, key: str) -> None:
+        """It was closed: nobody uses it again. Raises `OSError`."""
+        entry = {"provider": provider, "parent": parent, "key": key, "closed": True}
+        self._append([entry])
+
+    def _append(self, entries: Sequence[Mapping[str, object]]) -> None:
         if self._descriptor is None:
             return
-        entries = ({"provider": provider, "parent": parent, "key": key} for key in keys)
         text = "".join(f"{json.dumps(entry)}\n" for entry in entries)
         if self._content()[-1:] not in (b"\n", b""):
             text = f"\n{text}"  # a line was cut off by a crash
@@ -60,12 +76,12 @@ class LaneFile:
             file.seek(0)
             return file.read()
 
-    def _entries(self) -> Iterator[tuple[str, str]]:
+    def _entries(self) -> Iterator[tuple[str, str, bool]]:
         for line in self._content().decode("utf-8", "replace").splitlines():
             with suppress(ValueError, RecursionError):
-                match json.loads(line):
+                match entry := json.loads(line):
                     case {"parent": str(parent), "key": str(key)}:
-                        yield parent, key
+                        yield parent, key, entry.get("closed") is True
                     case _:
                         pass
 

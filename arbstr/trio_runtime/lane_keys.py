@@ -64,6 +64,15 @@ class LaneKeys:
         """Those of the file, of the key with that id. Raises `OSError`."""
         return (await self._file()).of(parent)
 
+    async def made(self, parent: str) -> int:
+        """How many of the key with that id there ever were. Raises `OSError`."""
+        return (await self._file()).made(parent)
+
+    async def leave(self, provider: Provider, key: str, parent: str) -> None:
+        """One that its node refuses: it is used by nobody any more. Raises `OSError`."""
+        file = await self._file()
+        await trio.to_thread.run_sync(file.leave, provider.name, parent, key)
+
     async def make(self, provider: Provider, missing: int, most: int) -> Sequence[str]:
         """Some new ones, at most so many and for so many millisats each; none if there are to be
         none. Raises `OSError`."""

@@ -1,9 +1,12 @@
 """What lanes tell: asked while a client waits, and afterwards until they have told.
 
-settle       what the request on a lane cost, if it tells soon enough
-until_told   of one that is parked: row and budget follow, and the lane is read
-refresh      its counters, at a moment when nothing runs on it
-begin        what ran on lanes when a process was killed, or had not told by its end
+    settle       what the request on a lane cost, if it tells soon enough
+    until_told   of one that is parked: row and budget follow, and the lane is read
+    refresh      its counters, at a moment when nothing runs on it
+    begin        what ran on lanes when a process was killed, or had not told by its end
+
+Where a lane has not counted a request, it is closed at its node before anybody believes that
+(`_fence`; why: `sansio.ledger.lanes`). `closed` is told of each lane that is of no more use.
 """
 
 import logging
@@ -28,8 +31,8 @@ from arbstr.sansio.ledger.lanes import (
     Lane,
     Lost,
     Noted,
-    State,
 )
+from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.money import format_eyes, sats_from_msats
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
@@ -39,7 +42,7 @@ from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.ledger.on_lanes import OnLane, leave_lane, read_on_lanes
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.upstream.node import balance
+from arbstr.trio_runtime.upstream.node import balance, close_key
 from arbstr.trio_runtime.upstream.target import Targets
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -65,13 +68,16 @@ ASK_SECONDS: Final = 10.0
 class Way:
     """A lane as attempts use it: the provider with its key, and its prepared requests. `parent`
     tells whose child it is. `missed`: its last request was not counted, and is taken for one that
-    never arrived."""
+    never arrived. `closing`: its node was asked to refuse it, and is to be seen doing so; it was
+    first at `closed_at` (monotonic)."""
 
     lane: Lane
     parent: str
     provider: Provider = field(repr=False)
     targets: Targets = field(default_factory=Targets, repr=False)
     missed: bool = False
+    closing: bool = False
+    closed_at: float | None = None
 
     @property
     def noted(self) -> Noted:
@@ -107,8 +113,10 @@ class Teller:
         nursery: trio.Nursery,
         accounts: Accounts,
         *,
+        closed: Callable[[Way], None],
         charged: Callable[[str, Sums], None] | None = None,
     ) -> None:
+        self._closed = closed
         self._transport = transport
         self._database = database
         self._log_writer = log_writer
@@ -129,15 +137,39 @@ class Teller:
         with trio.move_on_after(seconds):
             while True:
                 told = await self._ask(way, ended)
-                if not (isinstance(told, Lost) or told.counted) and close():
-                    ended = trio.current_time()
-                elif isinstance(told, Charged):
-                    way.missed = not told.counted
-                    return Decimal(told.msats)
-                elif isinstance(told, Lost):
-                    return None
+                match told:
+                    case AskAgain(counted=False) | Charged(sure=False) if close():
+                        ended = trio.current_time()
+                        await self._fence(way)
+                    case AskAgain(counted=False):
+                        await self._fence(way)
+                    case Charged(msats, sure):
+                        way.missed = not sure
+                        return Decimal(msats)
+                    case Lost():
+                        return None
+                    case AskAgain():
+                        pass
                 await trio.sleep(LOOK_SECONDS)
         return None
+
+    async def _fence(self, way: Way) -> None:
+        """Asks the node to refuse the lane from now on, unless it is seen to, or cannot."""
+        if not way.lane.can_close or way.closed_at is not None:
+            return
+        way.closing = True
+        with trio.move_on_after(ASK_SECONDS):
+            if (does := await close_key(self._transport, way.provider)) is None:
+                return  # perhaps it does, and perhaps it will
+            account = await balance(self._transport, way.provider)
+            if isinstance(account, str):
+                return
+            way.lane.can_close = way.closing = does and account.closed
+            self._look(way, account)
+
+    def _look(self, way: Way, account: Account) -> None:
+        if account.closed and way.closed_at is None:
+            way.closed_at = trio.current_time()
 
     # -- what nobody waits for
 
@@ -155,13 +187,13 @@ class Teller:
     async def until_told(self, parked: Parked) -> None:
         """Asks a parked lane, books what it tells, and reads it."""
         way = parked.way
-        told: Charged | Lost = Charged(0, counted=False)
+        told: Charged | Lost = Charged(0, sure=False)
         if not parked.late:
             with self._telling(way):
                 told = await self._answer(parked)
                 if isinstance(told, Charged):
                     await self.write(parked, sats_from_msats(Decimal(told.msats)))
-                    if not told.counted:
+                    if not told.sure:
                         parked = replace(parked, counted=Decimal(0), late=True)
                 else:
                     row = parked.correlation_id, parked.n
@@ -178,6 +210,8 @@ class Teller:
     async def _answer(self, parked: Parked) -> Charged | Lost:
         pause = AGAIN_SECONDS
         while isinstance(told := await self._ask(parked.way, parked.ended), AskAgain):
+            if not told.counted:
+                await self._fence(parked.way)
             await trio.sleep(pause)
             pause = min(LONGEST_SECONDS, pause * 2)
         return told
@@ -221,18 +255,28 @@ class Teller:
         with trio.move_on_after(ASK_SECONDS):
             account = await balance(self._transport, way.provider)
             if not isinstance(account, str):
-                return way.lane.judge(account, since_end=trio.current_time() - ended)
+                self._look(way, account)
+                now = trio.current_time()
+                since = None if way.closed_at is None else now - way.closed_at
+                return way.lane.judge(account, since_end=now - ended, since_closed=since)
         return AskAgain()
 
     async def refresh(self, way: Way) -> None:
         """Reads a lane's counters at a moment when nothing runs on it."""
         pause, began = AGAIN_SECONDS, trio.current_time()
-        while way.lane.state is not State.FREE:
+        while True:
             with trio.move_on_after(ASK_SECONDS):
                 account = await balance(self._transport, way.provider)
                 since = trio.current_time() - began
-                if not isinstance(account, str) and way.lane.is_quiet(account, since_end=since):
+                if isinstance(account, str):
+                    pass
+                elif way.closing and not account.closed:
+                    # It may be refused at any time from now on, so it serves nobody any more.
+                    await self._fence(way)
+                elif way.lane.is_quiet(account, since_end=since):
                     self._compared(way, way.lane.read(account))
+                    if account.closed:
+                        self._closed(way)
                     return
             await trio.sleep(pause)
             pause = min(LONGEST_SECONDS, pause * 2)

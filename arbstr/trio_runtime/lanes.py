@@ -5,6 +5,7 @@
     its failure      `settle`: what the lane tells within the time a client waits
     its row          a stated price frees the lane; without word it is parked, and asked until it
                      tells; then row and budget follow; so they do if what "never arrived" did
+    not counted      its lane is closed at the node, so that it can come no more, and replaced
     the next start   what ran on a lane when a process was killed, or had not told by its end: the
                      ledger has which, and what the lane had counted; it is parked again
 
@@ -17,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
-from typing import final
+from typing import Final, final
 
 import trio
 
@@ -38,6 +39,13 @@ from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
 log = logging.getLogger(__name__)
+
+GATHER_SECONDS: Final = 5.0
+"""How long after a lane was closed another is made: for several at once it is one question."""
+
+MOST_KEYS: Final = 5000
+"""Child keys of a key after which none is closed any more. Picked: a node tells all of them with
+every balance of their parent, 230 bytes each, and at most 4 MB of that are read."""
 
 
 @final
@@ -62,12 +70,15 @@ class Lanes:
         self._part, self._parts = part
         self._accounts = accounts
         self.teller = Teller(
-            *(transport, database, log_writer, budget, nursery, accounts), charged=charged
+            *(transport, database, log_writer, budget, nursery, accounts),
+            closed=self._gone,
+            charged=charged,
         )
         self._keys = LaneKeys(transport, database, budget, nursery, accounts)
         self._opening = trio.Lock()
         self._ways: dict[str, list[Way]] = {}
         self._owners: dict[str, tuple[str, str]] = {}
+        self._wanted: dict[str, tuple[Provider, int, int]] = {}
 
     def changed(self, snapshot: Snapshot) -> None:
         """There is another configuration: lanes of keys that stayed are kept."""
@@ -85,6 +96,7 @@ class Lanes:
             self._owners[provider.name] = provider.url, key_id(provider)
             config = wanted[provider.name]
             share, most = self._share(config.lanes), int(config.lane_sats * 1000)
+            self._wanted[provider.name] = provider, share, most
             if len(same) < share:
                 looking = ExitStack()
                 if self._keys.exist():
@@ -136,6 +148,25 @@ class Lanes:
                 way.lane.parked()
                 self.teller.soon(self.teller.until_told, parked)
 
+    def _gone(self, way: Way) -> None:
+        """Its node refuses it: another takes its place."""
+        ways = self._ways.get(way.provider.name, [])
+        if way in ways:
+            ways.remove(way)
+        self.teller.soon(self._replace, way)
+
+    async def _replace(self, way: Way) -> None:
+        name = way.provider.name
+        try:
+            await self._keys.leave(way.provider, way.lane.key.reveal(), way.parent)
+        except OSError as error:
+            # The next start sees what became of it in its account.
+            log.warning("a closed lane stands in the file of lanes still: %s", error.strerror)
+        await trio.sleep(GATHER_SECONDS)
+        async with self._opening:
+            if self._owners.get(name) == (way.provider.url, way.parent):
+                await self._make_all(*self._wanted[name])
+
     # -- making them
 
     async def _open(
@@ -147,18 +178,36 @@ class Lanes:
             try:
                 async with self._opening:
                     kept = await self._keys.kept(key_id(provider))
-                    self._begin_all(provider, wanted, kept)
+                    can_close = await self._may_close(provider, most)
+                    self._begin_all(provider, wanted, kept, can_close=can_close)
                     looking.close()
-                    missing = wanted - len(kept)
-                    while missing > 0 and (made := await self._keys.make(provider, missing, most)):
-                        self._put_up(provider, [Lane.new(Secret(key)) for key in made])
-                        missing -= len(made)
+                    await self._make_all(provider, wanted, most, have=len(kept))
             except OSError as error:
                 log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
 
-    def _begin_all(self, provider: Provider, wanted: int, kept: Sequence[str]) -> None:
+    async def _may_close(self, provider: Provider, most: int) -> bool:
+        """Whether lanes of a key may be used up: they cost nothing, and are not too many."""
+        return not most and await self._keys.made(key_id(provider)) < MOST_KEYS
+
+    async def _make_all(
+        self, provider: Provider, wanted: int, most: int, *, have: int | None = None
+    ) -> None:
+        """As many as are missing."""
+        try:
+            missing = wanted - (len(self._ways[provider.name]) if have is None else have)
+            while missing > 0 and (made := await self._keys.make(provider, missing, most)):
+                can_close = await self._may_close(provider, most)
+                new = [Lane.new(Secret(key), can_close=can_close) for key in made]
+                self._put_up(provider, new)
+                missing -= len(made)
+        except OSError as error:
+            log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
+
+    def _begin_all(
+        self, provider: Provider, wanted: int, kept: Sequence[str], *, can_close: bool
+    ) -> None:
         """Those of the last run; of more than are wanted now, only what was left on them."""
-        every = [Lane(Secret(key)) for key in kept]
+        every = [Lane(Secret(key), can_close=can_close) for key in kept]
         ways = self._put_up(provider, every[:wanted])
         begun = {way.noted.lane: way for way in ways}
         more = {

@@ -23,6 +23,18 @@ def test_keys_are_kept_for_their_parent_and_found_again(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_closed_one_is_of_no_use_and_counts_among_those_that_were_made(tmp_path: Path) -> None:
+    beside = str(tmp_path / "arbstr.db")
+    file = open_lane_file(beside)
+    file.keep("alpha", "parent", [ONE, TWO])
+    file.leave("alpha", "parent", ONE)
+    file.keep("alpha", "parent", [ONE])
+    file.close()
+    again = open_lane_file(beside)
+    assert (again.of("parent"), again.made("parent"), again.made("nobody")) == ([TWO], 2, 0)
+    again.close()
+
+
 def test_only_its_owner_may_read_it_whoever_made_it(tmp_path: Path) -> None:
     path = tmp_path / "arbstr.db.lanes"
     path.touch(0o644)

@@ -1,51 +1,46 @@
 """Lanes: child keys of a node's key, one request at a time on each, whose counters tell its price.
 
     FREE --take--> BUSY --the price was stated--> FREE, or STALE after many or a long one
-                    |  --it failed, and is known to be free--> STALE --asked--> FREE
+                    |  --it failed, and is known to be free--> STALE --asked--> FREE, or CLOSED
                     `--it ended without word--> PARKED --asked, until it tells--> STALE
 
     what the lane says, against what it said before     what became of the request
     `total_spent` has fallen, or `total_requests`       nobody knows: somebody put them back
     counted more than once                              nobody knows: somebody else used it
     `total_spent` has grown                             charged: that is the price
-    not counted, and `FENCE_SECONDS` after its end      nothing: it never arrived, or was reverted
-    not counted, sooner                                 it may still arrive: ask again
+    not counted, closed for `FENCE_SECONDS`             nothing: never arrived, or was reverted
+    not counted, sooner                                 it may still arrive: close it, ask again
+    not counted, and nobody can close it:
+      `FENCE_SECONDS` after its end                     nothing: that is reckoned
+      sooner                                            it may still arrive: ask again
     counted, nothing spent, nothing reserved            nothing: it was released
     the same, something reserved, after `SWEPT_SECONDS` nothing: it was released
     the same, sooner                                    it may still run: ask again
 
 `reserved` is that of all lanes of a key together, so that only a quiet moment says "released", or
 the node's own sweep. A node that restarts releases all it held, others bill a part of what was cut
-off: only the counters are believed. What "never arrived" may do so after all, through a proxy that
-held it: its lane stays parked for `LATE_SECONDS` more, and is asked once again. A parked lane costs
-nothing; where no lane is free, the key itself is used, and checkpoints (`reconcile.py`) tell the
-price.
+off: only the counters are believed. A parked lane costs nothing; where no lane is free, the key
+itself is used, and checkpoints (`reconcile.py`) tell the price.
 
 Which lane a request is on, and what that had counted before, is noted with the request before its
-first byte goes out (`Noted`): after a kill the lane is parked again, as of that note, and tells.
+first byte goes out (`Noted`); after a kill the lane is parked again, as of that note, and tells.
 
-The end it is reckoned from is that of the connection: what is not counted and still read on is
-closed first, so that whoever holds the request has nobody to bring it for. What is left is a proxy
-that brings it all the same, more than `FENCE_SECONDS` later: then two answers may be paid, and the
-second is booked and said. No key a node makes is a fence against that at a price worth paying:
+**The fence.** What is not counted may be on its way still: in a proxy that holds it, or in a socket
+whose packets are sent again. So its connection is closed, and its lane is *closed* at the node:
+given an end of its validity that is long past (`CLOSED_DATE`). From then on the node refuses the
+lane (403 `key_expired`) whenever the request arrives, and settles one that began before as ever.
+What the node had begun to look at just then is counted within `FENCE_SECONDS`; what is not counted
+then never will be, and the next node may be asked: at most one answer is paid. A closed lane is
+never used again and another is made, so this costs a key for each request that nobody counted, not
+one for each request.
 
-    a key for each request, limited to what    refuses a second request on that key, so it is one
-      that reserves (`balance_limit`)            more try at the same node; another node is asked on
-                                                 another key, and the late one is paid as before
-    a pool of such keys                        the limit must be the reservation to the millisat: it
-                                                 goes by prompt and max_tokens of each request, and
-                                                 once the first was paid less, a larger limit lets a
-                                                 second in
-    the key used up before another is asked    a paid request, for each that failed
-    `validity_date`                            is set when a key is made, and nobody can change or
-                                                 delete one: it must end with the patience of this
-                                                 request, so it is a key a request, too; and what
-                                                 broke early would wait for it
-    a key for dear requests alone              as the first, and a POST before each of them
-
-Children are never deleted, and a node tells all of them with every balance of their parent, 230
-bytes each: a key a request ends checkpoints after 17,000 requests, and a parent is what the user
-deposited, not ours to change. So what a lane does not tell in time may have been paid.
+That a lane is closed is not taken from the answer to that call but read in the lane's own account.
+Where it is not there afterwards (a node without that call, lanes that cost, too many keys already),
+the end is reckoned from the end of the connection; the lane stays parked for `LATE_SECONDS` more
+and is asked once again, and what came after all is booked and said. Two answers may be paid then.
+Other keys are no fence at a price worth paying: a `balance_limit` of this request's reservation, or
+a `validity_date` from the beginning, makes it a key for each request; a limit for many requests
+lets a second one in unless it is used up by a paid one.
 
 A lane is read at once where its request is known to be over: the node said what it took, or the
 lane did. Only where nobody knows (the last run's, counters that were put back) it waits for a quiet
@@ -66,8 +61,8 @@ from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.secrets import Secret
 
 FENCE_SECONDS: Final = 2.0
-"""How long after its end a request may still arrive. Measured: a node counts what it read within
-milliseconds; what was on its way through a proxy has come by then."""
+"""How long after its lane was closed a request may still be counted; where nobody can close it, how
+long after its end it may arrive. Measured: a node counts what it read within milliseconds."""
 
 LATE_SECONDS: Final = 60.0
 """How long after its end something that was not counted may still come, against all reckoning."""
@@ -88,11 +83,11 @@ nothing (measured). Below the 300 s of its sweep."""
 @final
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """The request was answered and paid: so many millisats, 0 if it was free. `counted`: the node
-    has seen it; if not, it may come after all."""
+    """The request was answered and paid: so many millisats, 0 if it was free. `sure`: nothing can
+    change that; if not, it may come after all."""
 
     msats: int
-    counted: bool = True
+    sure: bool = True
 
 
 @final
@@ -151,6 +146,7 @@ class State(Enum):
     BUSY = auto()
     STALE = auto()
     PARKED = auto()
+    CLOSED = auto()
 
 
 @final
@@ -169,7 +165,7 @@ class Compared:
 class Lane:
     """One child key, and its counters as of before the request on it, by what is known. `read_at`
     is `total_spent` as last read, `answers` came since. `over`: its last request has ended at the
-    node, too."""
+    node, too. `can_close`: its node may be asked to refuse it, as far as is known."""
 
     key: Secret = field(repr=False)
     spent: int = 0
@@ -178,11 +174,12 @@ class Lane:
     answers: int = 0
     read_at: int | None = None
     over: bool = False
+    can_close: bool = False
 
     @classmethod
-    def new(cls, key: Secret) -> Self:
+    def new(cls, key: Secret, *, can_close: bool = False) -> Self:
         """One that was just made: nothing ever ran on it."""
-        return cls(key, state=State.FREE, read_at=0)
+        return cls(key, state=State.FREE, read_at=0, can_close=can_close)
 
     def resume(self, noted: Noted) -> None:
         """A process was killed, or stopped, before this lane had told of a request on it."""
@@ -190,8 +187,9 @@ class Lane:
         self.spent, self.requests = noted.spent, noted.requests
         self.state = State.PARKED
 
-    def judge(self, now: Account, *, since_end: float) -> Told:
-        """What became of the request, so many seconds after it ended."""
+    def judge(self, now: Account, *, since_end: float, since_closed: float | None = None) -> Told:
+        """What became of the request, so many seconds after it ended, and after the lane was first
+        seen to be closed."""
         if now.total_spent < self.spent or now.total_requests < self.requests:
             return Lost()
         if now.total_requests > self.requests + 1:
@@ -199,8 +197,10 @@ class Lane:
         if now.total_spent > self.spent:
             return Charged(now.total_spent - self.spent)
         if now.total_requests == self.requests:
-            fenced = since_end >= FENCE_SECONDS
-            return Charged(0, counted=False) if fenced else AskAgain(counted=False)
+            if now.closed and since_closed is not None and since_closed >= FENCE_SECONDS:
+                return Charged(0)
+            reckoned = not (now.closed or self.can_close) and since_end >= FENCE_SECONDS
+            return Charged(0, sure=False) if reckoned else AskAgain(counted=False)
         return AskAgain() if now.reserved and since_end < SWEPT_SECONDS else Charged(0)
 
     def answered(self, msats: int, *, seconds: float = 0.0) -> None:
@@ -247,7 +247,7 @@ class Lane:
         before, known, answers = self.read_at, self.spent, self.answers
         self.spent = self.read_at = now.total_spent
         self.requests, self.answers = now.total_requests, 0
-        self.state = State.FREE
+        self.state = State.CLOSED if now.closed else State.FREE
         if before is None or now.total_spent < before:
             return None
         return Compared(answers, now.total_spent - before, known - before)

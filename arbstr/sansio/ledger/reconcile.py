@@ -43,12 +43,19 @@ UNSEEN_SATS: Final = Decimal(1000)
 @final
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a node says of a key, in millisats. `balance` is what is free, net of `reserved`."""
+    """What a node says of a key, in millisats. `balance` is what is free, net of `reserved`.
+    `closed`: the node refuses requests with it, because its time is over."""
 
     balance: int
     reserved: int
     total_spent: int
     total_requests: int
+    closed: bool = False
+
+
+CLOSED_DATE: Final = 1
+"""The moment until which a key that was closed was good, in seconds since 1970: long ago by every
+clock. No 0, which nodes take for none."""
 
 
 def parse_account(body: bytes) -> Account | str:
@@ -63,7 +70,10 @@ def parse_account(body: bytes) -> Account | str:
     found = [count for count in counts if count is not None]
     if len(found) < len(counts):
         return "answered something else than a balance"
-    return Account(*found)
+    until = value.get("validity_date")
+    ended = isinstance(until, int | float) and not isinstance(until, bool) and until <= CLOSED_DATE
+    balance, reserved, spent, requests = found
+    return Account(balance, reserved, spent, requests, ended)
 
 
 _COUNTS: Final = ("balance", "reserved", "total_spent", "total_requests")

@@ -4,6 +4,7 @@
     software        GET /info: no key
     balance         GET /balance/info with a key
     child_keys      GET /info, and if they are cheap enough, POST /balance/child-key
+    close_key       POST /balance/create with a child key: the node refuses it from then on
 
 None of it costs anything but the latter, where the configuration allows that. What comes back is
 read by `sansio.routing.listing` and `sansio.ledger.reconcile`; what did not come is a sentence
@@ -15,7 +16,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from arbstr.sansio.ledger.reconcile import Account, parse_account
+from arbstr.sansio.ledger.reconcile import CLOSED_DATE, Account, parse_account
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.routing.listing import Listed, parse_models
 from arbstr.trio_runtime.upstream.ask import Replied, ask
@@ -32,6 +33,9 @@ _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
 _KEY: Final = re.compile(r"sk-[0-9a-f]{64}")
 
 BALANCE_PATH: Final = "/balance/info"
+
+CREATE_PATH: Final = "/balance/create"
+"""Which makes a key of a token, or takes one there is, and limits it."""
 
 MOST_BALANCE_BYTES: Final = 4_000_000
 """Of an account: a parent's tells each of its child keys in 230 bytes."""
@@ -108,6 +112,26 @@ async def child_keys(
         case _:
             pass
     return f"answered status {answer.status} where child keys are made"
+
+
+async def close_key(transport: Transport, provider: Provider) -> bool | None:
+    """Asks that the provider's key, a child key, is refused from now on; its account tells whether
+    it is. False: the node has no such call. None: it was perhaps not reached."""
+    assert provider.key is not None  # a lane's
+    asked = {"initial_balance_token": provider.key.reveal(), "validity_date": CLOSED_DATE}
+    answer = await ask(
+        transport,
+        provider.url_of(CREATE_PATH),
+        proxy=provider.proxy,
+        most_bytes=MOST_BALANCE_BYTES,
+        posted=json.dumps(asked).encode(),
+    )
+    if not isinstance(answer, Replied) or answer.status in _PASSING or answer.status >= 500:
+        return None
+    return answer.status == 200
+
+
+_PASSING: Final = frozenset({408, 425, 429})
 
 
 def _json(body: bytes) -> object:

@@ -1,6 +1,8 @@
 """What a lane tells of the request on it: each race, and a node's money as a property."""
 
+import json
 import random
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -22,7 +24,7 @@ from arbstr.sansio.ledger.lanes import (
     State,
     take,
 )
-from arbstr.sansio.ledger.reconcile import Account
+from arbstr.sansio.ledger.reconcile import CLOSED_DATE, Account, parse_account
 from arbstr.sansio.secrets import Secret
 from tests.bank import Bank, Reservation
 from tests.searching import examples
@@ -38,6 +40,10 @@ def told(spent: int, requests: int, reserved: int = 0) -> Account:
     return Account(10**6, reserved, spent, requests)
 
 
+def shut(spent: int, requests: int, reserved: int = 0) -> Account:
+    return replace(told(spent, requests, reserved), closed=True)
+
+
 @pytest.mark.parametrize(
     ("account", "since", "verdict"),
     [
@@ -45,8 +51,8 @@ def told(spent: int, requests: int, reserved: int = 0) -> Account:
         pytest.param(told(1005, 4, 300), 0.0, Charged(505), id="whatever-others-have-reserved"),
         pytest.param(told(500, 3), 0.0, AskAgain(counted=False), id="not-counted-may-be-not-yet"),
         pytest.param(
-            *(told(500, 3), FENCE_SECONDS, Charged(0, counted=False)),
-            id="not-counted-behind-the-fence",
+            *(told(500, 3), FENCE_SECONDS, Charged(0, sure=False)),
+            id="not-counted-and-nobody-can-close-it",
         ),
         pytest.param(told(500, 4, 300), 300.0, AskAgain(), id="counted-and-reserved-may-run"),
         pytest.param(
@@ -62,6 +68,44 @@ def told(spent: int, requests: int, reserved: int = 0) -> Account:
 )
 def test_what_became_of_a_request(account: Account, since: float, verdict: object) -> None:
     assert lane().judge(account, since_end=since) == verdict
+
+
+@pytest.mark.parametrize(
+    ("account", "since_end", "since_closed", "verdict"),
+    [
+        pytest.param(
+            *(told(500, 3), 900.0, None, AskAgain(counted=False)), id="not-before-it-is-closed"
+        ),
+        pytest.param(
+            *(shut(500, 3), 900.0, None, AskAgain(counted=False)), id="nor-as-it-is-seen-to-be"
+        ),
+        pytest.param(
+            *(shut(500, 3), 9.0, FENCE_SECONDS - 0.1, AskAgain(counted=False)),
+            id="nor-while-what-it-had-begun-to-look-at-is-counted",
+        ),
+        pytest.param(shut(500, 3), 9.0, FENCE_SECONDS, Charged(0), id="then-it-never-will-be"),
+        pytest.param(
+            *(told(500, 3), 900.0, 900.0, AskAgain(counted=False)), id="open-again-is-not-closed"
+        ),
+        pytest.param(shut(1005, 4), 0.0, 0.0, Charged(505), id="it-came-before"),
+        pytest.param(shut(500, 4, 300), 9.0, 9.0, AskAgain(), id="and-runs-on-behind-the-fence"),
+        pytest.param(shut(500, 4), 9.0, 9.0, Charged(0), id="or-was-released"),
+    ],
+)
+def test_what_became_of_a_request_on_a_lane_that_can_be_closed(
+    account: Account, since_end: float, since_closed: float | None, verdict: object
+) -> None:
+    used = lane()
+    used.can_close = True
+    assert used.judge(account, since_end=since_end, since_closed=since_closed) == verdict
+
+
+def test_a_closed_lane_serves_nobody() -> None:
+    used = lane()
+    used.doubted(over=True)
+    used.read(shut(500, 3))
+    assert used.state is State.CLOSED
+    assert take([used]) is None
 
 
 def test_a_lane_serves_one_request_at_a_time() -> None:
@@ -202,25 +246,28 @@ def test_its_key_is_not_shown() -> None:
 
 
 @examples(30)
-@given(seed=st.integers(0, 10**9))
-def test_a_verdict_is_what_the_node_charged(seed: int) -> None:
-    """Requests on lanes of one key that end in every way, at any time, without a word."""
-    dice, now = random.Random(seed), [0.0]
+@given(seed=st.integers(0, 10**9), closes=st.booleans())
+def test_a_verdict_is_what_the_node_charged(seed: int, closes: bool) -> None:
+    """Requests on lanes of one key that end in every way, at any time, without a word; where lanes
+    can be closed they arrive as late as they please."""
+    dice, now = random.Random(seed), [10.0]
     bank = Bank(lambda: now[0], sweep=5.0)
     bank.deposit(KEY, 10**9)
     children = bank.children(KEY, 4)
     assert isinstance(children, tuple)
     open_ones: list[tuple[str, Lane, float, list[int]]] = []
     for child in children:
-        used = Lane(Secret(child), state=State.FREE)
+        used = Lane(Secret(child), state=State.FREE, can_close=closes)
         assert take([used]) is used
         charged: list[int] = []
-        open_ones.append((child, used, 1.0, charged))
-        # It arrives before the fence at the latest, if at all.
-        arrives = dice.choice((0.0, 0.5, 1.0 + FENCE_SECONDS - 0.01, None))
+        open_ones.append((child, used, 11.0, charged))
+        # Where it cannot be closed, it arrives in time, if at all.
+        late = dice.uniform(0, 19) if closes else 1.0 + FENCE_SECONDS - 0.01
+        arrives = dice.choice((0.0, 0.5, late, None))
         if arrives is not None:
             bank.later(arrives, partial(_serve, bank, child, dice, charged))
     told: dict[str, int] = {}
+    closed_at: dict[str, float] = {}
     restarts = dice.choice((None, None, dice.randrange(100)))
     foreign = bank.reserve(KEY, 77) if dice.random() < 0.3 else None
     for turn in range(200):
@@ -234,18 +281,24 @@ def test_a_verdict_is_what_the_node_charged(seed: int) -> None:
                 continue
             info = bank.info(child)
             assert isinstance(info, dict)
-            counters = ("balance", "reserved", "total_spent", "total_requests")
-            verdict = used.judge(
-                Account(*(info[each] for each in counters)), since_end=now[0] - ended
-            )
+            account = parse_account(json.dumps(info).encode())
+            assert isinstance(account, Account)
+            if account.closed:
+                closed_at.setdefault(child, now[0])
+            since = now[0] - closed_at[child] if child in closed_at else None
+            verdict = used.judge(account, since_end=now[0] - ended, since_closed=since)
+            if verdict == AskAgain(counted=False) and closes and dice.random() < 0.5:
+                bank.limit(child, CLOSED_DATE)
             if isinstance(verdict, Charged):
                 told[child] = verdict.msats
+    bank.finish()
     assert told == {child: sum(charged) for child, _, _, charged in open_ones}
 
 
 def _serve(bank: Bank, child: str, dice: random.Random, charged: list[int]) -> None:
     held = bank.reserve(child, 300)
-    assert isinstance(held, Reservation)
+    if not isinstance(held, Reservation):
+        return  # refused
 
     def end() -> None:
         how = dice.choice(("charge", "revert", "nothing"))

@@ -111,3 +111,23 @@ def test_the_recorded_node_tells_its_accounts() -> None:
 )
 def test_anything_else_is_said_to_be_no_account(body: bytes) -> None:
     assert isinstance(parse_account(body), str)
+
+
+@pytest.mark.parametrize(
+    ("until", "closed"),
+    [
+        pytest.param("null", False, id="for-ever"),
+        pytest.param("1", True, id="long-ago"),
+        pytest.param("1.0", True, id="in-a-float"),
+        pytest.param("1795864800", False, id="some-day"),
+        pytest.param("true", False, id="no-number"),
+        pytest.param('"1"', False, id="a-text"),
+        pytest.param("NaN", False, id="nan"),
+        pytest.param("[]", False, id="a-list"),
+    ],
+)
+def test_a_key_is_closed_whose_time_ended_long_ago(until: str, closed: bool) -> None:
+    body = (
+        '{"balance": 1, "reserved": 2, "total_spent": 3, "total_requests": 4, "validity_date": %s}'
+    )
+    assert parse_account((body % until).encode()) == Account(1, 2, 3, 4, closed)
