@@ -47,11 +47,11 @@ class Paths:
         # What the configuration cannot name it does not exclude.
         if endpoint in ENDPOINTS and endpoint not in offer.endpoints:
             return True
-        name = offer.provider.name
         missing = self._missing
-        return bool(missing) and (
-            (name, None, endpoint) in missing or (name, offer.model, endpoint) in missing
-        )
+        if not missing:
+            return False
+        name = offer.provider.name
+        return (name, None, endpoint) in missing or (name, offer.model, endpoint) in missing
 
     def missing(self, provider: str) -> dict[str, list[str] | None]:
         """The APIs that turned out to be missing, in order: for which models, None for all."""

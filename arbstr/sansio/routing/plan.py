@@ -167,12 +167,15 @@ def plan(
         request = replace(request, input_tokens=request.input_tokens + tokens)
 
     output = _output(request, learnt.ratios.get(NO_POLICY if policy is None else policy))
+    paths, endpoint = learnt.paths, request.dialect.name
     holds: dict[str, Hold] = {}
     candidates: list[Candidate] = []
     passed_over: list[PassedOver] = []
     too_dear: Candidate | None = None
     for offer in offers:
-        why = offer.refused or _not_at(offer, request, learnt.paths)
+        why = offer.refused
+        if why is None and paths.lacks(offer, endpoint):
+            why = not_there(request)
         if why is None and rule is not None:
             why = _over_rate(offer, rule)
         if why is None:
@@ -189,7 +192,7 @@ def plan(
                 too_dear = candidate
         passed_over.append(PassedOver(offer.provider.name, offer.model, why))
     if not candidates:
-        if all(learnt.paths.lacks(offer, request.dialect.name) for offer in offers):
+        if all(paths.lacks(offer, endpoint) for offer in offers):
             return NoRoute(policy, unserved(request, offers))
         remedy = None if too_dear is None else too_dear.remedy
         return NoRoute(policy, none_within(request.model, policy, passed_over, remedy))
@@ -252,13 +255,6 @@ def serves_auto(catalog: Catalog, policies: Policies) -> bool:
     return False
 
 
-def _not_at(offer: Offer, request: Asked, paths: Paths) -> str | None:
-    """Why an offer does not count at this door, or `None`."""
-    if paths.lacks(offer, request.dialect.name):
-        return not_there(request)
-    return None
-
-
 def _over_rate(offer: Offer, rule: Rule) -> str | None:
     """Why the rule's cap on the price of output excludes an offer, or `None`."""
     cap = rule.max_sats_per_1k_output
@@ -311,7 +307,7 @@ def _candidate(
     request: Asked, offer: Offer, output: int, hold: Hold, home: Home | None
 ) -> Candidate:
     cached: int | None = None
-    if home is not None and (home.provider, home.model) == (offer.provider.name, offer.model):
+    if home is not None and home.provider == offer.provider.name and home.model == offer.model:
         cached = min(home.input_tokens, request.input_tokens)
     cost = (
         None
