@@ -3,7 +3,7 @@
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 import pytest
@@ -38,6 +38,19 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> turns.Scheduling | None:
     """How files are given to processes, if they are given as files (pytest-xdist)."""
     return turns.Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """In a process of several, a directory's files are imported in another order than elsewhere."""
+    report = yield
+    process = getattr(collector.config, "workerinput", {}).get("workerid")
+    if process is not None and isinstance(collector, pytest.Directory) and report.passed:
+        assert report.result is not None
+        turns.scatter(report.result, process)
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
