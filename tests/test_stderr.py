@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 from typing import IO, Final, final
 
 import httpx
@@ -154,3 +155,22 @@ def test_a_file_is_rotated_as_logrotate_does_with_copytruncate(tmp_path: Path) -
         assert arbstr.stop(SIGTERM) == 0
     assert (requests(rotated), requests(log)) == (REQUESTS, REQUESTS)
     assert b"\0" not in log.read_bytes()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what it is called")
+def test_a_file_that_was_moved_is_begun_anew_at_a_sighup(tmp_path: Path) -> None:
+    log, rotated = tmp_path / "arbstr.log", tmp_path / "arbstr.log.1"
+
+    def requests(part: Path) -> int:
+        return part.read_bytes().count(b"model=gpt-4o") if part.exists() else 0
+
+    with log.open("ab") as opened, served(opened) as arbstr:
+        arbstr.answers()
+        wait_until(lambda: requests(log) == REQUESTS, "a line for each")
+        log.rename(rotated)
+        arbstr.process.send_signal(SIGHUP)
+        wait_until(log.exists, "one of its name")
+        arbstr.answers()
+        assert arbstr.stop(SIGTERM) == 0
+    assert (requests(rotated), requests(log)) == (REQUESTS, REQUESTS)
+    assert b"the log goes on here" in log.read_bytes().splitlines()[0]

@@ -21,7 +21,9 @@ from arbstr.sansio.moments import format_moment
 from arbstr.sansio.routing.catalog import redactor
 from arbstr.sansio.secrets import Secret
 from arbstr.sansio.visible import escaped
-from arbstr.trio_runtime.lines import LineWriter, is_journal
+from arbstr.trio_runtime.lines import LineWriter, LogFile, is_journal
+
+log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 1.0
 """How long a standard error that takes nothing may hold up the end of the process; picked."""
@@ -193,7 +195,18 @@ class _LineHandler(logging.Handler):
         super().__init__()
         self.style = style
         self._is_journal = is_journal(descriptor, os.environ)
+        self._file = LogFile(descriptor)
         self._writer = LineWriter(descriptor, self._lost)
+
+    def reopen(self) -> None:
+        """Says so where it was needed, or would have been."""
+        path = self._file.path
+        try:
+            if self._file.reopen():
+                log.info("the log goes on here: what it was written to was moved")
+        except OSError as error:
+            what = "the log goes on where it was moved to: %s cannot be opened (%s)"
+            log.warning(what, path, error.strerror)
 
     def tell(self, name: str, text: str, request_id: str, members: Members) -> None:
         """A line of level INFO, now."""
@@ -274,6 +287,13 @@ def log_as_worker(number: int) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, _LineHandler):
             handler.forked(number)
+
+
+def reopen_log() -> None:
+    """After a SIGHUP: a log that was moved away is begun anew."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _LineHandler):
+            handler.reopen()
 
 
 def flush_logging() -> None:

@@ -20,7 +20,7 @@ from arbstr.sansio.config.reload import Change, change
 from arbstr.sansio.errors import ConfigError
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.hub import Hub
-from arbstr.trio_runtime.logs import configure_logging, log_bug
+from arbstr.trio_runtime.logs import configure_logging, log_bug, reopen_log
 from arbstr.trio_runtime.snapshot import Snapshot
 
 log = logging.getLogger("arbstr")
@@ -68,6 +68,7 @@ class Reloader:
     async def run(self, hangups: AsyncIterator[int]) -> None:
         """Reloads each time, until cancelled."""
         async for _ in hangups:
+            reopen_log()
             if self._read is None:
                 log.warning("SIGHUP: run --mock is not reloaded; restart it")
             else:

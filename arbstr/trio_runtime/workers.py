@@ -31,7 +31,7 @@ from arbstr.sansio.config.reader import Config
 from arbstr.sansio.fates import Level, Phase, Sign, State, Word
 from arbstr.sansio.routing.gauge import Mark
 from arbstr.trio_runtime import main
-from arbstr.trio_runtime.logs import configure_logging, log_as_worker
+from arbstr.trio_runtime.logs import configure_logging, log_as_worker, reopen_log
 from arbstr.trio_runtime.reload import read_again
 from arbstr.trio_runtime.server.listener import bind
 from arbstr.trio_runtime.worker import READ_BYTES, Lines, Worker, line_of
@@ -298,6 +298,7 @@ class _Parent:
                     each.close()  # or who connects now waits until the last worker is gone
                 log.info("%s: the workers are told to stop", why)
             case Word.RELOAD:
+                reopen_log()
                 found = None if self._read is None else read_again(self._read, self.config)
                 if found is None:
                     return

@@ -9,11 +9,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, final
 
 import pytest
 
-from arbstr.trio_runtime.lines import LineWriter
+from arbstr.trio_runtime.lines import LineWriter, LogFile
 from tests.process import PATIENCE, wait_until
 
 INFO, WARNING, ERROR = 20, 30, 40
@@ -280,7 +281,7 @@ def test_lines_of_several_threads_stay_whole_and_each_threads_in_order(pipe: End
 
 FORKED: Final = """
 import os, threading
-from arbstr.trio_runtime.lines import LineWriter
+from arbstr.trio_runtime.lines import LineWriter, LogFile
 reader, end = os.pipe()
 lines = LineWriter(end, str)
 lines._takes = lambda size: False  # a terminal: all by the thread
@@ -304,3 +305,59 @@ os._exit(0)
 def test_a_child_has_neither_the_lines_nor_the_thread_nor_the_lock_of_its_parent() -> None:
     done = subprocess.run([sys.executable, "-c", FORKED], timeout=PATIENCE, check=False)
     assert done.returncode == 0
+
+
+# --- a file that was moved --------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux says what it is called")
+class TestLogFile:
+    """Somebody, mostly logrotate, gave the log another name."""
+
+    APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+
+    def test_one_of_its_name_takes_its_place_with_its_mode(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.log"
+        descriptor = os.open(path, self.APPEND, 0o640)
+        file = LogFile(descriptor)
+        os.write(descriptor, b"one ")
+        assert not file.reopen(), "nobody has moved it"
+        path.rename(tmp_path / "a.log.1")
+        assert file.reopen()
+        os.write(descriptor, b"two ")
+        assert not file.reopen()
+        # Another worker may have made the new one: it is appended to.
+        other = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.write(other, b"three")
+        assert (tmp_path / "a.log.1").read_bytes() == b"one "
+        assert path.read_bytes() == b"two three"
+        assert path.stat().st_mode & 0o777 == 0o640
+        for each in (descriptor, other):
+            os.close(each)
+
+    @pytest.mark.parametrize("trap", ["link", "pipe", "folder"])
+    def test_what_is_no_file_there_is_not_written_to(self, tmp_path: Path, trap: str) -> None:
+        path, mine = tmp_path / "a.log", tmp_path / "mine"
+        mine.write_bytes(b"mine")
+        descriptor = os.open(path, self.APPEND, 0o600)
+        file = LogFile(descriptor)
+        path.rename(tmp_path / "a.log.1")
+        if trap == "link":
+            path.symlink_to(mine)
+        elif trap == "pipe":
+            os.mkfifo(path)
+        else:
+            path.mkdir()
+        with pytest.raises(OSError, match=r"links|No such device|directory"):
+            file.reopen()
+        os.write(descriptor, b"on")
+        assert ((tmp_path / "a.log.1").read_bytes(), mine.read_bytes()) == (b"on", b"mine")
+        os.close(descriptor)
+
+    def test_what_is_not_appended_to_stays(self, tmp_path: Path) -> None:
+        reader, pipe = os.pipe()
+        written = os.open(tmp_path / "a.log", os.O_WRONLY | os.O_CREAT)
+        for descriptor in (pipe, written):
+            assert (LogFile(descriptor).path, LogFile(descriptor).reopen()) == (None, False)
+        for descriptor in (reader, pipe, written):
+            os.close(descriptor)
