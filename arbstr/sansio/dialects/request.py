@@ -11,6 +11,7 @@ escapes, key order and layout survive because nobody reads them.
 import json
 import re
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Final, TypeAlias, TypeVar
 
 from arbstr.sansio.dialects.dialect import Asked
@@ -28,6 +29,15 @@ MAX_MODEL_CHARS: Final = 512
 
 BYTES_PER_TOKEN: Final = 4
 """English text averages about four bytes a token with the usual tokenisers."""
+
+LONG_BEGINNING: Final = 1000
+"""Characters of a conversation's beginning that are kept as they are; an agent's has 20,000."""
+
+DIGEST_BYTES: Final = 16
+"""Of the hash of a longer one."""
+
+HASHED_STEP: Final = 16 * 1024
+"""Characters of it that are encoded at once, so that it is not there a second time."""
 
 _UNSAYABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and lone surrogates, which have no UTF-8."""
@@ -177,7 +187,8 @@ def said_by(item: object, *roles: str) -> list[str]:
 def conversation_of(members: Members, messages: object, system: object = "") -> str | None:
     """What tells a conversation from others: the client's own key for it, else how it begins.
 
-    That is the first text of the system and the first of the user; None if the user says nothing.
+    That is the first text of the system and the first of the user, or their hash, if they are long;
+    None if the user says nothing.
     """
     if "prompt_cache_key" in members:
         key = members["prompt_cache_key"][2]
@@ -195,7 +206,18 @@ def conversation_of(members: Members, messages: object, system: object = "") -> 
                 break
         elif not system and role in ("system", "developer"):
             system = "\n".join(texts_of(item.get("content")))
-    return f"{system}\n\0{first}" if first else None
+    if not first:
+        return None
+    if len(system) + len(first) <= LONG_BEGINNING:
+        return f"{system}\n\0{first}"
+    # A stream keeps it for as long as it runs.
+    hashed = blake2b(digest_size=DIGEST_BYTES)
+    for text in (system, "\n\0", first):
+        for start in range(0, len(text), HASHED_STEP):
+            # Half a surrogate pair may stand in a JSON string.
+            part = text[start : start + HASHED_STEP]
+            hashed.update(part.encode("utf-8", "surrogatepass"))
+    return hashed.hexdigest()
 
 
 def size_of(texts: Iterable[str]) -> int:

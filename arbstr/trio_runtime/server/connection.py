@@ -174,16 +174,21 @@ class ClientConnection(TCPServer):
             self._server.connections.discard(self)  # `trio.serve_listeners` closes the socket
 
     async def _read_data(self) -> None:
-        while data := await self._receive():
+        while True:
+            data = await self._receive()
+            if not data:
+                return
             if self._lingers_until is not None:
                 now = trio.current_time()
                 self._expire_at(min(self._lingers_until, now + LINGER_IDLE_SECONDS))
                 continue
+            size = len(data)
             await self._http.take(data)
+            del data  # up to 64 kB, while what comes next may be long in coming
             if self._idle or self._lingers_until is not None:
                 continue  # its time is set
             if self._http.uploading:
-                self._expect_more(len(data))
+                self._expect_more(size)
             else:
                 self._upload_began = None
                 self._expire_at(math.inf)

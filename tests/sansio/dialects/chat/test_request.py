@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from arbstr.sansio.dialects.chat.request import outgoing_body
 from arbstr.sansio.dialects.dialect import Asked
-from arbstr.sansio.dialects.request import MAX_COUNT, MAX_MODEL_CHARS
+from arbstr.sansio.dialects.request import (
+    HASHED_STEP,
+    LONG_BEGINNING,
+    MAX_COUNT,
+    MAX_MODEL_CHARS,
+)
 from arbstr.sansio.errors import ErrorReply
 from tests.chats import parse
 from tests.searching import examples
@@ -591,3 +596,33 @@ def test_the_scan_agrees_with_json(made: tuple[list[tuple[str, str]], bytes]) ->
     assert request.own.asks_usage is (
         (plain.get("stream_options") or {}).get("include_usage") is True
     )
+
+
+def long_chat(system: str, first: str, *more: str) -> str | None:
+    messages = [
+        {"role": role, "content": content}
+        for role, content in zip(
+            ("system", "user", "assistant", "user"), (system, first, *more), strict=False
+        )
+    ]
+    return read(json.dumps({"model": "m", "messages": messages}).encode()).conversation
+
+
+@pytest.mark.parametrize("size", [LONG_BEGINNING - 2, LONG_BEGINNING, 3 * HASHED_STEP + 1])
+def test_a_conversation_is_told_by_its_whole_beginning_and_a_long_one_is_not_kept(
+    size: int,
+) -> None:
+    system, first = "s" * (size // 2), "é\ud800" + "f" * (size - size // 2 - 3) + "\U0001f680"
+    begun = long_chat(system, first)
+    assert begun is not None
+    assert len(begun) <= LONG_BEGINNING + 2
+    assert begun == long_chat(system, first, "more", "and more")
+    others = {
+        long_chat(system[:-1], first),
+        long_chat(system, first[:-1]),
+        long_chat(system, first[1:]),
+        long_chat(system[:-1], "s" + first),
+        long_chat("", system + first),
+    }
+    assert begun not in others
+    assert len(others) == 5
