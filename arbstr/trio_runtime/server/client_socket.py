@@ -54,6 +54,14 @@ async def receive(sock: trio.socket.SocketType) -> bytes:
             continue
 
 
+def receive_now(sock: trio.socket.SocketType) -> bytes | None:
+    """What is there; None if that is nothing, or broken: the read that waits tells which."""
+    if os.name == "posix":
+        with suppress(OSError):
+            return os.read(sock.fileno(), MAX_RECV)
+    return None
+
+
 def unread_bytes() -> Mapping[tuple[str, str], str]:
     """What local sockets hold unread, by their own and their peer's address as `/proc` writes them.
 

@@ -49,7 +49,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, RawData
 from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from hypercorn.utils import parse_socket_addr
@@ -58,6 +58,7 @@ from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.server.client_socket import (
     proc_address,
     receive,
+    receive_now,
     send_queue,
     unread_bytes,
     write_now,
@@ -174,8 +175,10 @@ class ClientConnection(TCPServer):
             self._server.connections.discard(self)  # `trio.serve_listeners` closes the socket
 
     async def _read_data(self) -> None:
+        is_full = False
         while True:
-            data = await self._receive()
+            data = await self._receive(at_once=is_full)
+            is_full = False
             if not data:
                 return
             if self._lingers_until is not None:
@@ -185,6 +188,7 @@ class ClientConnection(TCPServer):
             size = len(data)
             await self._http.take(data)
             del data  # up to 64 kB, while what comes next may be long in coming
+            is_full = size == MAX_RECV and self._http.uploading
             if self._idle or self._lingers_until is not None:
                 continue  # its time is set
             if self._http.uploading:
@@ -214,10 +218,17 @@ class ClientConnection(TCPServer):
             self._upload_began, self._uploaded = trio.current_time(), 0
         self._expire_at(self._upload_began + self._server.stall_seconds)
 
-    async def _receive(self) -> bytes:
-        """Bytes of the client; none once it is gone, which a half-closed connection is, too."""
+    async def _receive(self, *, at_once: bool = False) -> bytes:
+        """Bytes of the client; none once it is gone, which a half-closed connection is, too.
+
+        `at_once`: more of a body is probably there, and a turn of Trio's costs as much as to copy
+        all of it. Who takes it makes us wait (`Inbox`).
+        """
+        sock = self.stream.socket
         try:
-            data = await receive(self.stream.socket)
+            data = receive_now(sock) if at_once else None
+            if data is None:
+                data = await receive(sock)
         except (trio.ClosedResourceError, OSError):
             return b""
         # A request that comes in the same moment as the end of its connection is not begun.

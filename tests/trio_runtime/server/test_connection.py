@@ -23,7 +23,7 @@ import trio
 import trio.testing
 from quart_trio import QuartTrio
 
-from arbstr.trio_runtime.server import connection
+from arbstr.trio_runtime.server import client_socket, connection
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, as_asgi
 from arbstr.trio_runtime.server.client_socket import (
     proc_address,
@@ -217,6 +217,39 @@ async def test_who_goes_on_after_an_answer_holds_up_no_other_request() -> None:
 
 
 # ---- the end of an answer
+
+
+async def test_what_is_there_of_a_body_is_read_without_waiting_for_each_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bodies: list[bytes] = []
+    waits: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        bodies.append(body)
+        await reply(send, b"Hello")
+
+    async def counted(sock: trio.socket.SocketType) -> bytes:
+        data = await receive(sock)
+        waits.append(len(data))
+        return data
+
+    monkeypatch.setattr(connection, "receive", counted)
+    for module in (connection, client_socket):
+        monkeypatch.setattr(module, "MAX_RECV", 1024)
+    body = bytes(range(250)) * 80
+    async with OURS(app) as site:
+        peer = await site.connect()
+        for _ in range(2):
+            head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+            await peer.send(head % len(body) + body)
+            assert (await peer.answer()).body == b"Hello"
+    assert bodies == [body] * 2
+    assert len(waits) <= 4
 
 
 def quart_app() -> QuartTrio:
