@@ -38,7 +38,7 @@ COUNTED: Final = pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="what an instruction is differs between versions"
 )
 
-PLAIN_STEPS: Final = 10_830
+PLAIN_STEPS: Final = 10_770
 """Of a plain request on connections that are there, with the ledger on disk; 2 % above measured."""
 EVENT_STEPS: Final = 385
 """Of an ordinary event that comes alone in its chunk; 5 % above measured."""
