@@ -209,7 +209,8 @@ class Drains:
         else:
             self._source, saw = None, self._exchange.saw
             became = Became.SPENT if self._exchange.possibly_spent else Became.FREE
-            end = Broken(ErrorReply("possibly_spent", f"The answer did not come: {saw}."))
+            said = f"The answer did not come: {saw}."
+            end = Broken(ErrorReply("possibly_spent", said, should_retry=False))
             self._hub.kept.ended(source, source.which, became, end, saw)
 
     async def _drain(

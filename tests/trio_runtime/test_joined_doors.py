@@ -291,6 +291,7 @@ async def test_a_joined_client_reads_that_its_source_broke_as_its_door_says_so(
         assert door.seen in reply.body
     else:
         assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
+        assert reply.headers["x-should-retry"] == "false"
         assert "The answer is not complete" in reply.error["message"]
         assert (reply.json.get("type") == "error") is (door is MESSAGES)
 

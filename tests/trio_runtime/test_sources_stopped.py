@@ -123,6 +123,7 @@ async def test_the_shutdown_ends_a_late_answer_with_a_joined_client_honestly(
         await proxy.log.wait(2)
         assert (proxy.hub.draining, fake.hits) == (0, 1)
     assert (reply.status, reply.error["code"]) == (400, "possibly_spent")
+    assert reply.headers["x-should-retry"] == "false"
     assert "The answer did not come" in reply.error["message"]
     assert sorted((row.joined is None, row.status) for row in proxy.log.final) == [
         (False, "failed"),

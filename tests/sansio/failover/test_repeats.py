@@ -6,9 +6,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from arbstr.sansio.config.settings import ServerConfig
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.failover.repeats import (
     ANSWERS,
+    MAX_KEPT_BYTES,
     MOST_ENDED,
     Became,
     Fingerprint,
@@ -23,6 +25,10 @@ from tests.searching import examples
 
 WINDOW = 60.0
 SAW = 'provider "alpha" broke off'
+
+
+def test_the_largest_answer_there_may_be_can_be_kept() -> None:
+    assert ServerConfig().max_answer_mb * 1024 * 1024 == MAX_KEPT_BYTES
 
 
 def same(n: int = 1) -> Fingerprint:

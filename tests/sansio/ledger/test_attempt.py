@@ -7,7 +7,7 @@ import pytest
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.config.settings import LIKELY
-from arbstr.sansio.failover.failure import FailureKind, Money, seen
+from arbstr.sansio.failover.failure import Failure, FailureKind, Money, seen
 from arbstr.sansio.ledger.attempt import UNSEEN_INPUT, AttemptState, milliseconds
 from arbstr.sansio.money import Rates, Usage
 from arbstr.sansio.routing.holds import Hold
@@ -123,6 +123,33 @@ def test_the_row_tells_what_was_set_aside_and_not_what_was_estimated() -> None:
 def test_a_span_is_never_below_zero() -> None:
     spans = (-1.0, 0.0, 0.0004, 0.0006, 1.2345)
     assert [milliseconds(span) for span in spans] == [0, 0, 0, 1, 1234]
+
+
+@pytest.mark.parametrize(
+    ("failed", "drained", "stated", "money"),
+    [
+        (Money.FREE, None, None, "free"),
+        (Money.FREE, Money.UNKNOWN, None, "free"),
+        (Money.SPENT, None, None, "spent"),
+        (Money.SPENT, Money.UNKNOWN, None, "spent"),
+        (Money.UNKNOWN, None, None, "unknown"),
+        (Money.UNKNOWN, None, 0, "unknown"),
+        (Money.UNKNOWN, Money.UNKNOWN, None, "unknown"),
+        (Money.UNKNOWN, Money.SPENT, None, "spent"),
+        (Money.UNKNOWN, Money.FREE, None, "free"),
+        (Money.UNKNOWN, Money.UNKNOWN, 505, "spent"),
+        (Money.SPENT, Money.FREE, 0, "free"),
+        (Money.FREE, None, 505, "spent"),
+    ],
+)
+def test_what_a_failure_cost_is_its_class_unless_a_drain_or_a_price_tells(
+    failed: Money, drained: Money | None, stated: int | None, money: str
+) -> None:
+    state = attempt()
+    state.failure = Failure(FailureKind.NO_ANSWER, failed, "broke off")
+    state.drained = drained
+    state.learn(None, None if stated is None else Decimal(stated))
+    assert state.row(1, 1.0).money == money
 
 
 def test_what_a_lane_told_stays_when_the_drain_hears_nothing() -> None:

@@ -55,6 +55,13 @@ def test_a_row_is_read_back_whole_wherever_it_stands(line: str) -> None:
     assert read_dropped(f"  {line}\n") == ROW
 
 
+def test_a_bare_row_is_known_by_its_members_alone() -> None:
+    row = replace(ROW, model="gpt-4o")
+    line = json.dumps(asdict(row), default=str)
+    assert MARK not in line
+    assert read_dropped(line) == row
+
+
 FORGED: Final = f"x ERROR   {dropped_text(ROW)}"
 
 
