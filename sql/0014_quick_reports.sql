@@ -60,6 +60,80 @@ CREATE INDEX requests_by_cost ON requests (
     cost_sats, timestamp, model, provider, policy, endpoint, status, streaming
 );
 
+-- What a request adds to the sums, as before; its cost in nanosats, a whole number in a double: up to 9
+-- million sats a sum is exact, and the same in whatever order it was added up. 0.1 + 0.2 is not 0.3 in sats.
+DROP TRIGGER request_inserted;
+DROP TRIGGER request_will_change;
+DROP TRIGGER request_changed;
+DROP TRIGGER request_will_be_deleted;
+DROP VIEW request_tally;        -- and with it its trigger
+DROP VIEW request_measures;
+CREATE VIEW request_measures AS SELECT
+    id,
+    timestamp,
+    substr(timestamp, 1, 13) AS hour,           -- 2026-02-03T04
+    substr(timestamp, 1, 10) AS day,            -- 2026-02-03
+    model,
+    coalesce(provider, '') AS provider,
+    coalesce(policy, '') AS policy,
+    endpoint,
+    coalesce(status, '') AS status,
+    coalesce(streaming, 0) AS streaming,
+    1 AS requests,
+    cost_sats IS NULL
+        AND coalesce(status, '') <> 'in_flight'
+        AND (coalesce(answered, status = 'ok', 0) OR coalesce(possibly_spent, 0) > 0)
+        AS unknown_cost,
+    CASE WHEN coalesce(answered, status = 'ok', 0)
+        THEN CAST(CAST(coalesce(cost_sats, 0.0) * 1e9 + 0.5 AS INTEGER) AS REAL) ELSE 0.0 END
+        AS cost_nanosats,
+    coalesce(input_tokens, 0) AS input_tokens,
+    coalesce(output_tokens, 0) AS output_tokens,
+    latency_ms,
+    ttft_ms IS NOT NULL AS ttft_requests,
+    coalesce(ttft_ms, 0) AS ttft_ms
+FROM requests;
+
+DROP TABLE request_hours;
+CREATE TABLE request_hours (
+    hour TEXT NOT NULL,
+    model TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    status TEXT NOT NULL,
+    streaming INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    unknown_cost INTEGER NOT NULL,
+    cost_nanosats REAL NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    latency_ms INTEGER NOT NULL,
+    ttft_requests INTEGER NOT NULL,
+    ttft_ms INTEGER NOT NULL,
+    PRIMARY KEY (hour, model, provider, policy, endpoint, status, streaming)
+) WITHOUT ROWID;
+
+DROP TABLE request_days;
+CREATE TABLE request_days (
+    day TEXT NOT NULL,
+    model TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    policy TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    status TEXT NOT NULL,
+    streaming INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    unknown_cost INTEGER NOT NULL,
+    cost_nanosats REAL NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    latency_ms INTEGER NOT NULL,
+    ttft_requests INTEGER NOT NULL,
+    ttft_ms INTEGER NOT NULL,
+    PRIMARY KEY (day, model, provider, policy, endpoint, status, streaming)
+) WITHOUT ROWID;
+
 -- As request_hours, of all models, providers, policies and APIs together.
 CREATE TABLE request_totals (
     hour TEXT NOT NULL,
@@ -67,7 +141,7 @@ CREATE TABLE request_totals (
     streaming INTEGER NOT NULL,
     requests INTEGER NOT NULL,
     unknown_cost INTEGER NOT NULL,
-    cost_sats REAL NOT NULL,
+    cost_nanosats REAL NOT NULL,
     input_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     latency_ms INTEGER NOT NULL,
@@ -76,20 +150,27 @@ CREATE TABLE request_totals (
     PRIMARY KEY (hour, status, streaming)
 ) WITHOUT ROWID;
 
+INSERT INTO request_hours SELECT
+    hour, model, provider, policy, endpoint, status, streaming,
+    sum(requests), sum(unknown_cost), sum(cost_nanosats), sum(input_tokens), sum(output_tokens),
+    sum(latency_ms), sum(ttft_requests), sum(ttft_ms)
+FROM request_measures WHERE status <> 'in_flight'
+GROUP BY hour, model, provider, policy, endpoint, status, streaming;
+
+INSERT INTO request_days SELECT
+    substr(hour, 1, 10), model, provider, policy, endpoint, status, streaming,
+    sum(requests), sum(unknown_cost), sum(cost_nanosats), sum(input_tokens), sum(output_tokens),
+    sum(latency_ms), sum(ttft_requests), sum(ttft_ms)
+FROM request_hours GROUP BY 1, model, provider, policy, endpoint, status, streaming;
+
 INSERT INTO request_totals SELECT
     hour, status, streaming,
-    sum(requests), sum(unknown_cost), sum(cost_sats), sum(input_tokens), sum(output_tokens),
+    sum(requests), sum(unknown_cost), sum(cost_nanosats), sum(input_tokens), sum(output_tokens),
     sum(latency_ms), sum(ttft_requests), sum(ttft_ms)
 FROM request_hours GROUP BY hour, status, streaming;
 
 -- The triggers of the sums, as before and for the third of them. A row is told as it is, so that it need
 -- not be looked up: for three tables they take no more than they took for two.
-DROP TRIGGER request_inserted;
-DROP TRIGGER request_will_change;
-DROP TRIGGER request_changed;
-DROP TRIGGER request_will_be_deleted;
-DROP VIEW request_tally;        -- and with it its trigger
-
 -- To write a row here with 1 adds it to the sums, with -1 takes it out.
 CREATE VIEW request_tally AS SELECT
     1 AS sign, timestamp, model, provider, policy, endpoint, status, streaming, cost_sats, answered,
@@ -99,7 +180,7 @@ FROM requests;
 -- The same, once it is known what it adds.
 CREATE VIEW request_sums AS SELECT
     1 AS sign, hour, day, model, provider, policy, endpoint, status, streaming,
-    requests, unknown_cost, cost_sats, input_tokens, output_tokens, latency_ms, ttft_requests, ttft_ms
+    requests, unknown_cost, cost_nanosats, input_tokens, output_tokens, latency_ms, ttft_requests, ttft_ms
 FROM request_measures;
 
 -- As request_measures has it.
@@ -121,7 +202,7 @@ CREATE TRIGGER tally_request INSTEAD OF INSERT ON request_tally BEGIN
             AND (coalesce(new.answered, new.status = 'ok', 0) OR coalesce(new.possibly_spent, 0) > 0)
         ),
         CASE WHEN coalesce(new.answered, new.status = 'ok', 0)
-            THEN new.sign * coalesce(new.cost_sats, 0.0) ELSE 0.0 END,
+            THEN new.sign * CAST(coalesce(new.cost_sats, 0.0) * 1e9 + 0.5 AS INTEGER) ELSE 0 END,
         new.sign * coalesce(new.input_tokens, 0),
         new.sign * coalesce(new.output_tokens, 0),
         new.sign * new.latency_ms,
@@ -133,13 +214,13 @@ END;
 CREATE TRIGGER add_request INSTEAD OF INSERT ON request_sums BEGIN
     INSERT INTO request_hours VALUES (
         new.hour, new.model, new.provider, new.policy, new.endpoint, new.status, new.streaming,
-        new.requests, new.unknown_cost, new.cost_sats, new.input_tokens, new.output_tokens,
+        new.requests, new.unknown_cost, new.cost_nanosats, new.input_tokens, new.output_tokens,
         new.latency_ms, new.ttft_requests, new.ttft_ms
     )
     ON CONFLICT (hour, model, provider, policy, endpoint, status, streaming) DO UPDATE SET
         requests = requests + excluded.requests,
         unknown_cost = unknown_cost + excluded.unknown_cost,
-        cost_sats = cost_sats + excluded.cost_sats,
+        cost_nanosats = cost_nanosats + excluded.cost_nanosats,
         input_tokens = input_tokens + excluded.input_tokens,
         output_tokens = output_tokens + excluded.output_tokens,
         latency_ms = latency_ms + excluded.latency_ms,
@@ -147,32 +228,32 @@ CREATE TRIGGER add_request INSTEAD OF INSERT ON request_sums BEGIN
         ttft_ms = ttft_ms + excluded.ttft_ms;
     INSERT INTO request_days VALUES (
         new.day, new.model, new.provider, new.policy, new.endpoint, new.status, new.streaming,
-        new.requests, new.unknown_cost, new.cost_sats, new.input_tokens, new.output_tokens,
+        new.requests, new.unknown_cost, new.cost_nanosats, new.input_tokens, new.output_tokens,
         new.latency_ms, new.ttft_requests, new.ttft_ms
     )
     ON CONFLICT (day, model, provider, policy, endpoint, status, streaming) DO UPDATE SET
         requests = requests + excluded.requests,
         unknown_cost = unknown_cost + excluded.unknown_cost,
-        cost_sats = cost_sats + excluded.cost_sats,
+        cost_nanosats = cost_nanosats + excluded.cost_nanosats,
         input_tokens = input_tokens + excluded.input_tokens,
         output_tokens = output_tokens + excluded.output_tokens,
         latency_ms = latency_ms + excluded.latency_ms,
         ttft_requests = ttft_requests + excluded.ttft_requests,
         ttft_ms = ttft_ms + excluded.ttft_ms;
     INSERT INTO request_totals VALUES (
-        new.hour, new.status, new.streaming, new.requests, new.unknown_cost, new.cost_sats,
+        new.hour, new.status, new.streaming, new.requests, new.unknown_cost, new.cost_nanosats,
         new.input_tokens, new.output_tokens, new.latency_ms, new.ttft_requests, new.ttft_ms
     )
     ON CONFLICT (hour, status, streaming) DO UPDATE SET
         requests = requests + excluded.requests,
         unknown_cost = unknown_cost + excluded.unknown_cost,
-        cost_sats = cost_sats + excluded.cost_sats,
+        cost_nanosats = cost_nanosats + excluded.cost_nanosats,
         input_tokens = input_tokens + excluded.input_tokens,
         output_tokens = output_tokens + excluded.output_tokens,
         latency_ms = latency_ms + excluded.latency_ms,
         ttft_requests = ttft_requests + excluded.ttft_requests,
         ttft_ms = ttft_ms + excluded.ttft_ms;
-    -- With the last row of a sum go the rounding errors of the others.
+    -- With its last row goes a sum.
     DELETE FROM request_hours
     WHERE new.sign < 0 AND requests = 0
         AND (hour, model, provider, policy, endpoint, status, streaming) = (

@@ -4,8 +4,7 @@ SELECT
     {key},
     count(*) AS failed,
     count(*) FILTER (WHERE coalesce(money, '') <> 'free') AS possibly_spent,
-    coalesce(sum(coalesce(cost_sats, estimated_cost_sats)) FILTER (WHERE coalesce(money, '') <> 'free'), 0.0)
-        AS sats
+    coalesce(sum({nanosats}) FILTER (WHERE coalesce(money, '') <> 'free'), 0) AS nanosats
 FROM attempts
 WHERE failure IS NOT NULL AND asked_at >= :since AND asked_at < :until {filters}
 {group_by}

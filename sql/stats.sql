@@ -9,7 +9,7 @@ SELECT
     sum(requests) FILTER (WHERE status = 'in_flight') AS in_flight,
     sum(requests) FILTER (WHERE streaming <> 0) AS streaming,
     sum(unknown_cost) AS unknown_cost,
-    sum(cost_sats) AS cost_sats,
+    sum(cost_nanosats) AS cost_nanosats,
     sum(input_tokens) AS input_tokens,
     sum(output_tokens) AS output_tokens,
     sum(requests) FILTER (

@@ -3,6 +3,6 @@ SELECT
     day,
     CAST(sum(requests) AS BIGINT),
     CAST(sum(unknown_cost) AS BIGINT),
-    sum(cost_sats)
+    sum(cost_nanosats)
 FROM request_days
 GROUP BY day

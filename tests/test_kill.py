@@ -192,7 +192,7 @@ def provider_of(request: Request) -> str:
 
 def sums_agree(path: Path) -> None:
     """The sums by the hour are those of the rows."""
-    sums = "sum(requests), sum(unknown_cost), round(sum(cost_sats), 6), sum(latency_ms)"
+    sums = "sum(requests), sum(unknown_cost), sum(cost_nanosats), sum(latency_ms)"
     with closing(sqlite3.connect(path)) as connection:
         rows = connection.execute(f"SELECT {sums} FROM request_measures").fetchone()
         hours = connection.execute(f"SELECT {sums} FROM request_hours").fetchone()

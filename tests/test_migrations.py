@@ -192,7 +192,9 @@ async def test_the_sums_go_on_being_kept(path: Path) -> None:
         ("chat", 2.5 + 3 + 0 + 1),
         ("messages", 100),
     ]
-    sums = "sum(requests), sum(unknown_cost), sum(cost_sats), sum(input_tokens), sum(latency_ms)"
+    sums = (
+        "sum(requests), sum(unknown_cost), sum(cost_nanosats), sum(input_tokens), sum(latency_ms)"
+    )
     (expected,) = read(path, f"SELECT {sums} FROM request_measures")
     assert read(path, f"SELECT {sums} FROM request_hours") == [expected]
     assert read(path, f"SELECT {sums} FROM request_days") == [expected]

@@ -13,8 +13,7 @@ from arbstr.sansio.ledger.reports import Group
 from arbstr.trio_runtime.ledger.database import open_database
 from tests.postgres import PostgresServer
 from tests.process import clean_environ
-from tests.trio_runtime.ledger.test_engines import Prices
-from tests.trio_runtime.ledger.test_reports import write
+from tests.trio_runtime.ledger.test_reports import Dice, write
 
 pytest.importorskip("psycopg", reason="pip install -e '.[dev]' brings it")
 
@@ -82,7 +81,7 @@ def test_every_command_that_asks_prints_the_same_on_both_engines(
 
     async def fill() -> None:
         async with open_database(file) as database:
-            ledger: Any = Prices(7).ledger(80)
+            ledger: Any = Dice(7).ledger(80)
             await database.transaction(lambda session: write(session, ledger))
 
     trio.run(fill)

@@ -14,8 +14,7 @@ from typing import Any, Final, final
 
 from arbstr.sansio.ledger.reports import Filters
 from arbstr.trio_runtime.ledger.port import Session
-from arbstr.trio_runtime.ledger.stats import rounded_sum
-from arbstr.trio_runtime.ledger.sums import Where
+from arbstr.trio_runtime.ledger.sums import Where, nanosats, sats_of
 
 _COLUMNS: Final = {"provider": "provider", "model": "model"}
 
@@ -23,15 +22,15 @@ _COLUMNS: Final = {"provider": "provider", "model": "model"}
 @final
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Of one provider, in sats. `charged` and `known` are `None` where nothing was compared,
+    """Of one provider, in nanosats. `charged` and `known` are `None` where nothing was compared,
     `until` is the moment of the last comparison."""
 
     provider: str
     attempts: int = 0
-    stated: float = 0.0
-    expected: float = 0.0
-    charged: float | None = None
-    known: float | None = None
+    stated: int = 0
+    expected: int = 0
+    charged: int | None = None
+    known: int | None = None
     until: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -39,10 +38,10 @@ class Charges:
         return {
             "provider": self.provider,
             "attempts": self.attempts,
-            "expected_sats": rounded_sum(self.expected),
-            "stated_sats": rounded_sum(self.stated),
-            "charged_sats": None if self.charged is None else rounded_sum(self.charged),
-            "known_sats": None if self.known is None else rounded_sum(self.known),
+            "expected_sats": sats_of(self.expected),
+            "stated_sats": sats_of(self.stated),
+            "charged_sats": sats_of(self.charged),
+            "known_sats": sats_of(self.known),
             "compared_until": self.until,
         }
 
@@ -59,14 +58,22 @@ def read_charges(session: Session, filters: Filters) -> tuple[Charges, ...]:
     if filters.policy is not None or filters.endpoint is not None:
         return ()
     where = Where(filters, _COLUMNS)
-    sql = session.question("stated_charges").format(filters=where.sql)
+    sql = session.question("stated_charges").format(
+        stated=nanosats(session, "provider_cost_sats"),
+        expected=nanosats(session, "expected_sats"),
+        filters=where.sql,
+    )
     stated = {name: row for name, *row in session.execute(sql, where.values)}
     compared: dict[str, Any] = {}
     if filters.model is None:
-        sql = session.question("compared_charges").format(filters=where.sql)
+        sql = session.question("compared_charges").format(
+            charged=nanosats(session, "charged_sats"),
+            stated=nanosats(session, "stated_sats"),
+            filters=where.sql,
+        )
         compared = {name: row for name, *row in session.execute(sql, where.values)}
     return tuple(
-        Charges(name, *stated.get(name, (0, 0.0, 0.0)), *compared.get(name, ()))
+        Charges(name, *stated.get(name, (0, 0, 0)), *compared.get(name, ()))
         for name in sorted({*stated, *compared})
         if name
     )

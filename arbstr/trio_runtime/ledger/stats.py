@@ -12,7 +12,7 @@ Waits for the disk; call it in a thread. Raises what the session does.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import UTC
@@ -25,17 +25,11 @@ from arbstr.trio_runtime.ledger.sums import (
     Split,
     ends,
     read_all,
+    sats_of,
     sum_failures,
     sum_figures,
 )
 from arbstr.trio_runtime.ledger.walks import read_percentiles
-
-SUM_PLACES: Final = 9
-"""Decimal places of a sum: a thousandth of what sums are exact to, so that 0.1 + 0.2 reads 0.3."""
-
-SUM_DIGITS: Final = 15
-"""Digits of a sum: all that a double has for sure, so that the order in which an engine adds up
-does not show."""
 
 
 def read_stats(
@@ -105,7 +99,7 @@ def _shown(
     percentiles: Mapping[str, int | None] = MappingProxyType({}),
 ) -> dict[str, Any]:
     total, success, rejected, gone, in_flight = (int(figures[name]) for name in FIGURES[:5])
-    _, possibly_spent_attempts, possibly_spent_sats = failures
+    _, possibly_spent_attempts, possibly_spent_nanosats = failures
     return {
         "counts": {
             "total": total,
@@ -121,8 +115,8 @@ def _shown(
             "possibly_spent_attempts": possibly_spent_attempts,
         },
         "costs": {
-            "total_cost_sats": rounded_sum(figures["cost_sats"]),
-            "possibly_spent_sats": rounded_sum(possibly_spent_sats),
+            "total_cost_sats": sats_of(figures["cost_nanosats"]),
+            "possibly_spent_sats": sats_of(possibly_spent_nanosats),
             "total_input_tokens": int(figures["input_tokens"]),
             "total_output_tokens": int(figures["output_tokens"]),
         },
@@ -132,11 +126,6 @@ def _shown(
             "avg_ttft_ms": _average(figures, "ttft_ms", "ttft_requests"),
         },
     }
-
-
-def rounded_sum(sats: float) -> float:
-    """A sum as it is shown."""
-    return round(float(f"{sats:.{SUM_DIGITS}g}"), SUM_PLACES)
 
 
 def _average(figures: Figures, total: str, count: str) -> float | None:

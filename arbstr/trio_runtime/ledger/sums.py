@@ -12,7 +12,6 @@ here waits for more than the disk; call it in a thread. Raises what the session 
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import fsum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
@@ -54,18 +53,19 @@ _OF_ATTEMPT: Final[Mapping[str, str]] = MappingProxyType(
 
 FIGURES: Final = (
     *("total", "success", "rejected", "client_disconnected", "in_flight", "streaming"),
-    *("unknown_cost", "cost_sats", "input_tokens", "output_tokens"),
+    *("unknown_cost", "cost_nanosats", "input_tokens", "output_tokens"),
     *("timed", "latency_ms", "ttft_requests", "ttft_ms"),
 )
 """The columns of `sql/stats.sql` after the key."""
 
-Figures: TypeAlias = Mapping[str, float]
-"""`FIGURES` of one group. All but the cost are whole."""
+Figures: TypeAlias = Mapping[str, int]
+"""`FIGURES` of one group. Amounts are added up in whole nanosats: a sum is the same in whatever
+order an engine adds up."""
 
-Failures: TypeAlias = tuple[int, int, float]
-"""Attempts that failed, those of them that may have cost, and how many sats."""
+Failures: TypeAlias = tuple[int, int, int]
+"""Attempts that failed, those of them that may have cost, and how many nanosats."""
 
-_NO_FAILURES: Final = (0, 0, 0.0)
+_NO_FAILURES: Final = (0, 0, 0)
 
 
 @final
@@ -272,16 +272,30 @@ def _sources(filters: Filters, split: Split) -> Iterator[tuple[_Source, Span]]:
 # -- adding up -------------------------------------------------------------------------------------
 
 
+NANOSATS: Final = 1_000_000_000
+"""Of a sat. The engines add up whole numbers in doubles, exactly up to 9 million sats."""
+
+
+def nanosats(session: Session, sats: str) -> str:
+    """An amount in SQL, as what is added up. `sats` is a column, or made of columns."""
+    return session.question("nanosats").format(sats=sats)
+
+
+def sats_of(amount: int | None) -> float | None:
+    """A sum of nanosats in sats: the double that is nearest, so that it shows no more digits."""
+    return None if amount is None else int(amount) / NANOSATS
+
+
 def sum_figures(every: Iterable[Figures]) -> Figures:
     found = tuple(every)
     if len(found) == 1:
         return found[0]
-    return {name: fsum(figures[name] for figures in found) for name in FIGURES}
+    return {name: sum(figures[name] for figures in found) for name in FIGURES}
 
 
 def sum_failures(every: Iterable[Failures]) -> Failures:
-    failed, lost, sats = zip(_NO_FAILURES, *every, strict=True)
-    return sum(failed), sum(lost), fsum(sats)
+    failed, lost, nanosats = zip(_NO_FAILURES, *every, strict=True)
+    return sum(failed), sum(lost), sum(nanosats)
 
 
 def _read_figures(
@@ -318,7 +332,7 @@ def _read_parts(
         )
         its_ends = {name: text[: source.width] for name, text in ends(span).items()}
         for key, *row in session.execute(sql, {**where.values, **values, **its_ends}):
-            figures = {name: float(value or 0) for name, value in zip(FIGURES, row, strict=True)}
+            figures = {name: int(value or 0) for name, value in zip(FIGURES, row, strict=True)}
             if figures["total"]:
                 parts.setdefault(key or "", []).append(figures)
     return {key: sum_figures(found) for key, found in parts.items()}
@@ -329,11 +343,12 @@ def _read_failures(session: Session, filters: Filters, split: Split) -> dict[str
     where = Where(filters, _OF_ATTEMPT)
     sql = session.question("failed_attempts").format(
         key=split.of_attempts(),
+        nanosats=nanosats(session, "coalesce(cost_sats, estimated_cost_sats)"),
         filters=where.sql,
         group_by="GROUP BY 1" if split.group is not None else "",
     )
     rows = session.execute(sql, where.values)
-    return {key or "": (failed, lost, sats) for key, failed, lost, sats in rows if failed}
+    return {key or "": (failed, lost, int(amount)) for key, failed, lost, amount in rows if failed}
 
 
 def _read_joined(session: Session, filters: Filters, split: Split) -> dict[str, int]:

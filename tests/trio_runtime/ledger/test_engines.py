@@ -124,14 +124,6 @@ def test_both_have_the_same_shape(other: Any) -> None:
             assert there == columns, table
 
 
-class Prices(Dice):
-    """Amounts as rates and nodes make them: of a few places."""
-
-    def amount(self) -> float | None:
-        sats = super().amount()
-        return None if sats is None else round(sats, 5)
-
-
 ZONES = (UTC, zone_of(330, name="half past"), zone_of(60, 120, at="2026-02-04T01:00"))
 """That of the ledger, one whose hours do not begin with its, one that puts its clocks forward."""
 
@@ -179,14 +171,14 @@ def test_every_question_has_the_same_answer(
         other.connection.execute("BEGIN")
         stack.callback(other.connection.execute, "ROLLBACK")
         other.connection.execute("SELECT setval('requests_id_seq', 1, false)")
-        ledger = Prices(seed).ledger(60)
+        ledger = Dice(seed).ledger(60)
         write(session, ledger)
         write(other, ledger)
         assert asked(other, Dice(seed)) == asked(session, Dice(seed))
         for table, keys in (("request_hours", 7), ("request_days", 7), ("request_totals", 3)):
             rows = [
                 sorted(
-                    (tuple(row[:keys]), [round(float(value), 6) for value in row[keys:]])
+                    (tuple(row[:keys]), [int(value) for value in row[keys:]])
                     for row in each.execute(f"SELECT * FROM {table}")
                 )
                 for each in (session, other)
@@ -196,6 +188,41 @@ def test_every_question_has_the_same_answer(
             assert each.execute(ASTRAY).fetchone() == (0,)
             ((kept, scanned),) = each.execute(KEPT_AND_SCANNED)
             assert kept == scanned
+
+
+@pytest.mark.parametrize("costs", [[0.1, 0.2, 0.3, 1e6, 1e-9, 123.456789012], [1e8] * 200])
+def test_a_sum_is_the_same_and_exact_in_whatever_order_it_was_added_up(
+    other: Any, costs: list[float]
+) -> None:
+    """Doubles are not added up so: (0.1 + 0.2) + 0.3 is another than 0.1 + (0.2 + 0.3). And no sum
+    of what providers may state is too large for an engine."""
+    whole = sum(round(Decimal(repr(cost)), 9) for cost in costs)
+    for ordered in (costs, costs[::-1]):
+        ledger = [
+            request(
+                str(n),
+                cost_sats=cost,
+                attempts=2,
+                tries=[
+                    attempt(failure="died", money="spent", cost_sats=cost, provider_cost_sats=cost),
+                    attempt(cost_sats=cost),
+                ],
+            )
+            for n, cost in enumerate(ordered)
+        ]
+        with memory_ledger() as session, ExitStack() as stack:
+            other.connection.execute("BEGIN")
+            stack.callback(other.connection.execute, "ROLLBACK")
+            for each in (session, other):
+                insert(each, ledger)
+                for group in (None, Group.HOUR, Group.DAY):
+                    found = read_report(each, StatsQuery(Filters(WHOLE), group), NOBODY)
+                    assert not isinstance(found, ErrorReply)
+                    for shown in (found, *found.get("groups", ())):
+                        assert shown["costs"]["total_cost_sats"] == float(whole)
+                        assert shown["costs"]["possibly_spent_sats"] == float(whole)
+                (charged,) = read_charges(each, Filters(WHOLE))
+                assert charged.as_json()["stated_sats"] == float(whole)
 
 
 ASTRAY: Final = """SELECT count(*) FROM attempts JOIN requests USING (correlation_id)
@@ -369,7 +396,7 @@ async def test_what_nodes_stated_and_charged_is_read_side_by_side(place: str) ->
             log.offer(ended("a", attempts=(stated("0.5", "0.25"), stated("0.1", None, "other", 2))))
             log.offer(ended("b", attempts=(stated(None, "7"),), provider_cost_sats=None))
         read = partial(read_charges, filters=look())
-        assert await database.read(read) == (Charges("alpha", 2, 0.6, 0.25),)
+        assert await database.read(read) == (Charges("alpha", 2, 600_000_000, 250_000_000),)
         before = await database.read(partial(before_asking, "alpha", "key"))
         for spent, day in ((1700, 1), (1800, 2)):
             await database.transaction(partial(take, reading(spent, before, day)))

@@ -116,9 +116,6 @@ def contents(place: str) -> dict[str, Any]:
             rows = session.execute(f"SELECT * FROM {table}")
             names = [column[0] for column in rows.description or ()]
             kept = [dict(zip(names, row, strict=True)) for row in rows]
-            for row in kept:
-                if table.startswith("request_"):
-                    row["cost_sats"] = round(row["cost_sats"], 6)
             found[table] = sorted(json.dumps(row, sort_keys=True) for row in kept)
         filters = Dice(1).filters()
         answers = [read_report(session, StatsQuery(filters, each), NOBODY) for each in Group]

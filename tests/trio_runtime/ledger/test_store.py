@@ -56,7 +56,7 @@ def rows(ledger: SqliteSession, columns: str, table: str = "requests") -> list[t
 
 def sums_agree(ledger: SqliteSession) -> None:
     """What the triggers keep is what the finished rows add up to."""
-    sums = "sum(requests), sum(unknown_cost), sum(cost_sats), sum(latency_ms)"
+    sums = "sum(requests), sum(unknown_cost), sum(cost_nanosats), sum(latency_ms)"
     (expected,) = rows(ledger, sums, "request_measures WHERE status <> 'in_flight'")
     assert rows(ledger, sums, "request_hours") == [expected]
     assert rows(ledger, sums, "request_days") == [expected]
