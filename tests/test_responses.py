@@ -190,6 +190,24 @@ async def test_before_output_another_provider_answers(name: str) -> None:
     assert (record.status, record.provider, record.possibly_spent) == ("ok", "beta", 0)
 
 
+@pytest.mark.parametrize("as_stream", [True, False], ids=["streamed", "asked plain"])
+async def test_a_failure_that_has_all_its_output_in_it_may_have_been_charged(
+    as_stream: bool,
+) -> None:
+    said = {**plain(), "status": "failed", "error": {"code": "server_error", "message": "boom"}}
+    del said["usage"]
+    event = json.dumps({"type": "response.failed", "response": said}).encode()
+    async with (
+        open_fake_provider(stream([b"data: " + event + b"\n\n"])) as first,
+        open_fake_provider(streamed("text")) as second,
+        open_proxy(two(first, second)) as proxy,
+    ):
+        reply = await ask(proxy, stream=as_stream)
+        record = await proxy.record()
+    assert reply.status == 400
+    assert (second.hits, record.possibly_spent, record.attempts[0].money) == (0, 1, "spent")
+
+
 async def test_a_fabricated_end_whose_charge_is_nothing_is_free() -> None:
     reply, record, _ = await streamed_by_two("routstr-fabricated-at-once", kind="routstr")
     assert b"response.completed" in reply.body

@@ -288,7 +288,8 @@ class Relay:
         failed_before = self.state is State.SILENT or self.finished
         self._heed(facts, event.data or b"", last=last)
         # What fails now may have something to say first.
-        return self._forwarded(event, facts) if facts.said and not failed_before else b""
+        output = facts.said and facts.output and not failed_before
+        return self._forwarded(event, facts) if output else b""
 
     def _heed(self, facts: Facts, data: bytes, *, last: bool) -> None:
         """Takes what an error says, or something that no client can read."""

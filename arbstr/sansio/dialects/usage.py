@@ -133,6 +133,11 @@ class Tally:
             self._stale = False
 
     @property
+    def has_worked(self) -> bool:
+        """Whether somebody worked for it, and may charge for that even if it failed."""
+        return self.counted or self.said
+
+    @property
     def usage(self) -> Usage | None:
         """What the answer took by now; None if that is not known."""
         if self._stale:

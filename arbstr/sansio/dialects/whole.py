@@ -38,7 +38,7 @@ def read_through(
     events = SSEReader().feed(relay.feed(body) + relay.end_input())
     usage, cost = relay.usage, relay.provider_cost_msats
     if relay.error is not None and not relay.committed:
-        return ErrorAnswer(relay.error, usage, cost, relay.tally.counted)
+        return ErrorAnswer(relay.error, usage, cost, relay.tally.has_worked)
     if not relay.complete:
         return BadAnswer(f"answered with a stream {_what_is_wrong(relay, lacks)}", usage, cost)
     return Streamed(events, usage, cost, relay.stored)

@@ -217,8 +217,8 @@ def as_stated(
     """A statement outranks a class: what the provider itself says it took, in millisats.
 
     `last_word`: nothing more can come. An error under a 2xx is free, but for two cases. `counted`:
-    it counted tokens for what is no answer; that may be paid for. `unheard`: it says last what it
-    took, and the connection broke before that word.
+    it counted tokens for what is no answer, or said something; that may be paid for. `unheard`: it
+    says last what it took, and the connection broke before that word.
     """
     money = failure.money
     if stated_msats is not None and (stated_msats > 0 or last_word):

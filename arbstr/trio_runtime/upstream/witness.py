@@ -228,7 +228,7 @@ class Witness:
             upstream_request_id=self.upstream_request_id,
             secrets=self._secrets,
         )
-        return self._as_stated(failure, counted=counted or self.relay.tally.counted)
+        return self._as_stated(failure, counted=counted or self.relay.tally.has_worked)
 
     def _too_large(self) -> Failure:
         return self.cut_short("answered with more than [server] max_answer_mb", own_limit=True)

@@ -171,7 +171,10 @@ def read_object(value: Mapping[str, object]) -> Facts:
                 stored=stored_of(response),
             )
         case Kind.FAILURE:
-            return Facts(error=True, told=error_of(value), counts=counts, provider_cost_msats=cost)
+            # What it had said before it failed, if it came in this event alone.
+            said = bool(response.get("output"))
+            told = error_of(value)
+            return Facts(error=True, told=told, said=said, counts=counts, provider_cost_msats=cost)
         case _:
             pass  # a fabricated end, or nothing of this protocol
     error = kind is None and is_error(value)
