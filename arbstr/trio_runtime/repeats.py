@@ -292,12 +292,6 @@ class KeptAnswers:
         """Its client has all of it, or it turned out to have been free."""
         self._let_go(self._repeats.forget(first))
 
-    def repaid(self, asked: Asked, policy: str | None, received: float) -> None:
-        """A request that bore the consent to pay again, and its client has all of its answer."""
-        if not self._repeats.knows_nothing:
-            which = self.fingerprint(asked, policy)
-            self._let_go(self._repeats.repaid(which, received))
-
     def parted(self, source: Source, *, whole: bool) -> None:
         """A client that had joined is gone; `whole`: with all of the answer."""
         source.readers -= 1

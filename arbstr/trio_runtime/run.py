@@ -419,8 +419,6 @@ class Run:
             self._finish()
             self._ended = True
             self._remember(None if self._attempts is None else self._attempts.drains_begun)
-            if self._consent and self._exchange.delivered:
-                self._shared.repaid()
             self._forget()
 
     def _forget(self) -> None:

@@ -129,10 +129,6 @@ class Shared:
             end = Broken(error or GONE)
         kept.ended(source, self._fingerprint(), became, end, saw)
 
-    def repaid(self) -> None:
-        """Its client consented to pay for it again, and has it."""
-        self._hub.kept.repaid(self._request, self._named, self._exchange.received)
-
     def was_free(self) -> None:
         """So it stands in nobody's way."""
         if self.source is not None:

@@ -215,20 +215,6 @@ async def test_a_broken_stream_is_not_paid_again_without_a_word(times: int) -> N
     assert [record.status for record in proxy.log.final[1:-1]] == ["rejected"] * (times + 1)
 
 
-async def test_an_answer_that_was_paid_again_with_consent_makes_one_that_was_lost_good() -> None:
-    allowed = {"X-Arbstr-Respend": "allow"}
-    async with proxied([*[BROKEN] * 3, *[json_answer(WHOLE)] * 4]) as (fake, proxy):
-        await proxy.chat(stream=True)
-        await proxy.chat(stream=True, headers=allowed)  # which is lost as well
-        await proxy.chat(stream=True, headers=allowed)
-        for lost in (3, 2, 1):
-            assert (await proxy.chat()).error["code"] == "possibly_spent", lost
-            assert (await proxy.chat(headers=allowed)).status == 200
-        hits = fake.hits
-        # Its client has had an answer for each: whoever asks again wants another one.
-        assert ((await proxy.chat()).status, fake.hits) == (200, hits + 1)
-
-
 async def test_after_its_time_it_goes_out(autojump_clock: MockClock) -> None:
     async with proxied([BROKEN, json_answer(WHOLE)]) as (fake, proxy):
         await proxy.chat(stream=True)

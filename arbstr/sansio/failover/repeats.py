@@ -19,8 +19,6 @@ Told what, an answer is what:
     left      RUNNING_ON: that client left, and the answer is read on
     ended     WHOLE, if no client has had all of it; SPENT, if it broke off or nobody knows what it
               cost; forgotten, if it was free or its client has it
-    repaid    SPENT is forgotten: the oldest that was lost before a repeat was asked which bore the
-              consent to pay again, and whose client has all of its answer. Nothing is missing now
     parted    HAD: a client that had joined has all of it. It is never given again: no cache
     expire    forgotten: `repeat_guard` seconds after its end. An answer that some client is just
               taking is not given to others any more, and forgotten when the last of them has parted
@@ -287,13 +285,6 @@ class Repeats:
         if len(self._ended) > MOST_ENDED:
             gone += self._let(next(iter(self._ended.values())))
         return gone
-
-    def repaid(self, which: Fingerprint, asked: float) -> tuple[str, ...]:
-        """The client of a repeat that consented to pay again has all of its answer."""
-        for answer in self._same.get(which, {}).values():
-            if answer.state is State.SPENT and answer.at <= asked:
-                return self._let(answer)
-        return ()
 
     def parted(self, first: str, *, whole: bool) -> tuple[str, ...]:
         """A client that had joined is gone; `whole`: with all of the answer."""

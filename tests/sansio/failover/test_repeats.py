@@ -253,7 +253,6 @@ class Told:
     let_go: bool = False
     had: bool = False
     readers: int = 0
-    place: int = 0  # among those that left or ended
 
     def gives(self, now: float) -> str:
         if self.had or not (self.left or self.ended is not None):
@@ -277,16 +276,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.now = 100.0
         self.told: dict[str, Told] = {}
         self.bytes: dict[str, int] = {}
-        self.count = self.places = 0
+        self.count = 0
 
     def let_go(self, ids: tuple[str, ...]) -> None:
         for first in ids:
             self.bytes.pop(first, None)
             self.told[first].let_go = True
-
-    def registered(self, first: str) -> None:
-        self.places += not self.told[first].place
-        self.told[first].place = self.told[first].place or self.places
 
     def one(self, data: st.DataObject, *, running: bool) -> str:
         return data.draw(
@@ -340,7 +335,6 @@ class AnyOrder(RuleBasedStateMachine):
         here = [i for i, t in self.told.items() if t.ended is None and not t.left]
         first = data.draw(st.sampled_from(here))
         self.told[first].left = True
-        self.registered(first)
         self.repeats.left(first, same(self.told[first].which), SAW, self.now)
 
     @precondition(lambda self: self.any_running)
@@ -349,22 +343,7 @@ class AnyOrder(RuleBasedStateMachine):
         first = self.one(data, running=True)
         told = self.told[first]
         told.ended, told.became = self.now, became
-        self.registered(first)
         self.let_go(self.repeats.ended(first, same(told.which), became, SAW, self.now))
-
-    @rule(which=st.integers(1, 2), ago=st.sampled_from([0.0, 1.0]))
-    def pay_again(self, which: int, ago: float) -> None:
-        lost = [
-            told
-            for told in self.told.values()
-            if (told.which, told.became) == (which, Became.SPENT)
-            and told.gives(self.now) == "a refusal"
-            and told.ended is not None
-            and told.ended <= self.now - ago
-        ]
-        self.let_go(self.repeats.repaid(same(which), self.now - ago))
-        for first in sorted(lost, key=lambda told: told.place)[:1]:
-            first.had = True
 
     @precondition(lambda self: any(told.readers for told in self.told.values()))
     @rule(data=st.data(), whole=st.booleans())
