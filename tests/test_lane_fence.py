@@ -15,10 +15,11 @@ import pytest
 import trio
 
 from arbstr.sansio.ledger.lanes import State
+from arbstr.trio_runtime.logs import TextFormatter
 from tests.fakes import RESET_AFTER_REQUEST, Behaviour, Request, completion, json_answer
 from tests.node import Node
 from tests.proxy import Proxy, rows
-from tests.test_lanes import keys_of, serving, wait_free
+from tests.test_lanes import keys_of, serving, text_beside, wait_free
 from tests.test_messages import BODY, PLAIN
 from tests.test_other_doors import COMPLETED, EMBEDDED
 from tests.test_prices import KEY
@@ -205,3 +206,32 @@ async def test_what_cannot_be_closed_is_reckoned_and_its_lane_is_used_again(
         await wait_free(proxy, 1)
         assert len(front.node.bank.accounts[KEY].children) == 1
         assert front.node.asked.count("/balance/create") == 1, "it is not asked for in vain again"
+
+
+async def test_a_bug_or_a_refusal_while_a_lane_is_closed_shows_its_key_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, answer = DOORS["/v1/chat/completions"]
+    caplog.set_level("DEBUG")
+    async with late(tmp_path, answer) as (proxy, front, _):
+        await wait_free(proxy, 1)
+        assert (await proxy.chat()).status == 200, "and its lane is closed"
+        await wait_free(proxy, 1)
+
+        async def broken(_: object, provider: Any) -> bool:
+            raise ValueError(f"cannot close {provider.key.reveal()} {provider!r}")
+
+        monkeypatch.setattr("arbstr.trio_runtime.lane_words.close_key", broken)
+        reply = await proxy.chat()
+        shown = [await proxy.get(path) for path in ("/providers", "/health", "/v1/requests")]
+        lanes = proxy.hub.lanes
+        assert lanes is not None
+        held = repr(lanes._ways) + repr(vars(lanes)) + repr(vars(lanes.teller))
+    # As the log writes them; pytest's own does not redact.
+    logged = "".join(TextFormatter(()).format(record) for record in caplog.records)
+    assert "ValueError: cannot close [REDACTED]" in logged
+    said = b"".join(each.body for each in (reply, *shown)).decode() + logged + held
+    said += text_beside(tmp_path / "arbstr.db.lanes")
+    keys = [KEY, *front.node.bank.accounts[KEY].children]
+    assert len(keys) == 3
+    assert not [key for key in keys if key in said or key.removeprefix("sk-") in said]

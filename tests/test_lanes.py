@@ -124,6 +124,21 @@ async def test_lanes_of_the_last_run_are_used_again(tmp_path: Path) -> None:
     assert len(node.bank.accounts[KEY].children) == 2
 
 
+async def test_lanes_of_the_last_run_serve_at_once_though_the_key_is_never_quiet(
+    tmp_path: Path,
+) -> None:
+    """The ledger has nothing open on them."""
+    node, database = Node(), tmp_path / "arbstr.db"
+    async with serving(node, database) as (proxy, _, _second):
+        await wait_free(proxy, 2)
+        assert (await proxy.chat()).status == 200
+    node.bank.reserve(KEY, 50)
+    async with serving(node, database) as (proxy, fake, _second):
+        await wait_free(proxy, 2)
+        assert (await proxy.chat()).status == 200
+        assert keys_of(fake)[0] in node.bank.accounts[KEY].children
+
+
 async def lanes_of(proxy: Proxy, count: int) -> set[str]:
     """The keys of so many lanes, once they are free."""
     await wait_free(proxy, count)

@@ -20,7 +20,6 @@ from typing import Final, TypeVar, final
 
 import trio
 
-from arbstr.sansio.ledger import lanes
 from arbstr.sansio.ledger.alarms import Sums
 from arbstr.sansio.ledger.attempt import BY_LANE
 from arbstr.sansio.ledger.lanes import (
@@ -302,16 +301,14 @@ class Teller:
                     if one is not None:
                         self._resume(way or more[each], one, now)
                     elif way is not None:
-                        self.soon(self._read_first, way)
+                        # What is sent is noted before: so nothing runs on it any more.
+                        way.lane.over = True
+                        self.soon(self.refresh, way)
                     more.pop(each, None)
                 if ways or more:
                     await trio.sleep(AGAIN_SECONDS)
         finally:
             self._accounts.lane_ends(provider)
-
-    async def _read_first(self, way: Way) -> None:
-        await trio.sleep(lanes.FENCE_SECONDS)
-        await self.refresh(way)
 
     def _resume(self, way: Way, one: OnLane, now: int) -> None:
         """Its lane is asked what the attempt cost: as if it had ended just now, because nobody

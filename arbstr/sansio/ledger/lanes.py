@@ -43,8 +43,9 @@ a `validity_date` from the beginning, makes it a key for each request; a limit f
 lets a second one in unless it is used up by a paid one.
 
 A lane is read at once where its request is known to be over: the node said what it took, or the
-lane did. Only where nobody knows (the last run's, counters that were put back) it waits for a quiet
-moment, which a key that is always used may not have.
+lane did; and at the start one of the last run's that the ledger has nothing open on. Only where
+nobody knows (counters that were put back) it waits for a quiet moment, which a key that is always
+used may not have.
 
 What was stated is believed, and compared when the counters are read: after `MOST_ANSWERS`, or after
 an answer so slow (`SLOW_SECONDS`) that a node may have swept its reservation away and charged
