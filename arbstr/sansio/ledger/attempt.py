@@ -173,6 +173,8 @@ class AttemptState:
             self.provider_cost,
         )
         offer = candidate.offer
+        if not stated and money in (None, Money.UNKNOWN):
+            stated = None  # no last word: a lane or a checkpoint may still tell
         return AttemptRow(
             n=n,
             provider=offer.provider.name,

@@ -162,3 +162,17 @@ def test_what_a_lane_told_stays_when_the_drain_hears_nothing() -> None:
     state.learn_from_drain(None, None, None, Decimal(505), Money.SPENT)
     row = state.row(1, 1.0)
     assert (row.money, row.cost_sats, row.settled) == ("spent", Decimal("0.505"), None)
+
+
+def test_a_nothing_that_was_no_last_word_is_no_price_in_the_row() -> None:
+    """Whoever believed it would never ask what the attempt cost."""
+    state = attempt()
+    state.learn(None, Decimal(0))
+    running = state.row(1, 1.0)
+    assert (running.money, running.provider_cost_sats) == (None, None)
+    state.failure = seen(FailureKind.STREAM_CUT, Kind.ROUTSTR, "broke off")
+    cut = state.row(1, 1.0)
+    assert (cut.money, cut.cost_sats, cut.provider_cost_sats) == ("unknown", None, None)
+    state.learn_from_drain(200, None, None, None, Money.FREE)
+    free = state.row(1, 1.0)
+    assert (free.money, free.cost_sats, free.provider_cost_sats) == ("free", Decimal(0), Decimal(0))
