@@ -322,7 +322,8 @@ def test_whenever_a_process_ends_while_somebody_asks_again_nothing_stays_in_flig
         chats = sum(each.method == "POST" for each in fake.requests())
     assert "in_flight" not in {row["status"] for row in arbstr.rows()}
     # One for each that the node read, whatever it cost; and what may have cost is counted.
-    assert len(arbstr.attempts()) == chats
+    # The end may have come while a second one was not on its way yet.
+    assert sum(each["money"] != "free" for each in arbstr.attempts()) == chats
     assert sum(row["possibly_spent"] for row in arbstr.rows()) == chats
     assert (budget["spent"], budget["set_aside"]) == (chats, 0)
     assert not list(tmp_path.glob("arbstr.db.intents*"))

@@ -50,7 +50,7 @@ base_fee = 0.0003
 name = "frugal"
 max_sats_per_1k_output = 1
 [retry]
-backoff = 1000
+backoff = 60
 repeat_guard = 0
 [breaker]
 failures = 1

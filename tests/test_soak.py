@@ -46,7 +46,7 @@ WHERE lane IS NOT NULL AND settled IS NULL AND money = 'unknown' AND provider_co
 """
 """Attempts whose lanes are still to tell."""
 
-LANES_SHARE: Final = 0.7
+LANES_SHARE: Final = 0.6
 """Of the attempts that ended without word, what lanes tell at least; the others met no free lane,
 just after a start or a kill."""
 

@@ -22,15 +22,15 @@ _COLUMNS: Final = {"provider": "provider", "model": "model"}
 @final
 @dataclass(frozen=True, slots=True)
 class Charges:
-    """Of one provider, in nanosats. `charged` and `known` are `None` where nothing was compared,
+    """Of one provider, in sats. `charged` and `known` are `None` where nothing was compared,
     `until` is the moment of the last comparison."""
 
     provider: str
     attempts: int = 0
-    stated: int = 0
-    expected: int = 0
-    charged: int | None = None
-    known: int | None = None
+    stated: float = 0.0
+    expected: float = 0.0
+    charged: float | None = None
+    known: float | None = None
     until: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -38,10 +38,10 @@ class Charges:
         return {
             "provider": self.provider,
             "attempts": self.attempts,
-            "expected_sats": sats_of(self.expected),
-            "stated_sats": sats_of(self.stated),
-            "charged_sats": sats_of(self.charged),
-            "known_sats": sats_of(self.known),
+            "expected_sats": self.expected,
+            "stated_sats": self.stated,
+            "charged_sats": self.charged,
+            "known_sats": self.known,
             "compared_until": self.until,
         }
 
@@ -72,8 +72,13 @@ def read_charges(session: Session, filters: Filters) -> tuple[Charges, ...]:
             filters=where.sql,
         )
         compared = {name: row for name, *row in session.execute(sql, where.values)}
-    return tuple(
-        Charges(name, *stated.get(name, (0, 0, 0)), *compared.get(name, ()))
-        for name in sorted({*stated, *compared})
-        if name
-    )
+    found = []
+    for name in filter(None, sorted({*stated, *compared})):
+        attempts, *sums = stated.get(name, (0, 0, 0))
+        *counted, until = compared.get(name, (None,))
+        told, expected = map(sats_of, sums)
+        charged, known = (
+            None if each is None else sats_of(each) for each in counted or (None, None)
+        )
+        found.append(Charges(name, attempts, told, expected, charged, known, until))
+    return tuple(found)

@@ -281,9 +281,9 @@ def nanosats(session: Session, sats: str) -> str:
     return session.question("nanosats").format(sats=sats)
 
 
-def sats_of(amount: int | None) -> float | None:
+def sats_of(amount: int) -> float:
     """A sum of nanosats in sats: the double that is nearest, so that it shows no more digits."""
-    return None if amount is None else int(amount) / NANOSATS
+    return int(amount) / NANOSATS
 
 
 def sum_figures(every: Iterable[Figures]) -> Figures:

@@ -396,7 +396,7 @@ async def test_what_nodes_stated_and_charged_is_read_side_by_side(place: str) ->
             log.offer(ended("a", attempts=(stated("0.5", "0.25"), stated("0.1", None, "other", 2))))
             log.offer(ended("b", attempts=(stated(None, "7"),), provider_cost_sats=None))
         read = partial(read_charges, filters=look())
-        assert await database.read(read) == (Charges("alpha", 2, 600_000_000, 250_000_000),)
+        assert await database.read(read) == (Charges("alpha", 2, 0.6, 0.25),)
         before = await database.read(partial(before_asking, "alpha", "key"))
         for spent, day in ((1700, 1), (1800, 2)):
             await database.transaction(partial(take, reading(spent, before, day)))

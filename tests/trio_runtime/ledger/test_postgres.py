@@ -231,7 +231,7 @@ async def test_several_write_at_once_and_the_sums_are_those_of_the_rows(
         for name in ("a", "b", "c"):
             nursery.start_soon(one, name)
     assert "cannot be written" not in caplog.text
-    sums = "SELECT model, sum(requests), round(sum(cost_sats)::numeric, 6) FROM {} GROUP BY 1"
+    sums = "SELECT model, sum(requests), sum(cost_nanosats) FROM {} GROUP BY 1"
     (by_rows, by_sums) = (
         sorted(postgres.execute(sums.format(table), "several"))
         for table in ("request_measures", "request_days")
