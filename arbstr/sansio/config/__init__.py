@@ -13,6 +13,7 @@ The order of the modules; each imports only from those before it:
     settings       the tables of the file, resolved: frozen dataclasses
     faults         what is wrong, in sentences
     tables         a table of the file -> its dataclass (pydantic's only place)
+    models         what a provider's table says of single models
     cautions       what is right and yet unwise
     reader         TOML text and an environment -> Config
     reload         what a SIGHUP changes, and what needs a restart

@@ -12,12 +12,10 @@ value. Nothing here reads a file; who needs settings imports them from here.
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from types import MappingProxyType
 from typing import Any, Final, TypeAlias, final
 
-from arbstr.sansio.config import values
 from arbstr.sansio.config.addresses import parse_url
 from arbstr.sansio.config.cautions import as_milliseconds, cautions
 from arbstr.sansio.config.credentials import (
@@ -30,6 +28,13 @@ from arbstr.sansio.config.credentials import (
     sharing_a_variable,
 )
 from arbstr.sansio.config.faults import NO_BACKSLASH, Faults, Path, broken_toml, quoted, quoted_list
+from arbstr.sansio.config.models import (
+    RATE_KEYS,
+    check_ids,
+    has_cut_ids,
+    rates_by_model,
+    resolve_rates,
+)
 from arbstr.sansio.config.settings import (
     ANY_MODEL,
     AUTO,
@@ -55,7 +60,6 @@ from arbstr.sansio.config.settings import (
 )
 from arbstr.sansio.config.tables import Table, given, named_tables, read_table
 from arbstr.sansio.errors import ConfigError
-from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import NO_KEY, ExpansionError, Secret, expand, variables
 from arbstr.sansio.visible import first_unseen
 
@@ -100,7 +104,6 @@ SECTIONS: Final = (
 CARRIAGE_RETURN: Final = "U+000D"
 WINDOWS: Final = "set it again: the file it was read from has Windows line ends"
 
-_RATE_KEYS: Final = tuple(f.name for f in fields(RatesTable))
 _PROVIDER_TABLES: Final = ("timeouts", "model_rates")
 
 
@@ -284,19 +287,19 @@ class _Reader:
     ) -> ProviderConfig | None:
         by_id = {name: value.get(name) for name in ("model_ids", "model_endpoints")}
         cut = [
-            self._has_cut_ids(ids, (*path, name))
+            has_cut_ids(ids, (*path, name), self.faults)
             for name, ids in by_id.items()
             if isinstance(ids, dict)
         ]
         if any(cut):
             return None
-        apart = (*_RATE_KEYS, *_PROVIDER_TABLES)
+        apart = (*RATE_KEYS, *_PROVIDER_TABLES)
         plain = {key: item for key, item in value.items() if key not in apart}
         table = read_table(ProviderTable, plain, path, self.faults, also_known=apart)
-        own_rates = {key: value[key] for key in _RATE_KEYS if key in value}
+        own_rates = {key: value[key] for key in RATE_KEYS if key in value}
         prices = read_table(RatesTable, own_rates, path, self.faults)
         own = read_table(TimeoutsTable, value.get("timeouts", {}), (*path, "timeouts"), self.faults)
-        by_model = self._model_rates(value.get("model_rates", {}), (*path, "model_rates"))
+        by_model = rates_by_model(value.get("model_rates", {}), (*path, "model_rates"), self.faults)
         if table is None and "models" not in plain and not _may_be_node(plain):
             self.faults.add((*path, "models"), "is missing; add it")
         if table is None or prices is None or own is None or by_model is None:
@@ -318,10 +321,13 @@ class _Reader:
                 f"must not name {quoted(AUTO)}, by which clients let arbstr choose; give that "
                 "model another name here, and its own one in model_ids",
             )
-        self._known_models(by_model, models, (*path, "model_rates"))
-        self._known_models(table.model_ids, models, (*path, "model_ids"))
-        self._known_models(table.model_endpoints, models, (*path, "model_endpoints"))
-        rates, model_rates = self._rates(models, given(prices), by_model, path)
+        for name, named in (
+            ("model_rates", by_model),
+            ("model_ids", table.model_ids),
+            ("model_endpoints", table.model_endpoints),
+        ):
+            check_ids(named, models, (*path, name), self.faults)
+        rates, model_rates = resolve_rates(models, given(prices), by_model, path, self.faults)
         if table.key_header != BEARER and lists_prices(kind):
             self.faults.add(
                 (*path, "key_header"),
@@ -380,74 +386,6 @@ class _Reader:
             return False
         return table.rates == FROM_NODE or (lists_prices(kind) and not typed)
 
-    def _model_rates(self, value: object, path: Path) -> dict[str, dict[str, Any]] | None:
-        """The rates each model states for itself."""
-        if not isinstance(value, dict):
-            self.faults.add(path, "must hold one table for each model")
-            return None
-        if self._has_cut_ids(value, path):
-            return None
-        tables = {m: read_table(RatesTable, v, (*path, m), self.faults) for m, v in value.items()}
-        found = {model: given(table) for model, table in tables.items() if table is not None}
-        return found if len(found) == len(tables) else None
-
-    def _has_cut_ids(self, value: Mapping[str, object], path: Path) -> bool:
-        """Notes the ids of models that TOML took for tables in tables, for their dots lack quotes.
-
-        `path` is that of model_rates, of model_ids or of model_endpoints.
-        """
-        tables = path[-1] == "model_rates"
-        found = [(key, cut) for key in value for cut in _cut_ids(key, value[key], tables=tables)]
-        for key, cut in found:
-            right = f"[providers.model_rates.{quoted(cut)}]" if tables else f"{quoted(cut)} = ..."
-            self.faults.add((*path, key), f"is cut at a dot that is not in quotes; write {right}")
-        return bool(found)
-
-    def _known_models(self, named: Mapping[str, object], models: tuple[str, ...], at: Path) -> None:
-        served = frozenset(models)
-        for model in named:
-            if model == ANY_MODEL:
-                self.faults.add((*at, model), "is no model; set what is for all on the provider")
-            elif model == AUTO and AUTO not in served:
-                self.faults.add((*at, model), "is no model, but how clients let arbstr choose one")
-            elif fault := values.no_model_id(model):
-                self.faults.add((*at, model), f"{fault}; write one id")
-            elif model not in served and ANY_MODEL not in served:
-                self.faults.add((*at, model), "is not in models; add it there or remove it here")
-
-    def _rates(
-        self,
-        models: tuple[str, ...],
-        default: dict[str, Any],
-        by_model: Mapping[str, dict[str, Any]],
-        path: Path,
-    ) -> tuple[Rates | None, Mapping[str, Rates]]:
-        """The provider's rates, and those of each model that overrides some, key by key."""
-        rates = None
-        # A part of a price is right as long as every model states the rest.
-        if any(model not in by_model for model in models) or default.keys() >= _RATE_PAIR:
-            rates = self._whole(default, path)
-        merged = {
-            model: self._whole({**default, **own}, (*path, "model_rates", model))
-            for model, own in by_model.items()
-        }
-        return rates, MappingProxyType({m: r for m, r in merged.items() if r is not None})
-
-    def _whole(self, given: dict[str, Any], path: Path) -> Rates | None:
-        if _is_half(given):
-            there = "input_rate" if "input_rate" in given else "output_rate"
-            missing = "output_rate" if "input_rate" in given else "input_rate"
-            sentence = f"is missing although {there} is given; give both or neither"
-            self.faults.add((*path, missing), sentence)
-            return None
-        if given and "input_rate" not in given:
-            # It would be of no use, as a price and as a ceiling, and nobody would know.
-            there = next(iter(given))
-            sentence = f"is missing although {there} is given; give it, and output_rate"
-            self.faults.add((*path, "input_rate"), sentence)
-            return None
-        return Rates(**given) if given else None
-
     def _warn(self, path: Path, sentence: str) -> None:
         self._warnings.append(self.faults.sentence(path, sentence))
 
@@ -455,22 +393,3 @@ class _Reader:
 def _may_be_node(plain: Mapping[str, object]) -> bool:
     """Whether a provider that cannot be read may be one that lists its models."""
     return plain.get("kind") == "routstr" or plain.get("rates") == FROM_NODE
-
-
-def _cut_ids(key: str, value: object, *, tables: bool) -> Iterator[str]:
-    """The ids below a key that were cut at their dots. `tables`: an id's value is a table."""
-    for name, item in value.items() if isinstance(value, dict) else ():
-        whole = f"{key}.{name}"
-        if isinstance(item, dict) and name not in _RATE_KEYS:
-            longer = tuple(_cut_ids(whole, item, tables=tables))
-            yield from longer or (whole,)
-        elif not tables:
-            yield whole
-
-
-_RATE_PAIR: Final = frozenset({"input_rate", "output_rate"})
-"""Without these there is no price."""
-
-
-def _is_half(given: Mapping[str, object]) -> bool:
-    return ("input_rate" in given) != ("output_rate" in given)
