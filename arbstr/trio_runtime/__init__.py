@@ -58,8 +58,8 @@ in its page:
     snapshot, repeats, nodes, accounts, lane_file,  what requests share, what is told of it
       lane_keys, lane_words, lanes, hub, reload,
       status
-    whom, drains, permit, attempts, relaying,       one request, from its parts ...
-      books, delivery
+    whom, drains, permit, attempts, cutting,        one request, from its parts ...
+      relaying, books, delivery
       sharing, run, joined, exchange                ... to its whole
       free, counting, kept                          free questions beside it
     stopping                                        how the process ends

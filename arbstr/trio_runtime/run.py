@@ -4,6 +4,7 @@
       _work        find an answer (attempts.py), within `[timeouts] total` and until the shutdown
       _relay       a stream, event by event, until it is complete or broken (relaying.py)
       _deliver     the last bytes for the client (delivery.py)
+    _last_word     arbstr ended the work: what its client reads then (cutting.py)
     client_left    it ends here, or goes on for a while as the source of whoever asks again
     end            whatever happened: exactly one record
 
@@ -24,15 +25,14 @@ from arbstr.sansio import life
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.exchange import Exchange
-from arbstr.sansio.failover.cut_off import CUTS, FOLLOWS, Follows, Standing, Why
-from arbstr.sansio.failover.failure import Failure, FailureKind, Money
-from arbstr.sansio.failover.last_word import LastWord
+from arbstr.sansio.failover.cut_off import Why
+from arbstr.sansio.failover.failure import FailureKind
 from arbstr.sansio.failover.repeats import Fingerprint
-from arbstr.sansio.failover.retry import GiveUp, TryFailed
 from arbstr.sansio.ledger.record import Record
 from arbstr.sansio.routing.refusals import NoRoute
 from arbstr.trio_runtime import books
 from arbstr.trio_runtime.attempts import Attempts
+from arbstr.trio_runtime.cutting import broken_off, cut_by_ourselves
 from arbstr.trio_runtime.delivery import Delivery
 from arbstr.trio_runtime.drains import Drains, has_room
 from arbstr.trio_runtime.groups import is_cancellation
@@ -133,7 +133,14 @@ class Run:
             return
         if self._working:
             self._working = False
-            self._error = self._cut_by_ourselves(attempts)
+            self._error, self._last_bytes = cut_by_ourselves(
+                attempts,
+                self._exchange,
+                self._why_cut,
+                streamed=self._request.stream,
+                total=self._snapshot.config.timeouts.total,
+                now=self._hub.now(),
+            )
             self._shared.hand_over(attempts.drains)
         self._scope = scope
         await self._deliver(attempts)
@@ -200,45 +207,11 @@ class Run:
         else:
             await self._deliver_plain(attempts)
 
-    def _cut_by_ourselves(self, attempts: Attempts) -> ErrorReply | None:
-        """The work was cancelled, and it was not its own client that left."""
-        call, cut = attempts.call, CUTS[self._why_cut]
-        total = self._snapshot.config.timeouts.total
-        if self._request.stream and call is not None:
-            call.relay.broke()
-        follows = FOLLOWS[self._standing(call)]
-        if follows is Follows.THE_ANSWER:
-            return None
-        why = cut.reply(total)
-        if follows is Follows.WHY or call is None:
-            return self._unless_spent(why)
-        sentence = cut.said(total)
-        failure = call.given_up(cut.kind, sentence) if cut.kind else call.cut_short(sentence)
-        if follows is Follows.THE_BREAK:
-            return self._cut(attempts, failure, counts=False)
-        attempts.write_off(failure, counts=False)
-        command = attempts.retry.handle(TryFailed(failure), self._hub.now())
-        return command.error if isinstance(command, GiveUp) else self._unless_spent(why)
-
     @property
     def _why_cut(self) -> Why:
         if self._stopped:
             return Why.SHUTDOWN
         return Why.LEFT if self._deserted else Why.TOTAL
-
-    def _standing(self, call: UpstreamCall | None) -> Standing:
-        if self._request.stream and call is not None and call.relay.complete:
-            return Standing.WHOLE
-        if call is None or self._exchange.phase is not life.Phase.ATTEMPTING:
-            return Standing.BETWEEN
-        return Standing.OUTPUT if self._exchange.output_began else Standing.RUNNING
-
-    def _unless_spent(self, why: ErrorReply) -> ErrorReply:
-        """With consent, attempts before this one may have cost: that is the more useful word."""
-        if not self._exchange.possibly_spent:
-            return why
-        message = f"{why.message} Attempts before may have been paid for; see x-arbstr-retries."
-        return ErrorReply(LastWord.POSSIBLY_SPENT.value, message, should_retry=False)
 
     # -- streams -------------------------------------------------------------------------------
 
@@ -251,26 +224,16 @@ class Run:
         self._shared.begin(head, attempts.drains)
         await self._delivery.start(head)
         failure = await relaying.run(self._pass_on, self._hub.change.keep)
-        return None if failure is None else self._cut(attempts, failure)
+        if failure is None:
+            return None
+        error, self._last_bytes = broken_off(attempts, self._exchange, failure)
+        return error
 
     async def _pass_on(self, data: bytes) -> None:
         source = self._shared.source
         if source is not None:
             source.keep(data)
         await self._delivery.write(data)
-
-    def _cut(self, attempts: Attempts, failure: Failure, *, counts: bool = True) -> ErrorReply:
-        call = attempts.call
-        assert call is not None  # its stream broke
-        charged = "" if failure.money is Money.FREE else " It may have been charged."
-        error = ErrorReply(
-            "stream_interrupted",
-            f'The answer is not complete: provider "{call.provider.name}" {failure.sentence}.'
-            f"{charged}",
-        )
-        self._last_bytes = call.relay.interrupt(error, self._exchange.correlation_id)
-        attempts.write_off(failure, counts=counts)
-        return error
 
     async def _finish_stream(self, attempts: Attempts) -> None:
         call = attempts.call
