@@ -34,7 +34,7 @@ ORDER: Final = {
         *row("errors quick secrets money moments ids visible heads chunks endpoints"),
         *wing(
             "config",
-            "addresses ledger_url credentials values settings faults tables cautions reader reload",
+            "addresses ledger_url credentials values settings faults tables models cautions reader reload",
         ),
         *row("callers"),
         *wing(
@@ -87,7 +87,7 @@ ORDER: Final = {
         *row(
             "snapshot repeats nodes accounts lane_file lane_keys lane_words lanes hub reload status"
         ),
-        *row("whom drains permit attempts relaying books delivery"),
+        *row("whom drains permit attempts cutting relaying books delivery"),
         *row("sharing run joined exchange free counting kept"),
         *row("stopping worker"),
         *row("unrouted quart_routes app main workers"),
