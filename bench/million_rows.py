@@ -45,6 +45,9 @@ from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase, open_sqlite
 LIMIT_MS: Final = 300.0
 """What a question about 30 days of a million rows may take."""
 
+POSTGRES_BUFFERS: Final = "128MB"
+"""What PostgreSQL comes with."""
+
 NOW: Final = 1_770_091_506_789
 MODELS: Final = ("gpt-4o", "gpt-4o-mini", "claude-3.5-sonnet", "deepseek-r1", "llama-3.3-70b")
 PROVIDERS: Final = ("alpha", "beta", "gamma")
@@ -261,7 +264,8 @@ async def run(options: argparse.Namespace, directory: Path) -> bool:
             if not url:
                 from tests.postgres import running_postgres
 
-                url = stack.enter_context(running_postgres()).url("million")
+                server = stack.enter_context(running_postgres(POSTGRES_BUFFERS))
+                url = server.url("million")
             in_time &= await move_and_measure(path, url, options.rounds)
     async with open_sqlite(path) as database:
         await remove(database, options.rows, options.days)

@@ -29,6 +29,9 @@ import pytest
 NOBODY: Final = "nobody"
 """Whom the server runs as where the tests are root's: it refuses to be root itself."""
 
+FEW_BUFFERS: Final = "16MB"
+"""Of `shared_buffers`: small ledgers, and several servers at once."""
+
 START_SECONDS: Final = 30.0
 """For initdb (0.3 s) and the start (0.1 s) on a machine that does much else."""
 
@@ -59,7 +62,8 @@ def programs() -> Path | None:
 class PostgresServer:
     """Running. `stop` and `start` as one likes; what was committed stays."""
 
-    def __init__(self, directory: Path, found: Path) -> None:
+    def __init__(self, directory: Path, found: Path, shared_buffers: str) -> None:
+        self._shared_buffers = shared_buffers
         self._data = directory / "data"
         self._programs = found
         self.port = _free_port()
@@ -92,7 +96,7 @@ class PostgresServer:
             "full_page_writes": "off",
             "autovacuum": "off",
             "max_connections": "60",
-            "shared_buffers": "16MB",
+            "shared_buffers": self._shared_buffers,
         }
         arguments = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._process = subprocess.Popen(
@@ -158,7 +162,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
+def running_postgres(shared_buffers: str = FEW_BUFFERS) -> Iterator[PostgresServer]:
     """One of those that are there; skips the test, and says how to bring one, if none is."""
     found = programs()
     if found is None or find_spec("psycopg") is None:
@@ -167,7 +171,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     directory = Path(tempfile.mkdtemp(prefix="arbstr-postgres-"))
     server: PostgresServer | None = None
     try:
-        server = PostgresServer(directory, found)
+        server = PostgresServer(directory, found, shared_buffers)
         server.start()
         yield server
     finally:

@@ -44,7 +44,7 @@ from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.sqlite import SqliteDatabase
 from arbstr.trio_runtime.nodes import Nodes
-from arbstr.trio_runtime.server.connection import Server
+from arbstr.trio_runtime.server.server import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.ledgers import lay_ledger

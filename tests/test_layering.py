@@ -34,7 +34,8 @@ ORDER: Final = {
         *row("errors quick secrets money moments ids visible heads chunks endpoints"),
         *wing(
             "config",
-            "addresses ledger_url credentials values settings faults tables models cautions reader reload",
+            "addresses ledger_url credentials values settings faults tables models cautions reader "
+            "reload",
         ),
         *row("callers"),
         *wing(
@@ -81,7 +82,7 @@ ORDER: Final = {
         ),
         *wing(
             "server",
-            "framing request asgi http11 client_socket listener connection bodies responder",
+            "framing request asgi http11 client_socket listener connection server bodies responder",
         ),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row(
@@ -126,6 +127,7 @@ LIBRARIES: Final = {
             "trio_runtime/server/http11",
             "trio_runtime/server/client_socket",
             "trio_runtime/server/connection",
+            "trio_runtime/server/server",
         ),
     },
     "quart": {"trio_runtime/quart_routes"},

@@ -27,7 +27,7 @@ from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database
 from arbstr.trio_runtime.mock.providers import MOCK_CONFIG
 from arbstr.trio_runtime.server import connection
-from arbstr.trio_runtime.server.connection import Server
+from arbstr.trio_runtime.server.server import Server
 from tests.fakes import (
     SILENCE,
     Behaviour,

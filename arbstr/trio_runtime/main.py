@@ -37,8 +37,8 @@ from arbstr.trio_runtime.ledger.reports import Reports
 from arbstr.trio_runtime.ledger.retention import open_retention
 from arbstr.trio_runtime.nodes import Nodes
 from arbstr.trio_runtime.reload import Reader, Reloader, open_hangups
-from arbstr.trio_runtime.server.connection import Server
 from arbstr.trio_runtime.server.listener import EagerListener
+from arbstr.trio_runtime.server.server import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.stopping import Stopping, until_stopped
 from arbstr.trio_runtime.upstream.transport import Transport

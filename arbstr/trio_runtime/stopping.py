@@ -19,7 +19,7 @@ import trio
 
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import flush_logging
-from arbstr.trio_runtime.server.connection import Server
+from arbstr.trio_runtime.server.server import Server
 
 log = logging.getLogger("arbstr")
 

@@ -1,6 +1,7 @@
 """Towards the clients: sockets to requests, and answers to sockets.
 
-Every workaround of a bug in Hypercorn stands in `connection`, with its version and its test.
+Every workaround of a bug in Hypercorn stands in `connection` or `server`, with its version and its
+test.
 Nothing here knows a provider or the database.
 
 The order of the modules; each imports only from those before it:
@@ -12,6 +13,7 @@ The order of the modules; each imports only from those before it:
     client_socket    a client's socket, beneath Trio
     listener         accepts, as many in one turn as there are
     connection       one client's socket: what it owns, how long it may take, how it ends
+    server           all of them: accepting, their time, the end
     bodies           requests' bodies: read whole, and not too many at once
     responder        what a chat answers: heads, events, comments in silence, errors
 

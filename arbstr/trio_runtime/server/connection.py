@@ -31,45 +31,34 @@ a test in test_connection.py or test_http11.py, which also shows what Hypercorn 
                               for a while; and `100 Continue` waits until the body is wanted.
     HTTP/1.1 only             no h2c upgrade, no HTTP/2 prior knowledge, no WebSocket: nothing here
                               speaks them, and cancelled HTTP/2 streams crash Hypercorn (its #352).
-    a bug in one connection   ends that one, with a line in the log, and not the server.
-    shutdown                  Idle connections are closed in a moment: a request that is on its way
-                              is answered, and is the last. The others close when they have
-                              answered, or when `close_all` says so.
 """
 
-import logging
 import math
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
-from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, RawData
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from hypercorn.utils import parse_socket_addr
 
-from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.server.client_socket import (
     proc_address,
     receive,
     receive_now,
     send_queue,
-    unread_bytes,
-    write_now,
 )
 from arbstr.trio_runtime.server.http11 import Application, Http11
-from arbstr.trio_runtime.server.listener import EagerListener
 
 if TYPE_CHECKING:
     from hypercorn.events import Event
 
-log = logging.getLogger(__name__)
+    from arbstr.trio_runtime.server.server import Server
 
 STALL_SECONDS: Final = 60.0
 """A client that takes not one byte of its answer, or sends less than `UPLOAD_BYTES` of its
@@ -106,16 +95,6 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 
 READ_AHEAD_BYTES: Final = 64 * 1024
 """What is read of requests that wait behind another one, only to notice a departed client."""
-
-
-def hypercorn_config() -> HypercornConfig:
-    """Hypercorn's settings. Binding and shutdown are ours, so only the protocol's matter."""
-    config = HypercornConfig()
-    config.h11_max_incomplete_size = MAX_HEAD_BYTES
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = None
-    return config
 
 
 @final
@@ -340,99 +319,3 @@ class ClientConnection(TCPServer):
                 # A reset, for it frees what the kernel holds for this client.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 self.close()
-
-
-@final
-class Server:
-    """Accepts connections and ends them.
-
-    `async with trio.open_nursery() as nursery: nursery.start_soon(server.serve)`; `stop()` closes
-    the listeners and idle connections, `close_all()` the rest. `serve` returns when the last
-    connection is gone.
-    """
-
-    def __init__(
-        self,
-        app: Application,
-        listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
-        *,
-        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
-        break_off_seconds: float = BREAK_OFF_SECONDS,
-        last_call_seconds: float = LAST_CALL_SECONDS,
-        stall_seconds: float = STALL_SECONDS,
-    ) -> None:
-        self.config = hypercorn_config()
-        self.serve_request = app
-        self.context = WorkerContext(None)
-        self.keep_alive_seconds = keep_alive_seconds
-        self.break_off_seconds = break_off_seconds
-        self.last_call_seconds = last_call_seconds
-        self.stall_seconds = stall_seconds
-        self.stopping = False
-        self.write_now = write_now
-        self.connections: set[ClientConnection] = set()
-        self.writing: set[ClientConnection] = set()
-        self.next_look = trio.CancelScope()
-        self._listeners = listeners
-        self._accepting = trio.CancelScope()
-        self._waiting: list[trio.SocketStream] = []
-
-    async def serve(self) -> None:
-        """Accepts until `stop()`, then waits for the connections that are left."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._cut_stalled)
-            nursery.start_soon(self._end_by_time)
-            async with trio.open_nursery() as connections:
-                with self._accepting:
-                    await trio.serve_listeners(
-                        self._accept, list(self._listeners), handler_nursery=connections
-                    )
-                for stream in self._waiting:
-                    connections.start_soon(self._accept_last, stream)
-            nursery.cancel_scope.cancel()
-
-    def stop(self) -> None:
-        """Stops accepting; connections end as soon as they have answered."""
-        self.stopping = True
-        for listener in self._listeners:
-            if isinstance(listener, EagerListener):
-                self._waiting += listener.take_waiting()
-        self._accepting.cancel()
-        for connection in list(self.connections):
-            connection.close_if_idle()
-
-    def close_all(self) -> None:
-        """Closes every socket that is left: clients that take nothing, answers cut short."""
-        for connection in list(self.connections):
-            connection.close()
-
-    async def _accept(self, stream: trio.SocketStream) -> None:
-        try:
-            await ClientConnection(self, stream).run()
-        except Exception as error:
-            log_bug(log, "a connection broke", error)
-
-    async def _accept_last(self, stream: trio.SocketStream) -> None:
-        """The same for one that still waited at the door."""
-        try:
-            await self._accept(stream)
-        finally:
-            await trio.aclose_forcefully(stream)
-
-    async def _end_by_time(self) -> None:
-        while True:
-            soonest = min((each.expires for each in self.connections), default=math.inf)
-            with trio.CancelScope(deadline=soonest) as self.next_look:
-                await trio.sleep_forever()
-            now = trio.current_time()
-            for connection in list(self.connections):
-                if connection.expires <= now:
-                    connection.expire()
-
-    async def _cut_stalled(self) -> None:
-        while True:
-            await trio.sleep(self.stall_seconds / 12)
-            if self.writing:
-                now, unread = trio.current_time(), unread_bytes()
-                for connection in list(self.writing):
-                    connection.cut_if_stalled(now, unread)
