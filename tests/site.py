@@ -27,7 +27,8 @@ from hypercorn.typing import LifespanState
 from hypercorn.utils import wrap_app
 
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, as_asgi
-from arbstr.trio_runtime.server.server import Server, hypercorn_config
+from arbstr.trio_runtime.server.connection import hypercorn_config
+from arbstr.trio_runtime.server.server import Server
 
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 

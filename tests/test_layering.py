@@ -127,7 +127,6 @@ LIBRARIES: Final = {
             "trio_runtime/server/http11",
             "trio_runtime/server/client_socket",
             "trio_runtime/server/connection",
-            "trio_runtime/server/server",
         ),
     },
     "quart": {"trio_runtime/quart_routes"},

@@ -41,9 +41,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
 
 import trio
+from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Closed, RawData
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import LifespanState
 from hypercorn.utils import parse_socket_addr
 
@@ -52,13 +54,12 @@ from arbstr.trio_runtime.server.client_socket import (
     receive,
     receive_now,
     send_queue,
+    write_now,
 )
 from arbstr.trio_runtime.server.http11 import Application, Http11
 
 if TYPE_CHECKING:
     from hypercorn.events import Event
-
-    from arbstr.trio_runtime.server.server import Server
 
 STALL_SECONDS: Final = 60.0
 """A client that takes not one byte of its answer, or sends less than `UPLOAD_BYTES` of its
@@ -97,11 +98,50 @@ READ_AHEAD_BYTES: Final = 64 * 1024
 """What is read of requests that wait behind another one, only to notice a departed client."""
 
 
+def hypercorn_config() -> HypercornConfig:
+    """Hypercorn's settings. Binding and shutdown are ours, so only the protocol's matter."""
+    config = HypercornConfig()
+    config.h11_max_incomplete_size = MAX_HEAD_BYTES
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None
+    return config
+
+
+class Connections:
+    """Those of one server, and what holds for all of them (server.py accepts and ends them).
+
+    `writing` are those in a write that waits; `next_look` is when the first of them may be over.
+    """
+
+    def __init__(
+        self,
+        app: Application,
+        *,
+        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
+        break_off_seconds: float = BREAK_OFF_SECONDS,
+        last_call_seconds: float = LAST_CALL_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        self.config = hypercorn_config()
+        self.serve_request = app
+        self.context = WorkerContext(None)
+        self.keep_alive_seconds = keep_alive_seconds
+        self.break_off_seconds = break_off_seconds
+        self.last_call_seconds = last_call_seconds
+        self.stall_seconds = stall_seconds
+        self.stopping = False
+        self.write_now = write_now
+        self.connections: set[ClientConnection] = set()
+        self.writing: set[ClientConnection] = set()
+        self.next_look = trio.CancelScope()
+
+
 @final
 class ClientConnection(TCPServer):
     """One accepted socket, from accept to close."""
 
-    def __init__(self, server: "Server", stream: trio.SocketStream) -> None:
+    def __init__(self, server: Connections, stream: trio.SocketStream) -> None:
         super().__init__(
             None,  # type: ignore[arg-type]  # no ASGI, except for who wants it (asgi.py)
             server.config,

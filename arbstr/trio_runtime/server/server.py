@@ -16,37 +16,18 @@ from collections.abc import Sequence
 from typing import final
 
 import trio
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio.worker_context import WorkerContext
 
 from arbstr.trio_runtime.logs import log_bug
-from arbstr.trio_runtime.server.client_socket import unread_bytes, write_now
-from arbstr.trio_runtime.server.connection import (
-    BREAK_OFF_SECONDS,
-    KEEP_ALIVE_SECONDS,
-    LAST_CALL_SECONDS,
-    MAX_HEAD_BYTES,
-    STALL_SECONDS,
-    ClientConnection,
-)
+from arbstr.trio_runtime.server.client_socket import unread_bytes
+from arbstr.trio_runtime.server.connection import ClientConnection, Connections
 from arbstr.trio_runtime.server.http11 import Application
 from arbstr.trio_runtime.server.listener import EagerListener
 
 log = logging.getLogger(__name__)
 
 
-def hypercorn_config() -> HypercornConfig:
-    """Hypercorn's settings. Binding and shutdown are ours, so only the protocol's matter."""
-    config = HypercornConfig()
-    config.h11_max_incomplete_size = MAX_HEAD_BYTES
-    config.include_server_header = False
-    config.accesslog = None
-    config.errorlog = None
-    return config
-
-
 @final
-class Server:
+class Server(Connections):
     """Accepts connections and ends them.
 
     `async with trio.open_nursery() as nursery: nursery.start_soon(server.serve)`; `stop()` closes
@@ -58,24 +39,9 @@ class Server:
         self,
         app: Application,
         listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
-        *,
-        keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
-        break_off_seconds: float = BREAK_OFF_SECONDS,
-        last_call_seconds: float = LAST_CALL_SECONDS,
-        stall_seconds: float = STALL_SECONDS,
+        **times: float,
     ) -> None:
-        self.config = hypercorn_config()
-        self.serve_request = app
-        self.context = WorkerContext(None)
-        self.keep_alive_seconds = keep_alive_seconds
-        self.break_off_seconds = break_off_seconds
-        self.last_call_seconds = last_call_seconds
-        self.stall_seconds = stall_seconds
-        self.stopping = False
-        self.write_now = write_now
-        self.connections: set[ClientConnection] = set()
-        self.writing: set[ClientConnection] = set()
-        self.next_look = trio.CancelScope()
+        super().__init__(app, **times)
         self._listeners = listeners
         self._accepting = trio.CancelScope()
         self._waiting: list[trio.SocketStream] = []

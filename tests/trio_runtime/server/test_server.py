@@ -12,16 +12,12 @@ import trio.testing
 
 from arbstr.trio_runtime.server import connection
 from arbstr.trio_runtime.server.asgi import as_asgi
-from arbstr.trio_runtime.server.client_socket import (
-    receive,
-)
-from arbstr.trio_runtime.server.connection import (
-    READ_AHEAD_BYTES,
-    Server,
-)
+from arbstr.trio_runtime.server.client_socket import receive
+from arbstr.trio_runtime.server.connection import READ_AHEAD_BYTES
 from arbstr.trio_runtime.server.http11 import Http11
 from arbstr.trio_runtime.server.listener import EagerListener
 from arbstr.trio_runtime.server.request import ClientRequest
+from arbstr.trio_runtime.server.server import Server
 from tests.site import (
     GET,
     OURS,
