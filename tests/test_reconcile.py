@@ -300,6 +300,49 @@ async def test_what_a_checkpoint_has_settled_a_lane_settles_no_more(tmp_path: Pa
     assert rows(database, "attempts") == [attempt]
 
 
+def keys_of(fake: FakeProvider, path: str) -> set[str]:
+    """With which it was asked that."""
+    asked = (each for each in fake.requests if each.path.endswith(path))
+    return {(each.header("authorization") or "").removeprefix("Bearer ") for each in asked}
+
+
+async def test_beside_a_running_arbstr_nothing_is_shared_out_that_its_lanes_will_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, database = Node(only=("reset before the head",), works=(60.0, 60.0)), tmp_path / "one.db"
+    # Who has asked in vain does not ask again here.
+    monkeypatch.setattr("arbstr.trio_runtime.lane_words.AGAIN_SECONDS", 1000.0)
+    async with open_fake_provider(node.serve) as fake:
+        text = config(provider(fake.url) + "lanes = 2\n", more=FAST + "reconcile_seconds = 0\n")
+        (tmp_path / "config.toml").write_text(f'{text}[database]\npath = "{database}"\n')
+        async with open_proxy(text, database=database, books=True) as proxy:
+            lanes = proxy.hub.lanes
+            assert lanes is not None
+            with trio.fail_after(20):
+                while len(lanes._ways["node"]) < 2:  # noqa: ASYNC110 - it has no event
+                    await trio.sleep(0.002)
+            await checkpoint(proxy)
+            for _ in range(2):
+                assert (await proxy.chat(max_tokens=100)).error["code"] == "possibly_spent"
+            await proxy.wait_idle()
+            children = set(node.bank.accounts[KEY].children)
+            with trio.fail_after(20):
+                while not children <= keys_of(fake, "/balance/info"):  # noqa: ASYNC110
+                    await trio.sleep(0.002)
+            await proxy.hub.log_writer.caught_up()
+            node.bank.finish()
+            code, out = await reconcile(tmp_path, capsys)
+        (found,) = json.loads(out)
+        assert (code, found["unknown"], found["settled"]) == (1, 2, [])
+        assert found["why"] == "the provider has lanes that are still to tell"
+        # Nobody is there any more who could tell.
+        code, out = await reconcile(tmp_path, capsys)
+    (found,) = json.loads(out)
+    assert (code, found["unknown"]) == (0, 0)
+    assert {row["settled"] for row in rows(database, "attempts")} == {"shared"}
+    assert spent(database) == node.total_spent
+
+
 async def test_checkpoints_may_be_taken_at_the_same_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

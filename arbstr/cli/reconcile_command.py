@@ -22,7 +22,13 @@ from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.trio_runtime import groups
 from arbstr.trio_runtime.accounts import Accounts, asked_for_balance
-from arbstr.trio_runtime.ledger.checkpoints import NotNow, Taken, Unknown, unknown_attempts
+from arbstr.trio_runtime.ledger.checkpoints import (
+    TELLING_SECONDS,
+    NotNow,
+    Taken,
+    Unknown,
+    unknown_attempts,
+)
 from arbstr.trio_runtime.ledger.database import open_database, shown
 from arbstr.trio_runtime.ledger.log_writer import SEEN_SECONDS, open_log_writer
 from arbstr.trio_runtime.ledger.port import Database, Trouble
@@ -32,8 +38,9 @@ from arbstr.trio_runtime.upstream.transport import Transport
 AGAIN_SECONDS: Final = 2.0
 """Between two tries with --wait."""
 
-LONGEST_SECONDS: Final = 420.0
-"""How long --wait waits: a node gives back what was lost within six minutes. The rest is margin."""
+LONGEST_SECONDS: Final = TELLING_SECONDS + 20.0
+"""How long --wait waits: a node gives back what was lost within six minutes, and by then the lanes
+of an arbstr beside have told, or never will. The rest is margin."""
 
 
 @final

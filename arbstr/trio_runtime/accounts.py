@@ -124,6 +124,7 @@ class Accounts:
         self._keys: dict[str, _Key] = {}
         self._lanes_open = Counter[str]()
         self._wake = trio.Event()
+        self._began = trio.current_time()
 
     def changed(self, snapshot: Snapshot) -> None:
         """There is another configuration."""
@@ -318,12 +319,14 @@ class Accounts:
             return NotNow("holds money back for requests that have not ended there")
         if any((key.asked != asked, key.open, self._lanes_open[provider.name])):
             return NotNow("was asked meanwhile")
+        beside: float | None = None
         if self._others_seconds and await self._database.others():
             await trio.sleep(self._others_seconds)
+            beside = trio.current_time() - self._began
         moment = time.time_ns() // 1_000_000
         reading = Reading(provider.name, own, account, before, moment)
         taken = await self._database.transaction(
-            partial(take, reading, boot_id=self._database.boot_id)
+            partial(take, reading, boot_id=self._database.boot_id, beside=beside)
         )
         if isinstance(taken, Taken):
             for correction in taken.corrections:

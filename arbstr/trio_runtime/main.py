@@ -136,7 +136,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                     log_writer,
                     hub.budget,
                     charged=hub.charged,
-                    others_seconds=SEEN_SECONDS if shared else 0.0,
+                    others_seconds=SEEN_SECONDS,
                 )
                 accounts.changed(hub.snapshot)
                 today = _open_day(hub, database, shared=shared, lone=worker is None)

@@ -13,6 +13,7 @@ from typing import Any, Final, final
 
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.ledger.alarms import Sums
+from arbstr.sansio.ledger.lanes import SWEPT_SECONDS
 from arbstr.sansio.ledger.reconcile import (
     LATE_SECONDS,
     Account,
@@ -25,6 +26,10 @@ from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.sansio.money import add_sats, sats_from_msats
 from arbstr.trio_runtime.ledger.lease_rows import corrected_elsewhere
 from arbstr.trio_runtime.ledger.port import Session, named
+
+TELLING_SECONDS: Final = SWEPT_SECONDS + 70.0
+"""How long after its end, or the start of its process, a lane may still tell: by the sweep nothing
+is reserved any more, the next question comes within a minute, and is answered in ten seconds."""
 
 SETTLED_BY: Final = {Verdict.SETTLED: "checkpoint", Verdict.SHARED: "shared"}
 """What stands in the column `settled`."""
@@ -141,11 +146,19 @@ def unknown_attempts(session: Session) -> tuple[Unknown, ...]:
     return tuple(Unknown(*row) for row in session.execute(session.question("unknown_attempts")))
 
 
-def take(reading: Reading, session: Session, *, boot_id: str | None = None) -> Taken | NotNow:
+def take(
+    reading: Reading,
+    session: Session,
+    *,
+    boot_id: str | None = None,
+    beside: float | None = None,
+) -> Taken | NotNow:
     """Takes a checkpoint, if the ledger says that nothing was in flight meanwhile.
 
     Nor may another have been taken: what the node said may be older than what that one is about.
-    `boot_id` is of the process that books the corrections.
+    `boot_id` is of the process that books the corrections. `beside`: other processes run on the
+    ledger, and have for so many seconds since this one looks. What their lanes will tell of each
+    attempt is not shared out before; what nobody tells by then, is.
     """
     provider, account, until = reading.provider, reading.account, reading.before.request
     (in_flight,) = session.execute(
@@ -154,7 +167,8 @@ def take(reading: Reading, session: Session, *, boot_id: str | None = None) -> T
     if in_flight:
         return NotNow("has requests in flight")
     now_last = last_request(session)
-    if _attempts(session, provider, until, now_last, NEVER):
+    now = format_moment(reading.moment)
+    if _attempts(session, provider, until, now_last, NEVER, now):
         return NotNow("was asked meanwhile")
     known = _last_checkpoint(session, provider, reading.key_id)
     before, number, after, since = None, 0, 0, NEVER
@@ -163,13 +177,17 @@ def take(reading: Reading, session: Session, *, boot_id: str | None = None) -> T
         before = Account(balance, 0, spent, requests)
     if number != reading.before.checkpoint:
         return NotNow("was compared by another arbstr meanwhile")
-    rows = _attempts(session, provider, after, until, since) if known is not None else []
+    rows = _attempts(session, provider, after, until, since, now) if known is not None else []
     open_rows = [row for row in rows if row["provider_cost_sats"] is None and not row["settled"]]
-    if any(reading.moment - _ended(row) < LATE_SECONDS * 1000 for row in open_rows):
+    if any(_ago(row, reading) < LATE_SECONDS for row in open_rows):
         return NotNow("may still get what was sent a moment ago")
     stated = add_sats(*(_exact(_known(row)) for row in rows if row not in open_rows))
     open_ones = [Open(row["correlation_id"], row["n"], _most(row)) for row in open_rows]
     settlement = settle(before, account, stated, open_ones)
+    if beside is not None and settlement.verdict is Verdict.SHARED:
+        on_lanes = (row for row in open_rows if row["lane"] is not None)
+        if any(min(beside, _ago(row, reading)) < TELLING_SECONDS for row in on_lanes):
+            return NotNow("has lanes that are still to tell")
     corrections = _write(session, settlement, open_rows)
     for correction, row in zip(corrections, open_rows, strict=False):
         if boot_id is not None and row["boot_id"] not in (None, boot_id):
@@ -182,7 +200,7 @@ def take(reading: Reading, session: Session, *, boot_id: str | None = None) -> T
         {
             "provider": provider,
             "key_id": reading.key_id,
-            "taken_at": format_moment(reading.moment),
+            "taken_at": now,
             "total_spent": account.total_spent,
             "total_requests": account.total_requests,
             "balance": account.balance,
@@ -265,9 +283,9 @@ def _write(
 
 
 def _attempts(
-    session: Session, provider: str, after: int, until: int, since: str
+    session: Session, provider: str, after: int, until: int, since: str, now: str
 ) -> list[dict[str, Any]]:
-    parameters = {"provider": provider, "after": after, "until": until, "since": since}
+    parameters = {"provider": provider, "after": after, "until": until, "since": since, "now": now}
     return named(session.execute(session.question("attempts_since_checkpoint"), parameters))
 
 
@@ -288,6 +306,9 @@ def _started(row: dict[str, Any]) -> int:
     return parse_moment(str(row["started_at"])) or 0
 
 
-def _ended(row: dict[str, Any]) -> int:
+def _ago(row: dict[str, Any], reading: Reading) -> float:
+    """How many seconds before the reading an attempt ended. One that ended long after it did so
+    before the clock was put back, and is waited for no longer than others."""
     duration = row["duration_ms"]
-    return _started(row) + (duration if isinstance(duration, int) else 0)
+    ended = _started(row) + (duration if isinstance(duration, int) else 0)
+    return abs(reading.moment - ended) / 1000
