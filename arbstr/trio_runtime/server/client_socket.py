@@ -54,11 +54,12 @@ async def receive(sock: trio.socket.SocketType) -> bytes:
             continue
 
 
-def receive_now(sock: trio.socket.SocketType) -> bytes | None:
-    """What is there; None if that is nothing, or broken: the read that waits tells which."""
+def receive_now(sock: trio.socket.SocketType, most: int) -> bytes | None:
+    """What is there, up to `most` bytes; None if that is nothing, or broken: the read that waits
+    tells which."""
     if os.name == "posix":
         with suppress(OSError):
-            return os.read(sock.fileno(), MAX_RECV)
+            return os.read(sock.fileno(), most)
     return None
 
 

@@ -245,13 +245,18 @@ class ClientConnection(TCPServer):
         """
         sock = self.stream.socket
         try:
-            data = receive_now(sock) if at_once else None
+            data = receive_now(sock, MAX_RECV) if at_once else None
             if data is None:
                 data = await receive(sock)
         except (trio.ClosedResourceError, OSError):
             return b""
         # A request that comes in the same moment as the end of its connection is not begun.
         return b"" if self._scope.cancel_called else data
+
+    def take_now(self, most: int) -> bytes:
+        """What is there already, up to `most` bytes, without waiting."""
+        # The end of the connection is told to the read that waits, too.
+        return receive_now(self.stream.socket, most) or b""
 
     async def read_ahead(self) -> None:
         """Reads on while an answer is under way, until cancelled, to notice a departed client."""

@@ -17,7 +17,8 @@ from arbstr.sansio.callers import fold_headers
 from arbstr.trio_runtime.server.framing import Fields, Framing, bears_no_body
 
 INBOX_MESSAGES: Final = 10
-"""Pieces of a body (each at most `MAX_RECV`) that wait for the application (Hypercorn's value)."""
+"""Pieces of a body that wait for the application (Hypercorn's value), each at most `MAX_RECV`, the
+first `http11.AT_ONCE_BYTES` more."""
 
 APART_BYTES: Final = 16 * 1024
 """Bytes of a body from which on it is not copied behind its head (`upstream/http11.py`)."""

@@ -20,7 +20,7 @@ import trio
 import trio.testing
 from quart_trio import QuartTrio
 
-from arbstr.trio_runtime.server import client_socket, connection, server
+from arbstr.trio_runtime.server import client_socket, connection, http11, server
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY
 from arbstr.trio_runtime.server.client_socket import (
     proc_address,
@@ -242,6 +242,40 @@ async def test_what_is_there_of_a_body_is_read_without_waiting_for_each_piece(
             assert (await peer.answer()).body == b"Hello"
     assert bodies == [body] * 2
     assert len(waits) <= 4
+
+
+@pytest.mark.parametrize(("at_once", "most"), [(http11.AT_ONCE_BYTES, 1), (4096, 20)])
+async def test_a_body_that_is_there_with_its_head_comes_in_one_piece(
+    at_once: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So much of it as may, and nothing of the request behind it."""
+    came: list[tuple[str, bytes, int]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body, pieces, more = b"", 0, True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+            pieces += 1
+        came.append((scope["path"], body, pieces))
+        await reply(send, b"Hello")
+
+    for module in (connection, client_socket, http11):
+        monkeypatch.setattr(module, "MAX_RECV", 1024)
+    monkeypatch.setattr(http11, "AT_ONCE_BYTES", at_once)
+    head = b"POST /%d HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    bodies = [bytes(range(n, 250)) * 80 for n in range(3)]
+    async with OURS(app) as site:
+        peer = await site.connect()
+        both = b"".join(head % (n, len(body)) + body for n, body in enumerate(bodies[:2]))
+        await peer.send(both)
+        for _ in range(2):
+            assert (await peer.answer()).body == b"Hello"
+        await peer.send(head % (2, len(bodies[2])) + bodies[2])
+        assert (await peer.answer()).body == b"Hello"
+    assert [path for path, _, _ in came] == ["/0", "/1", "/2"]
+    assert [body for _, body, _ in came] == bodies
+    assert all((pieces == 1) is (most == 1) and pieces <= most for _, _, pieces in came)
 
 
 def quart_app() -> QuartTrio:
