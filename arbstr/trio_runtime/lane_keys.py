@@ -2,8 +2,9 @@
 
     GET /info (no dear child keys) --POST /balance/child-key--> a line each in the file --> used
 
-They are kept before their first use, so that a crash loses none. What they cost is no request's: it
-is noted for the next checkpoint, and the day pays it.
+They are kept before their first use, so that a crash loses none; those that cannot be kept now are
+the next to be, and no others are made meanwhile. What they cost is no request's: it is noted for
+the next checkpoint, and the day pays it. Why there are none is said once, until it is another.
 """
 
 import logging
@@ -54,6 +55,8 @@ class LaneKeys:
         self._nursery = nursery
         self._accounts = accounts
         self._opened: LaneFile | None = None
+        self._unkept: dict[str, Sequence[str]] = {}
+        self._said: dict[str, str] = {}
 
     def exist(self) -> bool:
         """Whether a run before may have kept some, as far as names tell."""
@@ -76,10 +79,23 @@ class LaneKeys:
     async def make(self, provider: Provider, missing: int, most: int) -> Sequence[str]:
         """Some new ones, at most so many and for so many millisats each; none if there are to be
         none. Raises `OSError`."""
-        file = await self._file()
-        keys = await self._make(provider, min(EACH, missing), most)
-        await trio.to_thread.run_sync(file.keep, provider.name, key_id(provider), keys)
+        file, parent = await self._file(), key_id(provider)
+        if not (keys := self._unkept.get(parent, ())):
+            keys = self._unkept[parent] = await self._make(provider, min(EACH, missing), most)
+        await trio.to_thread.run_sync(file.keep, provider.name, parent, keys)
+        del self._unkept[parent]
         return keys
+
+    def say(self, provider: Provider, why: str | None) -> None:
+        """Why it gets no lanes."""
+        if self._said.get(provider.name) != why:
+            self._said[provider.name] = str(why)
+            log.warning('provider "%s" gets no lanes: %s', provider.name, why)
+
+    def has_all(self, provider: Provider) -> None:
+        """It has got all of them."""
+        if self._said.pop(provider.name, None) is not None:
+            log.info('provider "%s" has its lanes now', provider.name)
 
     async def _file(self) -> LaneFile:
         if self._opened is None:
@@ -99,7 +115,7 @@ class LaneKeys:
             if isinstance(made, Made) and made.cost:
                 await self._bought(provider, made.cost)
         if isinstance(made, str):
-            log.warning('provider "%s" gets no lanes: it %s', provider.name, made)
+            self.say(provider, f"it {made}")
             return ()
         return made.keys
 

@@ -43,6 +43,12 @@ log = logging.getLogger(__name__)
 GATHER_SECONDS: Final = 5.0
 """How long after a lane was closed another is made: for several at once it is one question."""
 
+AGAIN_SECONDS: Final = 60.0
+"""After lanes could not be made, until that is tried again; doubled each time ..."""
+
+LONGEST_SECONDS: Final = 3600.0
+"""... up to this."""
+
 MOST_KEYS: Final = 5000
 """Child keys of a key after which none is closed any more. Picked: a node tells all of them with
 every balance of their parent, 230 bytes each, and at most 4 MB of that are read."""
@@ -79,6 +85,8 @@ class Lanes:
         self._ways: dict[str, list[Way]] = {}
         self._owners: dict[str, tuple[str, str]] = {}
         self._wanted: dict[str, tuple[Provider, int, int]] = {}
+        self._trying: set[str] = set()
+        self._unread: set[str] = set()
 
     def changed(self, snapshot: Snapshot) -> None:
         """There is another configuration: lanes of keys that stayed are kept."""
@@ -103,6 +111,7 @@ class Lanes:
                     # No checkpoint before it is known what the last run left on them.
                     self._accounts.lane_opens(provider.name)
                     looking.callback(self._accounts.lane_ends, provider.name)
+                self._unread.add(provider.name)
                 work = partial(self._open, looking=looking)
                 self.teller.soon(work, provider, share, most)
 
@@ -175,33 +184,68 @@ class Lanes:
         """Lanes of the file, and new ones for at most so many millisats each. `looking` ends once
         the file is read."""
         with looking:
-            try:
-                async with self._opening:
-                    kept = await self._keys.kept(key_id(provider))
-                    can_close = await self._may_close(provider, most)
-                    self._begin_all(provider, wanted, kept, can_close=can_close)
-                    looking.close()
-                    await self._make_all(provider, wanted, most, have=len(kept))
-            except OSError as error:
-                log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
+            async with self._opening:
+                await self._read(provider, wanted, most)
+                looking.close()
+                await self._make_all(provider, wanted, most)
+
+    async def _read(self, provider: Provider, wanted: int, most: int) -> None:
+        """The lanes of the file. One that cannot be read is tried again before others are made."""
+        try:
+            kept = await self._keys.kept(key_id(provider))
+            can_close = await self._may_close(provider, most)
+        except OSError as error:
+            self._keys.say(provider, error.strerror)
+        else:
+            self._begin_all(provider, wanted, kept, can_close=can_close)
+            self._unread.discard(provider.name)
 
     async def _may_close(self, provider: Provider, most: int) -> bool:
         """Whether lanes of a key may be used up: they cost nothing, and are not too many."""
         return not most and await self._keys.made(key_id(provider)) < MOST_KEYS
 
-    async def _make_all(
-        self, provider: Provider, wanted: int, most: int, *, have: int | None = None
-    ) -> None:
+    async def _make_all(self, provider: Provider, wanted: int, most: int) -> None:
         """As many as are missing."""
+        if self._owners.get(provider.name) != (provider.url, key_id(provider)):
+            return  # reloaded meanwhile
+        missing = wanted - len(self._ways[provider.name])
+        is_read = provider.name not in self._unread
         try:
-            missing = wanted - (len(self._ways[provider.name]) if have is None else have)
-            while missing > 0 and (made := await self._keys.make(provider, missing, most)):
+            while missing > 0 and is_read:
+                made = await self._keys.make(provider, missing, most)
+                if not made:
+                    break
                 can_close = await self._may_close(provider, most)
                 new = [Lane.new(Secret(key), can_close=can_close) for key in made]
                 self._put_up(provider, new)
                 missing -= len(made)
         except OSError as error:
-            log.warning('provider "%s" gets no lanes: %s', provider.name, error.strerror)
+            self._keys.say(provider, error.strerror)
+        if missing > 0:
+            self._try_again(provider)
+        else:
+            self._keys.has_all(provider)
+
+    def _try_again(self, provider: Provider) -> None:
+        if provider.name not in self._trying:
+            self._trying.add(provider.name)
+            self.teller.soon(self._make_later, provider.name)
+
+    async def _make_later(self, name: str) -> None:
+        """What its node, or the disk, had not to give at the start it may have later."""
+        pause = AGAIN_SECONDS
+        try:
+            while True:
+                await trio.sleep(pause)
+                pause = min(LONGEST_SECONDS, pause * 2)
+                async with self._opening:
+                    if name not in self._ways or len(self._ways[name]) >= self._wanted[name][1]:
+                        return
+                    if name in self._unread:
+                        await self._read(*self._wanted[name])
+                    await self._make_all(*self._wanted[name])
+        finally:
+            self._trying.discard(name)
 
     def _begin_all(
         self, provider: Provider, wanted: int, kept: Sequence[str], *, can_close: bool

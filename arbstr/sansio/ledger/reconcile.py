@@ -68,12 +68,16 @@ def parse_account(body: bytes) -> Account | str:
         return "answered something else than a balance"
     counts = [_count(value.get(name)) for name in _COUNTS]
     found = [count for count in counts if count is not None]
-    if len(found) < len(counts):
+    if len(found) < len(counts) or min(found[2:]) < 0:
         return "answered something else than a balance"
-    until = value.get("validity_date")
-    ended = isinstance(until, int | float) and not isinstance(until, bool) and until <= CLOSED_DATE
     balance, reserved, spent, requests = found
-    return Account(balance, reserved, spent, requests, ended)
+    return Account(balance, reserved, spent, requests, _is_over(value.get("validity_date")))
+
+
+def _is_over(until: Any) -> bool:  # noqa: ANN401 - whatever JSON has
+    if isinstance(until, bool) or not isinstance(until, int | float):
+        return False
+    return 0 < until <= CLOSED_DATE
 
 
 _COUNTS: Final = ("balance", "reserved", "total_spent", "total_requests")

@@ -107,8 +107,12 @@ async def child_keys(
     if not isinstance(answer, Replied):
         return answer.sentence
     match _json(answer.body) if answer.status == 200 else None:
-        case {"api_keys": [*keys]} if all(_KEY.fullmatch(str(key)) for key in keys):
-            return Made(tuple(str(key) for key in keys), each * len(keys))
+        case {"api_keys": [_, *_] as keys} if all(_KEY.fullmatch(str(key)) for key in keys):
+            # A lane serves one request at a time, and is closed: neither may be the key itself.
+            new = dict.fromkeys(str(key) for key in keys)
+            itself = provider.authorization.reveal().removeprefix("Bearer ")
+            if len(new) == len(keys) <= count and itself not in new:
+                return Made(tuple(new), each * len(keys))
         case _:
             pass
     return f"answered status {answer.status} where child keys are made"
