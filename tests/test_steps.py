@@ -45,6 +45,9 @@ EVENT_STEPS: Final = 385
 BURST_STEPS: Final = 56
 """Of each of twenty ordinary events that come at once; 5 % above measured."""
 
+MESSAGE_STEPS: Final = 40
+"""Of each further message of a plain request, of ordinary text; 5 % above measured."""
+
 GUARD: Final = 1.03
 """What a request may take with `repeat_guard` on, as a multiple of one without."""
 OTHER_DOORS: Final = 1.2
@@ -190,6 +193,14 @@ async def test_a_plain_request_takes_no_more_than_it_did(tmp_path: Path) -> None
     assert least["steps"] <= PLAIN_STEPS
     assert least["scopes"] <= SCOPES
     assert least["tasks"] <= TASKS
+
+
+@COUNTED
+async def test_a_long_conversation_takes_few_more_for_each_message(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "The quick brown fox. "}] * 200
+    body = json.dumps({"model": "gpt-4o", "messages": said}).encode()
+    least = await least_of(tmp_path / "a.db", "/v1/chat/completions", body, ANSWER)
+    assert least["steps"] <= PLAIN_STEPS + MESSAGE_STEPS * len(said)
 
 
 @COUNTED
