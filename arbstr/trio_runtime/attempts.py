@@ -122,6 +122,8 @@ class Attempts:
                 return NOBODY_WAITS  # whoever asks again begins anew: nothing was paid
             match command:
                 case Attempt():
+                    # What was stopped meanwhile begins none: its row would have one too many.
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     event = await self._attempt(command)
                 case Deliver():
                     return None
@@ -143,6 +145,7 @@ class Attempts:
         refused = self.permit.take(candidate)
         if isinstance(refused, LedgerUnread) and hub.today is not None:
             await hub.today.wait(refused.most)
+            await trio.lowlevel.checkpoint_if_cancelled()
             refused = self.permit.take(candidate)
         if refused is not None:
             return Skipped(refused)

@@ -616,7 +616,22 @@ async def test_a_request_that_begins_after_the_shutdowns_grace_is_not_sent(strea
         reply = await proxy.chat(stream=streaming)
         record = await proxy.record()
     assert (reply.status, reply.error["code"]) == (503, "shutting_down")
-    assert (record.status, record.possibly_spent, fake.hits) == ("failed", 0, 0)
+    assert (record.status, record.possibly_spent, fake.hits) == ("rejected", 0, 0)
+    assert record.attempts == (), "none was begun"
+
+
+@STREAMED
+async def test_after_the_shutdowns_grace_none_is_sent_over_a_kept_connection_either(
+    streaming: bool,
+) -> None:
+    async with open_fake_provider() as fake, open_proxy(only(fake.url)) as proxy:
+        assert (await proxy.chat()).status == 200
+        await proxy.wait_idle()
+        proxy.hub.stop_all()
+        reply = await proxy.chat(stream=streaming)
+        record = await proxy.record(2)
+    assert (reply.status, reply.error["code"]) == (503, "shutting_down")
+    assert (record.attempts, fake.hits) == ((), 1)
 
 
 async def test_the_shutdown_of_a_stream_that_only_waits_for_its_usage_is_a_success() -> None:
