@@ -169,10 +169,10 @@ def memory_ledger(rows: Iterable[Row] = ()) -> Iterator[SqliteSession]:
 
 def write_ledger(path: Path, rows: Iterable[Row] = ()) -> Path:
     """A new file, closed."""
+    path.write_bytes(_in_memory())
     with closing(connect(path)) as session:
         session.execute("PRAGMA journal_mode = WAL")
         session.execute("BEGIN")
-        migrate(session)
         insert(session, rows)
         session.execute("COMMIT")
     return path
