@@ -266,7 +266,6 @@ def test_of_a_joined_answer_the_one_that_pays_is_abandoned_and_no_row_stays_in_f
         config = LEFT.format(url=fake.url)
         with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
             with arbstr.open_chat("fake-stall") as first:
-                fake.wait(requests=1)
                 words(first)
             with arbstr.open_chat("fake-stall") as joined:
                 # It has all that there is of the answer, and waits with it.
@@ -286,7 +285,7 @@ def test_of_a_joined_answer_the_one_that_pays_is_abandoned_and_no_row_stays_in_f
         with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
             budget = arbstr.ask("GET", "/health").json()["budget"]
             assert arbstr.stop() == 0
-        assert sum(each.method == "POST" for each in fake.requests()) == 2
+        assert chats_of(fake) == 2
     paid = {each.headers["x-arbstr-request-id"] for each in (first, second)}
     rows = arbstr.rows()
     assert {row["correlation_id"] for row in rows} == paid
@@ -306,14 +305,16 @@ def test_whenever_a_process_ends_while_somebody_asks_again_nothing_stays_in_flig
         config += LEFT.format(url=fake.url)
         with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
             with closing(arbstr.send_chat(model, stream=True)) as first:
-                fake.wait(requests=1)
+                # Not any request: a node is asked what it is, too, and a chat that its client left
+                # before it was on its way is an attempt, but nothing that the node read.
+                wait_until(lambda: chats_of(fake) == 1, "the chat at the node")
                 while model != "fake-hang" and b"Hello" not in first.recv(65536):
                     pass
                 if model == "fake-cut":
                     while first.recv(65536):
                         pass
-            # Answered after the first has left, so that it has been noticed: who asks while nobody
-            # knows yet is no repeat, and the end may come while its own attempt is on its way.
+            # Answered after the first has left, so that is known: who asks before is no repeat, and
+            # the end may come while the attempt of its own is on its way.
             assert arbstr.ask("GET", "/health").status_code == 200
             with closing(arbstr.send_chat(model, stream=True)) as again:
                 if model != "fake-hang":
@@ -322,13 +323,18 @@ def test_whenever_a_process_ends_while_somebody_asks_again_nothing_stays_in_flig
         with arbstr_process(config_text=config, directory=tmp_path) as arbstr:
             budget = arbstr.ask("GET", "/health").json()["budget"]
             assert arbstr.stop() == 0
-        chats = sum(each.method == "POST" for each in fake.requests())
+        chats = chats_of(fake)
     assert "in_flight" not in {row["status"] for row in arbstr.rows()}
     # One for each that the node read, whatever it cost; and what may have cost is counted.
     assert len(arbstr.attempts()) == chats
     assert sum(row["possibly_spent"] for row in arbstr.rows()) == chats
     assert (budget["spent"], budget["set_aside"]) == (chats, 0)
     assert not list(tmp_path.glob("arbstr.db.intents*"))
+
+
+def chats_of(fake: FakeProcess) -> int:
+    """How many chats the node has read."""
+    return sum(each.method == "POST" for each in fake.requests())
 
 
 def words(response: httpx.Response) -> Iterator[bytes]:
