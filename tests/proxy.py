@@ -434,6 +434,7 @@ async def open_proxy(
                 hub.lanes.changed(hub.snapshot)
             nursery.start_soon(hub.kept.run)
             nursery.start_soon(transport.deadlines.run)
+            nursery.start_soon(hub.silences.run)
             try:
                 yield proxy
             except Exception as error:

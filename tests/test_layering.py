@@ -82,7 +82,8 @@ ORDER: Final = {
         ),
         *wing(
             "server",
-            "framing request asgi http11 client_socket listener connection server bodies responder",
+            "framing request asgi http11 client_socket listener connection server bodies responder "
+            "silences",
         ),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row(

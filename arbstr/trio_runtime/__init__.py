@@ -16,13 +16,13 @@ is the order of closing, backwards (`main`):
          |- the stall watch                closes sockets of clients that take nothing
          |- the clock of the connections   ends those that are idle, or send too slowly
          `- one per client connection      Hypercorn's protocol over one socket
-              `- one per request           app -> exchange -> run -> attempts -> upstream
-                   |                       or app -> exchange -> joined, which waits for another's
-                   |                       or app -> counting, kept: free questions, passed on
-                   `- keep-alive           streams only: comments while nobody answers yet
+              `- its requests, in turn     app -> exchange -> run -> attempts -> upstream
+                                           or app -> exchange -> joined, which waits for another's
+                                           or app -> counting, kept: free questions, passed on
     beside the server: SIGHUP, which reads the configuration again; the turn of the budget's day;
-    the clocks of the idle connections, of the attempts (`deadlines`), and of the answers that are
-    kept (`repeats`); the prices of nodes. Once stopping: a thread that ends a process that hangs
+    the clocks of the idle connections, of the attempts (`deadlines`), of streams in which nothing
+    is said (`silences`), and of the answers that are kept (`repeats`); the prices of nodes. Once
+    stopping: a thread that ends a process that hangs
 
 A client that leaves does not end the task of its request at once. Where its answer is paid for
 anyway, or the client may be back in a moment, the run goes on in that task, for `drain_seconds` or

@@ -18,6 +18,7 @@ from arbstr.sansio.money import format_sats
 from arbstr.trio_runtime.repeats import Head
 from arbstr.trio_runtime.server.framing import lines_of
 from arbstr.trio_runtime.server.responder import Responder, header, policy_header
+from arbstr.trio_runtime.server.silences import Silence, Silences
 
 if TYPE_CHECKING:
     from arbstr.sansio.failover.retry import Retry
@@ -39,9 +40,9 @@ class Delivery:
         """The client is gone: nothing is written any more."""
         self._responder.leave()
 
-    async def keep_alive(self, period: float) -> None:
-        """Says something after each `period` seconds of silence, until cancelled."""
-        await self._responder.keep_alive(period, self.early_headers)
+    def keep_alive(self, silences: Silences, period: float) -> Silence:
+        """From now on says something after each `period` seconds of silence, until that ends."""
+        return silences.begin(self._responder, period, self.early_headers)
 
     async def start(self, head: Head) -> None:
         """The head of a stream."""

@@ -43,6 +43,7 @@ from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.logs import log_bug
 from arbstr.trio_runtime.repeats import KeptAnswers
+from arbstr.trio_runtime.server.silences import Silences
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 
@@ -144,6 +145,7 @@ class Hub:
         self.kept = KeptAnswers(snapshot.config.retry.repeat_guard)
         self.refuse_stream_options: set[str] = set()
         self.paths = Paths()
+        self.silences = Silences()
         self.affinity = Affinity(os.urandom(KEY_BYTES))
         self._ratios = dict(ratios)
         self._latencies: dict[str, Latency] = {}

@@ -84,10 +84,11 @@ class Joined:
             if not self._request.stream:
                 await self._deliver_plain(source)
             elif seconds:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._delivery.keep_alive, seconds)
+                silence = self._delivery.keep_alive(self._hub.silences, seconds)
+                try:
                     await self._deliver_stream(source)
-                    nursery.cancel_scope.cancel()
+                finally:
+                    silence.end()
             else:
                 await self._deliver_stream(source)
 

@@ -157,6 +157,7 @@ async def _main(config: Config, options: Options, announce: Callable[[str], None
                 hub.lanes.changed(hub.snapshot)
                 nursery.start_soon(transport.close_by_time)
                 nursery.start_soon(transport.deadlines.run)
+                nursery.start_soon(hub.silences.run)
                 nursery.start_soon(hub.kept.run)
                 _calm_the_collector()
                 sys.setswitchinterval(TURN_SECONDS)

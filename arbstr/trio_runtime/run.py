@@ -179,10 +179,11 @@ class Run:
         if config.timeouts.total:
             self._scope.deadline = self._exchange.received + config.timeouts.total
         if self._request.stream and config.stream.keepalive:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._delivery.keep_alive, config.stream.keepalive)
+            silence = self._delivery.keep_alive(self._hub.silences, config.stream.keepalive)
+            try:
                 await self._find(attempts)
-                nursery.cancel_scope.cancel()
+            finally:
+                silence.end()
         else:
             await self._find(attempts)
         if self._scope.deadline != inf and not self._scope.cancel_called:

@@ -512,6 +512,7 @@ async def open_world(kind: str, limit: int = 10_000_000) -> AsyncIterator[World]
         transport.connect = world.connect  # type: ignore[method-assign, assignment]
         nursery.start_soon(hub.kept.run)
         nursery.start_soon(transport.deadlines.run)
+        nursery.start_soon(hub.silences.run)
         yield world
         await end(world)
         nursery.cancel_scope.cancel()

@@ -207,6 +207,7 @@ async def test_the_same_again_gets_what_an_undisturbed_client_gets(
         allowed = {"x-arbstr-respend": "allow"}
         undisturbed = await door.ask(proxy, streaming=again, headers=allowed)
         assert fake.hits == 2
+        await proxy.wait_idle()
         assert proxy.hub.kept.held == 0
     rows = {record.status: record for record in proxy.log.final[:2]}
     paid, joined = rows["client_disconnected"], rows["ok"]

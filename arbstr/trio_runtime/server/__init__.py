@@ -15,7 +15,8 @@ The order of the modules; each imports only from those before it:
     connection       one client's socket: what it owns, how long it may take, how it ends
     server           all of them: accepting, their time, the end
     bodies           requests' bodies: read whole, and not too many at once
-    responder        what a chat answers: heads, events, comments in silence, errors
+    responder        what a chat answers: heads, events, comments, errors
+    silences         when a stream gets a comment
 
 Start reading at `connection`.
 """

@@ -1,8 +1,8 @@
 """The client's side of one request: its answer.
 
-The head of a stream leaves with the first bytes of its body, in one write. The keep-alive task
-may write while the main task looks for a provider, so writes are put in order here; between two
-writes of the main task there is no lock to pay for.
+The head of a stream leaves with the first bytes of its body, in one write. A comment may be written
+while the request's task looks for a provider, so writes are put in order here; between two writes
+of that task there is no lock to pay for.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -50,10 +50,10 @@ class Responder:
         self._common = common
         self._request_id = request_id
         self.door = door
-        self._keep_alive_done: trio.Event | None = None
-        self._writing = False
+        self._commented: trio.Event | None = None
+        self.is_writing = False
         self._streaming = False
-        self._ended = False
+        self.ended = False
         self.head_sent = False
         self.last_write = trio.current_time() if received is None else received
 
@@ -75,7 +75,7 @@ class Responder:
         self, body: bytes, headers: Headers = (), *, lines: bytes = b"", status: int = 200
     ) -> None:
         """A whole answer, in one write. `headers` and `lines` both say what its head has."""
-        self._ended = True
+        self.ended = True
         if headers:
             lines = lines_of(headers) + lines
         no_content = status == NO_CONTENT and not body
@@ -89,7 +89,7 @@ class Responder:
         is written: a missing rest tells the client.
         """
         door = self.door
-        if self._streaming and not self._ended:
+        if self._streaming and not self.ended:
             assert door is not None  # others stream nothing
             await self.break_off(door.error_event(error, self._request_id))
         elif not self.head_sent:
@@ -101,9 +101,9 @@ class Responder:
             )
 
     async def start(self, headers: Headers) -> None:
-        """The head of a stream; nothing happens if a keep-alive had to send one already."""
-        if self._keep_alive_done is not None:
-            await self._keep_alive_done.wait()
+        """The head of a stream; nothing happens if a comment had to bring one already."""
+        if self._commented is not None:
+            await self._commented.wait()
         if not self.head_sent:
             self._start(headers)
 
@@ -126,46 +126,34 @@ class Responder:
         The connection closes instead, once the application returns. That is how a client that does
         not know the event learns of it.
         """
-        self._ended = True
+        self.ended = True
         await self.body(data, more=self.door is None or not self.door.ends_when_broken)
 
     async def body(self, body: bytes, *, more: bool) -> None:
         """Some of the body, or the rest. Waits as long as the client's socket is full."""
-        self._ended = self._ended or not more
-        if self._keep_alive_done is not None:
-            await self._keep_alive_done.wait()
-        self._writing = True
+        self.ended = self.ended or not more
+        if self._commented is not None:
+            await self._commented.wait()
+        self.is_writing = True
         await self._client.write(body, more=more)
-        self._writing = False
+        self.is_writing = False
         self.last_write = trio.current_time()
 
-    async def keep_alive(self, period: float, early_headers: Callable[[], Headers]) -> None:
-        """Writes a comment after each `period` seconds of silence, until cancelled.
-
-        The first may have to send the head too, with `early_headers`, while nobody knows yet who
-        will answer.
-        """
+    async def comment(self, early_headers: Callable[[], Headers]) -> None:
+        """Says something in a stream, where nothing was said for long (silences.py). What else is
+        written waits for it."""
+        if self.ended:
+            return  # what is written now would belong to the connection's next answer
         assert self.door is not None  # others stream nothing
-        silence = self.door.silence
-        while True:
-            await trio.sleep_until(self.last_write + period)
-            if self._writing:
-                # The client does not take what it has; it needs no comment to stay awake.
-                await trio.sleep(period)
-                continue
-            if self._ended:
-                return  # what is written now would belong to the connection's next answer
-            if trio.current_time() < self.last_write + period:
-                continue
-            self._keep_alive_done = done = trio.Event()
-            try:
-                if not self.head_sent:
-                    self._start(early_headers())
-                await self._client.write(silence, more=True)
-            finally:
-                self.last_write = trio.current_time()
-                self._keep_alive_done = None
-                done.set()
+        self._commented = done = trio.Event()
+        try:
+            if not self.head_sent:
+                self._start(early_headers())
+            await self._client.write(self.door.silence, more=True)
+        finally:
+            self.last_write = trio.current_time()
+            self._commented = None
+            done.set()
 
 
 @final

@@ -10,7 +10,7 @@ import trio.testing
 from arbstr.sansio.dialects.chat.door import CHAT
 from arbstr.sansio.dialects.chat.ending import KEEP_ALIVE
 from arbstr.sansio.dialects.dialect import Headers
-from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.server.asgi import send_to
 from arbstr.trio_runtime.server.framing import Fields, lines_of
@@ -20,6 +20,7 @@ from arbstr.trio_runtime.server.responder import (
     passed_on,
     policy_header,
 )
+from arbstr.trio_runtime.server.silences import Silences
 
 IDS: Final = (header("x-request-id", "7"),)
 ERROR: Final = ErrorReply("upstream_error", "It broke.", should_retry=False)
@@ -186,10 +187,15 @@ async def test_a_head_that_was_refused_leaves_room_for_the_error(
 async def run_beside(
     responder: Responder, period: float, main: Callable[[], Any], headers: Any = early
 ) -> None:
-    """The keep-alive task beside `main`, as a chat has it."""
+    """The clock of the comments beside `main`, as a chat has it."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(responder.keep_alive, period, headers)
+        silences = Silences()
+        nursery.start_soon(silences.run)
+        await trio.testing.wait_all_tasks_blocked()
+        silence = silences.begin(responder, period, headers)
         await main()
+        silence.end()
+        await trio.sleep(3 * period)
         nursery.cancel_scope.cancel()
 
 
@@ -310,7 +316,10 @@ async def test_a_cancelled_comment_frees_who_waits_for_it(
     client.takes = trio.Event()
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(responder.keep_alive, 1.0, early)
+            silences = Silences()
+            nursery.start_soon(silences.run)
+            await trio.testing.wait_all_tasks_blocked()
+            silences.begin(responder, 1.0, early)
             await trio.sleep(1.5)
             nursery.start_soon(responder.write, b"data: 1\n\n")
             await trio.testing.wait_all_tasks_blocked()
@@ -319,6 +328,35 @@ async def test_a_cancelled_comment_frees_who_waits_for_it(
     await responder.end(b"data: 2\n\n")
     assert client.bodies[-1] == b"data: 2\n\n"
     assert client.bodies[0] == KEEP_ALIVE
+
+
+async def test_a_comment_that_breaks_breaks_no_other(
+    client: Client,
+    responder: Responder,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One clock says something in all streams."""
+
+    def bug() -> Any:
+        raise RuntimeError
+
+    broken = Responder(Client(), b"", door=responder.door)
+    async with trio.open_nursery() as nursery:
+        silences = Silences()
+        nursery.start_soon(silences.run)
+        await trio.testing.wait_all_tasks_blocked()
+        silences.begin(broken, 1.0, bug)
+        silences.begin(responder, 1.0, early)
+        await trio.sleep(2.5)
+        nursery.cancel_scope.cancel()
+    assert client.bodies == [KEEP_ALIVE, KEEP_ALIVE]
+    assert {"RuntimeError at" in record.getMessage() for record in caplog.records} == {True}
+
+
+async def test_without_its_clock_no_silence_is_noticed(responder: Responder) -> None:
+    with pytest.raises(LocalProtocolError):
+        Silences().begin(responder, 1.0, early)
 
 
 # ---- headers
