@@ -24,7 +24,11 @@ from tests.proxy import chat_body
 
 __all__ = ["place"]
 
-pytestmark = pytest.mark.soak
+pytestmark = [
+    pytest.mark.soak,
+    # httpx's, where the process it talks to is killed.
+    pytest.mark.filterwarnings("ignore:.*ByteStream.__aiter__"),
+]
 
 LIMIT: Final = 1000
 PROCESSES: Final = 8

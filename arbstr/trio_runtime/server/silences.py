@@ -60,9 +60,10 @@ class Silence:
         return True
 
     async def comment(self) -> None:
-        """Says something; waits as long as the client's socket is full."""
+        """Says something, if it is still silent; waits as long as the client's socket is full."""
         try:
-            await self._responder.comment(self._headers)
+            if self._responder.last_write + self._period <= trio.current_time():
+                await self._responder.comment(self._headers)
         except Exception as error:
             log_bug(log, "a comment broke", error)
         finally:
