@@ -53,6 +53,9 @@ LONG: Final = (
     "tests/test_door.py",
     "tests/trio_runtime/test_chaos.py",
     "tests/test_soak.py",
+    "tests/test_lane_fence.py",
+    "tests/trio_runtime/test_repeating_sdk.py",
+    "tests/test_lane_walks.py",
 )
 """Files that take more than a hundredth of all processes' time: measured, and more of a habit than
 a promise. A file of few slow tests belongs here."""
