@@ -513,6 +513,7 @@ async def open_world(kind: str, limit: int = 10_000_000) -> AsyncIterator[World]
         nursery.start_soon(hub.kept.run)
         nursery.start_soon(transport.deadlines.run)
         nursery.start_soon(hub.silences.run)
+        await trio.testing.wait_all_tasks_blocked()  # the clocks run
         yield world
         await end(world)
         nursery.cancel_scope.cancel()
