@@ -47,8 +47,9 @@ WHERE lane IS NOT NULL AND settled IS NULL AND money = 'unknown' AND provider_co
 """Attempts whose lanes are still to tell."""
 
 LANES_SHARE: Final = 0.6
-"""Of the attempts that ended without word, what lanes tell at least; the others met no free lane,
-just after a start or a kill."""
+"""Of the attempts that ended without word, what lanes tell at least. The others met no free lane:
+with every sixth request lost for as long as the last life lasts, more lanes of the cheapest node
+are parked than it has (seed 41: 608 of 645 such attempts were in that life, 625 at that node)."""
 
 EMPTY: Final = "sk-" + "0" * 64
 """A key without money on the first node."""
