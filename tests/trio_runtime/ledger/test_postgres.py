@@ -193,13 +193,21 @@ async def test_rows_of_who_says_nothing_any_more_are_abandoned_and_of_who_lives_
         async with open_database(url, boot_id="dead") as dead:
             async with open_log_writer(dead) as other:
                 other.offer(record("dead", "in_flight"))
+            postgres.execute(
+                "INSERT INTO attempts (correlation_id, n, provider_cost_sats) "
+                "VALUES ('dead', 7, NULL), ('dead', 8, 0.2), ('dead', 9, 0)",
+                "boots",
+            )
             postgres.execute("UPDATE boots SET seen_at = seen_at - 61", "boots")
             postgres.execute("INSERT INTO boots VALUES ('long ago', 7)", "boots")
             await living.transaction(living._live)  # type: ignore[attr-defined]
             rows = postgres.execute(
                 "SELECT correlation_id, status, possibly_spent FROM requests ORDER BY 1", "boots"
             )
-            assert rows == [("dead", "abandoned", 1), ("living", "in_flight", 0)]
+            assert rows == [("dead", "abandoned", 4), ("living", "in_flight", 0)]
+            assert postgres.execute(
+                "SELECT failure, money FROM attempts WHERE n > 6 ORDER BY n", "boots"
+            ) == [("shutdown", "unknown"), ("shutdown", "spent"), ("shutdown", "unknown")]
             # It was only cut off: its own end overwrites that.
             async with open_log_writer(dead) as other:
                 other.offer(record("dead"))

@@ -455,6 +455,13 @@ async def test_rows_in_flight_of_a_killed_process_become_abandoned(
                 "VALUES ('lost', 1, 'not_sent', 'free'), ('lost', 2, 'no_answer', 'unknown')"
             )
         )
+        # Streams that had begun, and stated what they cost.
+        await database.transaction(
+            lambda c: c.execute(
+                "INSERT INTO attempts (correlation_id, n, provider_cost_sats) "
+                "VALUES ('lost', 4, 0.2), ('lost', 5, 0.0)"
+            )
+        )
     # What kill -9 leaves: the lock's file, and nobody who holds it.
     (tmp_path / "arbstr.db.lock-dead").touch()
     async with open_sqlite(str(path)) as database:
@@ -462,13 +469,15 @@ async def test_rows_in_flight_of_a_killed_process_become_abandoned(
     assert read(
         path, "SELECT correlation_id, status, success, possibly_spent, error_message FROM requests"
     ) == [
-        ("lost", "abandoned", 0, 2, "arbstr ended before this request did"),
+        ("lost", "abandoned", 0, 4, "arbstr ended before this request did"),
         ("done", "ok", 0, 0, None),
     ]
     assert read(path, "SELECT correlation_id, failure, money FROM attempts ORDER BY 1, n") == [
         ("done", None, None),
         ("lost", "not_sent", "free"),
         ("lost", "no_answer", "unknown"),
+        ("lost", "shutdown", "unknown"),
+        ("lost", "shutdown", "spent"),
         ("lost", "shutdown", "unknown"),
     ]
     assert "by an arbstr that was killed, now abandoned: 1" in caplog.text
