@@ -43,8 +43,9 @@ log = logging.getLogger(__name__)
 GATHER_SECONDS: Final = 5.0
 """How long after a lane was closed another is made: for several at once it is one question."""
 
-AGAIN_SECONDS: Final = 60.0
-"""After lanes could not be made, until that is tried again; doubled each time ..."""
+AGAIN_SECONDS: Final = 1.0
+"""After lanes could not be made, until that is tried again; doubled each time, for a node that was
+down for a moment has them the next ..."""
 
 LONGEST_SECONDS: Final = 3600.0
 """... up to this."""
