@@ -46,12 +46,6 @@ WHERE lane IS NOT NULL AND settled IS NULL AND money = 'unknown' AND provider_co
 """
 """Attempts whose lanes are still to tell."""
 
-LANES_SHARE: Final = 0.6
-"""Of the attempts that ended without word, what lanes tell at least. The others met no free lane:
-one whose request was counted and cost nothing is parked until nothing is reserved of the whole key,
-which under this load is not before `SWEPT_SECONDS` (seed 41: 608 of 645 such attempts were in the
-last life, which is the longest, 625 of them at the cheapest node)."""
-
 EMPTY: Final = "sk-" + "0" * 64
 """A key without money on the first node."""
 
@@ -157,10 +151,18 @@ async def lanes_have_told(town: Town) -> None:
             await trio.sleep(0.5)
 
 
-def told_by_lanes(pairs: Iterable[Pair]) -> tuple[int, int]:
-    """How many attempts that ended without word a lane has told of, and how many there were."""
-    by = [each.attempt["settled"] for each in pairs if each.attempt["settled"] is not None]
-    return by.count("lane"), len(by)
+def told_by_lanes(pairs: Iterable[Pair]) -> tuple[int, int, int]:
+    """Of the attempts that ended without word: how many a lane has told of, how many were on one,
+    and how many there were.
+
+    Those beside lanes met no free one, 36 to 43 %: a lane whose request was counted and cost
+    nothing is parked until nothing is reserved of the whole key, which under this load is not
+    before `SWEPT_SECONDS` (seed 41: 608 of 645 were in the last life, which is the longest, 625 at
+    the cheapest node). What they cost the checkpoints tell.
+    """
+    ended = [each.attempt for each in pairs if each.attempt["settled"] is not None]
+    told = sum(each["settled"] == "lane" for each in ended)
+    return told, sum(each["lane"] is not None for each in ended), len(ended)
 
 
 async def kill(town: Town) -> None:
@@ -215,9 +217,10 @@ async def test_after_all_the_sum_is_the_nodes(tmp_path: Path, seed: int, lanes: 
         rows = _select(town, "SELECT * FROM requests ORDER BY id")
         pairs = check(town, rows, _select(town, ATTEMPTS))
         print(f"\n{len(rows)} requests, seed {seed}, {lanes} lanes\n{table(pairs)}")
-        told, silent = told_by_lanes(pairs)
+        told, on_lanes, silent = told_by_lanes(pairs)
         print(f"of {silent} attempts that ended without word lanes told {told}")
-        assert told >= silent * LANES_SHARE or not lanes
+        assert told == on_lanes
+        assert bool(told) is bool(lanes)
         assert sums(town, pairs) == taken_by(town), found
         assert [each["unknown"] for each in found] == [0] * len(found), found
     seen = {pair.visit.fault for pair in pairs if pair.visit is not None}
