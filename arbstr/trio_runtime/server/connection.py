@@ -39,6 +39,7 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, final
+from weakref import WeakValueDictionary
 
 import trio
 from hypercorn.config import Config as HypercornConfig
@@ -56,7 +57,7 @@ from arbstr.trio_runtime.server.client_socket import (
     send_queue,
     write_now,
 )
-from arbstr.trio_runtime.server.http11 import Application, Http11
+from arbstr.trio_runtime.server.http11 import Application, Heads, Http11
 
 if TYPE_CHECKING:
     from hypercorn.events import Event
@@ -132,6 +133,7 @@ class Connections:
         self.stall_seconds = stall_seconds
         self.stopping = False
         self.write_now = write_now
+        self.heads: Heads = WeakValueDictionary()
         self.connections: set[ClientConnection] = set()
         self.writing: set[ClientConnection] = set()
         self.next_look = trio.CancelScope()
@@ -166,6 +168,11 @@ class ClientConnection(TCPServer):
     def serve(self) -> Application:
         """What serves its requests."""
         return self._server.serve_request
+
+    @property
+    def heads(self) -> Heads:
+        """Those of all connections that are open."""
+        return self._server.heads
 
     @property
     def stopping(self) -> bool:

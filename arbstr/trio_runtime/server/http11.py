@@ -4,8 +4,8 @@
       _serve          the task that serves one request after another
 
 A request whose head `sansio/heads.py` can read never meets h11; every other one is h11's, from its
-first byte to the end of its answer (framing.py). A client writes the same head again and again:
-what it says is found out once (request.Heading).
+first byte to the end of its answer (framing.py). A client writes the same head again and again, on
+all of its connections: what it says is found out once (request.Heading) and is there once.
 
 The socket below is `connection.py`'s, whose docstring says how all this differs from Hypercorn.
 """
@@ -14,6 +14,7 @@ import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, final
+from weakref import WeakValueDictionary
 
 import h11
 import trio
@@ -49,6 +50,22 @@ and needs no inbox, which takes 30 us (measured). Picked: as much as is read of 
 (`upstream/pipe.py`)."""
 
 
+@final
+class Known:
+    """A head, and what it says. It lasts as long as a connection on which it came."""
+
+    __slots__ = ("__weakref__", "head", "heading")
+
+    def __init__(self, head: RequestHead) -> None:
+        self.head = head
+        self.heading = Heading(b"POST", head.target, b"1.1", head.headers)
+
+
+Heads: TypeAlias = WeakValueDictionary[tuple[bytes, bytes], Known]
+"""By their bytes around the digits of the length. One takes 10 kB (measured: that of an SDK, read),
+and a client with many streams writes the same on each of its connections."""
+
+
 class Owner(Protocol):
     """The connection: its settings, its socket, and whether the server is stopping."""
 
@@ -59,6 +76,10 @@ class Owner(Protocol):
     @property
     def serve(self) -> Application:
         """What serves its requests."""
+
+    @property
+    def heads(self) -> "Heads":
+        """Those of all connections that are open."""
 
     @property
     def stopping(self) -> bool:
@@ -123,7 +144,7 @@ class Http11(H11Protocol):
         self._h11_framing = H11Framing(self.connection)
         self.framing: Framing = self._h11_framing
         self._request: ClientRequest | None = None
-        self._known: tuple[RequestHead, Heading] | None = None
+        self._known: Known | None = None
         self._over = False
         self._waiting: trio.lowlevel.Task | None = None
         self._next: ClientRequest | None = None
@@ -166,14 +187,17 @@ class Http11(H11Protocol):
         """What the head says that `data` begins with, whether it is the last, the length of its
         body and its own; None if it is h11's to read."""
         known = self._known
-        if known is not None and (found := like(known[0], data)) is not None:
-            return known[1], known[0].closes, *found
+        if known is not None and (found := like(known.head, data)) is not None:
+            return known.heading, known.head.closes, *found
         head = read_request(data)
         if head is None:
             return None
-        heading = Heading(b"POST", head.target, b"1.1", head.headers)
-        self._known = head, heading
-        return heading, head.closes, head.length, head.size
+        heads, bytes_of = self._owner.heads, (head.before, head.behind)
+        known = heads.get(bytes_of)
+        if known is None:
+            known = heads[bytes_of] = Known(head)
+        self._known = known
+        return known.heading, head.closes, head.length, head.size
 
     def _behind_head(self, data: bytes, size: int, length: int) -> bytes:
         """What is behind a head of `size` bytes, and what of its body is there already behind a
