@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
-import trio
-
 from arbstr.trio_runtime.upstream.call import UpstreamCall
+from arbstr.trio_runtime.upstream.deadlines import Deadlines
+from arbstr.trio_runtime.upstream.pipe import TooLate
 from arbstr.trio_runtime.upstream.transport import AnswerBroken
 
 if TYPE_CHECKING:
@@ -18,15 +18,16 @@ AFTER_COMPLETE_SECONDS: Final = 2.0
 
 @final
 class Relaying:
-    """One attempt's stream, whose first bytes to pass on are here.
+    """One attempt's stream, whose first bytes to pass on are here. `clock` measures its silences.
 
     `unsent` is what was read and not passed on: a `run` that is cancelled loses nothing.
     """
 
-    __slots__ = ("_call", "unsent")
+    __slots__ = ("_call", "_clock", "unsent")
 
-    def __init__(self, call: UpstreamCall, first: bytes) -> None:
+    def __init__(self, call: UpstreamCall, first: bytes, clock: Deadlines) -> None:
         self._call = call
+        self._clock = clock
         self.unsent = first
 
     async def run(
@@ -38,44 +39,45 @@ class Relaying:
 
         `keep` is given the ecash that stood in it, before what stood beside that goes out.
         """
-        call = self._call
+        call, now = self._call, self._clock.now
         relay, idle = call.relay, call.provider.timeouts.idle
         broke: Failure | None = None
         events, after, ending = relay.events, 0, False
-        deadline = trio.current_time() + idle
-        with trio.CancelScope() as silence:
-            call.limit(silence)
+        silence = call.within(idle, self._clock)
+        deadline = silence.deadline
+        try:
             while True:
                 if self.unsent:
                     # A client that is slow to take this is not the provider's silence.
-                    began, silence.deadline = trio.current_time(), inf
+                    began, silence.deadline = now(), inf
                     if relay.refunds:
                         await keep(call.stray_change(), call.provider.name)
                     await pass_on(self.unsent)
                     self.unsent = b""
-                    deadline += trio.current_time() - began
+                    deadline += now() - began
                 if (relay.done and call.has_said_all) or call.ended or relay.overflow:
                     break
                 if (relay.finished and relay.ending) or relay.error is not None:
                     # Only its last word can follow; output shows that this was not the end.
                     if not ending or relay.after_finish != after:
                         ending, after = True, relay.after_finish
-                        deadline = trio.current_time() + min(idle, AFTER_COMPLETE_SECONDS)
+                        deadline = now() + min(idle, AFTER_COMPLETE_SECONDS)
                 elif relay.events != events:
                     events = relay.events
-                    deadline = trio.current_time() + idle
+                    deadline = now() + idle
                 silence.deadline = deadline
-                try:
-                    self.unsent = await call.more()
-                    deadline = silence.deadline  # moved on where arbstr itself took its time
-                except AnswerBroken as error:
-                    relay.broke()
-                    broke = call.cut_short(f"broke off: {error.sentence}")
-                    break
+                self.unsent = await call.more()
+                deadline = silence.deadline  # moved on where arbstr itself took its time
+        except AnswerBroken as error:
+            relay.broke()
+            broke = call.cut_short(f"broke off: {error.sentence}")
+        except TooLate:
+            if not ending:
+                broke = call.cut_short(f"sent nothing for {idle:g} s")
+        finally:
+            silence.end()
         if relay.refunds:
             await keep(call.stray_change(), call.provider.name)
         if relay.complete:
             return None
-        if silence.cancelled_caught and not ending:
-            broke = call.cut_short(f"sent nothing for {idle:g} s")
         return call.stream_failure() or broke or call.ended_early()

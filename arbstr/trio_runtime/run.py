@@ -220,7 +220,8 @@ class Run:
         """Relays from the first output on. `None`: the stream is complete."""
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
-        self._relaying = relaying = Relaying(call, attempts.first_bytes)
+        clock = self._hub.transport.deadlines
+        self._relaying = relaying = Relaying(call, attempts.first_bytes, clock)
         head = self._head(call)
         self._shared.begin(head, attempts.drains)
         await self._delivery.start(head)
