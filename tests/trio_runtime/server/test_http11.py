@@ -54,7 +54,7 @@ from tests.site import (
 
 
 @pytest.fixture(autouse=True, params=["as it comes", "all by h11"])
-def ours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Every conversation is held twice: what sansio/heads.py reads must go no other way by h11."""
     if request.param == "all by h11":
         monkeypatch.setattr(http11, "read_request", lambda data: None)
@@ -688,14 +688,14 @@ async def test_a_path_arrives_decoded_and_the_query_apart() -> None:
     assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
 
 
-async def test_a_head_is_there_once_however_many_connections_write_it(ours: bool) -> None:
+async def test_a_head_is_there_once_however_many_connections_write_it(reader: bool) -> None:
     async with OURS(echo) as site:
         heads = site.server.heads
         here = [await site.ask(POST) for _ in range(3)]
         other = await site.ask(POST.replace(b"\r\n", b"\r\nauthorization: Bearer other\r\n", 1))
         for peer in (*here, other):
             assert (await peer.answer("POST")).status == 200
-        assert len(heads) == (2 if ours else 0)  # what h11 has read is not kept
+        assert len(heads) == (2 if reader else 0)  # what h11 has read is not kept
         for peer in here:
             await trio.aclose_forcefully(peer.stream)
         await site.wait_open(1)
@@ -704,7 +704,7 @@ async def test_a_head_is_there_once_however_many_connections_write_it(ours: bool
         await other.send(POST)  # another head than before, on a connection that is there
         assert (await other.answer("POST")).status == 200
         gc.collect()
-        assert len(heads) == (1 if ours else 0)
+        assert len(heads) == (1 if reader else 0)
 
 
 async def test_each_request_has_the_length_and_the_body_that_it_said() -> None:
