@@ -10,9 +10,10 @@ In a `text` stand, for what is different everywhere:
 Sources: the clients themselves, as they were run against arbstr's doors, and their documentation.
 """
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, final
+
+from arbstr.sansio.frozen import dataclass
 
 
 @final

@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, final
 
@@ -20,6 +19,7 @@ from arbstr.cli.output import complain
 from arbstr.sansio.config.addresses import Proxy, parse_proxy, parse_url
 from arbstr.sansio.config.credentials import key_variable
 from arbstr.sansio.config.reader import ANY_MODEL
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.announced import Announced, Node, Way, is_private, nodes_of

@@ -8,10 +8,10 @@ Python that arbstr runs on (tests/cli/test_grammar.py).
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.cli.command_line import parser
+from arbstr.sansio.frozen import dataclass
 
 HELP: Final = "help"
 

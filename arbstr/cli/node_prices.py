@@ -7,7 +7,7 @@ described(...)      a line a model: its price, how old that is, what changed sin
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, final
 
@@ -16,6 +16,7 @@ import trio
 from arbstr.cli.figures import sats
 from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.config.reader import ANY_MODEL, Config
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.reports import Filters
 from arbstr.sansio.moments import Span
 from arbstr.sansio.money import Rates, format_eyes, sats_from_msats

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, final
 
@@ -16,6 +15,7 @@ from arbstr.cli.figures import in_sats
 from arbstr.cli.output import complain
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.reconcile import Verdict
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.routing.budget import Budget

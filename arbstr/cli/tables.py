@@ -12,7 +12,7 @@ providers, so nothing of them but printable characters goes out, and none of it 
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, final
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.text import Text
 
 from arbstr.cli.cells import terminal_width
 from arbstr.cli.figures import DIM
+from arbstr.sansio.frozen import dataclass
 
 WIDTH: Final = 120
 """Cells of a line where nobody says how many there are: what the pages have room for."""

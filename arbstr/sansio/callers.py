@@ -10,12 +10,12 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
 from arbstr.sansio.config.addresses import is_loopback
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 
 if TYPE_CHECKING:
     from arbstr.sansio.config.reader import Secret

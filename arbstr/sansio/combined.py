@@ -18,13 +18,13 @@ A provider is another one after a reload: the worker that answers says which the
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, final
 
 from arbstr.sansio.config.credentials import Kind
 from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.fates import State
+from arbstr.sansio.frozen import dataclass
 
 Report: TypeAlias = Mapping[str, Any]
 

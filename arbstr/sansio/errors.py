@@ -29,9 +29,10 @@ The codes and their statuses are the table `STATUS`; the shape is that of OpenAI
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, final
+
+from arbstr.sansio.frozen import dataclass
 
 
 class LocalProtocolError(Exception):

@@ -11,7 +11,7 @@ stored is numbers, names from the configuration and arbstr's own sentences.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, final
@@ -20,6 +20,7 @@ from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
 from arbstr.sansio.failover.cut_off import LEFT
 from arbstr.sansio.failover.failure import FailureKind, seen
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.attempt import AttemptState, milliseconds
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import AttemptRow, Record

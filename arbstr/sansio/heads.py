@@ -18,10 +18,10 @@ fifth of the time or less, and a plain request has two heads to read. A head qua
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import inf
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.quick import quick
 
 Fields: TypeAlias = list[tuple[bytes, bytes]]

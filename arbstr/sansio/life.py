@@ -18,7 +18,6 @@ background drain learnt about an attempt that had already failed, and may come a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import IntEnum, auto
 from types import MappingProxyType
@@ -26,6 +25,7 @@ from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.failure import Failure, Money
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.plan import Candidate
 

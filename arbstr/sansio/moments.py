@@ -10,9 +10,10 @@ The calendar is arithmetic here, because a machine imports no clock, and `dateti
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, final
+
+from arbstr.sansio.frozen import dataclass
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS

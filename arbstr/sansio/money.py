@@ -11,11 +11,11 @@ through `format_sats`, which does not round either, or through `format_eyes`, wh
 Unknown is not zero: who has no `Usage` or no `Rates` has no cost, and must not call `cost_sats`.
 """
 
-from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache, reduce
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.quick import quick
 
 _EXACT: Final = Context(prec=200)

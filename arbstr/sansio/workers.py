@@ -24,7 +24,6 @@ What may not live here: processes, signals, sockets, the clock (`now` is monoton
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import Final, TypeAlias, final
 
@@ -51,6 +50,7 @@ from arbstr.sansio.fates import (
     Word,
     pause,
 )
+from arbstr.sansio.frozen import dataclass
 
 _LIVING: Final = frozenset({State.STARTING, State.SERVING, State.HUNG})
 

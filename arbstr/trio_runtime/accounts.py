@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from functools import partial
 from math import inf
@@ -27,6 +27,7 @@ import trio
 from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.alarms import Sums
 from arbstr.sansio.ledger.reconcile import LATE_SECONDS, Account
 from arbstr.sansio.ledger.record import Record

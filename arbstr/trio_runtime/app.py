@@ -14,7 +14,6 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 from urllib.parse import parse_qsl, unquote
@@ -28,6 +27,7 @@ from arbstr.sansio.dialects.messages.door import MESSAGES
 from arbstr.sansio.dialects.usage import is_heavy
 from arbstr.sansio.endpoints import is_foreign
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ids import RANDOM_BITS, RequestIds
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.routing.policy import POLICY_HEADER, listed, parse_and_choose

@@ -13,13 +13,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from decimal import Decimal
 from functools import partial
 from typing import Final, TypeVar, final
 
 import trio
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.alarms import Sums
 from arbstr.sansio.ledger.attempt import BY_LANE
 from arbstr.sansio.ledger.lanes import (

@@ -13,13 +13,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime import groups
 from arbstr.trio_runtime.accounts import Accounts
 from arbstr.trio_runtime.app import App

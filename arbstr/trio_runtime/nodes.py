@@ -14,13 +14,14 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.routing.prices import Age, NodePrices, Price, PriceBook, age_of, moved

@@ -10,7 +10,6 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias, final
 
 import trio
@@ -18,6 +17,7 @@ import trio
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.config.reload import Change, change
 from arbstr.sansio.errors import ConfigError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.secrets import Secret
 from arbstr.trio_runtime.hub import Hub
 from arbstr.trio_runtime.logs import configure_logging, log_bug, reopen_log

@@ -10,7 +10,6 @@ look at a table that is empty. Bodies are hashed only once their length is one t
 or their own request goes wrong; a large one in a thread, where hashing keeps no lock.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from secrets import token_bytes
@@ -30,6 +29,7 @@ from arbstr.sansio.failover.repeats import (
     Send,
     fingerprint,
 )
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 from arbstr.sansio.quick import quick
 from arbstr.trio_runtime.server.responder import passed_on

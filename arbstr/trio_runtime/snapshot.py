@@ -1,11 +1,12 @@
 """A configuration made ready for use: what a request keeps from its first line to its last."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import final
 
 from arbstr.sansio.callers import Doorkeeper
 from arbstr.sansio.config.reader import Config
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.routing.catalog import Catalog, build_catalog
 from arbstr.sansio.routing.prices import NodePrices
 from arbstr.trio_runtime.upstream.target import Targets

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from typing import Any, Final, final
 
@@ -25,6 +25,7 @@ import trio
 from arbstr.sansio.combined import Said, combined_health, combined_providers
 from arbstr.sansio.dialects.dialect import Stored
 from arbstr.sansio.fates import BEAT_SECONDS, State, Word
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage, add_sats
 from arbstr.sansio.routing.budget import DAY_SECONDS, Account, day_of
 from arbstr.sansio.routing.gauge import Gauge, budget_report, mark_line

@@ -22,13 +22,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import inf
 from typing import Any, Final, final
 
 from arbstr.sansio import workers
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.fates import Level, Phase, Sign, State, Word
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.routing.gauge import Mark
 from arbstr.trio_runtime import main
 from arbstr.trio_runtime.logs import configure_logging, log_as_worker, reopen_log

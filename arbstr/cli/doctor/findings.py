@@ -8,7 +8,6 @@ Pure: what must be asked, read or measured is done by `machine` and `providers`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -19,6 +18,7 @@ from arbstr.cli.routes import waiting_rows
 from arbstr.sansio.config.credentials import key_variable
 from arbstr.sansio.config.reader import ANY_MODEL
 from arbstr.sansio.config.settings import ProviderConfig
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import format_eyes
 
 FARTHEST_CLOCK: Final = 300.0

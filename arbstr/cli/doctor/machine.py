@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from glob import escape, glob
 from pathlib import Path
@@ -29,6 +29,7 @@ from arbstr.cli.doctor.findings import (
 from arbstr.sansio.config.credentials import lists_prices
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.errors import StartError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.reports import Filters, Group
 from arbstr.sansio.moments import DAY_MS, Span
 from arbstr.trio_runtime.descriptors import OTHERS

@@ -8,10 +8,11 @@ whoever shows them makes them harmless.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, TypeAlias, final
 
 from arbstr.cli.routes import waiting_rows
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.moments import DAY_MS, parse_moment
 
 Report: TypeAlias = Mapping[str, Any]

@@ -10,7 +10,6 @@ So an arbstr in which nothing happens answers one small question a second. Sever
 write to one ledger, and each knows of its own rows alone: after some seconds it is asked anyway.
 """
 
-from dataclasses import dataclass
 from typing import Final, final
 from urllib.parse import urlencode
 
@@ -18,6 +17,7 @@ import trio
 
 from arbstr.cli.routes import LATE, PATIENCE_SECONDS, Report, Routes
 from arbstr.cli.watch.model import MINUTE_MS, Seen
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.moments import format_moment
 
 ANYWAY_SECONDS: Final = 5.0

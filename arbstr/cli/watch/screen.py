@@ -16,7 +16,6 @@ what matters less and cuts the rest. Times are UTC, as everywhere in the ledger.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.cli.cells import BOLD, CHOSEN, Line, Span, fit, fit_line
@@ -36,6 +35,7 @@ from arbstr.cli.figures import (
 from arbstr.cli.watch.detail import detail_lines
 from arbstr.cli.watch.model import Day, Model, Provider, Row
 from arbstr.cli.watch.view import View, shown_rows
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.moments import DAY_MS, format_moment
 
 BAR_WIDTH: Final = 20

@@ -11,7 +11,7 @@ chosen until somebody moves.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, final
 
 from arbstr.cli.watch.keys import (
@@ -27,6 +27,7 @@ from arbstr.cli.watch.keys import (
     Key,
 )
 from arbstr.cli.watch.model import Model, Row
+from arbstr.sansio.frozen import dataclass
 
 MOST_ROWS: Final = 100
 """What /requests gives on one page."""

@@ -7,12 +7,13 @@ sentence about the value ("must be ...") and never repeats the value, which may 
 import ipaddress
 import re
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final, final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit, urlunsplit
 
 from arbstr.sansio.endpoints import PATHS
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.secrets import Secret
 
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?")

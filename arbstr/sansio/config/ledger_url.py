@@ -7,11 +7,12 @@ the rest of a sentence ("must be ...") and never repeats the value.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
 from typing import Final, final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.secrets import Secret
 
 SCHEMES: Final = ("postgresql", "postgres")

@@ -10,10 +10,11 @@
 Requests in flight are not asked: they keep the configuration they started with.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Final, final
 
 from arbstr.sansio.config.reader import Config, ProviderConfig
+from arbstr.sansio.frozen import dataclass
 
 NEED_RESTART: Final = ("server", "database")
 """Tables whose values are in use from the start to the end: a listening socket, an open file."""

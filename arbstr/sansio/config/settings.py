@@ -5,7 +5,7 @@ A field annotated with a check (`values.py`) is a key of the file, and the datac
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Annotated, Any, Final, final
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, final
 from arbstr.sansio.config import addresses, values
 from arbstr.sansio.config.credentials import KeySource, Kind
 from arbstr.sansio.endpoints import ENDPOINTS
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates
 from arbstr.sansio.secrets import Secret
 

@@ -53,13 +53,14 @@ Nothing here raises, whatever the bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias, final
 
 from arbstr.sansio.dialects.sse import Event
 from arbstr.sansio.dialects.usage import Counts, priced
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 from arbstr.sansio.quick import quick
 

@@ -25,8 +25,9 @@ number of times, and at most `MAX_EVENT_BYTES` are kept.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, final
+
+from arbstr.sansio.frozen import dataclass
 
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 """Bytes of one event with its blank line. Picked, not measured: an inline image of 8 MB, in base64

@@ -30,10 +30,10 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 from arbstr.sansio.quick import quick
 

@@ -6,13 +6,13 @@
 How a door judges its own objects is the door's.
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import final
 
 from arbstr.sansio.dialects.dialect import Asked, BadAnswer, ErrorAnswer, Reading, Stored
 from arbstr.sansio.dialects.relay import Relay
 from arbstr.sansio.dialects.sse import Event, SSEReader
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 
 

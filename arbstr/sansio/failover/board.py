@@ -24,7 +24,7 @@ waiting, loggers (`settle` returns what turned), and how a circuit changes (`bre
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
@@ -42,6 +42,7 @@ from arbstr.sansio.failover.breaker import (
     settle,
 )
 from arbstr.sansio.failover.rests import Reason, Rests
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.quick import quick
 
 MOST_CIRCUITS: Final = 2000

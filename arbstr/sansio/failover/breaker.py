@@ -18,9 +18,11 @@ What may not live here: clocks (times are seconds of one monotonic clock, always
 the judgement what counts as a failure (`sansio.failover.failure`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TypeAlias, final
+
+from arbstr.sansio.frozen import dataclass
 
 
 class Outcome(Enum):

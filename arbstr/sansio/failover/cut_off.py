@@ -7,13 +7,13 @@ Neither is the provider's fault, so no breaker counts it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.failover.failure import FailureKind
+from arbstr.sansio.frozen import dataclass
 
 LEFT: Final = "was given up: the client left"
 """Of the provider whose answer nobody waited for; without a full stop."""

@@ -11,7 +11,7 @@ person is told.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.failover.rests import Reason
+from arbstr.sansio.frozen import dataclass
 
 
 class FailureKind(StrEnum):

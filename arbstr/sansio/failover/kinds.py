@@ -5,11 +5,11 @@ know asks for a trait, so that a new kind is a row here and a column there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.config.reader import Kind
+from arbstr.sansio.frozen import dataclass
 
 
 @final

@@ -10,7 +10,6 @@ which the message for the database lacks.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from math import ceil, isinf
@@ -22,6 +21,7 @@ from arbstr.sansio.failover.board import Refused, Resting
 from arbstr.sansio.failover.breaker import CircuitOpen, Probing
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds, told
 from arbstr.sansio.failover.rests import UNTIMED, Reason
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import format_above, format_eyes, format_sats, sats_from_msats
 from arbstr.sansio.routing.budget import LedgerUnread, NotWithinBudget, OverBudget, Unpriced
 from arbstr.sansio.routing.gauge import day_ends

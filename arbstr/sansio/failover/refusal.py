@@ -14,13 +14,13 @@ import json
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.dialects.complaints import WORDS
 from arbstr.sansio.errors import type_of
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.routing.catalog import redact
 from arbstr.sansio.secrets import Secret
 

@@ -35,7 +35,7 @@ ids whose bytes, if there are any, are to be let go at once.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from hashlib import blake2b
 from math import ceil, inf
@@ -43,6 +43,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import ErrorReply, LocalProtocolError
+from arbstr.sansio.frozen import dataclass
 
 MAX_KEPT_BYTES: Final = 64 * 1024 * 1024
 """Bytes of answers that are kept in all: as much as one answer may have (`max_answer_mb`)."""

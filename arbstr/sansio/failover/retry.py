@@ -31,7 +31,7 @@ What may not live here: clocks, dice (a `Sleep` states a range and the runtime d
 judgement what a failure was and cost (`sansio.failover.failure`), and anything a provider wrote.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from functools import cached_property
 from typing import Final, TypeAlias, final
@@ -42,6 +42,7 @@ from arbstr.sansio.failover.breaker import Probing
 from arbstr.sansio.failover.failure import Failure, FailureKind, Money, rest_seconds
 from arbstr.sansio.failover.last_word import Standing, last_word
 from arbstr.sansio.failover.verdicts import Verdict, verdict_of
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import add_sats
 from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.budget import NotWithinBudget

@@ -8,7 +8,6 @@ The rules are printed into the manual (`evidence`), so what a person reads there
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, final
@@ -18,6 +17,7 @@ from arbstr.sansio.failover.capable import cannot
 from arbstr.sansio.failover.failure import FailureKind
 from arbstr.sansio.failover.kinds import TRAITS
 from arbstr.sansio.failover.refusal import Refusal, words_of
+from arbstr.sansio.frozen import dataclass
 
 ACCOUNT_CODES: Final = frozenset(
     {"token_already_spent", "invalid_token", "cashu_error", "mint_error"}

@@ -10,10 +10,11 @@ single request tells nothing: it is alarmed from `SHARE` and `SATS` on, at most 
 
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from decimal import Decimal
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import add_sats, format_eyes, multiply_sats
 
 WINDOW: Final = 20

@@ -13,11 +13,12 @@ tokens (or rates) and without a statement there is no cost. Counts of tokens tha
 if there were none (`doubt`): a typing error of a provider's must not close the day for everybody.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Final, final
 
 from arbstr.sansio.failover.failure import Failure, Money
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.intents import Begun
 from arbstr.sansio.ledger.record import AttemptRow
 from arbstr.sansio.money import Usage, cost_sats, format_eyes, multiply_sats, sats_from_msats

@@ -11,10 +11,11 @@ lines: what they say is no row, whatever it looks like.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, fields
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar, final, get_args
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.record import AttemptRow, Record
 
 MARK: Final = "row dropped: "

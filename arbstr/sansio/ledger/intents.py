@@ -12,7 +12,7 @@ killed, a disk was full) is passed over. Amounts are written as text, to be read
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import MISSING, Field, fields, replace
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, TypeAlias, TypeVar, final, get_args
 
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import FailureKind, Money
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.record import AttemptRow, Record
 from arbstr.sansio.quick import quick
 

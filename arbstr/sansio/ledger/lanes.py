@@ -53,11 +53,12 @@ nothing.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import Final, Self, TypeAlias, final
 
 from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.reconcile import Account
 from arbstr.sansio.secrets import Secret
 

@@ -22,11 +22,11 @@ accounts are millisats.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from enum import StrEnum
 from typing import Any, Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import add_sats, format_eyes, multiply_sats, sats_from_msats
 
 LATE_SECONDS: Final = 5.0

@@ -8,12 +8,12 @@ wrote, has a place here.
 """
 
 import json
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import format_eyes
 from arbstr.sansio.quick import quick
 

@@ -12,7 +12,6 @@ that lists what would do. The words that may become part of an SQL statement are
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
@@ -21,6 +20,7 @@ from arbstr.sansio.config.faults import quoted, quoted_list
 from arbstr.sansio.config.reader import Config
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.periods import DAY, MONTH, WEEK, begin
 from arbstr.sansio.moments import (
     DAY_MS,

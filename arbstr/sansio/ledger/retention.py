@@ -11,9 +11,9 @@
 So a clock that is ahead costs no row for a day, in which whoever sets clocks has set it right.
 """
 
-from dataclasses import dataclass
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.moments import DAY_MS
 
 DOUBT_SECONDS: Final = 86_400.0

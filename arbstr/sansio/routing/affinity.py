@@ -15,10 +15,10 @@ drawn at the start, in memory, for an hour after the last answer.
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.quick import quick
 
 KEPT_SECONDS: Final = 3600.0

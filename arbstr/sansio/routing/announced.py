@@ -21,11 +21,12 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, Final, final
 
 from arbstr.sansio.config.addresses import is_loopback, is_onion, parse_url
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.visible import escaped
 
 KIND: Final = 38421

@@ -29,11 +29,11 @@ What may not live here: clocks (`now` is in seconds since 1970, UTC, always an a
 an attempt was charged (`sansio.exchange`).
 """
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import add_sats, minus, plus
 from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.plan import Candidate

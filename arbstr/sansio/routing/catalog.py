@@ -6,7 +6,7 @@ offers qualify and in what order is `plan.py`.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig,
 from arbstr.sansio.config.settings import X_API_KEY
 from arbstr.sansio.endpoints import ENDPOINTS
 from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates, estimate_sats
 from arbstr.sansio.routing.prices import (
     AGED_TIMES,

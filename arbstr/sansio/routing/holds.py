@@ -16,10 +16,10 @@ input, would make holds worthless: "hi" is one token, and no answer to it is.
 
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.config.settings import MOST
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.ratios import LONGEST_ANSWER, NO_POLICY, TRUSTED
 

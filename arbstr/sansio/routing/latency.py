@@ -10,8 +10,9 @@ A provider that was slow is not asked again as long as faster ones answer, so it
 until one of them fails, or arbstr starts anew.
 """
 
-from dataclasses import dataclass
 from typing import Final, final
+
+from arbstr.sansio.frozen import dataclass
 
 ALPHA: Final = 0.2
 """Weight of a new measurement: a provider that turns slow is overtaken after a handful of

@@ -35,10 +35,11 @@ usual size. All amounts are whole millisats.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, final
+
+from arbstr.sansio.frozen import dataclass
 
 RATE_SECONDS: Final = 5.0
 """So many seconds of demand are kept at hand; the database may be away that long unnoticed."""

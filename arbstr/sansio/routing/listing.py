@@ -18,10 +18,10 @@ or disabled, is not listed.
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, TypeGuard, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates
 from arbstr.sansio.visible import first_unseen
 

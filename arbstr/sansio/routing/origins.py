@@ -12,12 +12,12 @@ conversation itself.
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.config.reader import AUTO
 from arbstr.sansio.dialects.dialect import Reference, Stored
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 from arbstr.sansio.routing.catalog import Offer
 from arbstr.sansio.routing.policy import shown

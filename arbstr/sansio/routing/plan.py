@@ -12,7 +12,7 @@ breaker is asked before each attempt.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from decimal import Decimal
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from typing import Any, Final, TypeAlias, final
 from arbstr.sansio.config.reader import AUTO, Policies, Rule
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates, estimate_sats, format_above, format_sats
 from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.affinity import Home

@@ -22,13 +22,14 @@ without the vendor before its slash; where a step finds several models, it is am
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates, format_above, format_eyes, format_sats, multiply_sats
 from arbstr.sansio.routing.listing import Listed, Most
 

@@ -12,10 +12,10 @@ no answer is expected to be longer than `LONGEST_ANSWER`.
 An estimate orders candidates and holds a request to a cap; it is never what something cost.
 """
 
-from dataclasses import dataclass
 from math import isfinite
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 
 NO_POLICY: Final = ""

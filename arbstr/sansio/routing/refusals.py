@@ -2,12 +2,12 @@
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.config.reader import AUTO, Rule
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.routing.catalog import Offer
 from arbstr.sansio.routing.policy import LONGEST_NAME, MOST_NAMES, listed, shown
 

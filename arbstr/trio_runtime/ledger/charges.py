@@ -9,9 +9,9 @@ cost as far as the ledger knows: where the node is honest and the key is used by
 alone, the two are equal. Nothing here waits for more than the disk.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.reports import Filters
 from arbstr.trio_runtime.ledger.port import Session
 from arbstr.trio_runtime.ledger.sums import Where, nanosats, sats_of

@@ -7,11 +7,11 @@ the kills between them and the processes that shared the file are in it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, final
 
 from arbstr.sansio.failover.failure import Money
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.alarms import Sums
 from arbstr.sansio.ledger.lanes import SWEPT_SECONDS
 from arbstr.sansio.ledger.reconcile import (

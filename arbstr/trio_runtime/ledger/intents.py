@@ -21,9 +21,10 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.intents import (
     HEADER,
     Intent,

@@ -7,10 +7,10 @@ held, is_wanted      for who only looks
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.routing.budget import day_of
 from arbstr.sansio.routing.lease import ENDED, Ask, Row, exchanged
 from arbstr.trio_runtime.ledger.budget import OF_ONE, WITHOUT_LEASE, sum_of_day

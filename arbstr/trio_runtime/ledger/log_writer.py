@@ -21,7 +21,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from typing import Final, TypeAlias, final
 
 import trio
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.dropped import dropped_text
 from arbstr.sansio.ledger.intents import Intent
 from arbstr.sansio.ledger.record import Record

@@ -15,7 +15,7 @@ one. What keeps itself (sums, who lives) is made there.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from math import isclose
 from typing import Any, Final, final
@@ -24,6 +24,7 @@ from uuid import uuid4
 import trio
 
 from arbstr.sansio.errors import StartError
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime.ledger.database import open_database, open_for_reading, shown
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import MOVER, Database, Row, Session

@@ -8,10 +8,10 @@ the line and the row that there are anyway.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.lanes import LATE_SECONDS, Noted
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.trio_runtime.ledger.port import Session, named

@@ -7,10 +7,10 @@ node_prices --read_before--> what a price is compared with a day later
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.sansio.money import Rates
 from arbstr.sansio.routing.prices import NodePrices, Price, kept, restored

@@ -7,13 +7,13 @@ own, so for a budget they are another process's, read with the day.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, final
 
 import trio
 
 from arbstr.sansio.errors import StartError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.record import Record
 from arbstr.trio_runtime.ledger.database import open_database, shown
 from arbstr.trio_runtime.ledger.log_writer import BATCH_ROWS

@@ -11,12 +11,12 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Final, final
 
 from arbstr.sansio.errors import StartError
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime.ledger.port import Trouble
 from arbstr.trio_runtime.ledger.sqlite_readers import read_any
 from arbstr.trio_runtime.ledger.sqlite_session import SqliteSession

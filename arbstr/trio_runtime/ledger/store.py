@@ -12,11 +12,12 @@ each, in a new file: 32 us of CPU a record in this thread; a statement a row in 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeVar, final, get_args
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.record import AttemptRow, Record
 from arbstr.sansio.routing.ratios import NO_POLICY
 from arbstr.trio_runtime.ledger.port import Row, Session

@@ -11,10 +11,11 @@ here waits for more than the disk; call it in a thread. Raises what the session 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, TypeAlias, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.periods import label
 from arbstr.sansio.ledger.reports import TIMES, Filters, Group
 from arbstr.sansio.moments import DAY_MS, HOUR_MS, UTC, Span, Zone, format_moment, parse_moment

@@ -1,9 +1,9 @@
 """What the mock providers answer at /v1/chat/completions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime.mock.said import (
     CREATED,
     JSON,

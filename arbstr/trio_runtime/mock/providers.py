@@ -16,7 +16,6 @@ tenth of it. Without a delay a stream is written in one piece, which costs the l
 import itertools
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from http import HTTPStatus
@@ -25,6 +24,7 @@ from typing import Final, final
 import h11
 import trio
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates
 from arbstr.trio_runtime.mock.answers import DOORS, answered
 from arbstr.trio_runtime.mock.said import CREATED, JSON, dump

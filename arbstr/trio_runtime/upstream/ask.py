@@ -17,12 +17,13 @@ certificates (`connect`), when they are needed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias, final
 
 from arbstr import __version__
 from arbstr.sansio.callers import fold_headers
 from arbstr.sansio.config.addresses import Proxy
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime.upstream.content_coding import Decoder
 from arbstr.trio_runtime.upstream.transport import (
     AnswerBroken,

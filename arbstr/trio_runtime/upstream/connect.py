@@ -10,12 +10,12 @@ import os
 import re
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import Final, Self, final
 
 import trio
 
 from arbstr.sansio.config.addresses import Proxy, is_onion
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime.upstream.pipe import (
     RECEIVE_SIZE,
     RESET,

@@ -8,13 +8,13 @@ how much of it by whoever reads it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, final
 from urllib.parse import urljoin, urlsplit
 
 import trio
 
 from arbstr.sansio.config.addresses import Proxy, parse_url
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.routing.announced import (
     About,
     Announced,

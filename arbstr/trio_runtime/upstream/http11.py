@@ -8,7 +8,7 @@ body left to send.
 A `Connection` is one exchange; the `Link` below it lives on to serve the next one.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import TYPE_CHECKING, Final, Self, final
 
@@ -16,6 +16,7 @@ import h11
 import trio
 
 from arbstr.sansio.errors import LocalProtocolError
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.heads import promised_seconds
 from arbstr.trio_runtime.upstream.connect import Origin
 from arbstr.trio_runtime.upstream.deadlines import Deadline, Deadlines

@@ -13,9 +13,10 @@ about the node. How long an answer may take is the caller's scope.
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, final
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.reconcile import CLOSED_DATE, Account, parse_account
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.sansio.routing.listing import Listed, parse_models

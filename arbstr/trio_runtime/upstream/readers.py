@@ -9,13 +9,13 @@ half of the connection ended, which is how some bodies end.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, final
 
 import h11
 
 from arbstr.sansio.chunks import Chunks, Standing
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.heads import AnswerHead, read_answer
 from arbstr.sansio.quick import quick
 from arbstr.trio_runtime.upstream.pipe import CLOSED, DRAIN_SIZE

@@ -8,12 +8,12 @@ cancelled while the pool is full blocks a slot for good) has no place to happen 
 import logging
 import ssl
 from collections import deque
-from dataclasses import dataclass
 from math import inf
 from typing import Final, Self, final
 
 import trio
 
+from arbstr.sansio.frozen import dataclass
 from arbstr.trio_runtime.upstream.connect import Origin, open_pipe, target_of
 from arbstr.trio_runtime.upstream.deadlines import Deadlines
 from arbstr.trio_runtime.upstream.http11 import Connection, Link, RequestHead, SendFailed

@@ -14,7 +14,6 @@ Nothing here raises, whatever the bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.dialects.chat.glance import has_choices, open_braces, says_nothing
@@ -28,6 +27,7 @@ from arbstr.sansio.dialects.complaints import (
 )
 from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.usage import read_told
+from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.quick import quick
 
 NOT_OUTPUT: Final = frozenset({"role", "name"})

@@ -16,7 +16,6 @@ value it does not use.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, final
 
 from arbstr.sansio.dialects.dialect import Asked, Dialect
@@ -39,6 +38,7 @@ from arbstr.sansio.dialects.request import (
     value_of,
 )
 from arbstr.sansio.errors import ErrorReply
+from arbstr.sansio.frozen import dataclass
 
 READ_ONCE: Final = frozenset(
     {
