@@ -31,7 +31,7 @@ def wing(name: str, modules: str) -> tuple[str, ...]:
 
 ORDER: Final = {
     "sansio": (
-        *row("frozen errors quick secrets money moments ids visible heads chunks endpoints"),
+        *row("frozen errors secrets money moments ids visible heads chunks endpoints"),
         *wing(
             "config",
             "addresses ledger_url credentials values settings faults tables models cautions reader "

@@ -51,8 +51,8 @@ The rules:
 The order of the modules; each imports only from those before it. A wing (a folder) lists its own
 in its page:
 
-    frozen, errors, quick, secrets, money,          words everybody uses
-      moments, ids, visible, heads, chunks, endpoints
+    frozen, errors, secrets, money, moments, ids,   words everybody uses
+      visible, heads, chunks, endpoints
     config/                                         the configuration: text -> Config
     callers                                         who may call
     dialects/                                       the doors: what is asked, what comes back

@@ -22,7 +22,6 @@ from math import inf
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.frozen import dataclass
-from arbstr.sansio.quick import quick
 
 Fields: TypeAlias = list[tuple[bytes, bytes]]
 """Header fields in their order: names in lower case, values without the white space around them."""
@@ -52,7 +51,6 @@ _FRAMES: Final = frozenset(
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class RequestHead:
     """A POST. Its body, of `length` bytes, begins at `size`. `closes`: it is the client's last.
@@ -70,7 +68,6 @@ class RequestHead:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class AnswerHead:
     """A final answer. Its body, of `length` bytes, or in chunks if that is None, begins at `size`.

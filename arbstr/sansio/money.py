@@ -16,7 +16,6 @@ from functools import lru_cache, reduce
 from typing import Final, final
 
 from arbstr.sansio.frozen import dataclass
-from arbstr.sansio.quick import quick
 
 _EXACT: Final = Context(prec=200)
 """Digits that are enough for every sum here to be exact: a rate has at most 45 (`config/reader.py`
@@ -55,7 +54,6 @@ class Rates:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Usage:
     """The tokens a provider counted for one answer.

@@ -31,7 +31,6 @@ from arbstr.sansio.failover.repeats import (
 )
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
-from arbstr.sansio.quick import quick
 from arbstr.trio_runtime.server.responder import passed_on
 
 if TYPE_CHECKING:
@@ -51,7 +50,6 @@ PIECE_BYTES: Final = 64
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Head:
     """Who answers. `passed` are those headers of the provider's that clients may see, and

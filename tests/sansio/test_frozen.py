@@ -4,7 +4,8 @@ That is checked by what mypy ignores here: under `warn_unused_ignores` a line th
 is an error of its own.
 """
 
-from dataclasses import fields, replace
+import pickle
+from dataclasses import field, fields, replace
 from typing import final
 
 import pytest
@@ -19,6 +20,7 @@ class Pair:
 
     left: int
     right: str = "r"
+    secret: str = field(default="s", repr=False)
 
 
 @final
@@ -45,12 +47,13 @@ def change(pair: Pair) -> None:
 def test_values_are_equal_and_hashed_by_their_fields() -> None:
     assert Pair(1) == Pair(1, "r") != Pair(2)
     assert len({Pair(1), Pair(1), Pair(1, "x")}) == 2
+    assert pickle.loads(pickle.dumps(Pair(1))) == Pair(1)
     assert repr(Pair(1)) == "Pair(left=1, right='r')"
 
 
 def test_they_are_replaced_and_matched_as_any_dataclass() -> None:
     assert replace(Pair(1), right="x") == Pair(1, "x")
-    assert [each.name for each in fields(Pair)] == ["left", "right"]
+    assert [each.name for each in fields(Pair)] == ["left", "right", "secret"]
     match Pair(1, "x"):
         case Pair(left, right):
             assert (left, right) == (1, "x")

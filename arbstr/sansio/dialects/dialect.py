@@ -62,7 +62,6 @@ from arbstr.sansio.dialects.usage import Counts, priced
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
-from arbstr.sansio.quick import quick
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -95,7 +94,6 @@ class Stored:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What everybody but its door needs to know of one request.
@@ -135,7 +133,6 @@ class Asked:
         return replace(self, body=b"", last_user_text="")
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What one event says, for any door. A door may know more (a subclass).
@@ -178,7 +175,6 @@ class Facts:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Answer:
     """`body` is what the client gets: the object that was judged if nothing had to change.

@@ -35,7 +35,6 @@ from typing import Final, final
 
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
-from arbstr.sansio.quick import quick
 
 MAX_TOKENS: Final = 10**9
 """Tokens of one answer. Picked, not measured: the longest contexts known are below 10**8."""
@@ -78,7 +77,6 @@ MOST_PLACES: Final = 64
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What one usage object says, in tokens; None where it does not say."""

@@ -43,7 +43,6 @@ from arbstr.sansio.failover.breaker import (
 )
 from arbstr.sansio.failover.rests import Reason, Rests
 from arbstr.sansio.frozen import dataclass
-from arbstr.sansio.quick import quick
 
 MOST_CIRCUITS: Final = 2000
 """Circuits kept. Clients may ask a provider of all models (`"*"`) for any name; healthy ones are
@@ -73,7 +72,6 @@ Refused: TypeAlias = Resting | CircuitOpen | Probing
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """The right to send one request for `model` to `provider`; given back with `Board.settle`.

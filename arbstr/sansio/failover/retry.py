@@ -44,7 +44,6 @@ from arbstr.sansio.failover.last_word import Standing, last_word
 from arbstr.sansio.failover.verdicts import Verdict, verdict_of
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import add_sats
-from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.budget import NotWithinBudget
 from arbstr.sansio.routing.listing import TooLow
 from arbstr.sansio.routing.plan import Candidate, OverRequest
@@ -70,7 +69,6 @@ PROBE_WAIT: Final = 5.0
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Send the request to this candidate, if `Budget` and `Board` let it through.

@@ -22,14 +22,12 @@ from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import FailureKind, Money
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.ledger.record import AttemptRow, Record
-from arbstr.sansio.quick import quick
 
 ABANDONED: Final = "arbstr ended before this request did"
 """The error message of a row that nobody finished; `sql/abandon.sql` has it as well."""
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Begun:
     """What is known of an attempt that is about to be sent: an `AttemptRow` of little."""
@@ -58,7 +56,6 @@ class Begun:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Intent:
     """A request one of whose attempts is about to be sent: the last of `attempts`. Of one that was

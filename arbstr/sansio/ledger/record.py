@@ -15,7 +15,6 @@ from arbstr.sansio.endpoints import CHAT
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import format_eyes
-from arbstr.sansio.quick import quick
 
 Member: TypeAlias = str | int | Decimal | None
 """What a member of the log's line may be; `bool` is an `int`."""
@@ -24,7 +23,6 @@ _ZERO: Final = Decimal(0)
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class AttemptRow:
     """One row of the `attempts` table. Times in ms, money in sats.
@@ -64,7 +62,6 @@ class AttemptRow:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Record:
     """One row of the `requests` table, with its attempts. Times in ms, money in sats."""

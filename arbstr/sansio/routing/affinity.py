@@ -19,7 +19,6 @@ from hashlib import blake2b
 from typing import Final, TypeAlias, final
 
 from arbstr.sansio.frozen import dataclass
-from arbstr.sansio.quick import quick
 
 KEPT_SECONDS: Final = 3600.0
 """An hour after its last answer nobody has a conversation in a cache: providers keep them for five
@@ -35,7 +34,6 @@ Key: TypeAlias = bytes
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Home:
     """Who answered last, with which model, and the estimated tokens of input it was given."""

@@ -35,7 +35,6 @@ from typing import Final, TypeAlias, final
 from arbstr.sansio.errors import LocalProtocolError
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import add_sats, minus, plus
-from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.plan import Candidate
 
 DAY_SECONDS: Final = 86_400
@@ -45,7 +44,6 @@ _ZERO: Final = Decimal(0)
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """The right to send one attempt; `most` sats are set aside for it until it is settled."""

@@ -20,7 +20,6 @@ from typing import Final, final
 
 from arbstr.sansio.config.settings import MOST
 from arbstr.sansio.frozen import dataclass
-from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.ratios import LONGEST_ANSWER, NO_POLICY, TRUSTED
 
 KEPT: Final = 500
@@ -39,7 +38,6 @@ model, clients make up the names."""
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What a request is held to at a model.

@@ -23,7 +23,6 @@ from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Rates, estimate_sats, format_above, format_sats
-from arbstr.sansio.quick import quick
 from arbstr.sansio.routing.affinity import Home
 from arbstr.sansio.routing.catalog import Catalog, Offer
 from arbstr.sansio.routing.holds import Hold, Known, Lengths, hold_tokens
@@ -54,7 +53,6 @@ ASSUMED_OUTPUT: Final = 256
 
 
 @final
-@quick
 @dataclass(frozen=True)  # no slots: `hold_cost` is kept beside them
 class Candidate:
     """An offer that qualifies.
@@ -95,7 +93,6 @@ class Candidate:
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
     """The candidates in the order of the strategy, at least one.

@@ -17,7 +17,6 @@ import h11
 from arbstr.sansio.chunks import Chunks, Standing
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.heads import AnswerHead, read_answer
-from arbstr.sansio.quick import quick
 from arbstr.trio_runtime.upstream.pipe import CLOSED, DRAIN_SIZE
 
 _END: Final = h11.EndOfMessage()
@@ -32,7 +31,6 @@ class AnswerBroken(Exception):  # noqa: N818 - a fact about the wire, told in th
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class Head:
     """The head of an answer. Header names are lower-case; the values are as they came."""

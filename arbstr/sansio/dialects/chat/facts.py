@@ -28,7 +28,6 @@ from arbstr.sansio.dialects.complaints import (
 from arbstr.sansio.dialects.dialect import Facts
 from arbstr.sansio.dialects.usage import read_told
 from arbstr.sansio.frozen import dataclass
-from arbstr.sansio.quick import quick
 
 NOT_OUTPUT: Final = frozenset({"role", "name"})
 """Members of a delta that are not output. Everything else that is not empty is (content,
@@ -37,7 +36,6 @@ unknown kind of output for nothing would hold it back, the other mistake only co
 
 
 @final
-@quick
 @dataclass(frozen=True, slots=True)
 class ChatFacts(Facts):
     """What one chunk says. `passes`: it is an object with an array `choices`, which is what clients
