@@ -43,7 +43,7 @@ COUNTED: Final = pytest.mark.skipif(
 
 PLAIN_STEPS: Final = 10_770
 """Of a plain request on connections that are there, with the ledger on disk; 2 % above measured."""
-EVENT_STEPS: Final = 385
+EVENT_STEPS: Final = 311
 """Of an ordinary event that comes alone in its chunk; 5 % above measured."""
 BURST_STEPS: Final = 56
 """Of each of twenty ordinary events that come at once; 5 % above measured."""
@@ -61,7 +61,7 @@ SCOPES: Final = 0
 TASKS: Final = 0
 """Tasks of a plain request, 20 us each: its connection has one for all of them."""
 
-STREAMED_STEPS: Final = 1_050
+STREAMED_STEPS: Final = 960
 """Of an event from the provider's socket to the client's, through all of arbstr; 3 % above
 measured."""
 AT_A_SOCKET: Final = {"recv", "recv_into", "read", "send", "sendmsg", "write", "writev", "poll"}
