@@ -97,16 +97,15 @@ class Pipe:
         # Wakes who waits; the socket stays open, and may be waited for again.
         trio.lowlevel.notify_closing(self._socket)
 
-    async def wait_writable(self) -> None:
-        """Until the kernel takes more bytes."""
-        await self._wait(trio.lowlevel.wait_writable)
+    # Whoever waits resumes through every coroutine between here and the task: these two are none.
 
-    async def wait_readable(self) -> None:
+    def wait_writable(self) -> "Awaitable[None]":
+        """Until the kernel takes more bytes."""
+        return self._wait(trio.lowlevel.wait_writable)
+
+    def wait_readable(self) -> "Awaitable[None]":
         """Until `receive_nowait` has something to give, or `ended` something to say."""
-        if self.ended is not None and not self.is_late:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._wait(trio.lowlevel.wait_readable)
+        return self._wait(trio.lowlevel.wait_readable if self.ended is None else _at_once)
 
     async def wait_either(self) -> None:
         """Until the kernel takes more bytes or has some."""
@@ -181,6 +180,11 @@ class Pipe:
         if self._socket.fileno() != -1:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+
+async def _at_once(_: socket.socket) -> None:
+    """For whoever has nothing to wait for."""
+    await trio.lowlevel.checkpoint()
 
 
 @final
