@@ -47,24 +47,25 @@ class Relaying:
         deadline = silence.deadline
         try:
             while True:
-                if self.unsent:
-                    # A client that is slow to take this is not the provider's silence.
-                    began, silence.deadline = now(), inf
-                    if relay.refunds:
-                        await keep(call.stray_change(), call.provider.name)
-                    await pass_on(self.unsent)
-                    self.unsent = b""
-                    deadline += now() - began
-                if (relay.done and call.has_said_all) or call.ended or relay.overflow:
-                    break
+                came = now()
                 if (relay.finished and relay.ending) or relay.error is not None:
                     # Only its last word can follow; output shows that this was not the end.
                     if not ending or relay.after_finish != after:
                         ending, after = True, relay.after_finish
-                        deadline = now() + min(idle, AFTER_COMPLETE_SECONDS)
+                        deadline = came + min(idle, AFTER_COMPLETE_SECONDS)
                 elif relay.events != events:
                     events = relay.events
-                    deadline = now() + idle
+                    deadline = came + idle
+                if self.unsent:
+                    # A client that is slow to take this is not the provider's silence.
+                    silence.deadline = inf
+                    if relay.refunds:
+                        await keep(call.stray_change(), call.provider.name)
+                    await pass_on(self.unsent)
+                    self.unsent = b""
+                    deadline += now() - came
+                if (relay.done and call.has_said_all) or call.ended or relay.overflow:
+                    break
                 silence.deadline = deadline
                 self.unsent = await call.more()
                 deadline = silence.deadline  # moved on where arbstr itself took its time
