@@ -61,7 +61,7 @@ SCOPES: Final = 0
 TASKS: Final = 0
 """Tasks of a plain request, 20 us each: its connection has one for all of them."""
 
-STREAMED_STEPS: Final = 960
+STREAMED_STEPS: Final = 900
 """Of an event from the provider's socket to the client's, through all of arbstr; 3 % above
 measured."""
 AT_A_SOCKET: Final = {"recv", "recv_into", "read", "send", "sendmsg", "write", "writev", "poll"}
@@ -317,4 +317,4 @@ async def test_an_event_takes_no_more_on_its_way_than_it_did(
     assert least["steps"] <= STREAMED_STEPS
     assert least["kernel"] == 2
     assert least["moved"] == 0
-    assert least["clock"] <= 4
+    assert least["clock"] <= 3

@@ -114,7 +114,8 @@ class App:
 
     async def __call__(self, request: ClientRequest) -> None:
         """Serves one request."""
-        received = trio.current_time()
+        now = self._hub.now
+        received = now()
         request_id = self._ids.following(time.time_ns(), random.getrandbits(RANDOM_BITS))
         called = self._called(request.heading)
         ids = f"x-arbstr-request-id: {request_id}\r\nx-request-id: {request_id}\r\n"
@@ -124,6 +125,7 @@ class App:
             request_id=request_id,
             door=called.door,
             received=received,
+            now=now,
         )
         try:
             if called.served is not None:

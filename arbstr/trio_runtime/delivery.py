@@ -21,6 +21,8 @@ from arbstr.trio_runtime.server.responder import Responder, header, policy_heade
 from arbstr.trio_runtime.server.silences import Silence, Silences
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from arbstr.sansio.failover.retry import Retry
 
 
@@ -48,9 +50,9 @@ class Delivery:
         """The head of a stream."""
         await self._responder.start(self._headers(head))
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> "Awaitable[None]":
         """Some whole events."""
-        await self._responder.write(data)
+        return self._responder.write(data)
 
     def summary(self) -> bytes:
         """The `arbstr` object of a complete stream."""

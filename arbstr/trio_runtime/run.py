@@ -46,6 +46,8 @@ from arbstr.trio_runtime.upstream.call import UpstreamCall
 from arbstr.trio_runtime.whom import retry_of, route_of, unserved_now
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from arbstr.sansio.routing.affinity import Key
     from arbstr.sansio.routing.plan import Candidate
 
@@ -231,11 +233,11 @@ class Run:
         error, self._last_bytes = broken_off(attempts, self._exchange, failure)
         return error
 
-    async def _pass_on(self, data: bytes) -> None:
+    def _pass_on(self, data: bytes) -> "Awaitable[None]":
         source = self._shared.source
         if source is not None:
             source.keep(data)
-        await self._delivery.write(data)
+        return self._delivery.write(data)
 
     async def _finish_stream(self, attempts: Attempts) -> None:
         call = attempts.call

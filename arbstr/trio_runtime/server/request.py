@@ -199,16 +199,20 @@ class ClientRequest:
             # Whoever was told that the client left ends here, and does not take this for sent.
             await trio.lowlevel.checkpoint()
             return
-        data, self._head = self._head, b""
         channel = self._channel
         framing = channel.framing
         body = framing.data(body) if body and not self._bodiless else b""
         if not more:
             body += framing.end()
-        if len(body) >= APART_BYTES:
-            await channel.write(data, body)
-        elif data := data + body:
-            await channel.write(data)
+        head = self._head
+        if head:
+            self._head = b""
+            if len(body) >= APART_BYTES:
+                await channel.write(head, body)
+            else:
+                await channel.write(head + body)
+        elif body:
+            await channel.write(body)
         if not more:
             channel.finish_answer()
 

@@ -5,7 +5,7 @@ while the request's task looks for a provider, so writes are put in order here; 
 of that task there is no lock to pay for.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Final, final
 
@@ -34,7 +34,8 @@ class Responder:
     """Answers one client. `common` are header lines of every answer.
 
     `door`: in whose shape errors are and what is said in a stream; None for a route of arbstr's own
-    which streams nothing. `received`: since when the client waits, if not since now.
+    which streams nothing. `received`: since when the client waits, if not since `now()`, by Trio's
+    clock.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Responder:
         request_id: str = "",
         door: Dialect | None = None,
         received: float | None = None,
+        now: Callable[[], float] = trio.current_time,
     ) -> None:
         self._client = client
         self._common = common
@@ -55,7 +57,8 @@ class Responder:
         self._streaming = False
         self.ended = False
         self.head_sent = False
-        self.last_write = trio.current_time() if received is None else received
+        self._now = now
+        self.last_write = now() if received is None else received
 
     def leave(self) -> None:
         """The client is gone: what is still said goes nowhere."""
@@ -111,9 +114,9 @@ class Responder:
         self.head(200, lines_of((*STREAM_HEADERS, *headers)))
         self._streaming = True
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Awaitable[None]:
         """Some whole events of a stream. Waits as long as the client's socket is full."""
-        await self.body(data, more=True)
+        return self.body(data, more=True)
 
     async def end(self, data: bytes) -> None:
         """The last bytes of a stream and its end, in one write."""
@@ -137,7 +140,7 @@ class Responder:
         self.is_writing = True
         await self._client.write(body, more=more)
         self.is_writing = False
-        self.last_write = trio.current_time()
+        self.last_write = self._now()
 
     async def comment(self, early_headers: Callable[[], Headers]) -> None:
         """Says something in a stream, where nothing was said for long (silences.py). What else is
@@ -151,7 +154,7 @@ class Responder:
                 self._start(early_headers())
             await self._client.write(self.door.silence, more=True)
         finally:
-            self.last_write = trio.current_time()
+            self.last_write = self._now()
             self._commented = None
             done.set()
 
