@@ -116,6 +116,22 @@ async def test_nothing_is_settled_while_the_node_holds_money_back(tmp_path: Path
     assert [row["money"] for row in rows(database, "attempts")] == ["free"]
 
 
+async def test_an_attempt_says_which_key_it_was_sent_with(tmp_path: Path) -> None:
+    node, database = Node(only=("good",)), tmp_path / "arbstr.db"
+    async with open_fake_provider(answer(503)) as first, open_fake_provider(node.serve) as fake:
+        cheaper = provider(first.url).replace('"node"', '"first"').replace("5a5a", "6b6b")
+        cheaper = cheaper.replace("input_rate = 2", "input_rate = 1")
+        cheaper = cheaper.replace("drain_seconds = 0.2", "").replace("routstr", "openai")
+        text = config(cheaper, provider(fake.url), more=FAST + "max_retries = 0\n")
+        async with open_proxy(text, database=database, books=True) as proxy:
+            await proxy.chat()
+            await proxy.wait_idle()
+            known = key_id(proxy.hub.snapshot.catalog.providers[1])
+    said = [(row["provider"], row["key_id"]) for row in rows(database, "attempts")]
+    assert said == [("first", None), ("node", known)], "only a node has books"
+    assert known not in KEY
+
+
 async def test_several_share_what_they_cost_together_and_are_marked(tmp_path: Path) -> None:
     node, database = Node(only=("reset before the head",)), tmp_path / "arbstr.db"
     async with serving(node, database) as (proxy, _):

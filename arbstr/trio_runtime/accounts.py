@@ -10,7 +10,6 @@ A checkpoint that cannot be taken now is tried again, later each time. No reques
 this.
 """
 
-import hashlib
 import logging
 import time
 from collections import Counter
@@ -24,7 +23,7 @@ from typing import Final, TypeAlias, final
 
 import trio
 
-from arbstr.sansio.config.credentials import lists_prices
+from arbstr.sansio.config.credentials import key_id_of, lists_prices
 from arbstr.sansio.dialects.dialect import Asked
 from arbstr.sansio.failover.failure import Money
 from arbstr.sansio.frozen import dataclass
@@ -368,4 +367,4 @@ def asked_for_balance(providers: Iterable[Provider]) -> Iterable[Provider]:
 def key_id(provider: Provider) -> str:
     """What tells a provider's key from another, and does not tell the key."""
     assert provider.authorization is not None  # it was asked for its balance
-    return hashlib.sha256(provider.authorization.reveal().encode()).hexdigest()[:16]
+    return key_id_of(provider.authorization)

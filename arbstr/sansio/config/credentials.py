@@ -4,6 +4,7 @@ A key comes from the file, else from `ARBSTR_<NAME>_API_KEY`, else there is none
 Authorization header is sent. The kind decides what a failure may have cost (`failover/failure.py`).
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -56,6 +57,11 @@ def infer_kind(host: str, key: Secret | None) -> Kind:
 def lists_prices(kind: Kind) -> bool:
     """Whether such a provider lists what it asks for its models, in satoshis."""
     return kind is Kind.ROUTSTR
+
+
+def key_id_of(authorization: Secret) -> str:
+    """What tells a key from another, and does not tell the key."""
+    return hashlib.sha256(authorization.reveal().encode()).hexdigest()[:16]
 
 
 def sharing_a_variable(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:

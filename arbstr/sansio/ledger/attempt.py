@@ -161,6 +161,7 @@ class AttemptState:
             candidate.hold_cost,
             None if price is None else price.id,
             self.lane,
+            candidate.offer.provider.key_id,
         )
 
     def row(self, n: int, now: float) -> AttemptRow:
@@ -197,6 +198,7 @@ class AttemptState:
             settled=BY_LANE if self.by_lane else None,
             lane=self.lane,
             said=failure and failure.words,
+            key_id=offer.provider.key_id,
         )
 
     def disbelief(self) -> str | None:

@@ -40,6 +40,7 @@ class Begun:
     set_aside_sats: Decimal | None
     price_id: int | None
     lane: str | None
+    key_id: str | None
 
     duration_ms: ClassVar = 0
     failure: ClassVar = None

@@ -31,7 +31,8 @@ class AttemptRow:
     an older arbstr have none. `price_id` is the price a node listed by which it was routed.
     `settled`: how its price was learnt that nobody stated. `lane`: what it ran on, and what that
     had counted before (`lanes.Noted`). `said`: the provider's own words of a refused key or an
-    unknown model, on one short line without secrets.
+    unknown model, on one short line without secrets. `key_id` tells which key of a node it was sent
+    with.
     """
 
     n: int
@@ -54,6 +55,7 @@ class AttemptRow:
     settled: str | None = None
     lane: str | None = None
     said: str | None = None
+    key_id: str | None = None
 
     @property
     def may_have_cost(self) -> bool:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, final
 
 from arbstr.sansio.config.addresses import Proxy, url_of
+from arbstr.sansio.config.credentials import key_id_of, lists_prices
 from arbstr.sansio.config.reader import ANY_MODEL, Config, Kind, ProviderConfig, Secret, Timeouts
 from arbstr.sansio.config.settings import X_API_KEY
 from arbstr.sansio.endpoints import ENDPOINTS
@@ -53,7 +54,8 @@ class Provider:
     `url` is the base of what is posted, see `url_of`; it may carry a query and is not for showing.
     `shown_url` is the configured URL without userinfo and query. `authorization` is what the header
     `key_header` says, whole, or `None` to send none.
-    `proxy` is through whom it is reached, `None` for directly.
+    `proxy` is through whom it is reached, `None` for directly. `key_id` tells a node's key from
+    others in its books, and not the key; other keys have no books.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Provider:
     proxy: Proxy | None = None
     endpoints: tuple[str, ...] = ENDPOINTS
     key_header: bytes = b"authorization"
+    key_id: str | None = None
 
     @property
     def credentials(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -264,19 +267,24 @@ def _provider(config: ProviderConfig) -> Provider:
     # A Cashu token is a bearer key as well: a Routstr node makes a balance of it.
     shown = endpoint.basic if key is None else Secret("Bearer " + key.reveal())
     bare = key is not None and config.key_header == X_API_KEY
+    authorization = key if bare else shown
+    known = None
+    if authorization is not None and lists_prices(config.kind):
+        known = key_id_of(authorization)
     return Provider(
         name=config.name,
         url=endpoint.url,
         shown_url=endpoint.shown_url,
         kind=config.kind,
         key=key,
-        authorization=key if bare else shown,
+        authorization=authorization,
         models=config.models,
         timeouts=config.timeouts,
         drain_seconds=config.drain_seconds,
         proxy=config.proxy,
         endpoints=config.endpoints,
         key_header=X_API_KEY.encode() if bare else b"authorization",
+        key_id=known,
     )
 
 

@@ -160,24 +160,28 @@ def take(
     ledger, and have for so many seconds since this one looks. What their lanes will tell of each
     attempt is not shared out before; what nobody tells by then, is.
     """
-    provider, account, until = reading.provider, reading.account, reading.before.request
+    provider, key = reading.provider, reading.key_id
+    account, until = reading.account, reading.before.request
     (in_flight,) = session.execute(
-        session.question("provider_in_flight"), {"provider": provider}
+        session.question("provider_in_flight"), {"provider": provider, "key_id": key}
     ).fetchone()
     if in_flight:
         return NotNow("has requests in flight")
     now_last = last_request(session)
     now = format_moment(reading.moment)
-    if _attempts(session, provider, until, now_last, NEVER, now):
+    if _attempts(session, reading, until, now_last, NEVER):
         return NotNow("was asked meanwhile")
-    known = _last_checkpoint(session, provider, reading.key_id)
-    before, number, after, since = None, 0, 0, NEVER
+    known = _last_checkpoint(session, provider, key)
+    before, number, rows = None, 0, []
     if known is not None:
-        number, spent, requests, balance, after, since = known
-        before = Account(balance, 0, spent, requests)
+        number, spent, requests, balance, after, since, is_alone = known
+        rows = _attempts(session, reading, after, until, since)
+        if is_alone or all(row["key_id"] is not None for row in rows):
+            before = Account(balance, 0, spent, requests)
+        else:
+            rows = []  # some of them were perhaps sent with the other key
     if number != reading.before.checkpoint:
         return NotNow("was compared by another arbstr meanwhile")
-    rows = _attempts(session, provider, after, until, since, now) if known is not None else []
     open_rows = [row for row in rows if row["provider_cost_sats"] is None and not row["settled"]]
     if any(_ago(row, reading) < LATE_SECONDS for row in open_rows):
         return NotNow("may still get what was sent a moment ago")
@@ -199,7 +203,7 @@ def take(
         session.question("insert_checkpoint"),
         {
             "provider": provider,
-            "key_id": reading.key_id,
+            "key_id": key,
             "taken_at": now,
             "total_spent": account.total_spent,
             "total_requests": account.total_requests,
@@ -222,7 +226,7 @@ def bought(provider: str, key_id: str, msats: int, moment: int, session: Session
     known = _last_checkpoint(session, provider, key_id)
     if known is None:
         return  # nothing is compared yet
-    _, spent, requests, balance, after, _ = known
+    _, spent, requests, balance, after, *_ = known
     sats = float(sats_from_msats(Decimal(msats)))
     session.execute(
         session.question("insert_checkpoint"),
@@ -283,9 +287,16 @@ def _write(
 
 
 def _attempts(
-    session: Session, provider: str, after: int, until: int, since: str, now: str
+    session: Session, reading: Reading, after: int, until: int, since: str
 ) -> list[dict[str, Any]]:
-    parameters = {"provider": provider, "after": after, "until": until, "since": since, "now": now}
+    parameters = {
+        "provider": reading.provider,
+        "key_id": reading.key_id,
+        "after": after,
+        "until": until,
+        "since": since,
+        "now": format_moment(reading.moment),
+    }
     return named(session.execute(session.question("attempts_since_checkpoint"), parameters))
 
 

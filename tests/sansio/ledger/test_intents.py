@@ -138,7 +138,12 @@ def test_every_field_is_in_a_line() -> None:
 
 def test_an_attempt_that_has_begun_has_the_line_of_its_row() -> None:
     row = replace(
-        RUNNING, expected_sats=None, set_aside_sats=Decimal("2.5"), price_id=7, lane="l-1"
+        RUNNING,
+        expected_sats=None,
+        set_aside_sats=Decimal("2.5"),
+        price_id=7,
+        lane="l-1",
+        key_id="k-1",
     )
     begun = Begun(
         row.n,
@@ -149,6 +154,7 @@ def test_an_attempt_that_has_begun_has_the_line_of_its_row() -> None:
         row.set_aside_sats,
         row.price_id,
         row.lane,
+        row.key_id,
     )
     assert all(getattr(begun, each.name) == getattr(row, each.name) for each in fields(row))
     line = intent_line(replace(INTENT, attempts=(FAILED, begun)))

@@ -23,7 +23,7 @@ from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
 from arbstr.trio_runtime.ledger.port import Database
 from tests.engines import place  # noqa: F401
-from tests.records import ATTEMPT, RECORD
+from tests.records import ATTEMPT, RECORD, RUNNING
 
 LOST = replace(
     ATTEMPT, failure="no_answer", money="unknown", cost_sats=None, provider_cost_sats=None
@@ -129,3 +129,46 @@ async def test_the_counters_of_a_key_tell_nothing_of_what_was_sent_with_another(
         # The first key again, on which nothing happened: that makes nothing of the other free.
         assert await verdict(database, 1000) is Verdict.FIRST
         assert await verdict(database, 1000) is Verdict.EQUAL
+
+
+MINE = replace(LOST, key_id="key")
+THEIRS = replace(LOST, key_id="another", lane="cc 0 0")
+
+
+async def test_each_key_of_a_provider_tells_of_what_was_sent_with_it(
+    place: str,  # noqa: F811
+) -> None:
+    async with open_database(place) as database:
+        assert await verdict(database, 1000) is Verdict.FIRST
+        assert await verdict(database, 70, key="another") is Verdict.FIRST
+        await offer(database, MINE, THEIRS)
+        for key, spent, sats in (("key", 1250, "0.25"), ("another", 140, "0.07")):
+            found = await checkpoint(database, spent, key=key)
+            assert isinstance(found, Taken), found
+            assert [cost for _, cost in found.settlement.prices] == [Decimal(sats)]
+        assert await verdict(database, 1250) is Verdict.EQUAL
+        assert await verdict(database, 140, key="another") is Verdict.EQUAL
+
+
+async def test_nothing_is_free_because_another_key_was_charged_nothing(
+    place: str,  # noqa: F811
+) -> None:
+    stated = replace(ATTEMPT, key_id="another")
+    async with open_database(place) as database:
+        assert await verdict(database, 1000) is Verdict.FIRST
+        # The node still holds money back for it, so the other machine has not asked yet.
+        await offer(database, THEIRS)
+        assert await verdict(database, 1000) is Verdict.EQUAL
+        await offer(database, stated)
+        assert await verdict(database, 1000) is Verdict.EQUAL, "nor less than was stated"
+
+
+async def test_what_runs_on_another_key_holds_no_checkpoint_up(place: str) -> None:  # noqa: F811
+    runs = replace(RUNNING, key_id="another")
+    async with open_database(place) as database:
+        assert await verdict(database, 1000) is Verdict.FIRST
+        async with open_log_writer(database) as log:
+            log.offer(replace(RECORD, correlation_id="runs", status="in_flight", attempts=(runs,)))
+        await offer(database, MINE)
+        assert await verdict(database, 1250) is Verdict.SETTLED
+        assert await checkpoint(database, 70, key="another") == NotNow("has requests in flight")
