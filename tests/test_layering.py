@@ -87,7 +87,8 @@ ORDER: Final = {
         ),
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row(
-            "snapshot repeats nodes accounts lane_file lane_keys lane_words lanes hub reload status"
+            "snapshot packed repeats nodes accounts lane_file lane_keys lane_words lanes "
+            "hub reload status"
         ),
         *row("whom drains permit attempts cutting relaying books delivery"),
         *row("sharing run joined exchange free counting kept"),

@@ -55,9 +55,9 @@ in its page:
     upstream/                                       towards the providers
     server/                                         towards the clients
     mock/                                           providers without network and money
-    snapshot, repeats, nodes, accounts, lane_file,  what requests share, what is told of it
-      lane_keys, lane_words, lanes, hub, reload,
-      status
+    snapshot, packed, repeats, nodes, accounts,     what requests share, what is told of it
+      lane_file, lane_keys, lane_words, lanes,
+      hub, reload, status
     whom, drains, permit, attempts, cutting,        one request, from its parts ...
       relaying, books, delivery
       sharing, run, joined, exchange                ... to its whole

@@ -1,7 +1,7 @@
 """A request that was asked before: it gets the answer of the first, or is told why not.
 
-    Source.pieces --its own relay--> what this client would have got as the first
-    Source.end    --its own form---> plain from a stream, a stream from a plain answer
+    Source.kept --its own relay--> what this client would have got as the first
+    Source.end  --its own form---> plain from a stream, a stream from a plain answer
 
 Nothing is sent to any provider. Each client that has joined reads at its own speed, in a task of
 its own; what it is told beside the answer (keep-alive, headers, the object at the end, its row) is
@@ -31,10 +31,6 @@ from arbstr.trio_runtime.repeats import Broken, End, Source, Whole
 from arbstr.trio_runtime.server.responder import Responder
 
 log = logging.getLogger(__name__)
-
-READ_BYTES: Final = 128 * 1024
-"""What is read of a source at once, so that a long answer that is here already does not hold up
-others; picked."""
 
 SSE: Final = "text/event-stream"
 
@@ -96,8 +92,8 @@ class Joined:
         relay, at = Relay(self._request.dialect.reading(self._request)), 0
         end: End | None = None
         while end is None:
-            if source.pieces is not None and at < len(source.pieces):
-                data, at = _some(source.pieces, at)
+            if source.kept is not None and at < source.kept.size:
+                data, at = source.kept.read(at)
                 relay, out = await _fed(relay, data)
                 if out:
                     await self._start(source)
@@ -131,7 +127,7 @@ class Joined:
             await source.wait()
         answer = end.answer if isinstance(end, Whole) else None
         if isinstance(end, Whole) and answer is None:
-            body, request = b"".join([*(source.pieces or ()), end.rest]), self._request
+            body, request = (source.kept.whole() if source.kept else b"") + end.rest, self._request
             if is_heavy(body):
                 verdict = await apart(request.dialect.judge, body, request.without_texts(), SSE)
             else:
@@ -203,18 +199,7 @@ class Joined:
 
 def _end_of(source: Source) -> End | None:
     """What became of it, if that is known; what was let go cannot be read to its end."""
-    return NOT_KEPT if source.pieces is None else source.end
-
-
-def _some(pieces: list[bytes], at: int) -> tuple[bytes, int]:
-    """Pieces from this one on, and the next after them."""
-    taken: list[bytes] = []
-    size = 0
-    while at < len(pieces) and size < READ_BYTES:
-        taken.append(pieces[at])
-        size += len(pieces[at])
-        at += 1
-    return b"".join(taken), at
+    return NOT_KEPT if source.kept is None else source.end
 
 
 async def _fed(relay: Relay, data: bytes) -> tuple[Relay, bytes]:

@@ -1,11 +1,11 @@
 """What is kept of answers for those who ask for the same again. What they get, `sansio` decides.
 
-    Run --Source.keep--> the bytes of its stream, as references to what was sent
+    Run --Source.keep--> the bytes of its stream (packed.py)
     a client leaves --left--> the source goes on without it
     a request --of--> None: an ordinary one; a Source: its answer; an ErrorReply: why not
     Run --ended--> what became of it, and what a repeat needs of it
 
-A request that nothing disturbs pays for it with a reference to each piece of its stream, and one
+A request that nothing disturbs pays for it with a microsecond for each event of its stream, and one
 look at a table that is empty. Bodies are hashed only once their length is one that is remembered,
 or their own request goes wrong; a large one in a thread, where hashing keeps no lock.
 """
@@ -31,6 +31,7 @@ from arbstr.sansio.failover.repeats import (
 )
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
+from arbstr.trio_runtime.packed import Packed
 from arbstr.trio_runtime.server.responder import passed_on
 
 if TYPE_CHECKING:
@@ -43,10 +44,8 @@ HASHED_AT_ONCE: Final = 1_000_000
 """Bytes of a body that is hashed where it is, in a millisecond or two; picked."""
 
 KEEP_STEP: Final = 16 * 1024
-"""Bytes by which what a source keeps grows in the books, so that not every piece is told."""
-
-PIECE_BYTES: Final = 64
-"""What a piece takes beside its bytes: the object, and its place in the list."""
+"""Bytes by which what a source keeps grows in the books, so that not every piece is told. The books
+count what the answers have, packed or not."""
 
 
 @final
@@ -64,7 +63,7 @@ class Head:
 @final
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """It came whole: a plain `answer`, or the pieces, behind which `rest` makes them so."""
+    """It came whole: a plain `answer`, or what was kept, behind which `rest` makes it so."""
 
     usage: Usage | None
     answer: Answer | None = None
@@ -103,20 +102,19 @@ class Source:
 
     `id` is that of its request, `policy` the one that was matched.
     `which` is its fingerprint once others may ask for it.
-    `pieces`: what went on of a stream, in order; None once it was let go. `head` is there with the
-    first of them, or with the end. `wanted` is called when it may have changed whether anybody
+    `kept`: what went on of a stream; None once it was let go. `head` is there with the first of it,
+    or with the end. `wanted` is called when it may have changed whether anybody
     waits for it, until the end. `stop` ends what reads it, where that is not its own request.
     """
 
     __slots__ = (
         "_booked",
         "_changed",
-        "_kept",
-        "_size",
+        "_others",
         "end",
         "head",
         "id",
-        "pieces",
+        "kept",
         "policy",
         "readers",
         "stop",
@@ -124,14 +122,14 @@ class Source:
         "which",
     )
 
-    def __init__(self, kept: "KeptAnswers", first: str, policy: str | None) -> None:
-        self._kept = kept
-        self._booked = self._size = 0
+    def __init__(self, others: "KeptAnswers", first: str, policy: str | None) -> None:
+        self._others = others
+        self._booked = 0
         self._changed: trio.Event | None = None
         self.id = first
         self.policy = policy
         self.which: Fingerprint | None = None
-        self.pieces: list[bytes] | None = []
+        self.kept: Packed | None = Packed()
         self.head: Head | None = None
         self.end: End | None = None
         self.readers = 0
@@ -141,25 +139,23 @@ class Source:
     @property
     def is_wanted(self) -> bool:
         """Whether anybody waits for it who can get it."""
-        return self.readers > 0 and self.pieces is not None
+        return self.readers > 0 and self.kept is not None
 
     def keep(self, piece: bytes) -> None:
         """Keeps another piece, unless those before were let go."""
-        if self.pieces is None:
+        kept = self.kept
+        if kept is None:
             return
-        self._size += len(piece) + PIECE_BYTES
-        if self._size > self._booked:
-            self.book(self._size + KEEP_STEP)
-            if self.pieces is None:
-                return
-        self.pieces.append(piece)
+        kept.add(piece)
+        if kept.size > self._booked:
+            self.book(kept.size + KEEP_STEP)
         if self._changed is not None:
             self.changed()
 
     def book(self, size: int) -> None:
         """So many bytes are kept, at most."""
         self._booked = size
-        self._kept.grown(self, size)
+        self._others.grown(self, size)
 
     @property
     def is_booked(self) -> bool:
@@ -168,7 +164,7 @@ class Source:
 
     def let_go(self) -> None:
         """Others need the room, or its time is over."""
-        self.pieces = None
+        self.kept = None
         self.changed()
         if self.wanted is not None:
             self.wanted()
@@ -280,9 +276,9 @@ class KeptAnswers:
         self._hold(source)
         now = trio.current_time()
         self._let_go(self._repeats.ended(source.id, which, became, saw, now))
-        if became is Became.WHOLE and isinstance(end, Whole) and source.pieces is not None:
+        if became is Became.WHOLE and isinstance(end, Whole) and source.kept is not None:
             size = len(end.rest) + (len(end.answer.body) if end.answer is not None else 0)
-            source.book(sum(map(len, source.pieces)) + PIECE_BYTES * len(source.pieces) + size)
+            source.book(source.kept.size + size)
         self._sooner.set()
         source.changed()
 
@@ -299,7 +295,7 @@ class KeptAnswers:
 
     def _hold(self, source: Source) -> None:
         """Unless it was let go: that is told once, and whoever asks is refused."""
-        if source.pieces is not None:
+        if source.kept is not None:
             self._sources[source.id] = source
 
     def _let_go(self, ids: tuple[str, ...]) -> None:

@@ -65,7 +65,7 @@ class Shared:
     @property
     def is_lost(self) -> bool:
         """Whether nobody can get it any more: there was no room to keep it."""
-        return self.source is not None and self.source.pieces is None
+        return self.source is not None and self.source.kept is None
 
     def begin(self, head: Head, drains: Drains) -> None:
         """A stream goes to its client, or to whoever has joined."""

@@ -39,6 +39,7 @@ from arbstr.trio_runtime import repeats as kept_answers
 from arbstr.trio_runtime.change import Change
 from arbstr.trio_runtime.exchange import serve
 from arbstr.trio_runtime.hub import Hub
+from arbstr.trio_runtime.packed import Packed
 from arbstr.trio_runtime.repeats import Whole
 from arbstr.trio_runtime.server.framing import Fields
 from arbstr.trio_runtime.server.responder import Responder
@@ -380,9 +381,9 @@ class World:
             self._check(client)
         kept = self.hub.kept
         held = sum(
-            size_of(source.pieces, source.end)
+            size_of(source.kept, source.end)
             for source in kept._sources.values()
-            if source.pieces is not None
+            if source.kept is not None
         )
         assert held <= kept.held <= self.limit
         now = trio.current_time()
@@ -412,9 +413,9 @@ class World:
             assert undisturbed(call, client).startswith(begun)
 
 
-def size_of(pieces: list[bytes] | None, end: object) -> int:
+def size_of(kept: Packed, end: object) -> int:
     """Bytes that are kept of a source."""
-    size = sum(map(len, pieces or ()))
+    size = kept.size
     if isinstance(end, Whole):
         size += len(end.rest) + (len(end.answer.body) if end.answer is not None else 0)
     return size
