@@ -345,12 +345,18 @@ class ArbstrProcess:
         return self._select(_ATTEMPTS)
 
     def wait_rows(self, count: int = 1, *, status: str | None = None) -> list[dict[str, Any]]:
-        """Until the ledger has so many rows (with this status); returns all rows."""
+        """Until so many requests are over (or have this status); returns all rows.
+
+        A row may be there before its request is over: if that took longer than a batch of rows.
+        """
+
+        def counts(found: object) -> bool:
+            return found != "in_flight" if status is None else found == status
 
         def there() -> bool:
-            return sum(status in (None, row["status"]) for row in self.rows()) >= count
+            return sum(counts(row["status"]) for row in self.rows()) >= count
 
-        wait_until(there, f"{count} rows of status {status}")
+        wait_until(there, f"{count} rows of status {status or 'any but in_flight'}")
         return self.rows()
 
     def wait_final(self, request_id: str) -> dict[str, Any]:

@@ -173,8 +173,7 @@ def test_a_request_has_one_row_and_one_line_that_say_what_became_of_it(
     assert row["requested_model"] == case.model
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", row["timestamp"])
     assert (row["ttft_ms"] is not None) == (row["stream_duration_ms"] is not None) == case.stream
-    arbstr.wait_stderr(f"request_id={request_id}")
-    (line,) = (line for line in lines_of(arbstr, request_id) if " INFO " in line)
+    (line,) = (line for line in wait_finished(arbstr, request_id) if " INFO " in line)
     assert f"model={row['model']} provider={row['provider'] or '-'} status=" in line
     assert f"ms={row['latency_ms']} " in line
     assert f"policy={row['policy'] or '-'} " in line
@@ -184,8 +183,14 @@ def test_a_request_has_one_row_and_one_line_that_say_what_became_of_it(
     assert f" sats={sats} " in line
 
 
-def lines_of(arbstr: ArbstrProcess, request_id: str) -> list[str]:
-    return [line for line in arbstr.stderr().splitlines() if request_id in line]
+def wait_finished(arbstr: ArbstrProcess, request_id: str) -> list[str]:
+    """What the log says of a request, once it says that it is over: its row may be there first."""
+
+    def lines() -> list[str]:
+        return [line for line in arbstr.stderr().splitlines() if request_id in line]
+
+    wait_until(lambda: any(" INFO " in line for line in lines()), f"the last line of {request_id}")
+    return lines()
 
 
 def test_a_total_failure_has_a_row_and_so_has_what_the_open_circuit_rejects(
@@ -247,7 +252,7 @@ def test_a_client_that_leaves_has_a_row_and_costs_no_further_attempt(
     if failure[0] == "client_left":
         fake.wait(left=1)  # its provider was not left waiting
     assert fake.connections()["hits"] == 1
-    lines = [line.split()[1] for line in lines_of(arbstr, row["correlation_id"])]
+    lines = [line.split()[1] for line in wait_finished(arbstr, row["correlation_id"])]
     assert lines == ["WARNING", "INFO"] if model == "fake-503" else ["INFO"]
 
 
