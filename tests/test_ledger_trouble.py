@@ -68,11 +68,15 @@ def read_only(process: ArbstrProcess) -> Iterator[None]:
         pytest.skip("root may not mount here, and nothing else stops root from writing")
     with ExitStack() as mounted:
         mounted.callback(shutil.rmtree, copy)
-        mounted.callback(subprocess.run, ["umount", "--lazy", copy], check=True)
+        mounted.callback(unmount, copy)
         subprocess.run(["mount", "-o", "remount,bind,ro", copy], check=True)
         subprocess.run(["mount", "--bind", copy, directory], check=True)
-        mounted.callback(subprocess.run, ["umount", "--lazy", directory], check=True)
+        mounted.callback(unmount, directory)
         yield
+
+
+def unmount(directory: Path) -> None:
+    subprocess.run(["umount", "--lazy", directory], check=True)
 
 
 def test_chats_are_answered_where_nothing_can_be_written_and_their_rows_come_after(
