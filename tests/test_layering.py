@@ -124,6 +124,7 @@ BANNED: Final = frozenset(
 
 LIBRARIES: Final = {
     "pydantic": {"sansio/config/tables"},
+    "pydantic_core": {"sansio/dialects/usage"},
     "hypercorn": {
         *(
             "trio_runtime/server/http11",

@@ -1,6 +1,7 @@
 """JSON as ours scan it, beside `json`.
 
 members    a request's members and their places       takes and refuses what `json` does
+value      what an answer is, as `parse_json` reads it  the same value, to the last digit
 without    the body, some of its members cut out      is JSON of all the others
 flat       an object in one expression                takes only JSON with nothing nested
 glances    a block of events in one look              each event is JSON, and unremarkable
@@ -20,6 +21,7 @@ from arbstr.sansio.dialects.messages.events import MessagesReading
 from arbstr.sansio.dialects.request import span_in_bytes
 from arbstr.sansio.dialects.responses.events import Reading as ResponsesReading
 from arbstr.sansio.dialects.sse import SSEReader
+from arbstr.sansio.dialects.usage import parse_json
 from tests.judged.dice import edited, edits
 
 BODIES: Final = (
@@ -116,6 +118,15 @@ def check_members(body: bytes) -> str:
     return "objects"
 
 
+def check_value(body: bytes) -> None:
+    """Compares what an answer of these bytes would say: of every number its type and its digits."""
+    try:
+        value = json.loads(body.decode("utf-8", "replace"))
+    except ValueError:
+        value = None
+    assert repr(parse_json(body)) == repr(value)
+
+
 def scanned(body: bytes) -> Members | None:
     """What ours find, None if it is refused."""
     try:
@@ -188,7 +199,9 @@ def compare(roll: Random) -> str:
     which = roll.random()
     if which < 0.4:
         body = BODIES[int(roll.random() * len(BODIES))]
-        return check_members(edited(body, edits(roll, len(body), PIECES, 3)))
+        body = edited(body, edits(roll, len(body), PIECES, 3))
+        check_value(body)
+        return check_members(body)
     kind = int(roll.random() * len(EVENTS))
     block = EVENTS[kind] * (1 + int(roll.random() * 3))
     block = edited(block, edits(roll, len(block), PIECES, 2))

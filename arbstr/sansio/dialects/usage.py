@@ -33,6 +33,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final, final
 
+from pydantic_core import from_json
+
 from arbstr.sansio.frozen import dataclass
 from arbstr.sansio.money import Usage
 
@@ -181,10 +183,17 @@ def parse_json(data: bytes) -> object:
     NaN and Infinity are read, as Python writes and the OpenAI SDK reads them. Bytes that are not
     UTF-8 are read as U+FFFD: what is forwarded are the bytes, not this.
     """
+    value: object
     try:
-        value: object = json.loads(data.decode("utf-8", "replace"))
-    except (ValueError, RecursionError):  # also an integer of more digits than Python reads
-        return None
+        # 3 to 10 times as fast, and the same where it reads it (tests/judged, beside json).
+        value = from_json(data, cache_strings="keys")
+    except ValueError:
+        # What it does not read is less than what is none: half a surrogate pair, other bytes than
+        # UTF-8, 200 brackets deep, an integer beyond every float.
+        try:
+            value = json.loads(data.decode("utf-8", "replace"))
+        except (ValueError, RecursionError):  # also an integer of more digits than Python reads
+            return None
     return value
 
 
