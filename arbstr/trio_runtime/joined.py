@@ -92,12 +92,15 @@ class Joined:
         relay, at = Relay(self._request.dialect.reading(self._request)), 0
         end: End | None = None
         while end is None:
-            if source.kept is not None and at < source.kept.size:
-                data, at = source.kept.read(at)
+            kept = source.kept
+            if kept is not None and at < kept.size:
+                data, at = kept.read(at)
                 relay, out = await _fed(relay, data)
                 if out:
                     await self._start(source)
                     await self._delivery.write(out)
+                if at < kept.size:
+                    await trio.lowlevel.checkpoint()  # there is more: others come in between
                 continue
             end = _end_of(source)
             if end is None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from arbstr.trio_runtime.packed import Packed
 from tests.again import (
     BROKEN,
     MORE,
@@ -19,6 +20,7 @@ from tests.again import (
     settled,
 )
 from tests.fakes import SILENCE, Play, answer, completion, json_answer, sse, stream, usage
+from tests.passes import Passes
 from tests.proxy import Reply, chat_body
 
 FORMS: Final = pytest.mark.parametrize(
@@ -95,6 +97,30 @@ async def test_an_answer_that_came_whole_is_given_once_from_memory(
         assert (reply.status, fake.hits) == (200, 2)
         assert "x-arbstr-joined" not in reply.headers
     assert str(paid.cost_sats) == "0.015"
+
+
+async def test_an_answer_that_is_here_already_leaves_others_their_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever joins reads it in parts, and between two of them comes whatever else there is."""
+    taken, passes = list[int](), Passes()
+
+    def read(kept: Packed, at: int) -> tuple[bytes, int]:
+        taken.append(passes.count)
+        return whole(kept, at)
+
+    whole = Packed.read
+    monkeypatch.setattr(Packed, "read", read)
+    monkeypatch.setattr("arbstr.trio_runtime.packed.READ_BYTES", 1)
+    gate = trio.Event()
+    async with proxied(paused(True, gate)) as (fake, proxy):
+        await ask_and_leave(proxy, fake, stream=True)
+        gate.set()
+        await proxy.record()
+        reply = await proxy.chat(stream=True)
+        assert (reply.status, fake.hits) == (200, 1)
+    assert len(taken) > 1
+    assert len(set(taken)) == len(taken)
 
 
 async def test_a_client_that_asks_for_usage_gets_it_though_the_first_did_not() -> None:

@@ -56,6 +56,7 @@ from tests.fakes import (
     stream,
     usage,
 )
+from tests.passes import Passes
 from tests.proxy import KEY, STREAMED, config, provider
 
 K: Final = FailureKind
@@ -353,6 +354,30 @@ async def test_what_cannot_be_decompressed_is_judged_by_its_head(
 
 
 # --- streams ----------------------------------------------------------------------------------
+
+
+async def test_a_small_piece_that_becomes_many_leaves_others_their_turns() -> None:
+    """A stream of 5 MB comes in some 20 kB: to wait for nothing is no reason to hold others up."""
+    passes, said = Passes(), WORD * (5_000_000 // len(WORD))
+    packed = gzip.compress(ROLE + said + STOP + DONE)
+    async with calling(stream([packed], headers=GZIP)) as (fake, transport):
+        call = call_of(fake.url)
+        assert await call.connect(transport) is None
+        first = await call.stream(BODY)
+        assert isinstance(first, bytes)
+        parts = [first]
+        while not call.relay.done:
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await call.more()
+            assert scope.cancelled_caught
+            before = passes.count
+            parts.append(await call.more())
+            assert passes.count > before
+        assert len(parts) > 3
+        assert b"".join(parts) == ROLE + said + STOP
+        assert call.relay.complete
+        call.close()
 
 
 async def test_what_was_held_comes_out_with_the_first_output() -> None:
