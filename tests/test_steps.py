@@ -244,7 +244,7 @@ async def test_a_request_of_another_door_takes_little_more_than_a_chat(
 
 def open_stream(reading: Reading, event: bytes) -> tuple[ChunksReader, Relay]:
     """A stream whose output has begun."""
-    reader = reader_of(h11.Connection(h11.CLIENT), REQUEST, HEAD, plain=True)
+    reader = reader_of(lambda: h11.Connection(h11.CLIENT), REQUEST, HEAD, plain=True)
     assert isinstance(reader, ChunksReader)
     relay = Relay(reading)
     reader.feed(HEAD)

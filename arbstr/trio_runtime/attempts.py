@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
@@ -76,7 +76,8 @@ class Attempts:
 
     # As of the beginning; what most requests never set costs them nothing.
     call: UpstreamCall | None = None
-    first_bytes = b""
+    drains_begun: Drains | None = None
+    _first_bytes = b""
     _offer: "Offer | None" = None
     _refused_options: str | None = None
     _alone_until: float | None = None
@@ -102,16 +103,18 @@ class Attempts:
         # The lanes that attempts were made on, by the attempt's number.
         self.ways: dict[int, Way] = {}
 
-    @cached_property
+    @property
     def drains(self) -> Drains:
         """Made when one may begin: nearly all requests have none."""
-        secrets = self._snapshot.catalog.secrets
-        return Drains(self._hub, self._exchange, self._drained, secrets)
+        if self.drains_begun is None:
+            secrets = self._snapshot.catalog.secrets
+            self.drains_begun = Drains(self._hub, self._exchange, self._drained, secrets)
+        return self.drains_begun
 
-    @property
-    def drains_begun(self) -> Drains | None:
-        """The same, if they were made."""
-        return self.__dict__.get("drains")
+    def take_first_bytes(self) -> bytes:
+        """What a stream whose output has begun brought with that; once, for it may be large."""
+        data, self._first_bytes = self._first_bytes, b""
+        return data
 
     async def find(self) -> ErrorReply | None:
         """Runs Retry's commands. `None` means that `call` has something to deliver."""
@@ -244,7 +247,7 @@ class Attempts:
             if request.stream:
                 output = await call.stream(body)
                 if isinstance(output, bytes):
-                    self.first_bytes = output
+                    self._first_bytes = output
                 else:
                     failure = output
             elif isinstance(answer := await call.plain(body), Failure):

@@ -52,7 +52,7 @@ class Delivery:
 
     def write(self, data: bytes) -> "Awaitable[None]":
         """Some whole events."""
-        return self._responder.write(data)
+        return self._responder.body(data, more=True)  # a call less for each of them
 
     def summary(self) -> bytes:
         """The `arbstr` object of a complete stream."""

@@ -1,6 +1,6 @@
 """The bytes of a stream, kept piece by piece for who may want them: packed, because few ever do.
 
-    add(piece)     the next
+    add(piece)     the next; how many bytes there are now
     read(at)       what came from there on, as much as is read at once, and where that ends
     whole()        all of it
 
@@ -52,12 +52,13 @@ class Packed:
         self._ends: list[int] = []
         self._pays = True
 
-    def add(self, piece: bytes) -> None:
-        """Keeps another piece."""
+    def add(self, piece: bytes) -> int:
+        """Keeps another piece. How many bytes there are now."""
         self._open.append(piece)
-        self.size += len(piece)
-        if self.size >= self._full:
+        self.size = size = self.size + len(piece)
+        if size >= self._full:
             self._close()
+        return size
 
     def read(self, at: int) -> tuple[bytes, int]:
         """What came behind the first `at` bytes, as much as is read at once, and how many bytes

@@ -111,6 +111,7 @@ class Source:
         "_booked",
         "_changed",
         "_others",
+        "_unheeded",
         "end",
         "head",
         "id",
@@ -125,6 +126,8 @@ class Source:
     def __init__(self, others: "KeptAnswers", first: str, policy: str | None) -> None:
         self._others = others
         self._booked = 0
+        # Up to so many bytes another piece is nobody's business: most are not.
+        self._unheeded = 0
         self._changed: trio.Event | None = None
         self.id = first
         self.policy = policy
@@ -144,17 +147,19 @@ class Source:
     def keep(self, piece: bytes) -> None:
         """Keeps another piece, unless those before were let go."""
         kept = self.kept
-        if kept is None:
-            return
-        kept.add(piece)
-        if kept.size > self._booked:
-            self.book(kept.size + KEEP_STEP)
-        if self._changed is not None:
-            self.changed()
+        if kept is not None and kept.add(piece) > self._unheeded:
+            self._heed(kept.size)
+
+    def _heed(self, size: int) -> None:
+        """There is something to book, or somebody to wake."""
+        if size > self._booked:
+            self.book(size + KEEP_STEP)
+        self._unheeded = self._booked
+        self.changed()
 
     def book(self, size: int) -> None:
         """So many bytes are kept, at most."""
-        self._booked = size
+        self._booked = self._unheeded = size
         self._others.grown(self, size)
 
     @property
@@ -179,6 +184,7 @@ class Source:
         """Until there is more, or an end, or it was let go."""
         if self._changed is None:
             self._changed = trio.Event()
+            self._unheeded = 0
         await self._changed.wait()
 
 

@@ -223,9 +223,9 @@ class Run:
         call = attempts.call
         assert call is not None  # Deliver follows a successful attempt
         clock = self._hub.transport.deadlines
-        self._relaying = relaying = Relaying(call, attempts.first_bytes, clock)
+        self._relaying = relaying = Relaying(call, attempts.take_first_bytes(), clock)
         head = self._head(call)
-        self._shared.begin(head, attempts.drains)
+        self._shared.begin(head, attempts.drains_begun)
         await self._delivery.start(head)
         failure = await relaying.run(self._pass_on, self._hub.change.keep)
         if failure is None:

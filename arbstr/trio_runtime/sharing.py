@@ -67,7 +67,7 @@ class Shared:
         """Whether nobody can get it any more: there was no room to keep it."""
         return self.source is not None and self.source.kept is None
 
-    def begin(self, head: Head, drains: Drains) -> None:
+    def begin(self, head: Head, drains: Drains | None) -> None:
         """A stream goes to its client, or to whoever has joined."""
         if self.source is None and self._hub.kept.is_on:
             self.source = self._new(drains)

@@ -81,7 +81,7 @@ def http() -> h11.Connection:
 
 def check(data: bytes, cuts: list[int], ended: str | None) -> Read:
     first = data[: min(cuts, default=len(data))] or data
-    ours = reader_of(http(), REQUEST, first, plain=True)
+    ours = reader_of(http, REQUEST, first, plain=True)
     found = read(ours, data, cuts, ended)
     judged = read(H11Reader(http(), REQUEST), data, cuts, ended)
     assert found == judged

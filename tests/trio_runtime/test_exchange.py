@@ -644,14 +644,14 @@ async def test_the_shutdown_of_a_stream_that_only_waits_for_its_usage_is_a_succe
 async def test_the_shutdown_loses_no_event_that_was_about_to_be_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = Responder.write
+    write = Responder.body
 
-    async def held_up(self: Responder, data: bytes) -> None:
-        if STOP in data:
+    async def held_up(self: Responder, data: bytes, *, more: bool) -> None:
+        if STOP in data and more:
             await trio.sleep_forever()  # as it waits for a keep-alive that is being written
-        await write(self, data)
+        await write(self, data, more=more)
 
-    monkeypatch.setattr(Responder, "write", held_up)
+    monkeypatch.setattr(Responder, "body", held_up)
     gate = trio.Event()
     async with (
         open_fake_provider(stream([ROLE, WORD, gate, WORD + STOP])) as fake,

@@ -5,7 +5,7 @@ while the request's task looks for a provider, so writes are put in order here; 
 of that task there is no lock to pay for.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Final, final
 
@@ -114,10 +114,6 @@ class Responder:
         self.head(200, lines_of((*STREAM_HEADERS, *headers)))
         self._streaming = True
 
-    def write(self, data: bytes) -> Awaitable[None]:
-        """Some whole events of a stream. Waits as long as the client's socket is full."""
-        return self.body(data, more=True)
-
     async def end(self, data: bytes) -> None:
         """The last bytes of a stream and its end, in one write."""
         await self.body(data, more=False)
@@ -134,7 +130,8 @@ class Responder:
 
     async def body(self, body: bytes, *, more: bool) -> None:
         """Some of the body, or the rest. Waits as long as the client's socket is full."""
-        self.ended = self.ended or not more
+        if not more:
+            self.ended = True
         if self._commented is not None:
             await self._commented.wait()
         self.is_writing = True

@@ -332,6 +332,7 @@ class Answering(Witness):
             if is_heavy(body)
             else relayed(body, self._asked)
         )
+        self._relayed = self.relay
         if not self.relay.complete:
             return self._failure(FailureKind.BAD_ANSWER, "sent JSON that makes no stream")
         self.seen = Seen.OUTPUT

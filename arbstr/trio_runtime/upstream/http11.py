@@ -38,6 +38,9 @@ takes as long as it takes to copy so many (measured)."""
 
 _BEFORE: Final = "before the answer began"
 
+_GIVEN: Final = Head(0, (), b"")
+"""In place of a head that `receive_head` has returned."""
+
 
 class SendFailed(Exception):  # noqa: N818 - a fact about the wire, told in the past tense
     """The peer closed before a single byte of the request was written: nothing can have cost."""
@@ -100,16 +103,22 @@ class RequestHead:
 class Link:
     """A pipe and the state of the HTTP conversation on it."""
 
-    __slots__ = ("expires", "http", "origin", "pipe", "promised")
+    __slots__ = ("_http", "expires", "origin", "pipe", "promised")
 
     def __init__(self, origin: Origin, pipe: Pipe) -> None:
         self.origin = origin
         self.pipe = pipe
-        self.http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._http: h11.Connection | None = None
         self.promised = inf
         """Seconds the peer says that it keeps the connection after the last exchange."""
         self.expires = 0.0
         """`trio.current_time()` from which on it does not serve another exchange."""
+
+    def http(self) -> h11.Connection:
+        """h11's half of it, between two requests. Few answers need it, and it takes 1.5 kB."""
+        if self._http is None:
+            self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        return self._http
 
 
 @final
@@ -219,7 +228,7 @@ class Connection:
         return head is None or head.status < 300
 
     async def receive_head(self) -> Head:
-        """Waits for the final head; 1xx answers are passed over. Raises AnswerBroken."""
+        """Waits for the final head, once; 1xx answers are passed over. Raises AnswerBroken."""
         link = self._claimed()
         if self._head is not None or self._cut is not None:
             await trio.lowlevel.checkpoint()
@@ -232,6 +241,10 @@ class Connection:
                 if head is not None:
                     break
         assert head is not None
+        if self._reader is not None:
+            # Whoever asked has it; a stream would keep it, 4 kB of many small pieces.
+            self._reader.forget_head()
+            self._head = _GIVEN
         return head
 
     async def receive_some(self) -> bytes:
@@ -307,6 +320,8 @@ class Connection:
             where = "within the head of the answer" if self.bytes_received else _BEFORE
             self._cut = f"{link.pipe.ended} {where}"
             raise AnswerBroken(self._cut)
+        if self._head is not None:
+            link.promised = promised_seconds(self._head.headers)
         return self._head
 
     def _pull(self, link: Link) -> bytes:
@@ -325,7 +340,6 @@ class Connection:
                 self._pull(link)
         except AnswerBroken:
             return False
-        link.promised = promised_seconds(self._head.headers)
         return self._reader.complete and link.pipe.ended is None and self._reader.renew()
 
 

@@ -9,7 +9,6 @@ half of the connection ended, which is how some bodies end.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Final, Protocol, final
 
 import h11
@@ -54,6 +53,9 @@ class Reader(Protocol):
     def head(self) -> Head | None:
         """The final head, None as long as it is not whole. Raises AnswerBroken."""
 
+    def forget_head(self) -> None:
+        """Whoever asks has its head."""
+
     def pull(self, ended: str | None) -> bytes:
         """Bytes of the body, in one object; may set `complete`. Raises AnswerBroken.
 
@@ -64,17 +66,19 @@ class Reader(Protocol):
         """After the last byte: whether the connection can serve another request."""
 
 
-def reader_of(http: h11.Connection, request: h11.Request, data: bytes, *, plain: bool) -> Reader:
+def reader_of(
+    http: Callable[[], h11.Connection], request: h11.Request, data: bytes, *, plain: bool
+) -> Reader:
     """The reader for an answer that begins with these bytes; it is not fed with them yet.
 
-    `http` is the connection's h11, between two requests, and `request` what it would have to know
-    of this one. `plain`: a POST that leaves the connection as it is.
+    `http` gives the connection's h11, between two requests, and `request` what it would have to
+    know of this one. `plain`: a POST that leaves the connection as it is.
     """
     head = read_answer(data) if plain else None
     if head is None:
-        return H11Reader(http, request)
+        return H11Reader(http(), request)
     if head.length is None:
-        return ChunksReader(head, partial(H11Reader, http, request))
+        return ChunksReader(head, lambda: H11Reader(http(), request))
     return LengthReader(head, head.length)
 
 
@@ -120,6 +124,9 @@ class H11Reader:
             names = {name for name, _ in headers}
             self._ambiguous = names >= {b"content-length", b"transfer-encoding"}
         return self._head
+
+    def forget_head(self) -> None:
+        """See `Reader`. It has to know that there was one."""
 
     def pull(self, ended: str | None) -> bytes:
         """See `Reader`."""
@@ -173,7 +180,7 @@ class LengthReader:
     __slots__ = ("_awaited", "_closes", "_head", "_size", "_waiting", "complete", "dry")
 
     def __init__(self, head: AnswerHead, length: int) -> None:
-        self._head = Head(head.status, tuple(head.headers), head.reason)
+        self._head: Head | None = Head(head.status, tuple(head.headers), head.reason)
         self._size = head.size
         self._awaited = length
         self._closes = head.closes
@@ -190,6 +197,10 @@ class LengthReader:
     def head(self) -> Head | None:
         """See `Reader`."""
         return self._head
+
+    def forget_head(self) -> None:
+        """See `Reader`."""
+        self._head = None
 
     def pull(self, ended: str | None) -> bytes:
         """See `Reader`."""
@@ -229,7 +240,7 @@ class ChunksReader:
     )
 
     def __init__(self, head: AnswerHead, others: Callable[[], H11Reader]) -> None:
-        self._head = Head(head.status, tuple(head.headers), head.reason)
+        self._head: Head | None = Head(head.status, tuple(head.headers), head.reason)
         self._size = head.size
         self._closes = head.closes
         self._chunks = Chunks()
@@ -257,6 +268,10 @@ class ChunksReader:
     def head(self) -> Head | None:
         """See `Reader`."""
         return self._head
+
+    def forget_head(self) -> None:
+        """See `Reader`."""
+        self._head = None
 
     def pull(self, ended: str | None) -> bytes:
         """See `Reader`."""

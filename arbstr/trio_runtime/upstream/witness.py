@@ -11,9 +11,8 @@ import time
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import IntEnum
-from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 
 from arbstr.sansio.config.reader import Kind
 from arbstr.sansio.dialects.dialect import Answer, Asked, Stored, Verdict
@@ -45,6 +44,22 @@ class Seen(IntEnum):
     OUTPUT = 4
 
 
+@final
+class _WhenAsked:
+    """The relay of a call, made when it is first asked for, and an attribute from then on: a plain
+    answer goes without. To `functools.cached_property` a call would have a dictionary, which takes
+    as much as the relay."""
+
+    def __get__(self, call: "Witness", _: type) -> Relay:
+        reading = call._asked.dialect.reading(call._asked)
+        call.relay = call._relayed = Relay(reading, max_body_bytes=call._max_answer_bytes)
+        return call._relayed
+
+    if TYPE_CHECKING:  # else it would stand before the attribute
+
+        def __set__(self, call: "Witness", relay: Relay) -> None: ...
+
+
 class Witness:
     """What is known of a call, for whoever made it. The request is on `_connection` once it was
     sent.
@@ -66,6 +81,9 @@ class Witness:
     # Of a stream that came where none was asked for: what it tells of its tokens and its price
     # stands, however it ends.
     _watch: Relay | None = None
+    # Reads it as a stream; `_relayed` is the same, if it was made.
+    relay = _WhenAsked()
+    _relayed: Relay | None = None
 
     def __init__(
         self,
@@ -86,17 +104,6 @@ class Witness:
         self._path_served = path_served
         self._secrets = secrets
         self._body = Pieces()
-
-    @cached_property
-    def relay(self) -> Relay:
-        """Reads it as a stream. Made when it is first asked for: a plain answer goes without."""
-        reading = self._asked.dialect.reading(self._asked)
-        return Relay(reading, max_body_bytes=self._max_answer_bytes)
-
-    @property
-    def _relayed(self) -> Relay | None:
-        """The same, if it was made."""
-        return self.__dict__.get("relay")
 
     @property
     def upstream_request_id(self) -> str | None:

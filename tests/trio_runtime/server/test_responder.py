@@ -1,6 +1,7 @@
 """The client's side of a chat, told as what it sends and when it sends that."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -132,7 +133,7 @@ async def test_an_error_before_the_head_has_its_status_and_headers(
 
 async def test_an_error_in_a_stream_is_its_last_event(client: Client, responder: Responder) -> None:
     await responder.start(())
-    await responder.write(b"data: 1\n\n")
+    await responder.body(b"data: 1\n\n", more=True)
     await responder.error(ERROR, (header("x-arbstr-retries", "1/alpha"),))
     assert client.heads == [(200, [*STREAM, *IDS])]
     assert client.bodies == [b"data: 1\n\n", b"data: " + ERROR.body() + b"\n\n"]
@@ -206,9 +207,9 @@ async def test_a_comment_is_written_after_each_period_of_silence(
 
     async def main() -> None:
         await responder.start(())
-        await responder.write(b"data: 1\n\n")
+        await responder.body(b"data: 1\n\n", more=True)
         await trio.sleep(3.5)
-        await responder.write(b"data: 2\n\n")
+        await responder.body(b"data: 2\n\n", more=True)
         await trio.sleep(1.5)
         await responder.end(b"data: 3\n\n")
 
@@ -225,7 +226,7 @@ async def test_steady_events_need_no_comment(
     async def main() -> None:
         await responder.start(())
         for _ in range(10):
-            await responder.write(b"data: 1\n\n")
+            await responder.body(b"data: 1\n\n", more=True)
             await trio.sleep(0.9)
 
     await run_beside(responder, 1.0, main)
@@ -274,7 +275,7 @@ async def test_a_comment_that_waits_for_the_client_goes_before_the_answer(
 
     async def answer() -> None:
         await responder.start((header("x-arbstr-provider", "alpha"),))
-        await responder.write(b"data: 1\n\n")
+        await responder.body(b"data: 1\n\n", more=True)
 
     await run_beside(responder, 1.0, main)
     assert client.bodies == [KEEP_ALIVE, b"data: 1\n\n"]
@@ -289,7 +290,7 @@ async def test_a_client_that_takes_nothing_gets_no_comments(
     async def main() -> None:
         await responder.start(())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(responder.write, b"data: 1\n\n")
+            nursery.start_soon(partial(responder.body, b"data: 1\n\n", more=True))
             await trio.sleep(10)
             client.takes.set()
         await trio.sleep(0.5)
@@ -321,7 +322,7 @@ async def test_a_cancelled_comment_frees_who_waits_for_it(
             await trio.testing.wait_all_tasks_blocked()
             silences.begin(responder, 1.0, early)
             await trio.sleep(1.5)
-            nursery.start_soon(responder.write, b"data: 1\n\n")
+            nursery.start_soon(partial(responder.body, b"data: 1\n\n", more=True))
             await trio.testing.wait_all_tasks_blocked()
             scope.cancel()
             client.takes.set()

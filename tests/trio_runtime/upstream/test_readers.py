@@ -11,7 +11,7 @@ from tests.judged.chunks import ENDS, EVENTS, HEAD, MORE, PIECES, REQUEST, check
 
 def test_an_ordinary_stream_never_meets_h11() -> None:
     connection = http()
-    reader = reader_of(connection, REQUEST, HEAD + b"\r\n", plain=True)
+    reader = reader_of(lambda: connection, REQUEST, HEAD + b"\r\n", plain=True)
     assert isinstance(reader, ChunksReader)
     _, body, broke, complete, renewed = read(reader, HEAD + b"\r\n" + EVENTS, [], None)
     assert body == b'data: {"a":"hello"}\r\n\r\ndata: 1data: [DONE]\n\n'
