@@ -5,6 +5,7 @@ It is sqlite3's own connection with four methods more, so that `execute` costs n
 
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,6 +22,12 @@ every SQLite takes (999 until 3.32); 80 rows saved 1 us a record against 40 (mea
 FREED_PAGES: Final = 200
 """Pages of 4 kB given back to the file system by one batch: more than its rows take, so that a
 file that is full of free pages shrinks as well."""
+
+
+if sys.version_info < (3, 13):
+    # Until then sqlite3 looks in four places for who could adapt a None, and each says in words
+    # that it cannot: 1.3 us, for a third of what a row has. Now the first knows, in 0.3.
+    sqlite3.register_adapter(type(None), lambda none: none)
 
 
 @final
