@@ -185,16 +185,22 @@ def _default(field: Field[Any]) -> object:
     return None if field.default is MISSING else field.default
 
 
+def _left(row: AttemptRow) -> Money:
+    """Of an attempt that ran; as `sql/abandon_attempts.sql` has it."""
+    return Money.SPENT if row.provider_cost_sats else Money.UNKNOWN
+
+
 def abandoned(intent: Intent) -> Record:
     """The row of a request whose process was killed: what ran then may have cost its estimate."""
     attempts = tuple(
         row
         if row.money is not None
-        else replace(row, failure=FailureKind.SHUTDOWN.value, money=Money.UNKNOWN.value)
+        else replace(row, failure=FailureKind.SHUTDOWN.value, money=_left(row).value)
         for row in intent.attempts
         if isinstance(row, AttemptRow)
     )
     last = attempts[-1] if attempts else None
+    priced = last if last is not None and last.money != Money.UNKNOWN.value else None
     known: dict[str, object] = {
         "correlation_id": intent.correlation_id,
         "timestamp": intent.timestamp,
@@ -204,6 +210,8 @@ def abandoned(intent: Intent) -> Record:
         "policy": intent.policy,
         "streaming": intent.streaming,
         "endpoint": intent.endpoint,
+        "cost_sats": priced and priced.cost_sats,
+        "provider_cost_sats": priced and priced.provider_cost_sats,
         "estimated_cost_sats": last.estimated_cost_sats if last is not None else None,
         "latency_ms": 0,
         "success": False,

@@ -191,6 +191,21 @@ def test_what_attempts_before_it_cost_is_kept(money: str, may_have_cost: int) ->
     assert row.possibly_spent == may_have_cost
 
 
+@pytest.mark.parametrize(
+    ("stated", "money", "cost"),
+    [(Decimal("0.7"), "spent", Decimal("0.7")), (Decimal(0), "unknown", None)],
+)
+def test_what_had_stated_a_price_before_the_kill_is_spent(
+    stated: Decimal, money: str, cost: Decimal | None
+) -> None:
+    """As `sql/abandon_attempts.sql` has it. No line of this arbstr says so of what still runs."""
+    runs = replace(RUNNING, provider_cost_sats=stated, cost_sats=cost)
+    row = abandoned(replace(INTENT, attempts=(runs,)))
+    assert row.attempts == (replace(runs, failure="shutdown", money=money),)
+    assert (row.cost_sats, row.provider_cost_sats) == (cost, cost)
+    assert row.possibly_spent == 1
+
+
 def test_a_killed_request_came_in_by_its_own_door() -> None:
     assert abandoned(replace(INTENT, endpoint="responses")).endpoint == "responses"
 
