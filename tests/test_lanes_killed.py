@@ -242,6 +242,32 @@ async def test_what_never_arrived_is_watched_for_after_a_kill_too(
     assert "came after all and cost 0.7 sats" in caplog.text
 
 
+async def test_while_something_may_come_late_it_is_nobody_elses_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("lane_words", "ledger.on_lanes"):
+        monkeypatch.setattr(f"arbstr.trio_runtime.{module}.LATE_SECONDS", 1000.0)
+    async with town_in(tmp_path, lanes=1) as town:
+        town.node.closes = False
+        # The second finds no lane: what both were charged is on the key.
+        await killed_while(town, (FREE, PAID))
+        async with town.life() as proxy:
+            await until(lambda: told(town)[0]["settled"] == "lane")
+            assert await checked(proxy) == NotNow("has lanes that are still to tell")
+            town.kill()
+        # So it is after the next start, too.
+        (child,) = town.node.bank.accounts[KEY].children
+        town.node.bank.charge(town.node.bank.reserve(child, 1), 700)  # type: ignore[arg-type]
+        async with town.life() as proxy:
+            assert await checked(proxy) == NotNow("has lanes that are still to tell")
+            town.kill()
+        monkeypatch.setattr("arbstr.trio_runtime.lane_words.LATE_SECONDS", 0.0)
+        async with town.life() as proxy:
+            await first_look(town, proxy)
+    costs = [(row["cost_sats"], row["settled"]) for row in told(town)]
+    assert costs == [(0.7, "lane"), (0.5, "checkpoint")]
+
+
 @given(st.lists(st.lists(st.sampled_from(sorted(COSTS)), max_size=4), min_size=1, max_size=3))
 @settings(deadline=None, max_examples=5)
 def test_however_often_it_is_killed_each_attempt_is_told_of_exactly(

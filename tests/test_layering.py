@@ -72,7 +72,7 @@ ORDER: Final = {
             "ledger",
             "port statements boot_lock sqlite_session sqlite_soundness sqlite_readers sqlite "
             "sqlite_backup postgres_session postgres_readers postgres database "
-            "budget lease_rows ratios prices checkpoints on_lanes store intents leases log_writer "
+            "budget lease_rows ratios prices on_lanes checkpoints store intents leases log_writer "
             "put_back move retention sums walks stats charges zones reports",
         ),
         *wing(
@@ -88,7 +88,7 @@ ORDER: Final = {
         *wing("mock", "said chat completions responses messages embeddings answers providers"),
         *row(
             "snapshot packed repeats nodes accounts lane_file lane_keys lane_words lanes "
-            "hub reload status"
+            "left_lanes hub reload status"
         ),
         *row("whom drains permit attempts cutting relaying books delivery"),
         *row("sharing run joined exchange free counting kept"),

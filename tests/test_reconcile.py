@@ -351,11 +351,11 @@ async def test_beside_a_running_arbstr_nothing_is_shared_out_that_its_lanes_will
         (found,) = json.loads(out)
         assert (code, found["unknown"], found["settled"]) == (1, 2, [])
         assert found["why"] == "the provider has lanes that are still to tell"
-        # Nobody is there any more who could tell.
+        # Nobody is there any more who has the lanes.
         code, out = await reconcile(tmp_path, capsys)
     (found,) = json.loads(out)
     assert (code, found["unknown"]) == (0, 0)
-    assert {row["settled"] for row in rows(database, "attempts")} == {"shared"}
+    assert {row["settled"] for row in rows(database, "attempts")} == {"lane"}
     assert spent(database) == node.total_spent
 
 

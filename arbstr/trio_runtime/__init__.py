@@ -57,7 +57,7 @@ in its page:
     mock/                                           providers without network and money
     snapshot, packed, repeats, nodes, accounts,     what requests share, what is told of it
       lane_file, lane_keys, lane_words, lanes,
-      hub, reload, status
+      left_lanes, hub, reload, status
     whom, drains, permit, attempts, cutting,        one request, from its parts ...
       relaying, books, delivery
       sharing, run, joined, exchange                ... to its whole

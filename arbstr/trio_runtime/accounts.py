@@ -188,8 +188,8 @@ class Accounts:
             self._wake.set()
 
     def lane_opens(self, provider: str) -> None:
-        """A lane of the provider's key will tell what an attempt cost: no checkpoint shares out
-        what several cost together before `lane_ends`."""
+        """A lane of the provider's key will tell what an attempt cost: no checkpoint is taken
+        before `lane_ends`."""
         self._lanes_open[provider] += 1
 
     def lane_ends(self, provider: str) -> None:
@@ -199,6 +199,10 @@ class Accounts:
         if key is not None and key.waits and not self._lanes_open[provider]:
             key.waits, key.due, key.pause = False, trio.current_time(), AGAIN_SECONDS
             self._wake.set()
+
+    def has_lanes_open(self, provider: str) -> bool:
+        """Whether some are still to tell."""
+        return self._lanes_open[provider] > 0
 
     @asynccontextmanager
     async def undisturbed(self, provider: str) -> AsyncIterator[None]:

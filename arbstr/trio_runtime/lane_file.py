@@ -1,6 +1,7 @@
 """The file with the keys of lanes: `<ledger>.lanes`, for its owner alone (mode 0600).
 
     beside the ledger --open_lane_file--> LaneFile
+    those nobody uses --open_left_files--> LaneFiles, of processes that are gone
     LaneFile.of(a key's id) --> its child keys      LaneFile.keep(...) before their first use
                                                     LaneFile.leave(...) after their last
 
@@ -91,18 +92,47 @@ def open_lane_file(beside: str | None) -> LaneFile:
     none at all. Blocks. Raises `OSError`."""
     if beside is None:
         return LaneFile()
-    for number in range(1, MOST_FILES + 1):
-        path = f"{beside}.lanes" + ("" if number == 1 else f"-{number}")
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            if sys.platform != "win32":
-                os.fchmod(descriptor, 0o600)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return LaneFile(descriptor)
+    for path in _paths(beside):
+        descriptor = _own(path, os.O_CREAT)
+        if descriptor is not None:
+            return LaneFile(descriptor)
     raise OSError(errno.EBUSY, "other processes use all files of lanes", f"{beside}.lanes")
+
+
+def open_left_files(beside: str | None) -> Sequence[LaneFile]:
+    """Those that are there and that no other process uses, all ours now. Blocks. Raises
+    `OSError`."""
+    found: list[LaneFile] = []
+    try:
+        for path in () if beside is None else _paths(beside):
+            with suppress(FileNotFoundError):
+                descriptor = _own(path)
+                if descriptor is not None:
+                    found.append(LaneFile(descriptor))
+    except BaseException:
+        for file in found:
+            file.close()
+        raise
+    return found
+
+
+def _paths(beside: str) -> Iterator[str]:
+    yield f"{beside}.lanes"
+    for number in range(2, MOST_FILES + 1):
+        yield f"{beside}.lanes-{number}"
+
+
+def _own(path: str, more: int = 0) -> int | None:
+    """A descriptor of it, with its lock; `None` if another process has that. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | more, 0o600)
+    try:
+        if sys.platform != "win32":
+            os.fchmod(descriptor, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

@@ -1,18 +1,19 @@
 """What lanes tell: asked while a client waits, and afterwards until they have told.
 
     settle       what the request on a lane cost, if it tells soon enough
-    until_told   of one that is parked: row and budget follow, and the lane is read
+    ask          one that is parked, until it tells: row and budget follow, and the lane is read
     refresh      its counters, at a moment when nothing runs on it
     begin        what ran on lanes when a process was killed, or had not told by its end
 
 Where a lane has not counted a request, it is closed at its node before anybody believes that
-(`_fence`; why: `sansio.ledger.lanes`). `closed` is told of each lane that is of no more use.
+(`_fence`; why: `sansio.ledger.lanes`). `closed` is told of each lane that is of no more use,
+`booked` of each price that was written.
 """
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import field, replace
 from decimal import Decimal
 from functools import partial
@@ -115,8 +116,10 @@ class Teller:
         *,
         closed: Callable[[Way], None],
         charged: Callable[[str, Sums], None] | None = None,
+        booked: Callable[[Parked, Decimal], None] | None = None,
     ) -> None:
         self._closed = closed
+        self._booked = booked
         self._transport = transport
         self._database = database
         self._log_writer = log_writer
@@ -184,12 +187,22 @@ class Teller:
             # A bug of ours must not end the nursery, and with it the process.
             log_bug(log, "a lane was given up", error)
 
-    async def until_told(self, parked: Parked) -> None:
-        """Asks a parked lane, books what it tells, and reads it."""
+    def ask(self, parked: Parked) -> None:
+        """Asks a parked lane until it tells, books that, and reads it, in the background.
+
+        From now on, and as long as what it never counted may still come, no checkpoint is taken:
+        what comes then would be another's price.
+        """
+        telling = ExitStack()
+        self._accounts.lane_opens(parked.way.provider.name)
+        telling.callback(self._accounts.lane_ends, parked.way.provider.name)
+        self.soon(self._until_told, parked, telling)
+
+    async def _until_told(self, parked: Parked, telling: ExitStack) -> None:
         way = parked.way
         told: Charged | Lost = Charged(0, sure=False)
-        if not parked.late:
-            with self._telling(way):
+        with telling:
+            if not parked.late:
                 told = await self._answer(parked)
                 if isinstance(told, Charged):
                     await self.write(parked, sats_from_msats(Decimal(told.msats)))
@@ -198,11 +211,11 @@ class Teller:
                 else:
                     row = parked.correlation_id, parked.n
                     await self.surely(partial(leave_lane, *row))
-        if parked.late:
-            await trio.sleep_until(parked.ended + LATE_SECONDS)
-            told = await self._answer(parked)
-            if isinstance(told, Charged) and told.msats:
-                await self.write(parked, sats_from_msats(Decimal(told.msats)))
+            if parked.late:
+                await trio.sleep_until(parked.ended + LATE_SECONDS)
+                told = await self._answer(parked)
+                if isinstance(told, Charged) and told.msats:
+                    await self.write(parked, sats_from_msats(Decimal(told.msats)))
         is_told = isinstance(told, Charged)
         way.lane.settled(told.msats if isinstance(told, Charged) else 0, over=is_told)
         await self.refresh(way)
@@ -221,6 +234,8 @@ class Teller:
         if not await self.surely(partial(_settled, parked, sats)):
             return
         self._budget.correct(parked.began / 1000, parked.counted, sats)
+        if self._booked is not None:
+            self._booked(parked, sats)
         extra = {"request_id": parked.correlation_id}
         if parked.late:
             log.warning(
@@ -241,15 +256,6 @@ class Teller:
                 return await self._database.transaction(work)
             except Trouble:
                 await trio.sleep(AGAIN_SECONDS)
-
-    @contextmanager
-    def _telling(self, way: Way) -> Iterator[None]:
-        """No checkpoint shares out meanwhile what the lane will tell exactly."""
-        self._accounts.lane_opens(way.provider.name)
-        try:
-            yield
-        finally:
-            self._accounts.lane_ends(way.provider.name)
 
     async def _ask(self, way: Way, ended: float) -> Charged | AskAgain | Lost:
         with trio.move_on_after(ASK_SECONDS):
@@ -319,8 +325,7 @@ class Teller:
         counted = Decimal(0) if one.late else one.counted
         ended = trio.current_time() - past
         row = one.correlation_id, one.n, one.began
-        parked = Parked(way, *row, counted, ended, one.late)
-        self.soon(self.until_told, parked)
+        self.ask(Parked(way, *row, counted, ended, one.late))
 
 
 def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:

@@ -149,14 +149,14 @@ class Lanes:
                     self.teller.soon(self.teller.refresh, way)
             elif attempt.money == Money.FREE and missed:
                 way.lane.parked()
-                self.teller.soon(self.teller.until_told, replace(parked, late=True))
+                self.teller.ask(replace(parked, late=True))
             elif told is not None or attempt.money == Money.FREE:
                 is_over = told is not None and attempt.money != Money.UNKNOWN
                 way.lane.doubted(msats, over=is_over)
                 self.teller.soon(self.teller.refresh, way)
             else:
                 way.lane.parked()
-                self.teller.soon(self.teller.until_told, parked)
+                self.teller.ask(parked)
 
     def _gone(self, way: Way) -> None:
         """Its node refuses it: another takes its place."""
@@ -255,9 +255,7 @@ class Lanes:
         every = [Lane(Secret(key), can_close=can_close) for key in kept]
         ways = self._put_up(provider, every[:wanted])
         begun = {way.noted.lane: way for way in ways}
-        more = {
-            way.noted.lane: way for way in (self._way(provider, each) for each in every[wanted:])
-        }
+        more = {way.noted.lane: way for way in (way_on(provider, each) for each in every[wanted:])}
         if ways or more:
             self._accounts.lane_opens(provider.name)
             self.teller.soon(self.teller.begin, provider.name, begun, more)
@@ -267,11 +265,13 @@ class Lanes:
             return ()  # reloaded meanwhile
         ways = self._ways[provider.name]
         have = {way.lane.key.reveal() for way in ways}
-        new = [self._way(provider, lane) for lane in every if lane.key.reveal() not in have]
+        new = [way_on(provider, lane) for lane in every if lane.key.reveal() not in have]
         ways += new
         return new
 
-    def _way(self, provider: Provider, lane: Lane) -> Way:
-        authorization = Secret(f"Bearer {lane.key.reveal()}")
-        own = replace(provider, key=lane.key, authorization=authorization)
-        return Way(lane, key_id(provider), own)
+
+def way_on(provider: Provider, lane: Lane) -> Way:
+    """A child key of the provider's key as attempts use it."""
+    authorization = Secret(f"Bearer {lane.key.reveal()}")
+    own = replace(provider, key=lane.key, authorization=authorization)
+    return Way(lane, key_id(provider), own)

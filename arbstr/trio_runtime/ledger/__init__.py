@@ -21,8 +21,8 @@ The order of the modules; each imports only from those before it:
     lease_rows          a day's leases as rows: exchanged, inherited
     ratios              what was learnt of answers, kept between two runs
     prices              what nodes asked, and the last listing of each
-    checkpoints         what a key was charged, compared with the rows
     on_lanes            what a killed process had running on lanes
+    checkpoints         what a key was charged, compared with the rows
     store               records made into rows, inside a transaction
     intents             the file that outlives kill -9
     leases              a day's budget shared by all who share a ledger

@@ -25,6 +25,7 @@ from arbstr.sansio.ledger.reconcile import (
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.sansio.money import add_sats, sats_from_msats
 from arbstr.trio_runtime.ledger.lease_rows import corrected_elsewhere
+from arbstr.trio_runtime.ledger.on_lanes import may_come_late
 from arbstr.trio_runtime.ledger.port import Session, named
 
 TELLING_SECONDS: Final = SWEPT_SECONDS + 70.0
@@ -158,7 +159,8 @@ def take(
     Nor may another have been taken: what the node said may be older than what that one is about.
     `boot_id` is of the process that books the corrections. `beside`: other processes run on the
     ledger, and have for so many seconds since this one looks. What their lanes will tell of each
-    attempt is not shared out before; what nobody tells by then, is.
+    attempt is not shared out before; what nobody tells by then, is. Nor is anything compared while
+    what they called free may still come: it would be another's price.
     """
     provider, key = reading.provider, reading.key_id
     account, until = reading.account, reading.before.request
@@ -171,6 +173,8 @@ def take(
     now = format_moment(reading.moment)
     if _attempts(session, reading, until, now_last, NEVER):
         return NotNow("was asked meanwhile")
+    if beside is not None and may_come_late(provider, key, reading.moment, session):
+        return NotNow("has lanes that are still to tell")
     known = _last_checkpoint(session, provider, key)
     before, number, rows = None, 0, []
     if known is not None:

@@ -2,6 +2,7 @@
 
     a provider --read_on_lanes--> OnLane, by the lane's id
     what its lane can tell no more --leave_lane--> nobody asks it again after the next start
+    a key --may_come_late--> whether something may be charged that its row calls free
 
 An attempt is noted with its lane before its first byte goes out (`sansio.ledger.lanes.Noted`), in
 the line and the row that there are anyway.
@@ -65,3 +66,18 @@ def read_on_lanes(provider: str, now: int, session: Session) -> Mapping[str, OnL
 def leave_lane(correlation_id: str, n: int, session: Session) -> None:
     """Its lane can tell no more of the attempt."""
     session.execute(session.question("leave_lane"), {"correlation_id": correlation_id, "n": n})
+
+
+def may_come_late(provider: str, key_id: str, now: int, session: Session) -> bool:
+    """Whether the lane of an attempt with that key told that it took nothing, so short a while ago
+    that it may come after all. `now` as in `read_on_lanes`."""
+    late_since = now - round(LATE_SECONDS * 1000)
+    parameters = {
+        "provider": provider,
+        "key_id": key_id,
+        "since": format_moment(late_since - LONGEST_MS),
+        "now": format_moment(now),
+    }
+    rows = session.execute(session.question("late_on_lanes"), parameters)
+    ends = ((parse_moment(str(began)) or 0) + int(ms or 0) for began, ms in rows)
+    return any(late_since <= end for end in ends)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from arbstr.sansio.ledger.lanes import LATE_SECONDS as LANE_LATE_SECONDS
 from arbstr.sansio.ledger.reconcile import LATE_SECONDS, Account, Verdict
 from arbstr.sansio.ledger.record import AttemptRow
 from arbstr.sansio.moments import DAY_MS, parse_moment
@@ -172,3 +173,19 @@ async def test_what_runs_on_another_key_holds_no_checkpoint_up(place: str) -> No
         await offer(database, MINE)
         assert await verdict(database, 1250) is Verdict.SETTLED
         assert await checkpoint(database, 70, key="another") == NotNow("has requests in flight")
+
+
+async def test_beside_others_nothing_is_compared_while_what_their_lanes_call_free_may_come(
+    place: str,  # noqa: F811
+) -> None:
+    free = replace(ON_A_LANE, money="free", cost_sats=Decimal(0), settled="lane", key_id="key")
+    late = LANE_LATE_SECONDS
+    async with open_database(place) as database:
+        assert await verdict(database, 1000) is Verdict.FIRST
+        await offer(database, free, MINE)
+        # What it cost would be the price of the other, and its own once its lane has told.
+        assert await checkpoint(database, 1950, later=late - 1, beside=LONG) == STILL
+        assert (
+            await verdict(database, 70, key="another", later=late - 1, beside=LONG) is Verdict.FIRST
+        )
+        assert await verdict(database, 1250, later=late + 1, beside=LONG) is Verdict.SETTLED
