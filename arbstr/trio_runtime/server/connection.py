@@ -38,16 +38,13 @@ import socket
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 from weakref import WeakValueDictionary
 
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, RawData
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from arbstr.trio_runtime.server.client_socket import (
@@ -58,9 +55,6 @@ from arbstr.trio_runtime.server.client_socket import (
     write_now,
 )
 from arbstr.trio_runtime.server.http11 import Application, Heads, Http11
-
-if TYPE_CHECKING:
-    from hypercorn.events import Event
 
 STALL_SECONDS: Final = 60.0
 """A client that takes not one byte of its answer, or sends less than `UPLOAD_BYTES` of its
@@ -126,7 +120,6 @@ class Connections:
     ) -> None:
         self.config = hypercorn_config()
         self.serve_request = app
-        self.context = WorkerContext(None)
         self.keep_alive_seconds = keep_alive_seconds
         self.break_off_seconds = break_off_seconds
         self.last_call_seconds = last_call_seconds
@@ -144,13 +137,10 @@ class ClientConnection(TCPServer):
     """One accepted socket, from accept to close."""
 
     def __init__(self, server: Connections, stream: trio.SocketStream) -> None:
-        super().__init__(
-            None,  # type: ignore[arg-type]  # no ASGI, except for who wants it (asgi.py)
-            server.config,
-            server.context,
-            LifespanState({}),
-            stream,  # type: ignore[arg-type]  # Hypercorn annotates the TLS case only
-        )
+        # Not Hypercorn's, as in http11.py: its idle task, the lock of that, and ASGI's state.
+        self.config = server.config
+        self.send_lock = trio.Lock()
+        self.stream = stream  # type: ignore[assignment]  # Hypercorn annotates the TLS case only
         self._server = server
         self._http: Http11
         self._scope = trio.CancelScope()
@@ -280,13 +270,6 @@ class ClientConnection(TCPServer):
         """What `read_ahead` has read."""
         data, self._ahead = bytes(self._ahead), bytearray()
         return data
-
-    async def protocol_send(self, event: "Event") -> None:
-        """Takes an event from Hypercorn's half of the protocol."""
-        if isinstance(event, RawData):
-            await self.write(event.data)
-        elif isinstance(event, Closed):
-            self.end()
 
     async def write(self, data: bytes, behind: bytes = b"") -> None:
         """Takes bytes for the socket."""

@@ -98,6 +98,32 @@ class Framing(Protocol):
 
 
 @final
+class _NoRequest:
+    """Between two requests, none of which was h11's: there is nothing to frame."""
+
+    uploading = has_said_all = False
+
+    def head(self, status: int, fields: Fields) -> bytes:
+        """See `Framing`."""
+        raise LocalProtocolError("an answer follows a request")
+
+    def data(self, body: bytes) -> bytes:
+        """See `Framing`."""
+        raise LocalProtocolError("an answer follows a request")
+
+    def end(self) -> bytes:
+        """See `Framing`."""
+        raise LocalProtocolError("an answer follows a request")
+
+    def renew(self) -> bool:
+        """See `Framing`."""
+        return True
+
+
+NO_REQUEST: Final = _NoRequest()
+
+
+@final
 class H11Framing:
     """What h11 makes of it. One for all requests of a connection."""
 

@@ -20,10 +20,10 @@ import h11
 import trio
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import MAX_RECV
-from hypercorn.typing import ConnectionState
 
 from arbstr.sansio.heads import RequestHead, like, read_request
 from arbstr.trio_runtime.server.framing import (
+    NO_REQUEST,
     Fields,
     Framing,
     H11Framing,
@@ -36,10 +36,7 @@ from arbstr.trio_runtime.server.request import LENGTH, ClientRequest, Heading
 
 if TYPE_CHECKING:
     from hypercorn.config import Config as HypercornConfig
-    from hypercorn.events import Event
     from hypercorn.trio.task_group import TaskGroup
-    from hypercorn.trio.worker_context import WorkerContext
-    from hypercorn.typing import AppWrapper
 
 Application: TypeAlias = Callable[[ClientRequest], Awaitable[None]]
 """Serves one request."""
@@ -69,9 +66,7 @@ and a client with many streams writes the same on each of its connections."""
 class Owner(Protocol):
     """The connection: its settings, its socket, and whether the server is stopping."""
 
-    app: "AppWrapper"
     config: "HypercornConfig"
-    context: "WorkerContext"
 
     @property
     def serve(self) -> Application:
@@ -84,9 +79,6 @@ class Owner(Protocol):
     @property
     def stopping(self) -> bool:
         """Whether no further request will be answered."""
-
-    async def protocol_send(self, event: "Event") -> None:
-        """Takes what Hypercorn's own code says: bytes for the socket, or that it is over."""
 
     async def write(self, data: bytes, behind: bytes = b"") -> None:
         """Takes bytes for the socket."""
@@ -114,7 +106,6 @@ class Owner(Protocol):
 class Http11(H11Protocol):
     """HTTP/1.1 on one connection, one request at a time."""
 
-    connection: h11.Connection
     client: tuple[str, int] | None
     server: tuple[str, int] | None
 
@@ -125,24 +116,17 @@ class Http11(H11Protocol):
         client: tuple[str, int] | None,
         address: tuple[str, int] | None,
     ) -> None:
-        super().__init__(
-            owner.app,
-            owner.config,
-            owner.context,
-            task_group,
-            ConnectionState({}),
-            False,
-            client,
-            address,
-            owner.protocol_send,
-        )
+        # Not Hypercorn's: it makes events, states and h11's connection, 2 kB, which nearly no
+        # connection needs.
+        self.task_group = task_group
+        self.client = client
+        self.server = address
         self._owner = owner
         self.write = owner.write
         self._behind: trio.CancelScope | None = None
-        read_strictly(self.connection)
-        self._met_h11 = False
-        self._h11_framing = H11Framing(self.connection)
-        self.framing: Framing = self._h11_framing
+        self._h11: h11.Connection | None = None
+        self._between: Framing = NO_REQUEST
+        self.framing: Framing = NO_REQUEST
         self._request: ClientRequest | None = None
         self._known: Known | None = None
         self._over = False
@@ -163,9 +147,9 @@ class Http11(H11Protocol):
                     return
                 begun = self._read_head(data)
             if begun is None:
-                self._met_h11 = True
-                self.connection.receive_data(data)
-                await self._handle_events()
+                connection = self._meet_h11()
+                connection.receive_data(data)
+                await self._read_events(connection)
                 return
             heading, closes, length, size = begun
             self.framing = framing = LengthFraming(length, closes=closes)
@@ -179,9 +163,20 @@ class Http11(H11Protocol):
     @property
     def _is_between_requests(self) -> bool:
         """Whether h11 has nothing: no request, and no byte of the next one."""
-        if not self._met_h11:
+        met = self._h11
+        if met is None:
             return True  # the usual case, and to ask h11 takes as long as to read a head
-        return self.connection.their_state is h11.IDLE and not self.connection.trailing_data[0]
+        return met.their_state is h11.IDLE and not met.trailing_data[0]
+
+    def _meet_h11(self) -> h11.Connection:
+        """What comes next is for h11 to read, and its answer for h11 to frame."""
+        if self._h11 is None:
+            most = self._owner.config.h11_max_incomplete_size
+            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=most)
+            read_strictly(self._h11)
+            self._between = H11Framing(self._h11)
+        self.framing = self._between
+        return self._h11
 
     def _read_head(self, data: bytes) -> tuple[Heading, bool, int, int] | None:
         """What the head says that `data` begins with, whether it is the last, the length of its
@@ -223,17 +218,17 @@ class Http11(H11Protocol):
             data += await self._wait_for_turn()
         return data
 
-    async def _handle_events(self) -> None:
+    async def _read_events(self, connection: h11.Connection) -> None:
         """Takes what h11 finds in the bytes so far. `Upgrade` is ignored (RFC 9110 7.8)."""
         while not self.framing.has_said_all:
             try:
-                event = self.connection.next_event()
+                event = connection.next_event()
             except h11.RemoteProtocolError as error:
-                await self._refuse(error.error_status_hint)
+                await self._refuse(connection, error.error_status_hint)
                 return
             if isinstance(event, h11.Request):
                 if is_ambiguous(event):
-                    await self._refuse(HTTPStatus.BAD_REQUEST)
+                    await self._refuse(connection, HTTPStatus.BAD_REQUEST)
                     return
                 fields = list(event.headers)
                 lengths = [int(value) for name, value in fields if name == LENGTH]
@@ -242,7 +237,7 @@ class Http11(H11Protocol):
             elif event is h11.PAUSED:
                 ahead = await self._wait_for_turn()
                 if ahead:  # to h11 no bytes are the end of the connection
-                    self.connection.receive_data(ahead)
+                    connection.receive_data(ahead)
             elif self._request is None:
                 return
             elif isinstance(event, h11.Data):
@@ -336,9 +331,9 @@ class Http11(H11Protocol):
         self._behind = None
         return self._owner.take_ahead()
 
-    async def _refuse(self, status: int) -> None:
+    async def _refuse(self, connection: h11.Connection, status: int) -> None:
         """What cannot be read has no route and no id; its answer is a bare status."""
-        if self.connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+        if connection.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             data = self.head(status, b"", [(LENGTH, b"0")])
             await self.write(data + self.framing.end())
         self.client_left()
@@ -347,9 +342,10 @@ class Http11(H11Protocol):
 
     async def invite_body(self) -> None:
         """The application wants the body: says so to a client that waits to be asked."""
-        if self.connection.they_are_waiting_for_100_continue:
+        met = self._h11
+        if met is not None and met.they_are_waiting_for_100_continue:
             invitation = h11.InformationalResponse(status_code=100, headers=[])
-            await self.write(self.connection.send(invitation) or b"")
+            await self.write(met.send(invitation) or b"")
 
     @property
     def uploading(self) -> bool:
@@ -370,7 +366,7 @@ class Http11(H11Protocol):
         if not self.framing.renew():
             self._owner.end()
             return
-        self.framing = self._h11_framing
+        self.framing = self._between
         self._owner.set_idle(True)
         if self._behind is not None:
             self._behind.cancel()
