@@ -10,6 +10,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import urlsplit
 
@@ -144,4 +145,10 @@ class Doorkeeper:
 
 def fold_headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
     """Header pairs as a mapping with lower-case names; of a repeated header the last counts."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+    return {_name(name): value.decode("latin-1") for name, value in raw}
+
+
+@lru_cache(maxsize=500)
+def _name(name: bytes) -> str:
+    """Cached, so that the same name is there once, however many streams keep their headers."""
+    return name.decode("latin-1").lower()

@@ -30,8 +30,9 @@ MAX_MODEL_CHARS: Final = 512
 BYTES_PER_TOKEN: Final = 4
 """English text averages about four bytes a token with the usual tokenisers."""
 
-LONG_BEGINNING: Final = 1000
-"""Characters of a conversation's beginning that are kept as they are; an agent's has 20,000."""
+LONG_BEGINNING: Final = 100
+"""Characters of a conversation's beginning that are kept as they are, for as long as it is
+answered; an agent's has 20,000."""
 
 DIGEST_BYTES: Final = 16
 """Of the hash of a longer one."""
@@ -210,7 +211,9 @@ def conversation_of(members: Members, messages: object, system: object = "") -> 
         return None
     if len(system) + len(first) <= LONG_BEGINNING:
         return f"{system}\n\0{first}"
-    # A stream keeps it for as long as it runs.
+    if len(system) + len(first) <= HASHED_STEP:
+        beginning = f"{system}\n\0{first}".encode("utf-8", "surrogatepass")
+        return blake2b(beginning, digest_size=DIGEST_BYTES).hexdigest()
     hashed = blake2b(digest_size=DIGEST_BYTES)
     for text in (system, "\n\0", first):
         for start in range(0, len(text), HASHED_STEP):

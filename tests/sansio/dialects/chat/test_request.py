@@ -608,7 +608,9 @@ def long_chat(system: str, first: str, *more: str) -> str | None:
     return read(json.dumps({"model": "m", "messages": messages}).encode()).conversation
 
 
-@pytest.mark.parametrize("size", [LONG_BEGINNING - 2, LONG_BEGINNING, 3 * HASHED_STEP + 1])
+@pytest.mark.parametrize(
+    "size", [LONG_BEGINNING - 2, LONG_BEGINNING, HASHED_STEP, HASHED_STEP + 1, 3 * HASHED_STEP + 1]
+)
 def test_a_conversation_is_told_by_its_whole_beginning_and_a_long_one_is_not_kept(
     size: int,
 ) -> None:
