@@ -21,6 +21,7 @@ import pytest
 import trio
 
 import arbstr
+from arbstr.sansio.chunks import Chunks
 from arbstr.sansio.dialects.chat.completions import COMPLETIONS
 from arbstr.sansio.dialects.chat.door import CHAT
 from arbstr.sansio.dialects.chat.reading import ChatReading
@@ -43,10 +44,13 @@ COUNTED: Final = pytest.mark.skipif(
 
 PLAIN_STEPS: Final = 10_770
 """Of a plain request on connections that are there, with the ledger on disk; 2 % above measured."""
-EVENT_STEPS: Final = 311
+EVENT_STEPS: Final = 333
 """Of an ordinary event that comes alone in its chunk; 5 % above measured."""
 BURST_STEPS: Final = 56
 """Of each of twenty ordinary events that come at once; 5 % above measured."""
+
+CHUNK_STEPS: Final = 61
+"""Of each of twenty chunks that come at once; 5 % above measured."""
 
 MESSAGE_STEPS: Final = 40
 """Of each further message of a plain request, of ordinary text; 5 % above measured."""
@@ -61,7 +65,7 @@ SCOPES: Final = 0
 TASKS: Final = 0
 """Tasks of a plain request, 20 us each: its connection has one for all of them."""
 
-STREAMED_STEPS: Final = 940
+STREAMED_STEPS: Final = 960
 """Of an event from the provider's socket to the client's, through all of arbstr; 3 % above
 measured. 25 of them are for keeping it packed."""
 AT_A_SOCKET: Final = {"recv", "recv_into", "read", "send", "sendmsg", "write", "writev", "poll"}
@@ -276,6 +280,15 @@ def test_an_event_takes_no_more_steps_than_it_did(events: int, most: int) -> Non
     assert steps_of(chat, EVENT, events) <= most * events
     assert steps_of(ResponsesReading(), DELTA, events) <= most * events * OTHER_DOORS
     assert steps_of(MessagesReading(), BLOCK_DELTA, events) <= most * events * OTHER_DOORS
+
+
+@COUNTED
+def test_a_chunk_takes_no_more_steps_than_it_did() -> None:
+    """However many events share one: each has one of its own, as a rule, and some come at once."""
+    chunks = Chunks()
+    with counting() as counts:
+        assert chunks.feed(chunked(EVENT) * 20) == EVENT * 20
+    assert counts["steps"] <= CHUNK_STEPS * 20
 
 
 @COUNTED

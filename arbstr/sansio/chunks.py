@@ -45,16 +45,20 @@ class Chunks:
         if self.standing is not Standing.OPEN:
             self.rest = data
             return b""
-        size = _SIZE.match(data) if self._left is None else None
-        if size is not None:
-            start = size.end()
-            end = start + int(size[1], 16)
-            if start < end == len(data) - 2 and data.endswith(_CRLF):
-                # Nothing but a chunk, as nearly always in a stream: a third of the steps below.
-                self.rest = b""
-                return data[start:end]
         parts: list[bytes] = []
         at = 0
+        if self._left is None:
+            # Whole chunks, as nearly always in a stream: each in half the steps below.
+            while size := _SIZE.match(data, at):
+                start = size.end()
+                end = start + int(size[1], 16)
+                if start == end or not data.startswith(_CRLF, end):
+                    break
+                parts.append(data[start:end])
+                at = end + 2
+                if at == len(data):
+                    self.rest = b""
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
         while True:
             if self._left is None:
                 size = _SIZE.match(data, at)
