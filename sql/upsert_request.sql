@@ -1,5 +1,6 @@
 -- A row is finalised once: only one still in flight, or taken for dead, may change. store.py fills in
--- the braces: its columns, and the rows it writes at once, as the engine gives them.
+-- the braces: its columns, and the rows it writes at once, as the engine gives them. Of one that was taken
+-- for dead the price that was learnt meanwhile stays if its own end has none: insert_attempt.sql.
 INSERT INTO requests ({columns}) {rows}
 ON CONFLICT (correlation_id) DO UPDATE SET
     timestamp = excluded.timestamp,
@@ -15,7 +16,10 @@ ON CONFLICT (correlation_id) DO UPDATE SET
     output_tokens = excluded.output_tokens,
     cached_tokens = excluded.cached_tokens,
     reasoning_tokens = excluded.reasoning_tokens,
-    cost_sats = excluded.cost_sats,
+    cost_sats = coalesce(
+        excluded.cost_sats,
+        CASE WHEN requests.status = 'abandoned' AND requests.attempts = excluded.attempts THEN requests.cost_sats END
+    ),
     expected_sats = excluded.expected_sats,
     estimated_cost_sats = excluded.estimated_cost_sats,
     provider_cost_sats = excluded.provider_cost_sats,
@@ -28,6 +32,10 @@ ON CONFLICT (correlation_id) DO UPDATE SET
     error_status = excluded.error_status,
     error_message = excluded.error_message,
     attempts = excluded.attempts,
-    possibly_spent = excluded.possibly_spent,
+    possibly_spent = CASE
+        WHEN requests.status = 'abandoned' AND requests.attempts = excluded.attempts
+            AND requests.cost_sats IS NOT NULL AND excluded.cost_sats IS NULL
+        THEN requests.possibly_spent ELSE excluded.possibly_spent
+    END,
     boot_id = excluded.boot_id
 WHERE requests.status IN ('in_flight', 'abandoned')

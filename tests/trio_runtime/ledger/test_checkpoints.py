@@ -22,7 +22,7 @@ from arbstr.trio_runtime.ledger.checkpoints import (
 )
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.log_writer import open_log_writer
-from arbstr.trio_runtime.ledger.port import Database
+from arbstr.trio_runtime.ledger.port import Database, Session
 from tests.engines import place  # noqa: F401
 from tests.records import ATTEMPT, RECORD, RUNNING
 
@@ -189,3 +189,56 @@ async def test_beside_others_nothing_is_compared_while_what_their_lanes_call_fre
             await verdict(database, 70, key="another", later=late - 1, beside=LONG) is Verdict.FIRST
         )
         assert await verdict(database, 1250, later=late + 1, beside=LONG) is Verdict.SETTLED
+
+
+@pytest.mark.parametrize(
+    ("spent", "ends", "kept"),
+    [
+        (1250, LOST, ("spent", 0.25, "checkpoint", 0.25, 1)),
+        (1000, LOST, ("free", 0, "checkpoint", 0, 0)),
+        # A statement outranks what was measured.
+        (
+            1250,
+            replace(
+                LOST, money="spent", cost_sats=Decimal("0.13"), provider_cost_sats=Decimal("0.13")
+            ),
+            ("spent", 0.13, None, 0.13, 1),
+        ),
+    ],
+)
+async def test_who_was_taken_for_dead_and_wakes_undoes_no_price_that_was_learnt_meanwhile(
+    spent: int,
+    ends: AttemptRow,
+    kept: tuple[object, ...],
+    place: str,  # noqa: F811
+) -> None:
+    """Stopped for minutes, and then its own end of the request comes."""
+    row = replace(RECORD, correlation_id="it", success=False, answered=False, possibly_spent=1)
+    async with open_database(place) as database:
+        assert await verdict(database, 1000) is Verdict.FIRST
+        async with open_log_writer(database) as log:
+            runs = replace(RUNNING, key_id="key")
+            log.offer(replace(row, status="in_flight", cost_sats=None, attempts=(runs,)))
+        await database.transaction(partial(abandon, database.boot_id))
+        assert await verdict(database, spent) is Verdict.SETTLED
+        async with open_log_writer(database) as log:
+            ends = replace(ends, key_id="key")
+            cost = ends.cost_sats
+            log.offer(replace(row, status="failed", cost_sats=cost, attempts=(ends,)))
+        assert await database.read(as_booked) == kept
+        assert await verdict(database, spent) is Verdict.EQUAL
+
+
+def abandon(boot_id: str, session: Session) -> None:
+    for question in ("abandon_attempts", "abandon"):
+        session.execute(session.question(question), {"boot_id": boot_id})
+
+
+def as_booked(session: Session) -> tuple[object, ...]:
+    return tuple(
+        session.execute(
+            "SELECT a.money, a.cost_sats, a.settled, r.cost_sats, r.possibly_spent"
+            " FROM attempts AS a JOIN requests AS r ON r.correlation_id = a.correlation_id"
+            " WHERE r.status = 'failed'"
+        ).fetchone()
+    )

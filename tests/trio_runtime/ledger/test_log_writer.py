@@ -105,7 +105,11 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
                 moved=True,
                 joined="first",
                 attempts=(
-                    replace(ATTEMPT, failure="account", money="free", lane="a 1 2", said="low: no"),
+                    replace(
+                        replace(ATTEMPT, failure="account", money="free", lane="a 1 2"),
+                        said="low: no",
+                        key_id="its key",
+                    ),
                 ),
             )
         )
@@ -118,7 +122,7 @@ async def test_every_column_of_a_record_and_its_attempts_is_stored(tmp_path: Pat
     assert rows(path, "*", "attempts") == [
         ("one", 1, "alpha", "gpt-4o", "2026-02-03T04:05:06.790Z", 12, "account", 200, "free",
          10, 20, 0.13, 0.5, 0.13, "up-1", 0.125, None, None, None, "a 1 2", "low: no",
-         "2026-02-03T04:05:06.789Z", "code", "responses")
+         "2026-02-03T04:05:06.789Z", "code", "responses", "its key")
     ]
     # fmt: on
     assert rows(path, "typeof(cost_sats)") == [("real",)]

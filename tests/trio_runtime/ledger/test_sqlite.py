@@ -47,7 +47,7 @@ ATTEMPTS = (
     "output_tokens INTEGER, cost_sats REAL, estimated_cost_sats REAL, provider_cost_sats REAL, "
     "upstream_request_id TEXT, expected_sats REAL, set_aside_sats REAL, "
     "price_id BIGINT, settled TEXT, lane TEXT, said TEXT, "
-    "asked_at TEXT, asked_policy TEXT, asked_endpoint TEXT"
+    "asked_at TEXT, asked_policy TEXT, asked_endpoint TEXT, key_id TEXT"
 )
 TOKEN_RATIOS = "policy TEXT!, avg_ratio REAL!, sample_count INTEGER!"
 
