@@ -25,6 +25,9 @@ from arbstr.trio_runtime.server.responder import Responder
 log = logging.getLogger(__name__)
 
 AFFINITY_HEADER: Final = "x-arbstr-affinity"
+TEXT_BYTES: Final = 16 * 1024
+"""A body of more has its rule chosen at once, so that the text in which keywords are looked for
+does not lie beside it for as long as its answer takes; of a smaller one to let it go costs more."""
 NO_AFFINITY: Final = "none"
 """The value that sends a request wherever it is cheapest, whoever answered its conversation."""
 CONSENT_HEADER: Final = "x-arbstr-respend"
@@ -51,9 +54,11 @@ async def serve(
     that is called when the client leaves.
     """
     named = policy = headers.get(POLICY_HEADER)
+    rules = hub.snapshot.config.policies.rules
     if is_heavy(body):
-        rules = hub.snapshot.config.policies.rules
         request, policy = await apart(parse_and_choose, dialect, body, headers, query, rules)
+    elif len(body) > TEXT_BYTES:
+        request, policy = parse_and_choose(dialect, body, headers, query, rules)
     else:
         request = dialect.parse(body, headers, query)
     if isinstance(request, ErrorReply):

@@ -22,6 +22,7 @@ from arbstr.sansio.dialects.whole import relayed
 from arbstr.sansio.errors import ErrorReply
 from arbstr.sansio.routing.policy import parse_and_choose
 from arbstr.trio_runtime import heavy
+from arbstr.trio_runtime.exchange import TEXT_BYTES
 from arbstr.trio_runtime.heavy import apart
 from arbstr.trio_runtime.upstream import answering as upstream
 from tests.chats import chat, parse
@@ -125,7 +126,11 @@ keywords = ["decode"]
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/cost"])
-@pytest.mark.parametrize("more", [{}, {"numbers": MANY}], ids=["small", "large"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"user": "u" * TEXT_BYTES}, {"numbers": MANY}],
+    ids=["small", "long", "large"],
+)
 async def test_keywords_find_their_policy_in_a_large_request(
     path: str, more: dict[str, object]
 ) -> None:
