@@ -69,6 +69,40 @@ async def test_the_lanes_of_every_process_that_is_gone_are_asked(
         assert (await reconcile(town, capsys)).of == ONE_BY_ONE
 
 
+async def test_a_file_that_cannot_be_read_is_said_and_keeps_no_other_from_telling(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with town_in(tmp_path) as town:
+        await killed_while(town, (PAID, FREE, PAID))
+        as_of_another_process(town)
+        a_directory_in_its_place(town)
+        assert (await reconcile(town, capsys)).of == ONE_BY_ONE
+    assert f"the lanes in {town.ledger}.lanes cannot be asked: Is a directory" in caplog.text
+
+
+def a_directory_in_its_place(town: Town) -> None:
+    kept = Path(f"{town.ledger}.lanes")
+    kept.unlink()
+    kept.mkdir()
+
+
+@pytest.mark.parametrize("day", [-86_400.0, 86_400.0])
+async def test_a_node_whose_clock_jumps_by_a_day_is_believed_by_its_counters_alone(
+    day: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with town_in(tmp_path) as town:
+        await killed_while(town, (PAID, FREE, LOST))
+        clock = town.node.bank.clock
+        town.node.bank.clock = lambda: clock() + day
+        if day < 0:
+            # Nothing is swept away there before tomorrow: until then nobody knows of the last.
+            town.node.bank.restart()
+        done = await reconcile(town, capsys)
+        assert (done.code, done.said["unknown"]) == (0, 0)
+        assert done.of == [*ONE_BY_ONE[:2], ("free", 0, "lane")]
+        assert town.node.total_spent == 500
+
+
 def as_of_another_process(town: Town) -> None:
     kept = Path(f"{town.ledger}.lanes")
     kept.rename(f"{town.ledger}.lanes-3")
@@ -113,12 +147,12 @@ async def test_what_no_lane_tells_is_left_to_a_checkpoint(
 
 def test_files_that_a_process_holds_are_not_for_others(tmp_path: Path) -> None:
     beside = str(tmp_path / "arbstr.db")
-    assert open_left_files(None) == open_left_files(beside) == []
+    assert open_left_files(None) == open_left_files(beside) == ([], [])
     assert not list(tmp_path.iterdir()), "none is made"
     for end in ("", "-2", "-4"):
         (tmp_path / f"arbstr.db.lanes{end}").touch(0o600)
-    first = open_left_files(beside)
+    first, _ = open_left_files(beside)
     assert len(first) == 3
-    assert open_left_files(beside) == []
+    assert open_left_files(beside) == ([], [])
     for file in first:
         file.close()

@@ -99,21 +99,22 @@ def open_lane_file(beside: str | None) -> LaneFile:
     raise OSError(errno.EBUSY, "other processes use all files of lanes", f"{beside}.lanes")
 
 
-def open_left_files(beside: str | None) -> Sequence[LaneFile]:
-    """Those that are there and that no other process uses, all ours now. Blocks. Raises
-    `OSError`."""
+def open_left_files(beside: str | None) -> tuple[Sequence[LaneFile], Sequence[OSError]]:
+    """Those that are there and that no other process uses, all ours now, and why others cannot be
+    read. Blocks."""
     found: list[LaneFile] = []
-    try:
-        for path in () if beside is None else _paths(beside):
-            with suppress(FileNotFoundError):
-                descriptor = _own(path)
-                if descriptor is not None:
-                    found.append(LaneFile(descriptor))
-    except BaseException:
-        for file in found:
-            file.close()
-        raise
-    return found
+    troubles: list[OSError] = []
+    for path in () if beside is None else _paths(beside):
+        try:
+            descriptor = _own(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            troubles.append(error)
+            continue
+        if descriptor is not None:
+            found.append(LaneFile(descriptor))
+    return found, troubles
 
 
 def _paths(beside: str) -> Iterator[str]:

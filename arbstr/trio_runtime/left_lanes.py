@@ -61,13 +61,11 @@ class LeftLanes:
 
 @asynccontextmanager
 async def open_left_lanes(beside: str | None, accounts: Accounts) -> AsyncIterator[LeftLanes]:
-    """None at all where their files cannot be opened, which is said. `beside` is where, as
+    """Those whose files cannot be read are not among them, which is said. `beside` is where, as
     `port.Database` says."""
-    files: Sequence[LaneFile] = ()
-    try:
-        files = await trio.to_thread.run_sync(open_left_files, beside)
-    except OSError as error:
-        log.warning("the lanes of an arbstr that is gone cannot be asked: %s", error.strerror)
+    files, troubles = await trio.to_thread.run_sync(open_left_files, beside)
+    for error in troubles:
+        log.warning("the lanes in %s cannot be asked: %s", error.filename, error.strerror)
     try:
         yield LeftLanes(files, accounts)
     finally:
