@@ -489,3 +489,36 @@ async def test_eight_share_a_day_and_some_are_killed(
         # On a file it is known what killed ones had spent, too.
         known = name not in held or place.endswith(".db")
         assert not known or rows[name] == used
+
+
+async def test_who_is_stopped_and_wakes_has_what_it_held_and_nobody_spends_more(
+    place: str,
+) -> None:
+    """As by SIGSTOP: no clock takes a slice from who says nothing, so none has to be fenced."""
+    async with open_database(place, boot_id="stopped") as database:
+        budget = Budget(LIMIT)
+        leases = Leases(budget, database)
+        await leases.read()
+        async with trio.open_nursery() as awake:
+            awake.start_soon(leases.run)
+            held = await reserve(budget, leases, Decimal(6))
+            assert isinstance(held, Reservation)
+            awake.cancel_scope.cancel()
+        async with process(place, "other") as (others, its, _):
+            # It may have asked for more, in advance.
+            free = LIMIT - Decimal((await caps(database))["stopped"]) / 1000
+            for asked in (free + Decimal("0.001"), LIMIT):
+                assert not isinstance(await reserve(others, its, asked), Reservation)
+            await trio.sleep(0.06)
+            assert isinstance(await reserve(others, its, free), Reservation)
+            async with trio.open_nursery() as awake:
+                awake.start_soon(leases.run)
+                # All it had is its own still, and no more.
+                got = await reserve(budget, leases, LIMIT - 6)
+                assert not isinstance(got, Reservation)
+                budget.settle(held, Decimal(2))
+                await trio.sleep(0.1)
+                got = await reserve(others, its, LIMIT - free - 2 + Decimal("0.001"))
+                assert not isinstance(got, Reservation)
+                assert sum((await caps(database)).values()) <= 10_000
+                awake.cancel_scope.cancel()
