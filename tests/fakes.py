@@ -121,10 +121,15 @@ SILENCE: Final = Play(ending="hang")
 DONE: Final = b"data: [DONE]\n\n"
 
 
+_PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
 def head(status: int, headers: Headers) -> bytes:
     """An HTTP/1.1 response head."""
-    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unnamed"
-    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers)]
+    lines = [
+        f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unnamed')}",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -48,6 +48,7 @@ from arbstr.trio_runtime.server.server import Server
 from arbstr.trio_runtime.snapshot import Snapshot
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.ledgers import lay_ledger
+from tests.waiting import until
 
 STEP: Final = 0.05
 """Seconds of a mock clock that pass at once."""
@@ -328,7 +329,7 @@ class Proxy:
 
     async def wait_idle(self) -> None:
         """Until no request runs and no answer is drained."""
-        await _wait(lambda: not self.hub.running and not self.hub.draining)
+        await until(lambda: not self.hub.running and not self.hub.draining)
 
 
 async def pass_time(
@@ -345,13 +346,6 @@ async def pass_time(
         clock.jump(step)
     await wait_all_tasks_blocked(0.005)
     assert until(), f"not within {seconds} s"
-
-
-async def _wait(holds: Callable[[], bool]) -> None:
-    """For what has no event of its own; a turn of the scheduler at a time."""
-    with trio.fail_after(PATIENCE):
-        while not holds():
-            await trio.lowlevel.checkpoint()
 
 
 def chat_body(**members: object) -> bytes:

@@ -29,6 +29,7 @@ from hypercorn.utils import wrap_app
 from arbstr.trio_runtime.server.asgi import DISCONNECT_KEY, as_asgi
 from arbstr.trio_runtime.server.connection import hypercorn_config
 from arbstr.trio_runtime.server.server import Server
+from tests.waiting import until
 
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -229,13 +230,6 @@ class Site:
 
 
 OpenSite: TypeAlias = Callable[..., AbstractAsyncContextManager[Site]]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """For what has no event of its own; a turn of the scheduler at a time."""
-    with trio.fail_after(PATIENCE):
-        while not holds():
-            await trio.lowlevel.checkpoint()
 
 
 async def quiet() -> None:

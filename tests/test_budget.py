@@ -38,6 +38,7 @@ from tests.fakes import (
 )
 from tests.process import ArbstrProcess, arbstr_process, run_arbstr, wait_until
 from tests.proxy import Proxy, Reply, config, open_proxy, provider
+from tests.waiting import until
 
 GOOD: Final = json_answer(completion("Hello"))
 ONE_SAT: Final = "base_fee = 1"
@@ -190,9 +191,7 @@ async def test_forty_short_chats_at_once_keep_the_day_however_little_was_learnt_
         async with trio.open_nursery() as nursery:
             for _ in range(40):
                 nursery.start_soon(ask)
-            with trio.fail_after(20):
-                while fake.hits + len(replies) < asked + 40:
-                    await trio.lowlevel.checkpoint()
+            await until(lambda: fake.hits + len(replies) >= asked + 40)
             aside = Decimal(account(proxy)[1])
             assert 0 < aside <= 20
             gate.set()
@@ -492,9 +491,7 @@ def told(gate: trio.Event) -> Script:
 async def test_what_is_read_on_stays_set_aside_until_its_price_is_known() -> None:
     gate = trio.Event()
     async with left_alone(told(gate)) as proxy:
-        with trio.fail_after(20):
-            while not proxy.hub.draining:
-                await trio.lowlevel.checkpoint()
+        await until(lambda: proxy.hub.draining)
         assert account(proxy) == ("0", "5")
         assert_refused(await proxy.chat(user="another"))
         gate.set()

@@ -24,6 +24,7 @@ from tests.fakes import (
 from tests.node import Node
 from tests.proxy import Proxy, config, open_proxy, provider, rows
 from tests.test_prices import KEY
+from tests.waiting import until
 
 TOP = (
     "[timeouts]\nfirst_output = 0.2\nanswer = 0.2\nidle = 0.2\n[breaker]\nfailures = 1000\n"
@@ -70,10 +71,7 @@ async def wait_free(proxy: Proxy, count: int) -> None:
     """Until so many lanes are free."""
     lanes = proxy.hub.lanes
     assert lanes is not None
-    with trio.fail_after(10):
-        # A lane has no event of its own.
-        while [way.lane.state for way in lanes._ways["node"]].count(State.FREE) < count:
-            await trio.lowlevel.checkpoint()
+    await until(lambda: [way.lane.state for way in lanes._ways["node"]].count(State.FREE) >= count)
 
 
 def text_beside(path: Path) -> str:

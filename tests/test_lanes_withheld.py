@@ -12,7 +12,7 @@ from tests.fakes import Behaviour, Request, answer, json_answer
 from tests.node import Node
 from tests.test_lanes import keys_of, serving, wait_free
 from tests.test_prices import KEY
-from tests.trio_runtime.test_lanes import wait_for
+from tests.waiting import until
 
 CHILDREN = "/v1/balance/child-key"
 ONE = "sk-" + "a" * 64
@@ -79,7 +79,7 @@ async def test_what_a_node_has_not_to_give_it_is_asked_for_again_and_said_once(
     caplog.set_level("INFO")
     front = Withholding(path, how)
     async with serving(front.node, tmp_path / "arbstr.db", front=front.serve) as (proxy, fake, _):
-        await wait_for(lambda: front.refused >= 3)
+        await until(lambda: front.refused >= 3)
         assert (await proxy.chat()).status == 200, "on the key itself"
         assert keys_of(fake) == [KEY]
         front.mended = True
@@ -107,7 +107,7 @@ async def test_keys_that_a_full_disk_does_not_take_are_the_next_to_be_kept(
 
     monkeypatch.setattr(LaneFile, "_append", on_a_full_disk)
     async with serving(node, database) as (proxy, fake, _):
-        await wait_for(lambda: len(refused) >= 3)
+        await until(lambda: len(refused) >= 3)
         assert (await proxy.chat()).status == 200
         assert keys_of(fake) == [KEY], "none is used before it is kept"
         full.clear()
@@ -137,7 +137,7 @@ async def test_a_file_of_lanes_that_cannot_be_read_is_read_before_others_are_mad
     (tmp_path / "arbstr.db.lanes").rename(tmp_path / "aside")
     (tmp_path / "arbstr.db.lanes").mkdir()
     async with serving(node, database) as (proxy, fake, _):
-        await wait_for(lambda: said(caplog))
+        await until(lambda: said(caplog))
         assert (await proxy.chat()).status == 200
         assert keys_of(fake) == [KEY]
         # In one step: whoever finds no file makes one.

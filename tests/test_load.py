@@ -8,7 +8,7 @@ same with more of everything: some of it takes longer than a test that hangs is 
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,7 @@ from tests.fakes import (
 )
 from tests.process import arbstr_process
 from tests.proxy import Client, Proxy, chat_body, config, open_proxy, provider, rows
+from tests.waiting import until
 
 CHAT: Final = "/v1/chat/completions"
 MB: Final = 1024 * 1024
@@ -59,12 +60,6 @@ max_retries = 0
 [breaker]
 failures = 1000
 """
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with trio.fail_after(PATIENCE):
-        while not holds():
-            await trio.lowlevel.checkpoint()
 
 
 # ---- clients that leave

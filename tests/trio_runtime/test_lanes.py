@@ -1,6 +1,6 @@
 """The lanes of a key, beside any request: made, kept, taken, asked, and what goes wrong with it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -29,6 +29,7 @@ from tests.node import Node
 from tests.proxy import config
 from tests.records import ATTEMPT, RECORD
 from tests.test_prices import KEY, node_provider
+from tests.waiting import until
 
 OTHER_KEY = "sk-" + "7e" * 32
 
@@ -58,7 +59,7 @@ class Made:
         return [way.lane.state for way in self.ways]
 
     async def free(self, count: int) -> None:
-        await wait_for(lambda: self.states().count(State.FREE) >= count)
+        await until(lambda: self.states().count(State.FREE) >= count)
 
     def take(self) -> Way:
         way = self.lanes.take(self.provider)
@@ -75,12 +76,6 @@ class Made:
     def end(self, way: Way, **attempt: object) -> None:
         row = replace(ATTEMPT, provider="node", **attempt)  # type: ignore[arg-type]
         self.lanes.ended(replace(RECORD, attempts=(row,)), {1: way})
-
-
-async def wait_for(holds: Callable[[], object]) -> None:
-    with trio.fail_after(10):
-        while not holds():
-            await trio.lowlevel.checkpoint()
 
 
 def snapshot_of(url: str, more: str = "", key: str = KEY) -> Snapshot:
@@ -227,7 +222,7 @@ async def test_lanes_that_were_made_for_what_is_configured_no_more_are_not_used(
         await asked.wait()
         made.lanes.changed(snapshot_of(url, "lanes = 1", OTHER_KEY))
         await made.free(1)
-        await wait_for(lambda: len(node.bank.accounts[KEY].children) == 2)
+        await until(lambda: len(node.bank.accounts[KEY].children) == 2)
         assert [way.lane.key.reveal() for way in made.ways] == node.bank.accounts[
             OTHER_KEY
         ].children
@@ -237,7 +232,7 @@ async def test_a_node_that_breaks_off_is_no_reason_to_fail(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with lanes_of(Node(), tmp_path / "arbstr.db", serve=RESET_AFTER_REQUEST) as (made, _):
-        await wait_for(lambda: "gets no lanes: it broke off" in caplog.text)
+        await until(lambda: "gets no lanes: it broke off" in caplog.text)
         assert made.lanes.take(made.provider) is None
 
 
@@ -247,7 +242,7 @@ async def test_where_the_file_cannot_be_there_are_no_lanes(
     (tmp_path / "arbstr.db.lanes").mkdir()
     node = Node()
     async with lanes_of(node, tmp_path / "arbstr.db") as (made, _):
-        await wait_for(lambda: "gets no lanes: Is a directory" in caplog.text)
+        await until(lambda: "gets no lanes: Is a directory" in caplog.text)
         assert made.lanes.take(made.provider) is None
     assert node.asked == [], "none is made that could not be kept"
 
@@ -264,4 +259,4 @@ async def test_a_bug_of_ours_costs_a_lane_and_no_process(
 
         monkeypatch.setattr(module, "balance", broken)
         made.end(way, **NO_WORD)
-        await wait_for(lambda: "a lane was given up: ZeroDivisionError" in caplog.text)
+        await until(lambda: "a lane was given up: ZeroDivisionError" in caplog.text)

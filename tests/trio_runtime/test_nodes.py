@@ -1,7 +1,7 @@
 """The prices of nodes: read, kept, shared through the ledger, and what goes wrong with it."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from tests.fakes import Behaviour, json_answer, open_fake_provider
 from tests.node import Model, Node
 from tests.proxy import config, pass_time, rows
 from tests.test_prices import CHEAP, node_provider
+from tests.waiting import until
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -62,12 +63,6 @@ async def watching(
         nursery.cancel_scope.cancel()
 
 
-async def wait_for(holds: Callable[[], object]) -> None:
-    with trio.fail_after(10):
-        while not holds():
-            await trio.lowlevel.checkpoint()
-
-
 async def test_what_the_last_run_knew_is_there_before_anybody_is_asked(tmp_path: Path) -> None:
     node = Node(models={"gpt-4o": CHEAP})
     async with (
@@ -75,8 +70,8 @@ async def test_what_the_last_run_knew_is_there_before_anybody_is_asked(tmp_path:
         open_database(str(tmp_path / "arbstr.db")) as database,
     ):
         async with watching(fake.url, database) as (nodes, adopted):
-            await wait_for(adopted.rate)
-            await wait_for(lambda: rows(tmp_path / "arbstr.db", "node_listings"))
+            await until(adopted.rate)
+            await until(lambda: rows(tmp_path / "arbstr.db", "node_listings"))
         again = Adopted()
         async with Transport() as transport:
             nodes = Nodes(transport, database, again.take)
@@ -195,14 +190,14 @@ async def test_after_a_reload_new_nodes_are_asked_and_old_ones_forgotten() -> No
         open_fake_provider(second.serve) as two,
         watching(one.url) as (nodes, adopted),
     ):
-        await wait_for(lambda: adopted.rate("one"))
+        await until(lambda: adopted.rate("one"))
         (before,) = snapshot_of(one.url).catalog.providers
         assert nodes.asks(before)
         nodes.changed(snapshot_of(two.url))
         assert adopted.rate("one") is None, "another URL is another node"
         assert not nodes.asks(before)
         assert nodes.prices_of(before) is None
-        await wait_for(lambda: adopted.rate("two"))
+        await until(lambda: adopted.rate("two"))
         nodes.changed(snapshot_of(two.url))
         assert adopted.rate("two") == 6, "what stayed is not asked anew"
         assert second.listings == 1
@@ -224,6 +219,6 @@ async def test_a_ledger_that_cannot_be_used_keeps_no_price_from_being_served(
         monkeypatch.setattr(database, "read", trouble)
         with caplog.at_level(logging.WARNING):
             async with watching(fake.url, database) as (_, adopted):
-                await wait_for(lambda: adopted.rate() == 6)
-                await wait_for(lambda: "cannot be kept (database is locked)" in caplog.text)
+                await until(lambda: adopted.rate() == 6)
+                await until(lambda: "cannot be kept (database is locked)" in caplog.text)
     assert "the last prices of nodes cannot be read (database is locked)" in caplog.text

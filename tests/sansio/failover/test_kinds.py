@@ -38,13 +38,15 @@ def test_nobody_else_tests_for_a_kind_or_names_its_headers() -> None:
     }
     faults = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE).as_posix()
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        name, text = path.relative_to(PACKAGE).as_posix(), path.read_text("utf-8")
+        if "Kind." not in text and "x-routstr-" not in text:
+            continue
+        for node in ast.walk(ast.parse(text)):
             match node:
                 case ast.Compare():
                     fault = any(f"Kind.{kind.name}" in ast.unparse(node) for kind in Kind)
-                case ast.Constant(value=str(text)):
-                    fault = re.fullmatch(r"x-routstr-[a-z-]*", text) is not None
+                case ast.Constant(value=str(value)):
+                    fault = re.fullmatch(r"x-routstr-[a-z-]*", value) is not None
                 case _:
                     fault = False
             if fault and name not in may:

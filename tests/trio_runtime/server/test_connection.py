@@ -57,8 +57,8 @@ from tests.site import (
     say,
     silence,
     start,
-    until,
 )
+from tests.waiting import until
 
 
 @asynccontextmanager

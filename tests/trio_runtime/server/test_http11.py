@@ -49,8 +49,8 @@ from tests.site import (
     reply,
     say,
     start,
-    until,
 )
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True, params=["as it comes", "all by h11"])

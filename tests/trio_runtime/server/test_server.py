@@ -33,8 +33,8 @@ from tests.site import (
     say,
     silence,
     start,
-    until,
 )
+from tests.waiting import until
 
 # ---- what must not end the server
 
