@@ -67,8 +67,20 @@ def full(process: ArbstrProcess) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArbstrProcess]:
-    """A process whose ledger lies in a directory of its own."""
-    directory = tmp_path_factory.mktemp("troubled")
+    """A process whose ledger lies in a directory of its own. Who ends it takes `mortal`."""
+    with running(tmp_path_factory.mktemp("troubled")) as process:
+        yield process
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[ArbstrProcess]:
+    """The same for one test."""
+    with running(tmp_path) as process:
+        yield process
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[ArbstrProcess]:
     (directory / "ledger").mkdir()
     with (
         fake_process() as fake,
@@ -162,14 +174,14 @@ def test_a_full_disk_is_told_of_while_it_lasts(
 
 
 def test_a_database_locked_to_the_end_does_not_hold_the_exit_and_money_is_printed(
-    troubled: ArbstrProcess,
+    mortal: ArbstrProcess,
 ) -> None:
-    with locked(troubled):
-        reply = troubled.chat("fake-ok")
-        rejected = troubled.chat("nobody's")
-        assert troubled.stop() == 0
+    with locked(mortal):
+        reply = mortal.chat("fake-ok")
+        rejected = mortal.chat("nobody's")
+        assert mortal.stop() == 0
     request_id = reply.headers["x-arbstr-request-id"]
-    (line,) = (line for line in troubled.stderr().splitlines() if "row dropped: " in line)
+    (line,) = (line for line in mortal.stderr().splitlines() if "row dropped: " in line)
     row = json.loads(line.partition("row dropped: ")[2])
     assert (row["correlation_id"], row["cost_sats"]) == (request_id, "0.0638")
     assert row["attempts"][0]["money"] == "spent"
