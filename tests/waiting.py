@@ -9,7 +9,7 @@ from typing import Final
 import trio
 from trio.testing import MockClock
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 120.0
 """Seconds until the test fails; only a broken one ever comes near."""
 
 LOOK_SECONDS: Final = 0.001

@@ -443,7 +443,7 @@ async def test_eight_share_a_day_and_some_are_killed(
     """Never overdrawn, nearly all of it spent, and nothing held that no lease holds."""
     # The day is spent in a second or two: what lies at hand for five is all of it.
     monkeypatch.setattr("arbstr.sansio.routing.lease.RATE_SECONDS", 0.0)
-    limit, dice = Decimal(50), random.Random(8)
+    limit, dice = Decimal(100), random.Random(8)
     charged: dict[str, Decimal] = {}
     held: dict[str, Decimal] = {}
     kills = 2
