@@ -23,6 +23,7 @@ import os
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,6 +67,13 @@ def clean_environ(more: Mapping[str, str] = NOTHING) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not heeded(name)}
     nobody = {"XDG_CONFIG_HOME": "/nowhere"}  # not the configuration of whoever runs the tests
     return {**inherited, **nobody, "PYTHONFAULTHANDLER": "1", **more}
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process has heeded SIGSTOP; one that has not yet misses the SIGCONT behind it."""
+    if sys.platform != "linux":
+        return True
+    return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] == "T"
 
 
 def run_arbstr(

@@ -7,7 +7,6 @@ import ast
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -41,6 +40,7 @@ from tests.process import (
     ArbstrProcess,
     arbstr_process,
     chat_body,
+    is_stopped,
     run_arbstr,
     wait_until,
     write_config,
@@ -61,13 +61,6 @@ output_rate = 0
 base_fee = 1
 """
 CALM: Final = "[retry]\nmax_retries = 0\nbackoff = 0.001\nlinger = 0\n"
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process has heeded SIGSTOP."""
-    if sys.platform != "linux":
-        return True
-    return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] == "T"
 
 
 def is_gone(pid: int) -> bool:

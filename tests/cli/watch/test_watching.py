@@ -31,7 +31,7 @@ from arbstr.cli.watch.view import View
 from arbstr.sansio.config.reader import Config, parse_config
 from arbstr.trio_runtime.upstream.transport import Transport
 from tests.fakes import completion, error_answer, json_answer, open_fake_provider
-from tests.process import ONE, PATIENCE, clean_environ, ended, wait_until, write_config
+from tests.process import ONE, PATIENCE, clean_environ, ended, is_stopped, wait_until, write_config
 from tests.process import begin as begin_process
 from tests.proxy import ONE_TRY, Proxy, config, open_proxy, provider
 from tests.zygote import Process, begin
@@ -435,6 +435,7 @@ def test_stopped_and_continued_it_gives_the_terminal_back_and_takes_it_again(
     process.send_signal(signal.SIGTSTP)
     terminal.wait(GIVEN_BACK)
     wait_until(lambda: termios.tcgetattr(terminal.slave) == terminal.before, "its modes")
+    wait_until(lambda: is_stopped(process.pid), "its stop")
     terminal.seen = b""
     process.send_signal(signal.SIGCONT)
     terminal.wait(b"could not be reached")
