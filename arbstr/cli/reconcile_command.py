@@ -228,4 +228,4 @@ def _why(still: Unknown | None, found: Taken | NotNow) -> str | None:
     warning = found.settlement.sentence()
     if warning is not None:
         return f"the provider {warning}"
-    return "they are older than the first look at the key's counters"
+    return "they are older than the first look at the key's counters, or were sent with another"

@@ -34,11 +34,12 @@ from arbstr.sansio.ledger.lanes import (
     Noted,
 )
 from arbstr.sansio.ledger.reconcile import Account
-from arbstr.sansio.money import format_eyes, sats_from_msats
+from arbstr.sansio.money import format_eyes, minus, sats_from_msats
 from arbstr.sansio.routing.budget import Budget
 from arbstr.sansio.routing.catalog import Provider
 from arbstr.trio_runtime.accounts import Accounts, key_id
-from arbstr.trio_runtime.ledger.checkpoints import write_price
+from arbstr.trio_runtime.ledger.checkpoints import TELLING_SECONDS, write_price
+from arbstr.trio_runtime.ledger.lease_rows import corrected_elsewhere
 from arbstr.trio_runtime.ledger.log_writer import LogWriter
 from arbstr.trio_runtime.ledger.on_lanes import OnLane, leave_lane, read_on_lanes
 from arbstr.trio_runtime.ledger.port import Database, Session, Trouble
@@ -203,7 +204,7 @@ class Teller:
         told: Charged | Lost = Charged(0, sure=False)
         with telling:
             if not parked.late:
-                told = await self._answer(parked)
+                told = await self._answer(parked, telling)
                 if isinstance(told, Charged):
                     await self.write(parked, sats_from_msats(Decimal(told.msats)))
                     if not told.sure:
@@ -213,16 +214,20 @@ class Teller:
                     await self.surely(partial(leave_lane, *row))
             if parked.late:
                 await trio.sleep_until(parked.ended + LATE_SECONDS)
-                told = await self._answer(parked)
+                told = await self._answer(parked, telling)
                 if isinstance(told, Charged) and told.msats:
                     await self.write(parked, sats_from_msats(Decimal(told.msats)))
         is_told = isinstance(told, Charged)
         way.lane.settled(told.msats if isinstance(told, Charged) else 0, over=is_told)
         await self.refresh(way)
 
-    async def _answer(self, parked: Parked) -> Charged | Lost:
+    async def _answer(self, parked: Parked, telling: ExitStack) -> Charged | Lost:
+        """What the lane tells in the end. One that has said nothing for longer than any takes to
+        say it holds checkpoints up no more: what such a one makes of the attempt stands."""
         pause = AGAIN_SECONDS
         while isinstance(told := await self._ask(parked.way, parked.ended), AskAgain):
+            if trio.current_time() - parked.ended > TELLING_SECONDS:
+                telling.close()
             if not told.counted:
                 await self._fence(parked.way)
             await trio.sleep(pause)
@@ -231,7 +236,7 @@ class Teller:
 
     async def write(self, parked: Parked, sats: Decimal) -> None:
         """The row and the budget follow, once the row is there, unless a checkpoint was first."""
-        if not await self.surely(partial(_settled, parked, sats)):
+        if not await self.surely(partial(settle_told, parked, sats, self._database.boot_id)):
             return
         self._budget.correct(parked.began / 1000, parked.counted, sats)
         if self._booked is not None:
@@ -328,6 +333,16 @@ class Teller:
         self.ask(Parked(way, *row, counted, ended, one.late))
 
 
-def _settled(parked: Parked, sats: Decimal, session: Session) -> bool:
+def settle_told(parked: Parked, sats: Decimal, boot_id: str, session: Session) -> bool:
+    """A lane told the price of an attempt; False if that was known before. The process of `boot_id`
+    books what it took less than was counted: where another had counted it, its lease is not to
+    have that taken off a second time when it becomes what the rows say."""
     row = parked.correlation_id, parked.n
-    return write_price(session, *row, sats, BY_LANE, late=parked.late)
+    if not write_price(session, *row, sats, BY_LANE, late=parked.late):
+        return False
+    asked = {"correlation_id": parked.correlation_id}
+    (counted_by,) = session.execute(session.question("boot_of"), asked).fetchone()
+    if counted_by not in (None, boot_id):
+        less = minus(parked.counted, sats)
+        corrected_elsewhere(session, parked.began / 1000, counted_by, less)
+    return True

@@ -186,6 +186,20 @@ async def test_a_lane_that_is_parked_serves_nobody_until_it_tells(tmp_path: Path
         await made.free(1)
 
 
+async def test_a_lane_that_never_tells_holds_checkpoints_up_no_longer_than_any_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TELLING_SECONDS", 0.0)
+    async with lanes_of(Node(), tmp_path / "arbstr.db") as (made, _):
+        await made.free(2)
+        way = made.take()
+        made.ask(way, None)
+        made.end(way, **NO_WORD)
+        assert made.lanes._accounts.has_lanes_open("node")
+        await until(lambda: not made.lanes._accounts.has_lanes_open("node"))
+        assert way.lane.state is State.PARKED, "it is asked all the same"
+
+
 async def test_after_a_reload_lanes_of_the_same_key_stay_and_those_of_another_are_made(
     tmp_path: Path,
 ) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ import trio
 from arbstr.sansio.moments import format_moment
 from arbstr.sansio.routing.budget import Budget, LedgerUnread, OverBudget, Reservation, day_of
 from arbstr.sansio.routing.lease import Ask
+from arbstr.trio_runtime.lane_words import Parked, settle_told
 from arbstr.trio_runtime.ledger import leases as module
 from arbstr.trio_runtime.ledger.database import open_database
 from arbstr.trio_runtime.ledger.intents import Intents
@@ -23,6 +25,7 @@ from arbstr.trio_runtime.ledger.lease_rows import (
     BASE,
     corrected_elsewhere,
     exchange,
+    inherit,
     is_wanted,
 )
 from arbstr.trio_runtime.ledger.leases import Leases
@@ -308,6 +311,24 @@ async def test_what_somebody_else_corrected_is_not_taken_off_twice(tmp_path: Pat
             )
         async with process(file, "next") as (_, _, database):
             assert (await caps(database))["killed"] == 3000
+
+
+async def test_what_a_lane_tells_of_a_killed_ones_attempt_is_not_taken_off_twice(
+    place: str,
+) -> None:
+    """It may tell before the killed one's lease becomes what the rows say."""
+    async with process(place, "asks") as (_, _, database):
+        async with process(place, "killed") as (other, asks, theirs):
+            assert isinstance(await reserve(other, asks, Decimal(3)), Reservation)
+            await note(theirs, "one", Decimal(3), cost=None)
+        nobody: Any = None  # asks the lane here
+        parked = Parked(nobody, "one", 1, round(time.time() * 1000), Decimal(3), 0.0)
+        told = partial(settle_told, parked, Decimal(1), "asks")
+        assert await database.transaction(told)
+        assert not await database.transaction(told), "it is known"
+        day = day_of(time.time())
+        assert await database.transaction(lambda session: inherit(session, day, {"killed"})) == 1
+        assert (await caps(database))["killed"] == 3000, "whoever was told has booked two less"
 
 
 async def test_what_cannot_be_read_of_a_killed_one_leaves_its_lease_as_it_was(
