@@ -6,7 +6,8 @@ SELECT
     attempts.correlation_id, attempts.n, attempts.money, attempts.cost_sats,
     attempts.provider_cost_sats, attempts.settled,
     coalesce(attempts.set_aside_sats, attempts.estimated_cost_sats) AS set_aside_sats,
-    attempts.started_at, attempts.duration_ms, attempts.lane, attempts.key_id, requests.boot_id
+    attempts.started_at, attempts.duration_ms, attempts.lane, attempts.key_id, requests.boot_id,
+    requests.status
 FROM requests JOIN attempts ON attempts.correlation_id = requests.correlation_id
 WHERE requests.id > :after - 10000 AND requests.id <= :until AND attempts.provider = :provider
     AND (requests.id > :after OR attempts.started_at BETWEEN :since AND :now)

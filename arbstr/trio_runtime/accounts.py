@@ -329,8 +329,10 @@ class Accounts:
             beside = trio.current_time() - self._began
         moment = time.time_ns() // 1_000_000
         reading = Reading(provider.name, own, account, before, moment)
+        books = self._database.boot_id if self._budget.is_leased else None
+        is_gone = self._database.is_gone
         taken = await self._database.transaction(
-            partial(take, reading, boot_id=self._database.boot_id, beside=beside)
+            partial(take, reading, boot_id=books, beside=beside, is_gone=is_gone)
         )
         if isinstance(taken, Taken):
             for correction in taken.corrections:

@@ -236,7 +236,8 @@ class Teller:
 
     async def write(self, parked: Parked, sats: Decimal) -> None:
         """The row and the budget follow, once the row is there, unless a checkpoint was first."""
-        if not await self.surely(partial(settle_told, parked, sats, self._database.boot_id)):
+        books = self._database.boot_id if self._budget.is_leased else None
+        if not await self.surely(partial(settle_told, parked, sats, books)):
             return
         self._budget.correct(parked.began / 1000, parked.counted, sats)
         if self._booked is not None:
@@ -333,13 +334,15 @@ class Teller:
         self.ask(Parked(way, *row, counted, ended, one.late))
 
 
-def settle_told(parked: Parked, sats: Decimal, boot_id: str, session: Session) -> bool:
+def settle_told(parked: Parked, sats: Decimal, boot_id: str | None, session: Session) -> bool:
     """A lane told the price of an attempt; False if that was known before. The process of `boot_id`
-    books what it took less than was counted: where another had counted it, its lease is not to
-    have that taken off a second time when it becomes what the rows say."""
+    books what it took less than was counted (None: nobody does): where another had counted it, its
+    lease is not to have that taken off a second time when it becomes what the rows say."""
     row = parked.correlation_id, parked.n
     if not write_price(session, *row, sats, BY_LANE, late=parked.late):
         return False
+    if boot_id is None:
+        return True
     asked = {"correlation_id": parked.correlation_id}
     (counted_by,) = session.execute(session.question("boot_of"), asked).fetchone()
     if counted_by not in (None, boot_id):

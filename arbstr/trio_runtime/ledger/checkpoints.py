@@ -6,7 +6,7 @@ What was stated and what is open between two checkpoints is read from the rows t
 the kills between them and the processes that shared the file are in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Final, final
 
@@ -24,7 +24,7 @@ from arbstr.sansio.ledger.reconcile import (
 )
 from arbstr.sansio.moments import format_moment, parse_moment
 from arbstr.sansio.money import add_sats, sats_from_msats
-from arbstr.trio_runtime.ledger.lease_rows import corrected_elsewhere
+from arbstr.trio_runtime.ledger.lease_rows import corrected_elsewhere, may_still_book
 from arbstr.trio_runtime.ledger.on_lanes import may_come_late
 from arbstr.trio_runtime.ledger.port import Session, named
 
@@ -153,11 +153,14 @@ def take(
     *,
     boot_id: str | None = None,
     beside: float | None = None,
+    is_gone: Callable[[str], bool] = lambda boot_id: False,
 ) -> Taken | NotNow:
     """Takes a checkpoint, if the ledger says that nothing was in flight meanwhile.
 
     Nor may another have been taken: what the node said may be older than what that one is about.
-    `boot_id` is of the process that books the corrections. `beside`: other processes run on the
+    `boot_id` is of the process that books the corrections; None for one that books nothing. What
+    was abandoned of one that is not surely gone (`is_gone`) is priced, and nobody books that: it
+    would be taken off twice if that one wakes. `beside`: other processes run on the
     ledger, and have for so many seconds since this one looks. What their lanes will tell of each
     attempt is not shared out before; what nobody tells by then, is. Nor is anything compared while
     what they called free may still come: it would be another's price.
@@ -196,11 +199,15 @@ def take(
         on_lanes = (row for row in open_rows if row["lane"] is not None)
         if any(min(beside, _ago(row, reading)) < TELLING_SECONDS for row in on_lanes):
             return NotNow("has lanes that are still to tell")
-    corrections = _write(session, settlement, open_rows)
-    for correction, row in zip(corrections, open_rows, strict=False):
-        if boot_id is not None and row["boot_id"] not in (None, boot_id):
+    corrections = []
+    for correction, row in zip(_write(session, settlement, open_rows), open_rows, strict=False):
+        began, counted_by = correction.moment / 1000, row["boot_id"]
+        if row["status"] == "abandoned" and may_still_book(session, began, counted_by, is_gone):
+            continue
+        corrections.append(correction)
+        if boot_id is not None and counted_by not in (None, boot_id):
             less = add_sats(correction.counted, correction.costs.copy_negate())
-            corrected_elsewhere(session, correction.moment / 1000, row["boot_id"], less)
+            corrected_elsewhere(session, began, counted_by, less)
     charged = 0 if before is None else account.total_spent - before.total_spent
     charged_sats = sats_from_msats(Decimal(charged))
     session.execute(
@@ -221,7 +228,7 @@ def take(
     )
     still_open = 0 if settlement.prices else len(open_rows)
     known_rows = len(rows) - len(open_rows)
-    return Taken(settlement, stated, charged_sats, corrections, known_rows, still_open)
+    return Taken(settlement, stated, charged_sats, tuple(corrections), known_rows, still_open)
 
 
 def bought(provider: str, key_id: str, msats: int, moment: int, session: Session) -> None:

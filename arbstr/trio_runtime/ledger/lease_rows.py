@@ -131,6 +131,15 @@ def corrected_elsewhere(session: Session, at: float, boot_id: str, less: Decimal
         session.execute(session.question("upsert_lease"), told)
 
 
+def may_still_book(
+    session: Session, at: float, boot_id: str | None, is_gone: Callable[[str], bool]
+) -> bool:
+    """Whether a process has a lease of the day of `at` that has not ended, and is not surely gone:
+    if it was only stopped it books itself what its attempts cost."""
+    rows = session.execute(session.question("leases"), {"day": day_of(at)})
+    return any(name == boot_id and seq < ENDED and not is_gone(name) for name, _, seq, _ in rows)
+
+
 def inherit(session: Session, day: int, gone: Collection[str]) -> int:
     """Those are gone, and all they had noted is in the ledger: their leases become what it says
     that they spent. Returns how many did."""
